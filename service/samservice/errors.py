@@ -1,0 +1,108 @@
+"""Errors of the service, named so that they survive every transport.
+
+Hypha carries an exception as text only, and BioEngine's proxy wraps that text in a
+``RuntimeError``. The name therefore travels inside the message, as
+``[samservice.WrongAxes] ...``, and :func:`parse_service_error` finds it again.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar, Literal
+
+ErrorKind = Literal["image", "request", "overload", "service", "denied"]
+
+
+class ServiceError(Exception):
+    """Base of every error the service raises on purpose.
+
+    ``kind`` says who has to act: ``image`` (this image is unfit), ``request`` (the parameters
+    are wrong for every image), ``overload`` (ask again later), ``service`` (the engine failed),
+    ``denied`` (the caller may not).
+    """
+
+    kind: ClassVar[ErrorKind] = "service"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"[samservice.{type(self).__name__}] {self.message}"
+
+
+class ImageRefused(ServiceError):
+    """The image cannot be segmented as it is; the same image will be refused again."""
+
+    kind = "image"
+
+
+class WrongAxes(ImageRefused):
+    """The axes are unknown or do not fit the array's number of dimensions."""
+
+
+class WrongShape(ImageRefused):
+    """An axis is empty, or the packed bytes do not fill the declared shape."""
+
+
+class WrongDtype(ImageRefused):
+    """The pixel type is not an unsigned/signed integer or a real float."""
+
+
+class NotFinite(ImageRefused):
+    """The image holds NaN or infinite values."""
+
+
+class ImageTooLarge(ImageRefused):
+    """The image exceeds the service's declared limit of pixels."""
+
+
+class WrongParameter(ServiceError):
+    """A parameter's name or value is not accepted by the engine."""
+
+    kind = "request"
+
+
+class EmbeddingsUnsupported(ServiceError):
+    """The engine has no image embeddings, or the given one was made by another model."""
+
+    kind = "request"
+
+
+class ServiceBusy(ServiceError):
+    """The queue is full; nothing was computed."""
+
+    kind = "overload"
+
+
+class SegmentationFailed(ServiceError):
+    """The engine raised, ran out of memory, or returned a mask that does not fit the image."""
+
+
+class NotAuthorized(ServiceError):
+    """The caller that Hypha verified is not among the authorized users."""
+
+    kind = "denied"
+
+
+def _all_subclasses(cls: type[ServiceError]) -> dict[str, type[ServiceError]]:
+    found = {cls.__name__: cls}
+    for subclass in cls.__subclasses__():
+        found |= _all_subclasses(subclass)
+    return found
+
+
+_MARK = re.compile(r"\[samservice\.(\w+)\] ?(.*?)(?:\n|\\n|$)")
+
+
+def parse_service_error(text: str) -> ServiceError | None:
+    """Return the error named in ``text``, or None when the text names none.
+
+    The last mark wins: a traceback quotes the message first and ends with the exception itself.
+    """
+    matches = _MARK.findall(text)
+    if not matches:
+        return None
+    name, message = matches[-1]
+    error_class = _all_subclasses(ServiceError).get(name, SegmentationFailed)
+    return error_class(message.strip().rstrip("\"'"))

@@ -1,0 +1,59 @@
+"""Failure classes of the client: who has to act on each is said once, here.
+
+A transport translates every foreign exception into one of these at its edge; nothing above
+``transports/`` and ``deploy/`` knows an exception of hypha-rpc, aiortc, httpx or websockets.
+"""
+
+from __future__ import annotations
+
+
+class CourierError(Exception):
+    """Base of every expected failure. ``kind`` is the failure class written to the logs."""
+
+    kind = "service"
+
+
+class InputError(CourierError):
+    """Something the user wrote is wrong: one line saying where, what came, what was expected."""
+
+    kind = "input"
+
+
+class TransportFailed(CourierError):
+    """The way failed, not the work: try the same image over the next transport."""
+
+    kind = "transport"
+
+
+class Overloaded(CourierError):
+    """The service or server asks to wait; the same transport stays good."""
+
+    kind = "overload"
+
+
+class ServiceFailed(CourierError):
+    """The service answered that it failed, or answered with a mask that does not fit."""
+
+    kind = "service"
+
+
+class ServiceGone(ServiceFailed):
+    """No transport reaches the service any more; more images would only fail the same way."""
+
+
+class ImageUnfit(CourierError):
+    """This image cannot be read or is refused; the same pixels will fail again."""
+
+    kind = "image"
+
+
+class RequestRefused(CourierError):
+    """The parameters are wrong for every image: stop before burning the dataset."""
+
+    kind = "request"
+
+
+class Denied(CourierError):
+    """Token missing, expired or not allowed: stop at once and say what is needed."""
+
+    kind = "denied"
