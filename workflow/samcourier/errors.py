@@ -8,9 +8,16 @@ from __future__ import annotations
 
 
 class CourierError(Exception):
-    """Base of every expected failure. ``kind`` is the failure class written to the logs."""
+    """Base of every expected failure. ``kind`` is the failure class written to the logs.
+
+    ``name`` is the error's own name: that of the service's error where the service named one.
+    """
 
     kind = "service"
+
+    def __init__(self, message: str, *, name: str | None = None) -> None:
+        super().__init__(message)
+        self.name = name or type(self).__name__
 
 
 class InputError(CourierError):

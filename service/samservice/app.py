@@ -1,0 +1,313 @@
+"""The service's contract: segment_all, encode_image, describe, probe.
+
+Everything that comes in is checked here, at the boundary, and each refusal is a named
+:class:`~samservice.errors.ServiceError`. The engine runs in one thread of its own, one image
+at a time; packing and unpacking run in other threads, so the event loop stays free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from . import __version__
+from .channels import is_constant
+from .engine import MASK_AXES, Engine
+from .errors import (
+    ImageTooLarge,
+    NotFinite,
+    SegmentationFailed,
+    ServiceBusy,
+    ServiceError,
+    WrongAxes,
+    WrongDtype,
+    WrongParameter,
+    WrongShape,
+)
+from .wire import (
+    CODECS,
+    MASK_CODEC,
+    SLOW_IMAGE_CODEC,
+    WIRE_VERSION,
+    WireError,
+    is_packed,
+    pack_array,
+    unpack_array,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+T = TypeVar("T")
+
+CONSTANT_IMAGE_NOTE = "the image is constant: empty mask, the model was not asked"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request and the queue may hold; told to callers by ``describe``."""
+
+    max_pixels: int = 1 << 28
+    max_image_bytes: int = 1 << 31
+    max_queue: int = 32
+    max_probe_bytes: int = 64 << 20
+
+
+class SegmentationService:
+    """One loaded engine behind the contract that every transport carries.
+
+    Images are packed (see :mod:`samservice.wire`) or plain ndarrays; the answer comes in the
+    form of the question: a packed image gets a dict with the packed mask, seconds per stage
+    and the object count, an ndarray gets the uint32 mask alone.
+    """
+
+    def __init__(self, engine: Engine, limits: Limits | None = None) -> None:
+        self._engine = engine
+        self._limits = limits or Limits()
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+        self._in_service = 0
+        self._description = engine.describe()
+
+    def close(self) -> None:
+        """Let the running image finish, drop the waiting ones."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+    async def segment_all(
+        self,
+        image_or_embedding: Any,
+        embedding: bool = False,
+        axes: str | None = None,
+        context: dict[str, Any] | None = None,
+        **parameters: Any,
+    ) -> Any:
+        """Segment an image (Y, X) or (C, Y, X), or with ``axes`` one of YX, CYX, ZYX, CZYX.
+
+        With ``embedding=True`` the first argument is what :meth:`encode_image` returned.
+        Returns a uint32 instance mask with the image's axes less C, 0 is background.
+        Raises a :class:`~samservice.errors.ServiceError` by name.
+        """
+        received_unix_s = time.time()
+        async with self._slot():
+            stopwatch = Stopwatch()
+            self._engine.check_parameters(parameters)
+            if embedding:
+                packed = is_packed_embedding(image_or_embedding)
+                given = await asyncio.to_thread(
+                    unpack_embedding, image_or_embedding, self._limits.max_image_bytes
+                )
+                stopwatch.lap("unpack")
+                mask = await self._run(self._engine.segment_embedding, given, parameters)
+                note = None
+            else:
+                packed = is_packed(image_or_embedding)
+                image, image_axes = await asyncio.to_thread(
+                    self._checked_image, image_or_embedding, axes
+                )
+                stopwatch.lap("unpack")
+                mask, note = await self._segment(image, image_axes, parameters)
+            stopwatch.lap("queue_and_segment")
+            if not packed:
+                return mask
+            packed_mask, object_count = await asyncio.to_thread(_pack_mask, mask)
+            stopwatch.lap("pack")
+            return {
+                "mask": packed_mask,
+                "object_count": object_count,
+                "note": note,
+                "seconds": stopwatch.seconds,
+                "received_unix_s": received_unix_s,
+                "sent_unix_s": time.time(),
+            }
+
+    async def encode_image(
+        self, image: Any, axes: str | None = None, context: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return the embedding of a (Y, X) or (C, Y, X) image for ``segment_all``.
+
+        Raises :class:`~samservice.errors.EmbeddingsUnsupported` when the engine has none.
+        """
+        async with self._slot():
+            packed = is_packed(image)
+            checked, image_axes = await asyncio.to_thread(self._checked_image, image, axes)
+            encoded = await self._run(self._engine.encode, checked, image_axes)
+            return await asyncio.to_thread(pack_embedding, encoded) if packed else encoded
+
+    async def describe(self, context: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return engine, model and its hash, versions, parameters, capabilities and limits."""
+        return {
+            **self._description,
+            "service": "samservice",
+            "service_version": __version__,
+            "axes": sorted(MASK_AXES),
+            "wire": {"version": WIRE_VERSION, "codecs": list(CODECS)},
+            "limits": asdict(self._limits) | {"in_parallel": 1},
+        }
+
+    async def probe(
+        self, payload: bytes, reply_bytes: int = 0, context: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Answer with ``reply_bytes`` incompressible bytes, to measure a transport both ways.
+
+        Says how many bytes came, when (this machine's clock), and from whom.
+        """
+        received_unix_s = time.time()
+        if not isinstance(payload, bytes) or len(payload) > self._limits.max_probe_bytes:
+            raise WrongParameter(
+                f"payload must be at most {self._limits.max_probe_bytes} bytes, "
+                f"got {type(payload).__name__}"
+            )
+        if not isinstance(reply_bytes, int) or not 0 <= reply_bytes <= self._limits.max_probe_bytes:
+            raise WrongParameter(
+                f"reply_bytes must lie in 0..{self._limits.max_probe_bytes}, got {reply_bytes!r}"
+            )
+        user = (context or {}).get("user") or {}
+        return {
+            "data": os.urandom(reply_bytes),
+            "received_bytes": len(payload),
+            "caller": user.get("email") or user.get("id"),
+            "received_unix_s": received_unix_s,
+            "sent_unix_s": time.time(),
+        }
+
+    async def _segment(
+        self, image: np.ndarray, axes: str, parameters: dict[str, Any]
+    ) -> tuple[np.ndarray, str | None]:
+        expected_shape = mask_shape(image.shape, axes)
+        if await asyncio.to_thread(is_constant, image):
+            return np.zeros(expected_shape, np.uint32), CONSTANT_IMAGE_NOTE
+        mask = await self._run(self._engine.segment, image, axes, parameters)
+        if mask.shape != expected_shape or mask.dtype.kind not in "ui":
+            raise SegmentationFailed(
+                f"the engine returned {mask.dtype} {mask.shape}, expected labels {expected_shape}"
+            )
+        return mask.astype(np.uint32, copy=False), None
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        """Hold one of the bounded places, or raise ServiceBusy without touching the payload."""
+        if self._in_service >= self._limits.max_queue:
+            raise ServiceBusy(f"{self._in_service} images are waiting already, ask again later")
+        self._in_service += 1
+        try:
+            yield
+        finally:
+            self._in_service -= 1
+
+    async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Run engine work in its thread; what is not a ServiceError becomes SegmentationFailed."""
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._worker, work, *arguments)
+        except ServiceError:
+            raise
+        except Exception as error:
+            raise SegmentationFailed(f"{type(error).__name__}: {error}") from error
+
+    def _checked_image(self, image: Any, axes: str | None) -> tuple[np.ndarray, str]:
+        if is_packed(image):
+            try:
+                image = unpack_array(image, self._limits.max_image_bytes)
+            except WireError as error:
+                raise WrongShape(str(error)) from error
+        return check_image(image, axes, self._limits.max_pixels)
+
+
+class Stopwatch:
+    """Seconds between laps, by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Close the stage that ends now."""
+        now = time.perf_counter()
+        self.seconds[name] = now - self._last
+        self._last = now
+
+
+def mask_shape(shape: tuple[int, ...], axes: str) -> tuple[int, ...]:
+    """Return the shape of the mask of an image: the image's less its channel axis."""
+    return tuple(n for n, axis in zip(shape, axes, strict=True) if axis != "C")
+
+
+def check_image(image: Any, axes: str | None, max_pixels: int) -> tuple[np.ndarray, str]:
+    """Return the image in native byte order with its axes, or raise what is wrong with it.
+
+    Without ``axes``, two dimensions are YX and three are CYX. bool becomes uint8.
+    Raises WrongDtype, WrongAxes, WrongShape, ImageTooLarge or NotFinite.
+    """
+    if not isinstance(image, np.ndarray):
+        raise WrongDtype(f"expected an ndarray or a packed image, got {type(image).__name__}")
+    if image.dtype.kind not in "buif" or image.dtype.itemsize > 8:
+        raise WrongDtype(f"dtype {image.dtype} is not accepted, expected real integers or floats")
+    axes = _checked_axes(axes, image.ndim)
+    if image.size == 0:
+        raise WrongShape(f"image {axes} of shape {image.shape} has an empty axis")
+    if image.size > max_pixels:
+        raise ImageTooLarge(f"image of shape {image.shape} exceeds the limit of {max_pixels} px")
+    if image.dtype.kind == "b":
+        image = image.astype(np.uint8)
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        bad_count = int(image.size - np.count_nonzero(np.isfinite(image)))
+        raise NotFinite(f"image holds {bad_count} NaN or infinite values of {image.size}")
+    return np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("=")), axes
+
+
+def _checked_axes(axes: str | None, ndim: int) -> str:
+    if axes is None:
+        axes = {2: "YX", 3: "CYX"}.get(ndim, "")
+        if not axes:
+            raise WrongAxes(f"an image of {ndim} dimensions needs axes, one of {sorted(MASK_AXES)}")
+    if axes not in MASK_AXES:
+        raise WrongAxes(f"axes {axes!r} are unknown, expected one of {sorted(MASK_AXES)}")
+    if len(axes) != ndim:
+        raise WrongAxes(f"axes {axes} need {len(axes)} dimensions, the image has {ndim}")
+    return axes
+
+
+def _pack_mask(mask: np.ndarray) -> tuple[dict[str, Any], int]:
+    return pack_array(mask, MASK_CODEC), count_objects(mask)
+
+
+def count_objects(mask: np.ndarray) -> int:
+    """Count the distinct labels other than 0."""
+    labels = np.unique(mask)
+    return int(labels.size - (labels.size > 0 and labels[0] == 0))
+
+
+def is_packed_embedding(value: object) -> bool:
+    """Tell an embedding whose arrays are packed from one with ndarrays."""
+    return isinstance(value, Mapping) and any(is_packed(entry) for entry in value.values())
+
+
+def pack_embedding(embedding: dict[str, Any]) -> dict[str, Any]:
+    """Pack every ndarray of an embedding, leave the rest."""
+    return {
+        name: pack_array(value, SLOW_IMAGE_CODEC) if isinstance(value, np.ndarray) else value
+        for name, value in embedding.items()
+    }
+
+
+def unpack_embedding(embedding: Any, max_bytes: int) -> dict[str, Any]:
+    """Undo :func:`pack_embedding`; a plain embedding comes back as it is.
+
+    Raises WrongDtype for what is no dict, WrongShape for damaged arrays.
+    """
+    if not isinstance(embedding, Mapping):
+        raise WrongDtype(f"expected encode_image's answer, got {type(embedding).__name__}")
+    try:
+        return {
+            str(name): unpack_array(value, max_bytes) if is_packed(value) else value
+            for name, value in embedding.items()
+        }
+    except WireError as error:
+        raise WrongShape(str(error)) from error

@@ -1,0 +1,152 @@
+"""A WebRTC endpoint that works: large calls go through and the caller's identity is real.
+
+hypha-rpc's own ``register_rtc_service`` replaces the peer's services by those of the server
+connection (``webrtc_client._create_offer``: ``rpc._services = server.rpc._services``). With
+that line (D1) chunks of a large request land in another object's cache, (D2) methods that
+need the caller's context get none, and every service of the connection is exposed. Its chunks
+also exceed the SCTP message limit that aiortc enforces (D3). This endpoint adds just the
+shared service to the peer's own, sends small chunks, and takes the identity from the offer,
+which Hypha verified, never from what the peer says of itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
+from hypha_rpc.rpc import RPC
+from hypha_rpc.webrtc_client import WebRTCConnection
+
+logger = logging.getLogger(__name__)
+
+#: Chunk and envelope stay far below the 64 KiB that every SCTP peer accepts in one message.
+RTC_CHUNK_BYTES = 60 * 1024
+
+#: One entry without urls: host candidates only. An empty list would count as unset in
+#: hypha-rpc and fall back to a public STUN server.
+HOST_CANDIDATES_ONLY: list[dict[str, Any]] = [{"urls": []}]
+
+MAX_PEERS = 64
+
+
+class PeerRPC(RPC):  # type: ignore[misc]
+    """hypha-rpc's RPC over one data channel, whose callers are who the offer said they are."""
+
+    def _handle_method(self, data: dict[str, Any]) -> None:
+        """Replace whatever context the message carries by the verified one, then go on."""
+        data["ctx"] = {
+            "from": data.get("from"),
+            "to": data.get("to"),
+            **self.default_context,
+        }
+        super()._handle_method(data)
+
+
+class RtcEndpoint:
+    """Answers WebRTC offers for one service and closes its peers."""
+
+    def __init__(
+        self, server: Any, shared: dict[str, Any], ice_servers: list[dict[str, Any]]
+    ) -> None:
+        self._server = server
+        self._shared = shared
+        self._ice_servers = ice_servers
+        self._peers: dict[RTCPeerConnection, PeerRPC | None] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def offer(
+        self, params: dict[str, Any], context: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Answer one offer (``sdp``, ``type``) of the caller that ``context`` names."""
+        if len(self._peers) >= MAX_PEERS:
+            raise RuntimeError(f"too many WebRTC peers ({MAX_PEERS}), use WebSocket")
+        workspace = self._server.config["workspace"]
+        verified = {
+            "user": (context or {}).get("user") or {},
+            "ws": workspace,
+            "connection_type": "webrtc",
+        }
+        peer = RTCPeerConnection(RTCConfiguration([RTCIceServer(**s) for s in self._ice_servers]))
+        self._peers[peer] = None
+
+        @peer.on("datachannel")
+        def on_datachannel(channel: Any) -> None:
+            if self._peers.get(peer, False) is None:
+                self._peers[peer] = self._share_over(channel, workspace, verified)
+                channel.on("close", lambda: self._close_soon(peer))
+
+        @peer.on("connectionstatechange")
+        def on_connectionstatechange() -> None:
+            if peer.connectionState in ("failed", "closed"):
+                self._close_soon(peer)
+
+        try:
+            await peer.setRemoteDescription(
+                RTCSessionDescription(sdp=params["sdp"], type=params["type"])
+            )
+            await peer.setLocalDescription(await peer.createAnswer())
+        except BaseException:
+            await self._close_peer(peer)
+            raise
+        return {
+            "sdp": peer.localDescription.sdp,
+            "type": peer.localDescription.type,
+            "workspace": workspace,
+        }
+
+    def _share_over(self, channel: Any, workspace: str, verified: dict[str, Any]) -> PeerRPC:
+        rpc = PeerRPC(
+            WebRTCConnection(channel),
+            client_id=channel.label,
+            default_context=verified,
+            workspace=workspace,
+            long_message_chunk_size=RTC_CHUNK_BYTES,
+            logger=None,
+        )
+        # Hypha let the caller reach `offer`, which has the service's own visibility; the peer's
+        # claimed workspace must not decide again.
+        config = {**self._shared.get("config", {}), "visibility": "public"}
+        rpc.add_service({**self._shared, "config": config}, overwrite=True)
+        return rpc
+
+    def _close_soon(self, peer: RTCPeerConnection) -> None:
+        if peer in self._peers:
+            task = asyncio.ensure_future(self._close_peer(peer))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def _close_peer(self, peer: RTCPeerConnection) -> None:
+        rpc = self._peers.pop(peer, None)
+        if rpc is not None:
+            await rpc.disconnect()
+        await peer.close()
+
+    async def close(self) -> None:
+        """Close every peer."""
+        await asyncio.gather(*(self._close_peer(peer) for peer in list(self._peers)))
+        if self._closing:
+            await asyncio.gather(*self._closing, return_exceptions=True)
+
+
+async def register_rtc_endpoint(
+    server: Any,
+    endpoint_id: str,
+    shared: dict[str, Any],
+    *,
+    visibility: str,
+    ice_servers: list[dict[str, Any]] | None = None,
+) -> RtcEndpoint:
+    """Register ``endpoint_id`` whose ``offer`` gives WebRTC peers the ``shared`` service."""
+    endpoint = RtcEndpoint(server, shared, ice_servers or HOST_CANDIDATES_ONLY)
+    await server.register_service(
+        {
+            "id": endpoint_id,
+            "name": endpoint_id,
+            "type": "samservice-rtc",
+            "config": {"visibility": visibility, "require_context": True},
+            "offer": endpoint.offer,
+        }
+    )
+    return endpoint

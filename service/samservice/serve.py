@@ -1,0 +1,102 @@
+"""Run the service anywhere: a laptop, a cluster job, a replica.
+
+One call, :func:`serve`, connects to Hypha, registers the service and its WebRTC endpoint, says
+that it is ready, and stays until it is told to stop or the connection is gone for good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .app import Limits, SegmentationService
+from .engine import Engine
+from .hypha import connect
+from .rtc import register_rtc_endpoint
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the service can be found on its Hypha server; what a client needs but the token."""
+
+    server_url: str
+    workspace: str
+    service_id: str
+    rtc_service_id: str
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """How to register: ids are per service, ``visibility`` is Hypha's protected or public."""
+
+    server_url: str
+    token: str | None = field(default=None, repr=False)
+    workspace: str | None = None
+    service_id: str = "samservice"
+    visibility: str = "protected"
+    ice_servers: list[dict[str, Any]] | None = None
+    limits: Limits = Limits()
+
+
+async def serve(
+    engine: Engine,
+    settings: ServeSettings,
+    *,
+    on_ready: Callable[[Address, Any], Awaitable[None]],
+    stop: asyncio.Event,
+) -> None:
+    """Serve ``engine`` until ``stop`` is set.
+
+    ``on_ready`` gets the address and hypha-rpc's server object once both are registered.
+    """
+    # Replicas of one id would throw each other out if they shared a client id.
+    client_id = f"{settings.service_id}-{uuid.uuid4().hex[:12]}"
+    service = SegmentationService(engine, settings.limits)
+    server = await connect(
+        settings.server_url,
+        token=settings.token,
+        workspace=settings.workspace,
+        client_id=client_id,
+    )
+    try:
+        methods = {
+            "segment_all": service.segment_all,
+            "encode_image": service.encode_image,
+            "describe": service.describe,
+            "probe": service.probe,
+        }
+        shared = {
+            "id": settings.service_id,
+            "name": settings.service_id,
+            "type": "samservice",
+            "config": {"visibility": settings.visibility, "require_context": True},
+            **methods,
+        }
+        await server.register_service(shared)
+        rtc_id = f"{settings.service_id}-rtc"
+        endpoint = await register_rtc_endpoint(
+            server,
+            rtc_id,
+            shared,
+            visibility=settings.visibility,
+            ice_servers=settings.ice_servers,
+        )
+        workspace = server.config["workspace"]
+        prefix = f"{workspace}/{client_id}"
+        address = Address(
+            settings.server_url,
+            workspace,
+            f"{prefix}:{settings.service_id}",
+            f"{prefix}:{rtc_id}",
+        )
+        try:
+            await on_ready(address, server)
+            await stop.wait()
+        finally:
+            await endpoint.close()
+    finally:
+        service.close()
+        await server.disconnect()

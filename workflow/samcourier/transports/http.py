@@ -1,0 +1,121 @@
+"""Calls through the Hypha server as single HTTP requests: store and forward, works anywhere."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import msgpack
+import numpy as np
+
+from ..errors import CourierError, Denied, Overloaded, ServiceGone, TransportFailed
+from .base import Endpoint, TransportName
+from .translate import last_line, translate
+
+_STATUS_CLASS: dict[int, type[CourierError]] = {
+    401: Denied,
+    403: Denied,
+    404: ServiceGone,
+    413: TransportFailed,
+    429: Overloaded,
+    502: TransportFailed,
+    503: TransportFailed,
+    504: TransportFailed,
+}
+
+
+class HttpTransport:
+    """``POST /{workspace}/services/{service}/{method}`` with msgpack both ways."""
+
+    name: TransportName = "http"
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._client: httpx.AsyncClient | None = None
+
+    async def open(self, timeout_s: float) -> None:
+        """Ask the service to describe itself, which proves URL, token and service."""
+        headers = {"Content-Type": "application/msgpack", "Accept": "application/msgpack"}
+        if self._endpoint.token:
+            headers["Authorization"] = f"Bearer {self._endpoint.token}"
+        await self.close()
+        self._client = httpx.AsyncClient(
+            base_url=self._endpoint.server_url.rstrip("/"), headers=headers, timeout=None
+        )
+        try:
+            await self.call("describe", {}, timeout_s)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def call(self, method: str, arguments: dict[str, Any], timeout_s: float) -> Any:
+        """Call the service, within ``timeout_s``."""
+        if self._client is None:
+            raise TransportFailed("http: not open")
+        service = self._endpoint.service_id.split("/")[-1]
+        path = f"/{self._endpoint.workspace}/services/{service}/{method}"
+        body = await asyncio.to_thread(msgpack.packb, arguments, default=_encode_ndarray)
+        try:
+            async with asyncio.timeout(timeout_s):
+                response = await self._client.post(path, content=body)
+        except (httpx.HTTPError, TimeoutError, OSError) as error:
+            raise TransportFailed(
+                f"http: {type(error).__name__}: {error}".rstrip(": "), name=type(error).__name__
+            ) from error
+        if response.status_code != 200:
+            raise _refusal(response)
+        return await asyncio.to_thread(
+            msgpack.unpackb, response.content, object_hook=_decode_ndarray, strict_map_key=False
+        )
+
+    async def close(self) -> None:
+        """Close the connections kept alive."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+
+def _refusal(response: httpx.Response) -> CourierError:
+    """Translate an answer that is not 200: a named error in the text counts before the status."""
+    text = _detail(response)
+    translated = translate(RuntimeError(text), "http")
+    said_by_service = translated.name != "RuntimeError"
+    error_class = _STATUS_CLASS.get(response.status_code)
+    if said_by_service or error_class is None:
+        return translated
+    return error_class(
+        f"http: status {response.status_code}: {last_line(text)}",
+        name=f"HTTP{response.status_code}",
+    )
+
+
+def _detail(response: httpx.Response) -> str:
+    """Return the reason an error answer gives, whichever of its two formats it uses."""
+    try:
+        if "msgpack" in response.headers.get("content-type", ""):
+            answer = msgpack.unpackb(response.content)
+        else:
+            answer = response.json()
+    except ValueError:
+        return response.text
+    return str(answer.get("detail", answer)) if isinstance(answer, dict) else str(answer)
+
+
+def _encode_ndarray(value: object) -> dict[str, Any]:
+    if isinstance(value, np.ndarray):
+        array = np.ascontiguousarray(value)
+        return {
+            "_rtype": "ndarray",
+            "_rvalue": array.tobytes(),
+            "_rshape": list(array.shape),
+            "_rdtype": str(array.dtype),
+        }
+    raise TypeError(f"{type(value).__name__} cannot be sent over HTTP")
+
+
+def _decode_ndarray(value: dict[Any, Any]) -> Any:
+    if value.get("_rtype") != "ndarray":
+        return value
+    array = np.frombuffer(value["_rvalue"], dtype=value["_rdtype"])
+    return array.reshape(value["_rshape"])

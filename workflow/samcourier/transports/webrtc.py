@@ -1,0 +1,91 @@
+"""Calls straight to the service over a WebRTC data channel; Hypha carries the offer only.
+
+hypha-rpc's calling side needs three things said to it (FACTS of the bug in
+``docs/decisions/0002-webrtc.md``): the caller's user in the context, or every reply above one
+chunk is lost (D4); chunks below the SCTP message limit (D3); and an ICE server list that is
+not empty, or it asks a public STUN server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+from hypha_rpc import get_rtc_service
+from samservice.rtc import HOST_CANDIDATES_ONLY, RTC_CHUNK_BYTES
+
+from ..errors import TransportFailed
+from .base import TransportName
+from .session import HyphaSession
+from .translate import translate
+
+#: hypha-rpc gives a call up when neither an answer nor a heartbeat came for this long.
+SILENCE_TIMEOUT_S = 20.0
+
+
+class WebRTCTransport:
+    """The direct way: fastest where the relay is slow, impossible where UDP is closed."""
+
+    name: TransportName = "webrtc"
+
+    def __init__(
+        self, session: HyphaSession, ice_servers: list[dict[str, Any]] | None = None
+    ) -> None:
+        self._session = session
+        self._ice_servers = ice_servers or HOST_CANDIDATES_ONLY
+        self._peer: Any = None
+        self._service: Any = None
+
+    async def open(self, timeout_s: float) -> None:
+        """Exchange the offer, wait for the channel, look the service up."""
+        peers: list[Any] = []
+
+        async def keep(peer: Any) -> None:
+            peers.append(peer)
+
+        try:
+            async with asyncio.timeout(timeout_s):
+                server = await self._session.server(timeout_s)
+                self._peer = await get_rtc_service(
+                    server,
+                    self._session.endpoint.rtc_service_id,
+                    {
+                        "context": {"user": server.config["user"]},
+                        "long_message_chunk_size": RTC_CHUNK_BYTES,
+                        "ice_servers": self._ice_servers,
+                        "method_timeout": SILENCE_TIMEOUT_S,
+                        "on_init": keep,
+                    },
+                )
+                name = self._session.endpoint.service_id.split(":")[-1]
+                self._service = await self._peer.get_service(name)
+        except Exception as error:
+            # A failed handshake would go on for a minute by itself.
+            for peer in peers:
+                await peer.close()
+            self._peer = self._service = None
+            if isinstance(error, TimeoutError):
+                raise TransportFailed(
+                    f"webrtc: no channel within {timeout_s:g} s (UDP closed, or no route)",
+                    name="TimeoutError",
+                ) from error
+            raise translate(error, self.name) from error
+
+    async def call(self, method: str, arguments: dict[str, Any], timeout_s: float) -> Any:
+        """Call the service, within ``timeout_s``."""
+        if self._service is None or self._peer.connectionState != "connected":
+            raise TransportFailed("webrtc: the channel is closed")
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._service[method](**arguments)
+        except Exception as error:
+            raise translate(error, self.name) from error
+
+    async def close(self) -> None:
+        """Close channel and peer."""
+        peer, self._peer, self._service = self._peer, None, None
+        if peer is not None:
+            with suppress(Exception):
+                await peer.rpc.disconnect()
+            await peer.close()

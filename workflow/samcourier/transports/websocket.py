@@ -1,0 +1,42 @@
+"""Calls through the Hypha server over its WebSocket, without permessage-deflate."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from .base import TransportName
+from .session import HyphaSession
+from .translate import translate
+
+
+class WebSocketTransport:
+    """The way that works wherever Hypha is reached at all."""
+
+    name: TransportName = "websocket"
+
+    def __init__(self, session: HyphaSession) -> None:
+        self._session = session
+        self._service: Any = None
+
+    async def open(self, timeout_s: float) -> None:
+        """Connect and look the service up."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                server = await self._session.server(timeout_s)
+                self._service = await server.get_service(self._session.endpoint.service_id)
+        except Exception as error:
+            raise translate(error, self.name) from error
+
+    async def call(self, method: str, arguments: dict[str, Any], timeout_s: float) -> Any:
+        """Call the service, within ``timeout_s``."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._service[method](**arguments)
+        except Exception as error:
+            raise translate(error, self.name) from error
+
+    async def close(self) -> None:
+        """Close the shared connection, since a broken one must not be used again."""
+        self._service = None
+        await self._session.close()
