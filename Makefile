@@ -1,0 +1,89 @@
+# Every developer command; `make help` lists them.
+# An environment is a function of requirements.lock: it is made anew when the lock changes.
+
+PYTHON ?= python3
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+export UV_PYTHON_DOWNLOADS := never
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-microsam check bench lock upgrade clean
+
+help: ## list these commands
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
+	  while IFS='|' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
+
+run: .venv/installed-local ## segment the images of config/ over a local service, print where the masks are
+	@status=0; .venv/bin/snakemake --cores 8 || status=$$?; \
+	for path in results/*/report.html results/*/masks; do \
+	  if [ -e "$$path" ]; then echo "$$PWD/$$path"; fi; \
+	done; exit $$status
+
+test: .venv/installed-test ## all tests but those of micro-sam itself
+	.venv/bin/python -m pytest -m 'not microsam'
+
+test-microsam: .venv-microsam/installed-microsam ## micro-sam's own classes through the service (several GB)
+	.venv-microsam/bin/python -m pytest -m microsam
+
+check: .venv/installed-test ## format, lint, types, workflow, unit tests: under a minute
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/snakefmt --check Snakefile workflow
+	.venv/bin/snakemake --lint
+	.venv/bin/snakemake --dry-run --quiet
+	.venv/bin/python -m pytest tests/unit
+
+bench: .venv/installed-test ## measure against the naive client
+	.venv/bin/python bench/run.py
+
+COMPILE = .venv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+  --fork-strategy fewest --no-emit-index-url
+
+lock: .venv/bin/uv ## write requirements.lock and environment.yml after a change of pyproject.toml
+	$(COMPILE) --all-extras --group build --generate-hashes \
+	  --custom-compile-command 'make lock' $(LOCK_FLAGS) --output-file requirements.lock >/dev/null
+	{ printf '%s\n' \
+	    '# Written by `make lock`: the versions of requirements.lock, for conda users.' \
+	    'name: samcourier' \
+	    'channels: [conda-forge, nodefaults]' \
+	    'dependencies:' \
+	    '  - python=3.12' \
+	    '  - pip' \
+	    '  - pip:' \
+	    '      - -e .[local]'; \
+	  $(COMPILE) --extra local --constraints requirements.lock --no-annotate --no-header \
+	    | sed -E "s/ ; python_full_version < '3.15' and \(sys_platform == 'darwin' or sys_platform == 'linux'\)$$//; s/^/      - /"; \
+	} > environment.yml.new
+	mv environment.yml.new environment.yml
+
+upgrade: LOCK_FLAGS = --upgrade
+upgrade: lock ## lock with every version free to rise
+
+clean: ## remove environments and caches; data, results and .snakemake stay
+	rm -rf .venv .venv-microsam build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# uv itself comes by pip, held to the lock's hash. The touch stands for a clock that pip may turn back.
+.venv/bin/uv .venv-microsam/bin/uv: %/bin/uv: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "samcourier needs Python 3.11 or later, but $(PYTHON) is %d.%d; name another: make PYTHON=python3.12" % sys.version_info[:2])'
+	$(PYTHON) -m venv --clear $*
+	@echo '*' > $*/.gitignore
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > $*/uv.lock
+	$*/bin/python -m pip install --quiet --require-hashes --requirement $*/uv.lock
+	@touch $@
+
+INSTALLED := .venv/installed-local .venv/installed-test .venv-microsam/installed-microsam
+.venv/installed-local: EXTRAS = local
+.venv/installed-test: EXTRAS = local,slurm,test
+.venv-microsam/installed-microsam: EXTRAS = local,microsam,test
+.venv/installed-local .venv/installed-test: .venv/bin/uv
+.venv-microsam/installed-microsam: .venv-microsam/bin/uv
+
+# uv checks the hashes of constraints; tests/unit/test_packaging.py shows that it does.
+$(INSTALLED): pyproject.toml
+	$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python --constraints requirements.lock \
+	  --build-constraints requirements.lock --editable '.[$(EXTRAS)]'
+	@touch $@
