@@ -1,0 +1,105 @@
+"""AP50 against hand-made masks, a brute-force count, and its own limits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from samcourier.accuracy import Score, score
+from samcourier.errors import InputError
+
+
+def row(*labels: int) -> np.ndarray:
+    return np.array([labels], np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("truth", "mask", "expected"),
+    [
+        pytest.param(row(0, 0), row(0, 0), Score(0, 0, 0, 1.0), id="both empty agree"),
+        pytest.param(row(0, 0), row(0, 1), Score(0, 1, 0, 0.0), id="invented"),
+        pytest.param(row(0, 5), row(0, 0), Score(0, 0, 1, 0.0), id="missed"),
+        pytest.param(row(1, 1, 0, 2), row(9, 9, 0, 4), Score(2, 0, 0, 1.0), id="other numbers"),
+        pytest.param(row(1, 1, 1, 2), row(1, 1, 0, 0), Score(1, 0, 1, 0.5), id="one of two"),
+        pytest.param(row(1, 1, 1, 0, 0), row(0, 1, 1, 1, 1), Score(0, 1, 1, 0.0), id="IoU 2/5"),
+        pytest.param(row(1, 1, 0), row(1, 0, 0), Score(1, 0, 0, 1.0), id="IoU of exactly 1/2"),
+        pytest.param(row(1, 1), row(1, 2), Score(1, 1, 0, 0.5), id="two halves of one: one counts"),
+        pytest.param(row(1, 2), row(1, 1), Score(1, 0, 1, 0.5), id="one over two halves"),
+        pytest.param(
+            row(1, 1, 2, 3), row(1, 2, 3, 3), Score(2, 1, 1, 0.5), id="halves of both kinds"
+        ),
+        pytest.param(
+            np.array([[0, 4_000_000_000]], np.uint32), row(0, 1), Score(1, 0, 0, 1.0), id="sparse"
+        ),
+    ],
+)
+def test_objects_are_counted_as_in_dsb2018(
+    truth: np.ndarray, mask: np.ndarray, expected: Score
+) -> None:
+    assert score(truth, mask) == expected
+
+
+def test_a_stricter_threshold_accepts_fewer() -> None:
+    truth, mask = row(1, 1, 1, 1, 2), row(1, 1, 1, 0, 2)
+    assert score(truth, mask, 0.75).true_positives == 2
+    assert score(truth, mask, 0.76).true_positives == 1
+
+
+def brute_force(truth: np.ndarray, mask: np.ndarray) -> int:
+    """Largest one-to-one matching of pairs with IoU >= 0.5, by trying every choice."""
+    pairs = [
+        (t, m)
+        for t in np.unique(truth[truth > 0])
+        for m in np.unique(mask[mask > 0])
+        if 2 * np.sum((truth == t) & (mask == m)) >= np.sum((truth == t) | (mask == m))
+    ]
+
+    def best(remaining: list[tuple[int, int]]) -> int:
+        if not remaining:
+            return 0
+        (t, m), *rest = remaining
+        taken = 1 + best([(a, b) for a, b in rest if a != t and b != m])
+        return max(taken, best(rest))
+
+    return best(pairs)
+
+
+LABELS = hnp.arrays(np.uint16, (3, 4), elements=st.integers(0, 4))
+
+
+@settings(max_examples=150, deadline=None)
+@given(truth=LABELS, mask=LABELS)
+def test_the_sparse_count_equals_the_best_assignment(truth: np.ndarray, mask: np.ndarray) -> None:
+    counted = score(truth, mask)
+    objects = [len(np.unique(labels[labels > 0])) for labels in (truth, mask)]
+    assert counted.true_positives == brute_force(truth, mask)
+    assert counted.true_positives + counted.false_negatives == objects[0]
+    assert counted.true_positives + counted.false_positives == objects[1]
+
+
+def test_volumes_are_scored_too() -> None:
+    truth = np.zeros((3, 4, 5), np.uint16)
+    truth[:2, 1:3, 1:3] = 1
+    assert score(truth, truth.astype(np.uint32)) == Score(1, 0, 0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("truth", "mask", "said"),
+    [
+        (row(1, 2), row(1, 2, 3), r"truth: shape \(1, 2\), expected the mask's shape \(1, 3\)"),
+        (np.ones((1, 2)), row(1, 2), "truth: pixel type float64, expected integer labels"),
+        (row(1, 2), np.array([[1, -1]]), "mask: label -1, expected labels of 0 or more"),
+    ],
+)
+def test_what_is_no_label_image_is_named(truth: np.ndarray, mask: np.ndarray, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        score(truth, mask)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.49, 1.01, float("nan")])
+def test_a_threshold_that_needs_an_assignment_is_refused(threshold: float) -> None:
+    with pytest.raises(ValueError, match=r"expected 0\.5 to 1"):
+        score(row(1), row(1), threshold)
