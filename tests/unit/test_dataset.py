@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from samcourier.dataset import (
+    ImageRow,
+    are_axes_valid,
+    image_key,
+    make_batches,
+    read_sheet,
+    rows_digest,
+)
+from samcourier.errors import InputError, ServiceFailed
+
+
+@pytest.fixture
+def sheet(tmp_path: Path) -> Path:
+    return tmp_path / "images.tsv"
+
+
+def rows(count: int) -> list[ImageRow]:
+    return [ImageRow(f"i{n}", Path(f"{n}.tif")) for n in range(count)]
+
+
+def test_a_full_sheet_is_read_row_by_row(sheet: Path) -> None:
+    sheet.write_text(
+        "# plate 7\n"
+        "path\timage\taxes\tchannel\tpixel_size_um\ttruth\n"
+        "\n"
+        "a b.tif\tA-1_x.2\tzyx\t1\t0.65\tt/a.tif\n"
+        "\t\t\n"
+        "  # not a comment, a path\tB\t\tDAPI\n"
+        "#c.tif\tC\n"
+    )
+    assert read_sheet(sheet) == [
+        ImageRow("A-1_x.2", Path("a b.tif"), "ZYX", 1, 0.65, Path("t/a.tif")),
+        ImageRow("B", Path("# not a comment, a path"), None, "DAPI", None, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"image\tpath\na\ta.tif\n",
+        b"image\tpath\na\ta.tif",
+        b"\xef\xbb\xbfimage\tpath\r\na\ta.tif\r\n",
+        b"image\tpath\ra\ta.tif\r",
+        b'"image"\t"path"\n"a"\t"a.tif"\n',
+        b" image \tpath\t\n a\t a.tif \t\t\n".replace(b"path\t\n", b"path\n"),
+    ],
+    ids=["plain", "no last newline", "BOM and CRLF", "CR", "quoted", "spaces, empty cells"],
+)
+def test_every_way_a_spreadsheet_writes_it_reads_the_same(sheet: Path, content: bytes) -> None:
+    sheet.write_bytes(content)
+    assert read_sheet(sheet) == [ImageRow("a", Path("a.tif"))]
+
+
+HEADER = "image\tpath\taxes\tpixel_size_um\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "problems"),
+    [
+        ("", ["the sheet is empty"]),
+        ("# nothing\n\n", ["the sheet is empty"]),
+        (HEADER, ["no image"]),
+        ("image,path\na,a.tif\n", ["line 1: 'image,path' is not a header.* separated by tabs"]),
+        ("image\taxes\na\tYX\n", ["line 1: no column path, expected the columns image, path"]),
+        ("axes\tchannel\nYX\t0\n", ["line 1: no column image, path"]),
+        (
+            "image\tpath\tAxis\na\ta.tif\t\n",
+            ["line 1: unknown column 'Axis', did you mean 'axes'.*pixel_size_um, truth"],
+        ),
+        ("image\tpath\tqqqq\na\ta.tif\t\n", ["line 1: unknown column 'qqqq', expected"]),
+        ("image\tpath\tpath\na\ta.tif\tb\n", ["line 1: column 'path' stands 2 times"]),
+        (
+            HEADER + "\na\ta.tif\nb\tb.tif\na\tc.tif\n",
+            ["line 5: image 'a' is already on line 3"],
+        ),
+        (HEADER + "a\t\n", ["line 2: path is empty"]),
+        (HEADER + "a\n", ["line 2: path is empty"]),
+        (HEADER + "a\ta.tif\tYX\t1\textra\n", ["line 2: 5 cells, expected 4"]),
+        (HEADER + "a\ta.tif\tYYX\n", ["line 2: axes 'YYX', expected letters"]),
+        (HEADER + 'a\t"a.tif\nb\tb.tif\n', ["line 2: unexpected end of data"]),
+        *(
+            (HEADER + f"a\ta.tif\t\t{size}\n", [f"line 2: pixel_size_um '{size}', expected"])
+            for size in ("0", "-1", "nan", "inf", "0,65", "half")
+        ),
+        (
+            "image\tpath\tchanel\n../a\t\t\nb\tb.tif\nb\tc.tif\n",
+            [
+                "line 1: unknown column 'chanel', did you mean 'channel'",
+                "line 2: image '../a' is not a safe file name",
+                "line 2: path is empty",
+                "line 4: image 'b' is already on line 3",
+            ],
+        ),
+    ],
+)
+def test_every_problem_of_a_sheet_is_one_line(
+    sheet: Path, content: str, problems: list[str]
+) -> None:
+    sheet.write_text(content)
+    with pytest.raises(InputError) as caught:
+        read_sheet(sheet)
+    lines = str(caught.value).split("\n")
+    assert len(lines) == len(problems)
+    for line, problem in zip(lines, problems, strict=True):
+        assert line.startswith(str(sheet))
+        assert re.search(problem, line)
+
+
+@pytest.mark.parametrize(
+    ("image", "is_safe"),
+    [
+        ("a", True),
+        ("_a-1.2", True),
+        ("7", True),
+        ("a..b", True),
+        ("x" * 200, True),
+        ("x" * 201, False),
+        ("", False),
+        (".", False),
+        ("..", False),
+        (".a", False),
+        ("-a", False),
+        ("a/b", False),
+        ("a\\b", False),
+        ("a b", False),
+        ("a:b", False),
+        ("é", False),
+        ("a*", False),
+        ("٣", False),
+    ],
+)
+def test_an_id_is_a_safe_file_name(sheet: Path, image: str, is_safe: bool) -> None:
+    sheet.write_text(f"image\tpath\n{image}\ta.tif\n", encoding="utf-8")
+    if is_safe:
+        assert read_sheet(sheet)[0].image == image
+    else:
+        with pytest.raises(InputError, match=r"line 2: image .* safe file name, expected letters"):
+            read_sheet(sheet)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such sample sheet"),
+        ("directory", "cannot read the sample sheet: Is a directory"),
+        ("image\tpath\n".encode("utf-16"), "byte 0 is not UTF-8"),
+        (b"image\tpath\n\xe4\ta.tif\n", "byte 11 is not UTF-8"),
+    ],
+)
+def test_a_sheet_that_is_no_text_file_is_one_line(
+    sheet: Path, content: bytes | str | None, message: str
+) -> None:
+    if isinstance(content, bytes):
+        sheet.write_bytes(content)
+    elif content == "directory":
+        sheet.mkdir()
+    with pytest.raises(InputError, match=message) as caught:
+        read_sheet(sheet)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("axes", "is_valid"),
+    [("YX", True), ("XY", True), ("TCZYX", True), ("YXS", True)]
+    + [(axes, False) for axes in ("", "Y", "ZX", "YYX", "QYX", "yx", "Y X")],
+)
+def test_axes_name_y_and_x_and_nothing_unknown(axes: str, is_valid: bool) -> None:
+    assert are_axes_valid(axes) is is_valid
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "ids", "sizes"),
+    [
+        (0, 3, [], []),
+        (3, 3, ["0001"], [3]),
+        (7, 3, ["0001", "0002", "0003"], [3, 3, 1]),
+        (2, 100, ["0001"], [2]),
+    ],
+)
+def test_batches_are_cut_in_the_order_of_the_sheet(
+    count: int, size: int, ids: list[str], sizes: list[int]
+) -> None:
+    batches = make_batches(rows(count), size)
+    assert [batch.batch_id for batch in batches] == ids
+    assert [len(batch.rows) for batch in batches] == sizes
+    assert [row for batch in batches for row in batch.rows] == rows(count)
+
+
+def test_the_ids_of_ten_thousand_batches_are_distinct() -> None:
+    batches = make_batches(rows(10_001), 1)
+    assert len({batch.batch_id for batch in batches}) == 10_001
+    assert batches[-1].batch_id == "10001"
+
+
+@given(before=st.integers(0, 40), appended=st.integers(0, 40), size=st.integers(1, 9))
+def test_appending_rows_leaves_every_full_batch_as_it_was(
+    before: int, appended: int, size: int
+) -> None:
+    old, new = make_batches(rows(before), size), make_batches(rows(before + appended), size)
+    full = before // size
+    assert new[:full] == old[:full]
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_an_empty_batch_is_refused(size: int) -> None:
+    with pytest.raises(InputError, match=f"batch size: {size}, expected at least 1"):
+        make_batches(rows(2), size)
+
+
+BASE = ImageRow("a", Path("a.tif"), "YX", 0, 0.5, None)
+
+
+@pytest.mark.parametrize(
+    ("changed", "shapes_the_mask"),
+    [
+        (ImageRow("b", Path("a.tif"), "YX", 0, 0.5), True),
+        (ImageRow("a", Path("b.tif"), "YX", 0, 0.5), True),
+        (ImageRow("a", Path("a.tif"), None, 0, 0.5), True),
+        (ImageRow("a", Path("a.tif"), "YX", None, 0.5), True),
+        (ImageRow("a", Path("a.tif"), "YX", "0", 0.5), True),
+        (ImageRow("a", Path("a.tif"), "YX", 0, None), True),
+        (ImageRow("a", Path("a.tif"), "YX", 0, 0.5, Path("t.tif")), False),
+    ],
+)
+def test_the_digest_of_rows_changes_with_what_shapes_a_mask(
+    changed: ImageRow, shapes_the_mask: bool
+) -> None:
+    assert (rows_digest([BASE]) != rows_digest([changed])) is shapes_the_mask
+    assert rows_digest([BASE, BASE]) != rows_digest([BASE])
+
+
+SERVICE = {
+    "engine": "watershed", "model": "none", "model_sha256": None, "segmentation_version": 1,
+    "versions": {"numpy": "2.0"}, "device": "cpu",
+}  # fmt: skip
+PARAMETERS = {"sigma": 1.5, "mode": "fast"}
+
+
+@pytest.mark.parametrize(
+    ("pixels", "parameters", "service", "is_same"),
+    [
+        ("p", {"mode": "fast", "sigma": 1.5}, {}, True),
+        ("p", PARAMETERS, {"versions": {"numpy": "2.1"}, "device": "cuda"}, True),
+        ("q", PARAMETERS, {}, False),
+        ("p", {"sigma": 1.5}, {}, False),
+        ("p", PARAMETERS | {"sigma": 1.6}, {}, False),
+        ("p", PARAMETERS, {"engine": "microsam"}, False),
+        ("p", PARAMETERS, {"model": "vit_b_lm"}, False),
+        ("p", PARAMETERS, {"model_sha256": "00"}, False),
+        ("p", PARAMETERS, {"segmentation_version": 2}, False),
+    ],
+)
+def test_the_key_changes_exactly_with_what_the_labels_depend_on(
+    pixels: str, parameters: dict[str, Any], service: dict[str, Any], is_same: bool
+) -> None:
+    key = image_key("p", PARAMETERS, SERVICE)
+    assert re.fullmatch("[0-9a-f]{64}", key)
+    assert (image_key(pixels, parameters, SERVICE | service) == key) is is_same
+
+
+def test_a_service_that_does_not_say_its_model_has_no_key() -> None:
+    with pytest.raises(ServiceFailed, match="lacks model, segmentation_version"):
+        image_key("p", {}, {"engine": "watershed", "model_sha256": None})
+
+
+@pytest.mark.parametrize("module", ["samcourier.dataset", "samcourier.store"])
+def test_parse_time_modules_import_nothing_heavy(module: str) -> None:
+    code = f"import sys; sys.path[:0] = {sys.path!r}; old = set(sys.modules); import {module}; "
+    code += "print(*{name.partition('.')[0] for name in set(sys.modules) - old})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) <= sys.stdlib_module_names | {"samcourier"}

@@ -1,0 +1,365 @@
+from __future__ import annotations
+
+import hashlib
+import logging
+import logging.handlers
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+
+from samcourier.errors import ImageUnfit
+from samcourier.planes import pixels_sha256, read_plane
+
+RNG = np.random.default_rng(3)
+
+
+def pixels(*shape: int, dtype: str = "uint16") -> np.ndarray:
+    return RNG.integers(0, 200, shape).astype(dtype)
+
+
+def ome(axes: str, **metadata: Any) -> dict[str, Any]:
+    return {"ome": True, "metadata": {"axes": axes, **metadata}, "photometric": "minisblack"}
+
+
+def imagej(axes: str, **metadata: Any) -> dict[str, Any]:
+    return {"imagej": True, "metadata": {"axes": axes, **metadata}}
+
+
+PLAIN: dict[str, Any] = {"photometric": "minisblack", "metadata": None}
+
+
+@pytest.fixture
+def tif(tmp_path: Path) -> Path:
+    return tmp_path / "image.tif"
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "axes", "expected_axes", "expected_shape"),
+    [
+        ((20, 30), PLAIN, None, "YX", (20, 30)),
+        ((20, 30), ome("YX"), None, "YX", (20, 30)),
+        ((20, 30), imagej("YX"), None, "YX", (20, 30)),
+        ((2, 20, 30), ome("CYX"), None, "CYX", (2, 20, 30)),
+        ((2, 20, 30), imagej("CYX"), None, "CYX", (2, 20, 30)),
+        ((20, 30, 3), {"photometric": "rgb"}, None, "CYX", (3, 20, 30)),
+        ((3, 20, 30), {"photometric": "rgb", "planarconfig": 2}, None, "CYX", (3, 20, 30)),
+        ((1, 1, 1, 20, 30), ome("TCZYX"), None, "YX", (20, 30)),
+        ((1, 2, 1, 20, 30), ome("TCZYX"), None, "CYX", (2, 20, 30)),
+        ((1, 1, 20, 30), {"metadata": {"axes": "TZYX"}}, None, "YX", (20, 30)),
+        ((4, 20, 30), ome("ZYX"), "ZYX", "ZYX", (4, 20, 30)),
+        ((4, 20, 30), imagej("TYX"), "ZYX", "ZYX", (4, 20, 30)),
+        ((4, 20, 30), PLAIN, "ZYX", "ZYX", (4, 20, 30)),
+        ((4, 20, 30), PLAIN, "CYX", "CYX", (4, 20, 30)),
+        ((20, 30, 4), PLAIN, "YXC", "CYX", (4, 20, 30)),
+        ((20, 30), ome("YX"), "XY", "YX", (30, 20)),
+        ((4, 2, 20, 30), imagej("ZCYX"), "ZCYX", "CZYX", (2, 4, 20, 30)),
+        ((2, 4, 20, 30), ome("CZYX"), "CZYX", "CZYX", (2, 4, 20, 30)),
+    ],
+)
+def test_axes_are_the_files_unless_overridden(
+    tif: Path,
+    shape: tuple[int, ...],
+    options: dict[str, Any],
+    axes: str | None,
+    expected_axes: str,
+    expected_shape: tuple[int, ...],
+) -> None:
+    written = pixels(*shape, dtype="uint8")
+    tifffile.imwrite(tif, written, **options)
+    plane = read_plane(tif, axes=axes)
+    assert (plane.axes, plane.pixels.shape) == (expected_axes, expected_shape)
+    assert plane.pixels.flags.c_contiguous
+    assert sorted(plane.pixels.ravel()) == sorted(written.ravel())
+    assert plane.pixels_sha256 == pixels_sha256(plane.pixels, plane.axes)
+
+
+def test_axes_are_moved_not_reshaped(tif: Path) -> None:
+    written = pixels(4, 2, 20, 30)
+    tifffile.imwrite(tif, written, **imagej("ZCYX"))
+    np.testing.assert_array_equal(
+        read_plane(tif, axes="ZCYX").pixels, written.transpose(1, 0, 2, 3)
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "axes", "message"),
+    [
+        ((4, 20, 30), ome("ZYX"), None, r"\(4, 20, 30\) \(ZYX\) has several Z, expected one plane"),
+        ((4, 20, 30), ome("ZYX"), "TYX", "several time points"),
+        ((4, 20, 30), imagej("TYX"), None, r"\(TYX\) has several time points, expected one"),
+        ((6, 20, 30), {"metadata": {"axes": "QYX"}}, None, "does not label.* Q .*write the axes"),
+        ((6, 20, 30), {"metadata": {"axes": "HYX"}}, None, "does not label.* H "),
+        ((20, 30), PLAIN, "ZYX", r"axes ZYX name 3 dimensions, the image has.*\(20, 30\) \(YX\)"),
+        ((4, 20, 30), PLAIN, "YX", "axes YX name 2 dimensions"),
+        ((20, 30), PLAIN, "ZX", "axes 'ZX', expected letters"),
+        ((20, 30), PLAIN, "YXX", "axes 'YXX', expected letters"),
+        ((2, 20, 30, 3), {"photometric": "rgb"}, "CYXS", "samples within channels"),
+    ],
+)
+def test_an_image_that_leaves_its_axes_open_is_refused(
+    tif: Path, shape: tuple[int, ...], options: dict[str, Any], axes: str | None, message: str
+) -> None:
+    tifffile.imwrite(tif, pixels(*shape, dtype="uint8"), **options)
+    with pytest.raises(ImageUnfit, match=message) as caught:
+        read_plane(tif, axes=axes)
+    assert str(caught.value).startswith(f"{tif}: ")
+
+
+def test_a_time_series_is_refused_before_it_fills_the_memory(
+    tif: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tifffile.imwrite(tif, pixels(3, 20, 30), **ome("TYX"))
+    monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", lambda self: pytest.fail("was read"))
+    with pytest.raises(ImageUnfit, match="several time points"):
+        read_plane(tif)
+
+
+def test_two_images_in_one_file_are_refused(tif: Path) -> None:
+    with tifffile.TiffWriter(tif, ome=True) as writer:
+        writer.write(pixels(20, 30))
+        writer.write(pixels(20, 30))
+    with pytest.raises(ImageUnfit, match="2 images of shape"):
+        read_plane(tif)
+
+
+def test_of_a_pyramid_the_full_size_is_read(tif: Path) -> None:
+    written = pixels(64, 64)
+    with tifffile.TiffWriter(tif, ome=True) as writer:
+        writer.write(written, subifds=1)
+        writer.write(written[::2, ::2], subfiletype=1)
+    np.testing.assert_array_equal(read_plane(tif).pixels, written)
+
+
+@pytest.mark.parametrize(
+    ("channel", "picked"), [(None, None), (0, 0), (2, 2), ("DAPI", 0), ("405 nm", 1)]
+)
+def test_a_channel_is_picked_by_index_or_name(
+    tif: Path, channel: int | str | None, picked: int | None
+) -> None:
+    written = pixels(3, 20, 30)
+    tifffile.imwrite(tif, written, **ome("CYX", Channel={"Name": ["DAPI", "405 nm", "GFP"]}))
+    plane = read_plane(tif, channel=channel)
+    np.testing.assert_array_equal(plane.pixels, written if picked is None else written[picked])
+    assert plane.axes == ("CYX" if picked is None else "YX")
+
+
+@pytest.mark.parametrize(
+    ("names", "channel", "message"),
+    [
+        (["DAPI", "GFP"], 2, "no channel 2, expected 0 to 1 or one of DAPI, GFP"),
+        (["DAPI", "GFP"], -1, "no channel -1"),
+        (["DAPI", "GFP"], "dapi", "no channel 'dapi', expected 0 to 1 or one of DAPI, GFP"),
+        (["DAPI", "DAPI"], "DAPI", "no channel 'DAPI'"),
+        (None, "DAPI", "no channel 'DAPI', expected 0 to 1; the file names none"),
+    ],
+)
+def test_a_channel_that_is_not_there_is_refused(
+    tif: Path, names: list[str] | None, channel: int | str, message: str
+) -> None:
+    metadata = {"Channel": {"Name": names}} if names else {}
+    tifffile.imwrite(tif, pixels(2, 20, 30), **(ome("CYX", **metadata) if names else imagej("CYX")))
+    with pytest.raises(ImageUnfit, match=message):
+        read_plane(tif, channel=channel)
+
+
+def test_the_only_channel_of_a_plane_is_channel_0(tif: Path) -> None:
+    tifffile.imwrite(tif, pixels(20, 30))
+    assert read_plane(tif, channel=0).axes == "YX"
+    with pytest.raises(ImageUnfit, match="no channel 1, expected 0 to 0"):
+        read_plane(tif, channel=1)
+
+
+def test_a_channel_of_a_stack_is_a_stack(tif: Path) -> None:
+    written = pixels(4, 2, 20, 30)
+    tifffile.imwrite(tif, written, **imagej("ZCYX"))
+    plane = read_plane(tif, axes="ZCYX", channel=1)
+    assert plane.axes == "ZYX"
+    np.testing.assert_array_equal(plane.pixels, written[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected_um"),
+    [
+        (PLAIN, None),
+        (ome("YX"), None),
+        (ome("YX", PhysicalSizeX=0.5), 0.5),
+        (ome("YX", PhysicalSizeX=0.5, PhysicalSizeXUnit="µm"), 0.5),
+        (ome("YX", PhysicalSizeX=250, PhysicalSizeXUnit="nm"), 0.25),
+        (ome("YX", PhysicalSizeX=0.001, PhysicalSizeXUnit="mm"), 1.0),
+        (ome("YX", PhysicalSizeX=1, PhysicalSizeXUnit="pixel"), None),
+        (imagej("YX", unit="micron") | {"resolution": (4.0, 4.0)}, 0.25),
+        (imagej("YX", unit="um") | {"resolution": (4.0, 4.0)}, 0.25),
+        (imagej("YX", unit="\\u00B5m") | {"resolution": (4.0, 4.0)}, 0.25),
+        (imagej("YX", unit="nm") | {"resolution": (0.004, 0.004)}, 0.25),
+        (imagej("YX", unit="pixel") | {"resolution": (1.0, 1.0)}, None),
+        (imagej("YX") | {"resolution": (4.0, 4.0)}, None),
+        (PLAIN | {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"}, 0.5),
+        (PLAIN | {"resolution": (50_800, 50_800), "resolutionunit": "INCH"}, 0.5),
+        (PLAIN | {"resolution": (72, 72), "resolutionunit": "INCH"}, None),
+        (PLAIN | {"resolution": (20_000, 20_000), "resolutionunit": "NONE"}, None),
+        (PLAIN | {"resolution": (0, 0), "resolutionunit": "INCH"}, None),
+    ],
+)
+def test_the_pixel_size_is_what_the_file_says(
+    tif: Path, options: dict[str, Any], expected_um: float | None
+) -> None:
+    tifffile.imwrite(tif, pixels(20, 30), **options)
+    size_um = read_plane(tif).pixel_size_um
+    assert size_um == (None if expected_um is None else pytest.approx(expected_um))
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("dtype", ["u1", "i2", "u2", "u4", "i4", "f2", "f4", "f8"])
+def test_pixel_types_stay_and_become_native(
+    tif: Path, dtype: str, byteorder: Literal["<", ">"]
+) -> None:
+    written = pixels(20, 30, dtype=dtype)
+    tifffile.imwrite(tif, written, byteorder=byteorder)
+    plane = read_plane(tif)
+    assert plane.pixels.dtype == np.dtype(dtype)
+    assert plane.pixels.dtype.isnative
+    np.testing.assert_array_equal(plane.pixels, written)
+    assert plane.pixels_sha256 == pixels_sha256(written, "YX")
+
+
+def test_booleans_become_uint8(tif: Path) -> None:
+    written = pixels(20, 32) > 100
+    tifffile.imwrite(tif, written)
+    assert read_plane(tif).pixels.dtype == np.uint8
+    np.testing.assert_array_equal(read_plane(tif).pixels, written)
+
+
+def test_complex_pixels_are_refused(tif: Path) -> None:
+    tifffile.imwrite(tif, pixels(20, 30).astype("complex64"))
+    with pytest.raises(ImageUnfit, match="pixels are complex64, expected integers"):
+        read_plane(tif)
+
+
+@pytest.mark.parametrize("compression", ["lzw", "zlib", "zstd", "jpegxl"])
+def test_compressed_tiffs_are_read(tif: Path, compression: str) -> None:
+    written = pixels(20, 30)
+    tifffile.imwrite(tif, written, compression=compression)
+    np.testing.assert_array_equal(read_plane(tif).pixels, written)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "axes"),
+    [
+        ((20, 30), "uint8", "YX"),
+        ((20, 30), "uint16", "YX"),
+        ((20, 30, 3), "uint8", "CYX"),
+        ((20, 30, 3), "uint16", "CYX"),
+        ((20, 30, 4), "uint8", "CYX"),
+    ],
+)
+def test_a_png_is_read_with_all_its_bits(
+    tmp_path: Path, shape: tuple[int, ...], dtype: str, axes: str
+) -> None:
+    written = pixels(*shape, dtype=dtype) * np.dtype(dtype).type(1 if dtype == "uint8" else 300)
+    path = tmp_path / "image.png"
+    path.write_bytes(imagecodecs.png_encode(written))
+    plane = read_plane(path)
+    assert (plane.axes, plane.pixels.dtype, plane.pixel_size_um) == (axes, np.dtype(dtype), None)
+    expected = written if axes == "YX" else np.moveaxis(written, -1, 0)
+    np.testing.assert_array_equal(plane.pixels, expected)
+
+
+UNREADABLE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing": (lambda p: None, "no such file, expected a TIFF or PNG"),
+    "directory": (Path.mkdir, "is a directory"),
+    "empty": (lambda p: p.write_bytes(b""), "the file is empty"),
+    "text": (lambda p: p.write_text("a,b,c"), "begins with b'a,b,c', expected"),
+    "jpeg": (lambda p: p.write_bytes(b"\xff\xd8\xff\xe0" + b"0" * 99), "expected a TIFF or PNG"),
+    "header alone": (lambda p: p.write_bytes(b"II*\0"), "damaged TIFF"),
+    "header, then zeros": (lambda p: p.write_bytes(b"II*\0" + bytes(500)), "TIFF"),
+    "header, then noise": (lambda p: p.write_bytes(b"MM\0*" + b"\x07" * 500), "TIFF"),
+    "half a png": (
+        lambda p: p.write_bytes(imagecodecs.png_encode(pixels(20, 30))[:200]),
+        "damaged PNG",
+    ),
+    "png header alone": (lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n"), "damaged PNG"),
+}
+
+
+@pytest.mark.parametrize("what", UNREADABLE)
+def test_what_is_no_image_is_unfit_and_says_so_in_one_line(tmp_path: Path, what: str) -> None:
+    make, message = UNREADABLE[what]
+    path = tmp_path / "thing"
+    make(path)
+    with pytest.raises(ImageUnfit, match=message) as caught:
+        read_plane(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "expected" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, -1])
+@pytest.mark.parametrize(
+    "options",
+    [
+        PLAIN,
+        PLAIN | {"compression": "zlib"},
+        ome("ZYX"),
+        ome("ZYX") | {"compression": "zlib"},
+        imagej("ZYX"),
+    ],
+    ids=["plain", "plain zlib", "ome", "ome zlib", "imagej"],
+)
+def test_a_truncated_stack_is_never_taken_for_a_plane(
+    tif: Path, options: dict[str, Any], kept: float, capfd: pytest.CaptureFixture[str]
+) -> None:
+    written = pixels(4, 64, 64)
+    tifffile.imwrite(tif, written, **options)
+    whole = tif.read_bytes()
+    tif.write_bytes(whole[:-1] if kept == -1 else whole[: int(len(whole) * kept)])
+    try:
+        plane = read_plane(tif, axes="ZYX")
+    except ImageUnfit:
+        pass
+    else:
+        np.testing.assert_array_equal(plane.pixels, written)
+    with pytest.raises(ImageUnfit):
+        read_plane(tif)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_tifffiles_log_does_not_leak(tif: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    tifffile.imwrite(tif, pixels(4, 64, 64), **ome("ZYX"))
+    tif.write_bytes(tif.read_bytes()[:20_000])
+    leaked = logging.handlers.BufferingHandler(100)
+    logging.getLogger().addHandler(leaked)
+    try:
+        with pytest.raises(ImageUnfit, match=r"damaged TIFF .*offset"):
+            read_plane(tif)
+    finally:
+        logging.getLogger().removeHandler(leaked)
+    assert leaked.buffer == []
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("array", "axes"),
+    [
+        (np.zeros((2, 3), "u2"), "XY"),
+        (np.zeros((3, 2), "u2"), "YX"),
+        (np.zeros((2, 3), "i2"), "YX"),
+        (np.zeros((1, 2, 3), "u2"), "CYX"),
+        (np.ones((2, 3), "u2"), "YX"),
+    ],
+)
+def test_the_digest_of_pixels_tells_type_shape_axes_and_values(
+    array: np.ndarray, axes: str
+) -> None:
+    assert pixels_sha256(array, axes) != pixels_sha256(np.zeros((2, 3), "u2"), "YX")
+
+
+def test_the_digest_of_pixels_is_the_same_for_every_layout_and_for_ever() -> None:
+    array = np.arange(6, dtype="<u2").reshape(2, 3)
+    expected = hashlib.sha256(b"<u2 (2, 3) YX\n" + array.tobytes()).hexdigest()
+    for same in (array, np.asfortranarray(array), array.astype(">u2")):
+        assert pixels_sha256(same, "YX") == expected

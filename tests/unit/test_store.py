@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from samcourier.dataset import Batch, ImageRow
+from samcourier.store import (
+    batches_to_redo,
+    manifest_path,
+    mask_path,
+    read_manifest,
+    stat_mask,
+    zarr_files,
+)
+
+BATCHES = [
+    Batch("0001", (ImageRow("a", Path("a.tif")), ImageRow("b", Path("b.tif")))),
+    Batch("0002", (ImageRow("c", Path("c.tif")),)),
+]
+
+
+def done(dataset: Path, image: str) -> dict[str, Any]:
+    """Make a folder that looks like a mask; return its manifest entry."""
+    store = mask_path(dataset, image)
+    (store / "0" / "0").mkdir(parents=True)
+    for name, size in {".zattrs": 30, "0/.zarray": 20, "0/0/0": 100}.items():
+        (store / name).write_bytes(b"x" * size)
+    return {"status": "done", "mask_files": 3, "mask_bytes": 150, "failure_kind": None}
+
+
+def failed(kind: str | None) -> dict[str, Any]:
+    return {"status": "failed", "mask_files": None, "mask_bytes": None, "failure_kind": kind}
+
+
+NOT_ASKED = {"status": "not_asked", "mask_files": None, "mask_bytes": None, "failure_kind": None}
+
+
+def write_manifest(dataset: Path, batch_id: str, images: dict[str, Any]) -> None:
+    path = manifest_path(dataset, batch_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"batch": batch_id, "images": images}))
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    write_manifest(tmp_path, "0001", {image: done(tmp_path, image) for image in "ab"})
+    write_manifest(tmp_path, "0002", {"c": done(tmp_path, "c")})
+    return tmp_path
+
+
+def replace_entry(**entry: Any) -> Callable[[Path], None]:
+    def change(dataset: Path) -> None:
+        images = json.loads(manifest_path(dataset, "0001").read_text())["images"]
+        write_manifest(dataset, "0001", {"a": images["a"], "b": images["b"] | entry})
+
+    return change
+
+
+def manifest_text(text: str) -> Callable[[Path], None]:
+    def change(dataset: Path) -> None:
+        manifest_path(dataset, "0001").write_text(text)
+
+    return change
+
+
+UNCHANGED: Callable[[Path], None] = lambda dataset: None  # noqa: E731
+
+
+@pytest.mark.parametrize(
+    ("change", "is_redone"),
+    [
+        (UNCHANGED, False),
+        (lambda d: manifest_path(d, "0001").unlink(), False),
+        (manifest_text(""), True),
+        (manifest_text("[]"), True),
+        (manifest_text('{"images": []}'), True),
+        (manifest_text('{"images": {"a": 1, "b": 2}}'), True),
+        (lambda d: write_manifest(d, "0001", {"a": failed("image")}), True),
+        (lambda d: write_manifest(d, "0001", {i: failed("image") for i in "abc"}), True),
+        (lambda d: write_manifest(d, "0001", {i: failed("image") for i in "ba"}), False),
+        (lambda d: shutil.rmtree(mask_path(d, "b")), True),
+        (lambda d: (mask_path(d, "b") / "0/0/0").unlink(), True),
+        (lambda d: (mask_path(d, "b") / "0/0/0").write_bytes(b"x" * 99), True),
+        (lambda d: (mask_path(d, "b") / "0/0/1").write_bytes(b""), True),
+        (lambda d: (mask_path(d, "b") / ".DS_Store").write_bytes(b"x"), False),
+        (replace_entry(mask_files=None, mask_bytes=None), True),
+        (replace_entry(status="failed", failure_kind="image"), False),
+        (replace_entry(status="failed", failure_kind="transport"), True),
+        (replace_entry(status="failed", failure_kind="overload"), True),
+        (replace_entry(status="failed", failure_kind="service"), True),
+        (replace_entry(status="failed", failure_kind=None), True),
+        (replace_entry(**NOT_ASKED), True),
+        (replace_entry(status="odd"), True),
+    ],
+)
+def test_a_batch_is_redone_when_its_manifest_is_not_true_any_more(
+    dataset: Path, change: Callable[[Path], Any], is_redone: bool
+) -> None:
+    change(dataset)
+    assert batches_to_redo(dataset, BATCHES) == ({"0001"} if is_redone else set())
+
+
+@pytest.mark.parametrize(
+    ("only", "is_redone"), [(None, True), (["b"], True), (["a", "b"], True), (["a"], False)]
+)
+@pytest.mark.parametrize("entry", [NOT_ASKED, failed("transport"), {"mask_bytes": 1}])
+def test_an_image_that_is_not_asked_for_is_left_alone(
+    dataset: Path, only: list[str] | None, is_redone: bool, entry: dict[str, Any]
+) -> None:
+    replace_entry(**entry)(dataset)
+    assert batches_to_redo(dataset, BATCHES, only) == ({"0001"} if is_redone else set())
+
+
+def test_a_fresh_dataset_has_nothing_to_redo(tmp_path: Path) -> None:
+    assert batches_to_redo(tmp_path / "absent", BATCHES) == set()
+
+
+def test_looking_changes_nothing(dataset: Path) -> None:
+    (mask_path(dataset, "b") / "0/0/0").unlink()
+    before = {path: path.stat().st_mtime_ns for path in dataset.rglob("*")}
+    batches_to_redo(dataset, BATCHES)
+    assert {path: path.stat().st_mtime_ns for path in dataset.rglob("*")} == before
+
+
+def test_only_files_of_the_format_count(tmp_path: Path) -> None:
+    counted = ["zarr.json", "0/zarr.json", "0/c/0/0", "0/c/0/12"]
+    for name in [*counted, ".DS_Store", "0/c/0/._0", "0/c/0/.nfs0123", "0/c/0/0.part"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"xx")
+    found = {Path(entry.path).relative_to(tmp_path).as_posix() for entry in zarr_files(tmp_path)}
+    assert found == set(counted)
+    assert stat_mask(tmp_path) == (4, 8)
+
+
+def test_a_sound_manifest_is_read_and_no_other(dataset: Path) -> None:
+    manifest = read_manifest(manifest_path(dataset, "0002"))
+    assert manifest is not None
+    assert manifest["batch"] == "0002"
+    assert read_manifest(dataset / "absent.json") is None

@@ -1,0 +1,245 @@
+"""Sample sheet -> images, batches and content keys. Standard library only.
+
+The Snakefile imports this at parse time, so nothing heavy may be imported here.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError, ServiceFailed
+
+REQUIRED_COLUMNS = ("image", "path")
+OPTIONAL_COLUMNS = ("axes", "channel", "pixel_size_um", "truth")
+COLUMNS = REQUIRED_COLUMNS + OPTIONAL_COLUMNS
+
+#: What of a service's ``describe()`` decides which labels it returns.
+SERVICE_IDENTITY = ("engine", "model", "model_sha256", "segmentation_version")
+
+AXES_RULE = "letters of TCZYXS, each once, Y and X among them"
+ID_RULE = (
+    "letters a-z A-Z, digits, '_', '-' and '.', not beginning with '.' or '-', at most 200 bytes"
+)
+_SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One row of the sample sheet.
+
+    ``channel`` is a zero-based index or a channel's name; ``axes`` overrides what the file says
+    of its dimensions (:data:`AXES_RULE`); ``truth`` is a label image to compare the mask with.
+    """
+
+    image: str
+    path: Path
+    axes: str | None = None
+    channel: int | str | None = None
+    pixel_size_um: float | None = None
+    truth: Path | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images that one job segments over one connection. ``batch_id`` counts from "0001"."""
+
+    batch_id: str
+    rows: tuple[ImageRow, ...]
+
+
+def are_axes_valid(axes: str) -> bool:
+    """Tell whether ``axes`` follows :data:`AXES_RULE`."""
+    return set("YX") <= set(axes) <= set("TCZYXS") and len(set(axes)) == len(axes)
+
+
+def read_sheet(path: Path) -> list[ImageRow]:
+    """Read a tab separated sample sheet, UTF-8 with or without a byte order mark.
+
+    Blank lines and lines beginning with ``#`` are skipped. Image files are not looked at.
+    Raises :class:`InputError` with one line for each problem of the sheet.
+    """
+    lines = _split_lines(path, _read_text(path))
+    if not lines:
+        raise InputError(f"{path}: the sheet is empty, expected a header with {_known_columns()}")
+    header_number, header = lines[0]
+    problems = [f"{path}, line {header_number}: {text}" for text in _header_problems(header)]
+    if len(lines) == 1:
+        problems.append(f"{path}: the sheet has a header but no image, expected one row an image")
+    rows: list[ImageRow] = []
+    first_line: dict[str, int] = {}
+    for number, cells in lines[1:]:
+        row, row_problems = _parse_row(dict(zip(header, cells, strict=False)), header)
+        if any(cells[len(header) :]):
+            row_problems.append(f"{len(cells)} cells, expected {len(header)} as in the header")
+        if row.image in first_line:
+            row_problems.append(
+                f"image {row.image!r} is already on line {first_line[row.image]},"
+                " expected each id once"
+            )
+        elif row.image:
+            first_line[row.image] = number
+        problems += [f"{path}, line {number}: {text}" for text in row_problems]
+        rows.append(row)
+    if problems:
+        raise InputError("\n".join(problems))
+    return rows
+
+
+def rows_from_files(paths: Sequence[Path]) -> list[ImageRow]:
+    """Return one row for each image file, its id the file's name without its suffixes.
+
+    Raises :class:`InputError` when two ids are equal or one is no safe file name.
+    """
+    rows: list[ImageRow] = []
+    seen: dict[str, Path] = {}
+    for path in paths:
+        image = path.name.split(".")[0]
+        if not _SAFE_ID.fullmatch(image):
+            raise InputError(f"{path}: {image!r} is not a safe id, expected {ID_RULE}")
+        if image in seen:
+            raise InputError(
+                f"{path}: image {image!r} is already {seen[image]}, expected each id once;"
+                " give a sample sheet instead"
+            )
+        seen[image] = path
+        rows.append(ImageRow(image, path))
+    return rows
+
+
+def make_batches(rows: Sequence[ImageRow], batch_size: int) -> list[Batch]:
+    """Cut ``rows`` into batches of ``batch_size``; appending rows changes only the last one.
+
+    Raises :class:`InputError` when ``batch_size`` is below 1.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch size: {batch_size}, expected at least 1")
+    return [
+        Batch(f"{number:04d}", tuple(rows[start : start + batch_size]))
+        for number, start in enumerate(range(0, len(rows), batch_size), start=1)
+    ]
+
+
+def rows_digest(rows: Sequence[ImageRow]) -> str:
+    """Return 16 hex digits over what shapes the masks of ``rows``: all columns but ``truth``."""
+    shaping = [[row.image, str(row.path), row.axes, row.channel, row.pixel_size_um] for row in rows]
+    return hashlib.sha256(_canonical_json(shaping)).hexdigest()[:16]
+
+
+def image_key(pixels_sha256: str, parameters: Mapping[str, Any], service: Mapping[str, Any]) -> str:
+    """Return the sha256 over everything the labels depend on: pixels, parameters, model.
+
+    ``service`` is the service's ``describe()``, of which :data:`SERVICE_IDENTITY` counts.
+    Raises :class:`ServiceFailed` when it lacks one of these.
+    """
+    missing = [name for name in SERVICE_IDENTITY if name not in service]
+    if missing:
+        raise ServiceFailed(f"the service's description lacks {', '.join(missing)}")
+    content = {
+        "pixels_sha256": pixels_sha256,
+        "parameters": dict(parameters),
+        "service": {name: service[name] for name in SERVICE_IDENTITY},
+    }
+    return hashlib.sha256(_canonical_json(content)).hexdigest()
+
+
+def _canonical_json(value: object) -> bytes:
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    ).encode("ascii")
+
+
+def _known_columns() -> str:
+    return f"the columns {', '.join(REQUIRED_COLUMNS)} (optional: {', '.join(OPTIONAL_COLUMNS)})"
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such sample sheet") from None
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: byte {error.start} is not UTF-8, expected a tab separated UTF-8 text file"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the sample sheet: {error.strerror}") from None
+
+
+def _split_lines(path: Path, text: str) -> list[tuple[int, list[str]]]:
+    """Return (line number, cells) of each line that says something.
+
+    Each line is parsed alone: a stray quote must not swallow the lines after it.
+    """
+    parsed = []
+    problems = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        try:
+            cells = next(csv.reader([line], delimiter="\t", strict=True))
+        except csv.Error as error:
+            problems.append(f"{path}, line {number}: {error}, expected tab separated cells")
+        else:
+            parsed.append((number, [cell.strip() for cell in cells]))
+    if problems:
+        raise InputError("\n".join(problems))
+    return parsed
+
+
+def _header_problems(header: Sequence[str]) -> list[str]:
+    if len(header) == 1 and header[0] not in COLUMNS:
+        return [f"{header[0]!r} is not a header, expected {_known_columns()}, separated by tabs"]
+    problems = []
+    missing = [name for name in REQUIRED_COLUMNS if name not in header]
+    if missing:
+        problems.append(f"no column {', '.join(missing)}, expected {_known_columns()}")
+    for name in dict.fromkeys(header):
+        if name not in COLUMNS:
+            close = difflib.get_close_matches(name.lower(), COLUMNS, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            problems.append(f"unknown column {name!r}, {hint}expected {_known_columns()}")
+        if header.count(name) > 1:
+            problems.append(f"column {name!r} stands {header.count(name)} times, expected once")
+    return problems
+
+
+def _parse_row(cells: Mapping[str, str], header: Sequence[str]) -> tuple[ImageRow, list[str]]:
+    problems = []
+    image, path = cells.get("image", ""), cells.get("path", "")
+    axes, channel = cells.get("axes", "").upper(), cells.get("channel", "")
+    pixel_size, truth = cells.get("pixel_size_um", ""), cells.get("truth", "")
+    if "image" in header and not _SAFE_ID.fullmatch(image):
+        problems.append(f"image {image!r} is not a safe file name, expected {ID_RULE}")
+    if "path" in header and not path:
+        problems.append("path is empty, expected an image file")
+    if axes and not are_axes_valid(axes):
+        problems.append(f"axes {axes!r}, expected {AXES_RULE}, or nothing to trust the file")
+    pixel_size_um = _positive_number(pixel_size)
+    if pixel_size and pixel_size_um is None:
+        problems.append(f"pixel_size_um {pixel_size!r}, expected a positive number of micrometres")
+    row = ImageRow(
+        image=image,
+        path=Path(path),
+        axes=axes or None,
+        channel=int(channel) if re.fullmatch("[0-9]+", channel) else channel or None,
+        pixel_size_um=pixel_size_um,
+        truth=Path(truth) if truth else None,
+    )
+    return row, problems
+
+
+def _positive_number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number > 0 else None

@@ -1,0 +1,277 @@
+"""Mask -> OME-Zarr, whole or absent.
+
+A missing chunk reads as background and passes every OME-Zarr validator, so each mask carries
+its own file count, bytes and sha256 in the attribute ``samcourier``, every chunk is written,
+empty or not, and a mask appears under its name only by a rename.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numcodecs
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec
+
+from .errors import ServiceFailed
+from .store import NO_DIGEST, content_sha256, is_whole, read_provenance, stat_mask
+
+__all__ = [
+    "MaskFacts",
+    "check_mask",
+    "is_whole",
+    "read_mask",
+    "read_provenance",
+    "remove_leftovers",
+    "stat_mask",
+    "write_mask",
+]
+
+OmeZarrVersion = Literal["0.4", "0.5"]
+
+_CHUNK_EDGE = 1024
+_SMALLEST_LEVEL_EDGE = 256
+
+
+class MaskFacts(NamedTuple):
+    """What a mask on disk consists of.
+
+    ``file_count`` and ``total_bytes`` cover all chunk and metadata files of the store, the
+    root's included (:func:`samcourier.store.zarr_files`). ``content_sha256`` covers the relative
+    path, length and bytes of each, with the digest itself read as 64 zeros.
+    """
+
+    file_count: int
+    total_bytes: int
+    content_sha256: str
+
+
+def check_mask(mask: Any, image_shape: Sequence[int], axes: str) -> np.ndarray:
+    """Return ``mask`` as uint32, C-contiguous, when it fits the image it was made for.
+
+    ``image_shape`` and ``axes`` (e.g. "CYX") are the image's; the mask has the same less C.
+    Raises :class:`ServiceFailed` when it is no integer array of that shape within uint32.
+    """
+    expected = tuple(size for size, axis in zip(image_shape, axes, strict=True) if axis != "C")
+    if not isinstance(mask, np.ndarray):
+        raise ServiceFailed(f"the mask is a {type(mask).__name__}, expected an integer array")
+    if mask.shape != expected:
+        raise ServiceFailed(f"the mask has shape {mask.shape}, expected {expected}")
+    if not np.issubdtype(mask.dtype, np.integer):
+        odd = "" if mask.dtype.kind != "f" or np.isfinite(mask).all() else " with NaN or infinity"
+        raise ServiceFailed(f"the mask is {mask.dtype}{odd}, expected integer labels")
+    if mask.size and mask.dtype.kind == "i" and mask.min() < 0:
+        raise ServiceFailed(f"the mask holds {mask.min()}, expected labels of 0 and above")
+    if mask.size and mask.max() > np.iinfo(np.uint32).max:
+        raise ServiceFailed(f"the mask holds {mask.max()}, expected labels within uint32")
+    return np.ascontiguousarray(mask, dtype=np.uint32)
+
+
+def write_mask(
+    path: Path,
+    mask: np.ndarray,
+    axes: str,
+    *,
+    provenance: dict[str, Any],
+    pixel_size_um: float | tuple[float, ...] | None = None,
+    ome_zarr: OmeZarrVersion = "0.4",
+) -> MaskFacts:
+    """Write ``mask`` (Y, X) or (Z, Y, X), uint32, as a label multiscale at ``path``.
+
+    0.4 is zarr v2, 0.5 zarr v3, both Blosc zstd 5 without shuffle. Lower levels take every
+    second pixel in y and x, so they hold no invented id. ``pixel_size_um`` is one number for y
+    and x, or one for each axis. ``provenance`` (JSON values, with the image's ``key``) is stored
+    in the attribute ``samcourier`` beside the returned facts.
+
+    The store is written to a hidden sibling, read back, and renamed. A kill at any instant
+    leaves the old or the new mask whole at ``path``, or none and a leftover for
+    :func:`remove_leftovers`. It is not synced to the disk: after a power cut a mask may be
+    damaged, which :func:`is_whole` tells.
+
+    Raises OSError when the disk does (then ``path`` is as before) or gives back other labels
+    than were written, ValueError for a mask that did not pass :func:`check_mask`.
+    """
+    if mask.dtype != np.uint32 or axes not in ("YX", "ZYX") or mask.ndim != len(axes):
+        raise ValueError(f"mask {mask.dtype} {mask.shape} {axes!r}, expected uint32 YX or ZYX")
+    if mask.size == 0:
+        raise ValueError(f"mask of shape {mask.shape}, expected at least one pixel")
+    scale = _scale_um(axes, pixel_size_um)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    token = secrets.token_hex(4)
+    part = path.with_name(f".{path.name}.{token}.part")
+    try:
+        part.mkdir()
+        levels = list(_levels(mask))
+        for name, level in enumerate(levels):
+            _write_array(part / str(name), level, axes, ome_zarr)
+        attributes = _multiscale(path, axes, levels, scale, ome_zarr)
+        facts = _seal(part, attributes, provenance, ome_zarr)
+        if not np.array_equal(read_mask(part), mask):
+            raise OSError(errno.EIO, "the mask read back differs from the one written", str(path))
+        _replace(path, part, aside=path.with_name(f".{path.name}.{token}.old"))
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return facts
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Return level 0 of a mask, (Y, X) or (Z, Y, X), uint32."""
+    return np.asarray(zarr.open_array(path / "0", mode="r")[...])
+
+
+def remove_leftovers(mask_path: Path) -> None:
+    """Delete what killed writers of this mask left beside it.
+
+    Call it only while holding the lock of the batch that owns the image: a living writer's
+    temporary looks the same.
+    """
+    prefix = f".{mask_path.name}."
+    leftover = re.compile(r"[0-9a-f]{8}\.(part|old)")
+    try:
+        names = os.listdir(mask_path.parent)
+    except FileNotFoundError:
+        return
+    for name in names:
+        if name.startswith(prefix) and leftover.fullmatch(name, len(prefix)):
+            _delete(mask_path.with_name(name))
+
+
+def _levels(mask: np.ndarray) -> Iterator[np.ndarray]:
+    yield mask
+    while max(mask.shape[-2:]) > _SMALLEST_LEVEL_EDGE:
+        mask = mask[..., ::2, ::2]
+        yield mask
+
+
+def _write_array(path: Path, level: np.ndarray, axes: str, ome_zarr: OmeZarrVersion) -> None:
+    chunk_y, chunk_x = (min(_CHUNK_EDGE, size) for size in level.shape[-2:])
+    # Thin planes share a chunk: a stack of small ones would be one tiny file each.
+    planes = max(1, _CHUNK_EDGE**2 // (chunk_y * chunk_x))
+    chunk_z = tuple(min(planes, size) for size in level.shape[:-2])
+    is_v2 = ome_zarr == "0.4"
+    array = zarr.create_array(
+        path,
+        shape=level.shape,
+        dtype="uint32",
+        chunks=(*chunk_z, chunk_y, chunk_x),
+        compressors=(
+            numcodecs.Blosc("zstd", clevel=5, shuffle=numcodecs.Blosc.NOSHUFFLE)
+            if is_v2
+            else BloscCodec(cname="zstd", clevel=5, shuffle="noshuffle")
+        ),
+        fill_value=0,
+        zarr_format=2 if is_v2 else 3,
+        chunk_key_encoding={"name": "v2" if is_v2 else "default", "separator": "/"},
+        dimension_names=None if is_v2 else list(axes.lower()),
+        config={"write_empty_chunks": True},
+    )
+    array[...] = level
+
+
+def _scale_um(axes: str, pixel_size_um: float | tuple[float, ...] | None) -> list[float | None]:
+    """Return the size along each axis, None where it is not known."""
+    if pixel_size_um is None:
+        return [None] * len(axes)
+    if not isinstance(pixel_size_um, tuple):
+        return [None if axis == "Z" else float(pixel_size_um) for axis in axes]
+    if len(pixel_size_um) != len(axes):
+        raise ValueError(f"pixel size {pixel_size_um}, expected one number for each of {axes}")
+    return [float(size) for size in pixel_size_um]
+
+
+def _multiscale(
+    path: Path,
+    axes: str,
+    levels: Sequence[np.ndarray],
+    scale_um: Sequence[float | None],
+    ome_zarr: OmeZarrVersion,
+) -> dict[str, Any]:
+    """Return the OME attributes. Pixel 0 is on every level the same, so scale says it all."""
+    named_axes = [
+        {"name": axis.lower(), "type": "space"} | ({"unit": "micrometer"} if size else {})
+        for axis, size in zip(axes, scale_um, strict=True)
+    ]
+    datasets = []
+    for name in range(len(levels)):
+        factors = [1 if axis == "Z" else 2**name for axis in axes]
+        scale = [(size or 1.0) * factor for size, factor in zip(scale_um, factors, strict=True)]
+        transformations = [{"type": "scale", "scale": scale}]
+        datasets.append({"path": str(name), "coordinateTransformations": transformations})
+    multiscale = {
+        "name": path.name.removesuffix(".ome.zarr"),
+        "axes": named_axes,
+        "datasets": datasets,
+        "type": "nearest",
+    }
+    if ome_zarr == "0.4":
+        return {
+            "multiscales": [{"version": "0.4", **multiscale}],
+            "image-label": {"version": "0.4"},
+        }
+    return {"ome": {"version": "0.5", "multiscales": [multiscale], "image-label": {}}}
+
+
+def _seal(
+    store: Path, attributes: dict[str, Any], provenance: dict[str, Any], ome_zarr: OmeZarrVersion
+) -> MaskFacts:
+    """Write the root's metadata, last of all, with the facts of the whole store in it."""
+    root = store / ("zarr.json" if ome_zarr == "0.5" else ".zattrs")
+    if ome_zarr == "0.4":
+        (store / ".zgroup").write_text('{"zarr_format": 2}', encoding="ascii")
+    root.touch()
+    file_count, other_bytes = _stat_present(store)
+
+    def root_text(total_bytes: int, digest: str) -> str:
+        facts = MaskFacts(file_count, total_bytes, digest)._asdict()
+        content = attributes | {"samcourier": provenance | facts}
+        if ome_zarr == "0.5":
+            content = {"zarr_format": 3, "node_type": "group", "attributes": content}
+        return json.dumps(content, indent=1, allow_nan=False)
+
+    total_bytes, previous = 0, -1
+    # The total counts the file it stands in: settles after a digit more or two.
+    while total_bytes != previous:
+        previous = total_bytes
+        total_bytes = other_bytes + len(root_text(previous, NO_DIGEST))
+    root.write_text(root_text(total_bytes, NO_DIGEST), encoding="ascii")
+    digest = content_sha256(store)
+    root.write_text(root_text(total_bytes, digest), encoding="ascii")
+    return MaskFacts(file_count, total_bytes, digest)
+
+
+def _stat_present(store: Path) -> tuple[int, int]:
+    found = stat_mask(store)
+    if found is None:
+        raise OSError(errno.EIO, "the mask just written cannot be listed", str(store))
+    return found
+
+
+def _replace(path: Path, part: Path, *, aside: Path) -> None:
+    """Put ``part`` at ``path``: a rename over a directory that is not empty would fail."""
+    try:
+        os.rename(path, aside)
+    except FileNotFoundError:
+        os.rename(part, path)
+        return
+    try:
+        os.rename(part, path)
+    except BaseException:
+        os.rename(aside, path)
+        raise
+    _delete(aside)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

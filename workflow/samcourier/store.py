@@ -1,0 +1,173 @@
+"""What a look at the results folder tells without opening a mask. Standard library only.
+
+The Snakefile asks :func:`batches_to_redo` at parse time about every mask of the dataset, so
+nothing heavy may be imported here.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from .dataset import Batch
+
+MASK_SUFFIX = ".ome.zarr"
+#: Stands for the digest in the bytes that are digested.
+NO_DIGEST = "0" * 64
+_ROOT_ATTRIBUTES = (".zattrs", "zarr.json")
+_METADATA_FILES = frozenset({".zgroup", ".zattrs", ".zarray", "zarr.json"})
+
+
+def mask_path(dataset_dir: Path, image: str) -> Path:
+    """Return where the mask of ``image`` lies."""
+    return dataset_dir / "masks" / f"{image}{MASK_SUFFIX}"
+
+
+def manifest_path(dataset_dir: Path, batch_id: str) -> Path:
+    """Return where the manifest of a batch lies."""
+    return dataset_dir / "batches" / f"{batch_id}.json"
+
+
+def log_path(dataset_dir: Path, image: str) -> Path:
+    """Return where the log of ``image`` lies."""
+    return dataset_dir / "logs" / f"{image}.json"
+
+
+def connection_journal_path(dataset_dir: Path, batch_id: str) -> Path:
+    """Return where a batch writes what its connection manager saw."""
+    return dataset_dir / "logs" / "connection" / f"{batch_id}.jsonl"
+
+
+def zarr_files(directory: str | os.PathLike[str]) -> Iterator[os.DirEntry[str]]:
+    """Yield the chunk and metadata files below ``directory``, in no particular order.
+
+    Other files are skipped: a file browser's or a network file system's leftovers do not make a
+    mask unsound. Raises OSError when a directory cannot be listed.
+    """
+    pending: list[str] = [os.fspath(directory)]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                elif entry.name.isdigit() or entry.name in _METADATA_FILES:
+                    yield entry
+
+
+def stat_mask(path: Path) -> tuple[int, int] | None:
+    """Return (file count, total bytes) over the zarr files of a mask, None when there is none."""
+    file_count = total_bytes = 0
+    try:
+        for entry in zarr_files(path):
+            file_count += 1
+            total_bytes += entry.stat().st_size
+    except OSError:
+        return None
+    return file_count, total_bytes
+
+
+def read_provenance(path: Path) -> dict[str, Any] | None:
+    """Return the attribute ``samcourier`` of a mask, None when absent or unreadable."""
+    try:
+        root = _root_attributes(path)
+        attributes = json.loads(root.read_bytes())
+        if root.name == "zarr.json":
+            attributes = attributes["attributes"]
+        provenance = attributes["samcourier"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return provenance if isinstance(provenance, dict) else None
+
+
+def is_whole(path: Path, *, deep: bool) -> bool:
+    """Tell whether every file of the mask is there and of the recorded total size.
+
+    ``deep`` also compares the sha256 of all of it, which notices a change within a file.
+    """
+    recorded = read_provenance(path)
+    if recorded is None:
+        return False
+    if stat_mask(path) != (recorded.get("file_count"), recorded.get("total_bytes")):
+        return False
+    if not deep:
+        return True
+    try:
+        return content_sha256(path) == recorded.get("content_sha256")
+    except OSError:
+        return False
+
+
+def content_sha256(store: Path) -> str:
+    """Return the digest of a mask's store, see :class:`samcourier.masks.MaskFacts`."""
+    digest = hashlib.sha256()
+    root = _root_attributes(store)
+    recorded = re.compile(rb'("content_sha256": ")[0-9a-f]{64}"')
+    for file in sorted(Path(entry.path) for entry in zarr_files(store)):
+        content = file.read_bytes()
+        if file == root:
+            content = recorded.sub(rb"\g<1>" + NO_DIGEST.encode() + b'"', content)
+        digest.update(f"{file.relative_to(store).as_posix()}\n{len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def _root_attributes(store: Path) -> Path:
+    for name in _ROOT_ATTRIBUTES:
+        if (store / name).is_file():
+            return store / name
+    raise FileNotFoundError(errno.ENOENT, "no root attributes", str(store))
+
+
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """Return a batch's manifest, None when it is absent, damaged or no manifest."""
+    try:
+        manifest = json.loads(path.read_bytes())
+        images = manifest["images"]
+        sound = isinstance(images, dict) and all(isinstance(e, dict) for e in images.values())
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return manifest if sound else None
+
+
+def batches_to_redo(
+    dataset_dir: Path, batches: Iterable[Batch], only: Collection[str] | None = None
+) -> set[str]:
+    """Return the ids of batches whose manifest exists and no longer tells the truth.
+
+    That is a manifest that is damaged, lists other images than the batch has now, or has an
+    image that is done with a missing or damaged mask, failed by more than its own fault (any
+    kind but "image"), or was not asked for. ``only`` limits the look at single images to these.
+    """
+    to_redo = set()
+    for batch in batches:
+        path = manifest_path(dataset_dir, batch.batch_id)
+        if path.exists() and not _is_settled(dataset_dir, batch, read_manifest(path), only):
+            to_redo.add(batch.batch_id)
+    return to_redo
+
+
+def _is_settled(
+    dataset_dir: Path,
+    batch: Batch,
+    manifest: dict[str, Any] | None,
+    only: Collection[str] | None,
+) -> bool:
+    if manifest is None or manifest["images"].keys() != {row.image for row in batch.rows}:
+        return False
+    return all(
+        _is_image_settled(mask_path(dataset_dir, image), entry)
+        for image, entry in manifest["images"].items()
+        if only is None or image in only
+    )
+
+
+def _is_image_settled(mask: Path, entry: dict[str, Any]) -> bool:
+    if entry.get("status") == "done":
+        return stat_mask(mask) == (entry.get("mask_files"), entry.get("mask_bytes"))
+    return entry.get("status") == "failed" and entry.get("failure_kind") == "image"
