@@ -9,12 +9,17 @@ reconnects stay uncompressed as well).
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 from hypha_rpc import websocket_client
 
 #: Best over WebSocket, and safe: a default peer buffers max(512 000, 2 x its own chunk) bytes.
 WEBSOCKET_CHUNK_BYTES = 500_000
+
+# hypha-rpc logs every closed connection; who calls gets an error that says more.
+for _name in ("RPC", "websocket-client", "webrtc-client"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 _connecting = asyncio.Lock()
 
@@ -45,10 +50,8 @@ async def connect(
         "client_id": client_id,
         "method_timeout": timeout_s,
         "long_message_chunk_size": WEBSOCKET_CHUNK_BYTES,
-        "logger": None,
     }
     given = {name: value for name, value in settings.items() if value is not None}
-    given["logger"] = None
     async with _connecting:
         stock = websocket_client.WebsocketRPCConnection
         websocket_client.WebsocketRPCConnection = UncompressedConnection

@@ -7,6 +7,7 @@ that it is ready, and stays until it is told to stop or the connection is gone f
 from __future__ import annotations
 
 import asyncio
+import signal
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -100,3 +101,17 @@ async def serve(
     finally:
         service.close()
         await server.disconnect()
+
+
+async def serve_until_interrupted(
+    engine: Engine,
+    settings: ServeSettings,
+    *,
+    on_ready: Callable[[Address, Any], Awaitable[None]],
+) -> None:
+    """Serve until SIGINT or SIGTERM, then leave cleanly."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    await serve(engine, settings, on_ready=on_ready, stop=stop)

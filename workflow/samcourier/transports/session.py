@@ -7,7 +7,7 @@ from typing import Any
 
 from samservice.hypha import connect
 
-from ..errors import Denied
+from ..errors import Denied, RequestRefused, TransportFailed
 from .base import Endpoint
 from .translate import translate
 
@@ -50,3 +50,21 @@ class HyphaSession:
         server, self._server = self._server, None
         if server is not None:
             await server.disconnect()
+
+
+async def call_remote(
+    service: Any, method: str, arguments: dict[str, Any], timeout_s: float, transport: str
+) -> Any:
+    """Call a method of a hypha-rpc service object, within ``timeout_s``, translating errors.
+
+    ``service`` is None once its transport was closed.
+    """
+    if service is None:
+        raise TransportFailed(f"{transport}: the connection is closed")
+    if method not in service:
+        raise RequestRefused(f"the service has no method {method!r}", name="NoSuchMethod")
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await service[method](**arguments)
+    except Exception as error:
+        raise translate(error, transport) from error

@@ -64,13 +64,15 @@ def translate(error: BaseException, transport: str) -> CourierError:
     named = parse_service_error(text)
     if named is not None:
         return _CLASS_OF_KIND[named.kind](named.message, name=type(named).__name__)
-    said = f"{transport}: {type(error).__name__}: {last_line(text)}"
-    if isinstance(error, OSError | TimeoutError | EOFError):
-        return TransportFailed(said, name=type(error).__name__)
+    name = type(error).__name__
+    said = f"{transport}: {name}: {last_line(text)}"
     for error_class, pattern in _PHRASES:
         if pattern.search(text):
-            return error_class(said, name=type(error).__name__)
-    return ServiceFailed(said, name=type(error).__name__)
+            return error_class(said, name=name)
+    # hypha-rpc refuses a token with a ConnectionAbortedError, so words count before types.
+    if isinstance(error, OSError | TimeoutError | EOFError):
+        return TransportFailed(said, name=name)
+    return ServiceFailed(said, name=name)
 
 
 def last_line(text: str) -> str:

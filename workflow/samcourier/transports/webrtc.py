@@ -1,6 +1,6 @@
 """Calls straight to the service over a WebRTC data channel; Hypha carries the offer only.
 
-hypha-rpc's calling side needs three things said to it (FACTS of the bug in
+hypha-rpc's calling side needs three things said to it (the defects are named in
 ``docs/decisions/0002-webrtc.md``): the caller's user in the context, or every reply above one
 chunk is lost (D4); chunks below the SCTP message limit (D3); and an ICE server list that is
 not empty, or it asks a public STUN server.
@@ -17,7 +17,7 @@ from samservice.rtc import HOST_CANDIDATES_ONLY, RTC_CHUNK_BYTES
 
 from ..errors import TransportFailed
 from .base import TransportName
-from .session import HyphaSession
+from .session import HyphaSession, call_remote
 from .translate import translate
 
 #: hypha-rpc gives a call up when neither an answer nor a heartbeat came for this long.
@@ -30,9 +30,14 @@ class WebRTCTransport:
     name: TransportName = "webrtc"
 
     def __init__(
-        self, session: HyphaSession, ice_servers: list[dict[str, Any]] | None = None
+        self,
+        session: HyphaSession,
+        *,
+        owns_session: bool = False,
+        ice_servers: list[dict[str, Any]] | None = None,
     ) -> None:
         self._session = session
+        self._owns_session = owns_session
         self._ice_servers = ice_servers or HOST_CANDIDATES_ONLY
         self._peer: Any = None
         self._service: Any = None
@@ -60,11 +65,13 @@ class WebRTCTransport:
                 )
                 name = self._session.endpoint.service_id.split(":")[-1]
                 self._service = await self._peer.get_service(name)
-        except Exception as error:
-            # A failed handshake would go on for a minute by itself.
+        except BaseException as error:
+            # A failed or cancelled handshake would go on for a minute by itself.
             for peer in peers:
                 await peer.close()
             self._peer = self._service = None
+            if not isinstance(error, Exception):
+                raise
             if isinstance(error, TimeoutError):
                 raise TransportFailed(
                     f"webrtc: no channel within {timeout_s:g} s (UDP closed, or no route)",
@@ -74,18 +81,16 @@ class WebRTCTransport:
 
     async def call(self, method: str, arguments: dict[str, Any], timeout_s: float) -> Any:
         """Call the service, within ``timeout_s``."""
-        if self._service is None or self._peer.connectionState != "connected":
-            raise TransportFailed("webrtc: the channel is closed")
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await self._service[method](**arguments)
-        except Exception as error:
-            raise translate(error, self.name) from error
+        if self._peer is not None and self._peer.connectionState != "connected":
+            raise TransportFailed(f"webrtc: the channel is {self._peer.connectionState}")
+        return await call_remote(self._service, method, arguments, timeout_s, self.name)
 
     async def close(self) -> None:
-        """Close channel and peer."""
+        """Close channel and peer, and the session too when nobody else uses it."""
         peer, self._peer, self._service = self._peer, None, None
         if peer is not None:
             with suppress(Exception):
                 await peer.rpc.disconnect()
             await peer.close()
+        if self._owns_session:
+            await self._session.close()

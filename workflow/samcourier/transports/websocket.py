@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from .base import TransportName
-from .session import HyphaSession
+from .session import HyphaSession, call_remote
 from .translate import translate
 
 
@@ -30,11 +30,7 @@ class WebSocketTransport:
 
     async def call(self, method: str, arguments: dict[str, Any], timeout_s: float) -> Any:
         """Call the service, within ``timeout_s``."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await self._service[method](**arguments)
-        except Exception as error:
-            raise translate(error, self.name) from error
+        return await call_remote(self._service, method, arguments, timeout_s, self.name)
 
     async def close(self) -> None:
         """Close the shared connection, since a broken one must not be used again."""

@@ -1,0 +1,111 @@
+"""What a caller may set for each of micro-sam's modes; pure, imports nothing of micro-sam.
+
+Names and defaults are those of the ``generate`` methods in ``micro_sam.instance_segmentation``
+(1.8). Left out are the arguments that change how much memory or how many threads are used, and
+those that return something else than labels.
+"""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any
+
+from .errors import WrongParameter
+
+MODES = ("ais", "amg", "apg")
+
+Schema = dict[str, Any]
+
+
+def _fraction(default: float, description: str) -> Schema:
+    return {
+        "default": default,
+        "type": "number",
+        "minimum": 0.0,
+        "maximum": 1.0,
+        "description": description,
+    }
+
+
+def _smoothing(default: float, description: str) -> Schema:
+    return _fraction(default, description) | {"maximum": 20.0}
+
+
+def _area(default: int, description: str) -> Schema:
+    return {
+        "default": default,
+        "type": "integer",
+        "minimum": 0,
+        "maximum": 100_000_000,
+        "description": description,
+    }
+
+
+def _switch(default: bool, description: str) -> Schema:
+    return {"default": default, "type": "boolean", "description": description}
+
+
+_SEEDS: dict[str, Schema] = {
+    "center_distance_threshold": _fraction(
+        0.5, "seeds lie where the predicted distance to the object's centre is below this"
+    ),
+    "boundary_distance_threshold": _fraction(
+        0.5, "and where the inverted distance to its boundary is below this"
+    ),
+    "foreground_threshold": _fraction(0.5, "foreground is where its prediction exceeds this"),
+}
+
+PARAMETERS: dict[str, dict[str, Schema]] = {
+    "ais": {
+        **_SEEDS,
+        "foreground_smoothing": _smoothing(1.0, "sigma for the foreground prediction, pixels"),
+        "distance_smoothing": _smoothing(1.6, "sigma for the distance predictions, pixels"),
+        "min_size": _area(0, "least size of an object, pixels"),
+    },
+    "amg": {
+        "pred_iou_thresh": _fraction(0.88, "least quality that the model predicts for its mask"),
+        "stability_score_thresh": _fraction(
+            0.95, "least stability of a mask when its cutoff moves"
+        ),
+        "box_nms_thresh": _fraction(0.7, "IoU above which the lesser of two masks is dropped"),
+        "crop_nms_thresh": _fraction(0.7, "the same between masks of two tiles"),
+        "min_mask_region_area": _area(0, "smaller holes and islands of a mask are removed, pixels"),
+        "with_background": _switch(True, "remove the largest object, often the background"),
+    },
+    "apg": {
+        **_SEEDS,
+        "min_size": _area(25, "least size of an object, pixels"),
+        "multimasking": _switch(False, "let the model propose three masks a prompt"),
+        "nms_threshold": _fraction(0.9, "overlap above which the lesser of two masks is dropped"),
+        "intersection_over_min": _switch(False, "overlap is relative to the smaller mask"),
+    },
+}
+
+
+def check_parameters(mode: str, parameters: dict[str, Any]) -> None:
+    """Raise :class:`WrongParameter` naming the parameter, what came, what ``mode`` accepts."""
+    known = PARAMETERS[mode]
+    for name, value in parameters.items():
+        if name not in known:
+            raise WrongParameter(
+                f"parameter {name!r} with value {value!r} is unknown, "
+                f"expected one of {', '.join(known)} (mode {mode})"
+            )
+        if not _fits(value, known[name]):
+            raise WrongParameter(f"parameter {name!r} is {value!r}, expected {_say(known[name])}")
+
+
+def _fits(value: object, schema: Schema) -> bool:
+    # bool is an int to Python, and NaN fails every comparison.
+    if schema["type"] == "boolean" or isinstance(value, bool):
+        return schema["type"] == "boolean" and isinstance(value, bool)
+    kind = Integral if schema["type"] == "integer" else Real
+    if not isinstance(value, kind):
+        return False
+    return bool(schema["minimum"] <= value <= schema["maximum"])  # type: ignore[operator]
+
+
+def _say(schema: Schema) -> str:
+    if schema["type"] == "boolean":
+        return "true or false"
+    return f"{schema['type']} from {schema['minimum']} to {schema['maximum']}"

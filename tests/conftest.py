@@ -1,0 +1,134 @@
+"""What every test is held to: nothing it started is left behind.
+
+After each test there is no new process, socket, asyncio task or temporary entry of ours. What
+existed before the test is not its leak, so services of wider fixtures pass by themselves;
+``allow_process`` is for one that is started while a test already runs and outlives it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import os
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+#: How long what is ending on its own may take to be gone.
+GRACE_S = 3.0
+#: How temporary entries of the two packages are named.
+TEMPORARY_PREFIXES = ("samcourier", "samservice")
+
+
+@dataclass
+class Watch:
+    """Finds what belongs to this test session, also once it is detached from it."""
+
+    #: Handed down to every process as TMPDIR, by which a detached one is known.
+    temporary: Path
+    allowed: set[int] = field(default_factory=set)
+
+    def is_ours(self, process: psutil.Process) -> bool:
+        try:
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return False
+            if process.environ().get("TMPDIR") == str(self.temporary):
+                return True
+        except psutil.AccessDenied:
+            pass
+        return any(parent.pid == os.getpid() for parent in process.parents())
+
+    def new_processes(self, before: set[int]) -> dict[int, str]:
+        """Return {pid: command line} of our processes that are neither known nor a known's."""
+        found = {}
+        for pid in set(psutil.pids()) - before - self.allowed:
+            try:
+                process = psutil.Process(pid)
+                if self.is_ours(process) and not self._is_of_a_known_one(process, before):
+                    found[pid] = " ".join(process.cmdline()) or process.name()
+            except psutil.NoSuchProcess:
+                continue
+        return found
+
+    def _is_of_a_known_one(self, process: psutil.Process, before: set[int]) -> bool:
+        for parent in process.parents():
+            if parent.pid == os.getpid():
+                return False
+            if parent.pid in self.allowed or (parent.pid in before and self.is_ours(parent)):
+                return True
+        return False
+
+    def sockets(self) -> set[str]:
+        """Return the listening TCP and the bound UDP ports of this very process."""
+        found = set()
+        for entry in psutil.Process().net_connections("inet"):
+            if entry.type == socket.SOCK_DGRAM and entry.laddr:
+                found.add(f"udp {entry.laddr.ip}:{entry.laddr.port}")
+            elif entry.status == psutil.CONN_LISTEN:
+                found.add(f"tcp {entry.laddr.ip}:{entry.laddr.port}")
+        return found
+
+    def entries(self) -> set[str]:
+        names = {path.name for path in self.temporary.iterdir()}
+        return {name for name in names if name.startswith(TEMPORARY_PREFIXES)}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
+    """Give the session, and all it starts, a directory for temporary files of its own."""
+    temporary = tmp_path_factory.mktemp("temporary")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(temporary))
+        patch.setattr(tempfile, "tempdir", str(temporary))
+        yield Watch(temporary)
+
+
+@pytest.fixture(scope="session")
+def allow_process(watch: Watch) -> Callable[[int], None]:
+    """Return a function that takes the pid of a process which a wider fixture will end."""
+    return watch.allowed.add
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(request: pytest.FixtureRequest, watch: Watch) -> Iterator[None]:
+    processes, sockets, entries = set(psutil.pids()), watch.sockets(), watch.entries()
+    if inspect.iscoroutinefunction(getattr(request.node, "obj", None)):
+        request.getfixturevalue("no_task_is_left")
+    yield
+
+    def left() -> list[str]:
+        return [
+            *(f"process {pid}: {line}" for pid, line in watch.new_processes(processes).items()),
+            *(f"socket {name}" for name in sorted(watch.sockets() - sockets)),
+            *(f"temporary {name}" for name in sorted(watch.entries() - entries)),
+        ]
+
+    deadline = time.monotonic() + GRACE_S
+    while (found := left()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if found:
+        for pid in watch.new_processes(processes):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        pytest.fail("left behind by this test: " + "; ".join(found), pytrace=False)
+
+
+@pytest.fixture
+async def no_task_is_left() -> AsyncIterator[None]:
+    """Hold an async test, and its async fixtures, to ending every task they started."""
+    before = asyncio.all_tasks()
+    yield
+    new = asyncio.all_tasks() - before - {asyncio.current_task()}
+    if new:
+        _, pending = await asyncio.wait(new, timeout=GRACE_S)
+        if pending:
+            names = "; ".join(sorted(repr(task.get_coro()) for task in pending))
+            pytest.fail(f"tasks left behind by this test: {names}", pytrace=False)

@@ -1,0 +1,358 @@
+"""A batch of images through one connection: read | call | write overlapped, each on its own.
+
+One image's failure is recorded and the others go on. Only what would fail every image alike
+(access denied, wrong parameters, no service) ends the batch early.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import platform
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from samservice.wire import (
+    FAST_IMAGE_CODEC,
+    WireError,
+    is_packed,
+    pack_array,
+    packed_nbytes,
+    unpack_array,
+)
+
+from . import __version__
+from .choose import Payload
+from .connection import Answer, Call, CallFailed, ConnectionManager
+from .dataset import Batch, ImageRow, image_key
+from .errors import CourierError, Denied, RequestRefused, ServiceFailed, ServiceGone
+from .journal import (
+    NOTE_REUSED,
+    Failure,
+    ImageLog,
+    ImageSeconds,
+    Manifest,
+    ManifestEntry,
+    read_image_log,
+    utc_now,
+    write_image_log,
+)
+from .masks import OmeZarrVersion, check_mask, remove_leftovers, write_mask
+from .planes import Plane, read_plane
+from .store import is_whole, log_path, mask_path, read_provenance, stat_mask
+
+#: One is in the service, one travels, one is read or written: more only takes memory.
+IMAGES_IN_FLIGHT = 3
+
+#: So many images failing by the service one after another are no accident.
+SERVICE_FAILURES_IN_A_ROW = 5
+
+#: Masks compress far better than images; only the first image's prediction needs a guess.
+FIRST_GUESS_DOWN_SHARE = 0.05
+
+#: What of ``describe()`` shapes the labels, and goes into every log and mask.
+_IDENTITY = ("engine", "model", "model_sha256", "segmentation_version", "versions", "device")
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """What a batch needs to know besides its images."""
+
+    dataset_dir: Path
+    parameters: dict[str, Any] = field(default_factory=dict)
+    ome_zarr: OmeZarrVersion = "0.4"
+    retry_failed: bool = False
+    only: Collection[str] | None = None
+
+
+class BatchRun:
+    """One batch under way. ``description`` is what the service said of itself."""
+
+    def __init__(
+        self,
+        settings: BatchSettings,
+        manager: ConnectionManager,
+        description: dict[str, Any],
+        on_image: Callable[[ImageLog], None] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._manager = manager
+        self._packs = "wire" in description
+        self._identity = {name: description.get(name) for name in _IDENTITY}
+        self._max_image_bytes = int(description.get("limits", {}).get("max_image_bytes", 1 << 31))
+        self._on_image = on_image or (lambda _: None)
+        self._down_share = FIRST_GUESS_DOWN_SHARE
+        self._service_failures_in_a_row = 0
+
+    async def run(self, batch: Batch) -> Manifest:
+        """Segment every image asked for and return the manifest of the whole batch.
+
+        Raises Denied, RequestRefused, ServiceGone, or ServiceFailed after several in a row.
+        """
+        only = self._settings.only
+        asked = [row for row in batch.rows if only is None or row.image in only]
+        entries = {row.image: ManifestEntry("not_asked") for row in batch.rows}
+        room = asyncio.Semaphore(IMAGES_IN_FLIGHT)
+
+        async def one(row: ImageRow) -> None:
+            async with room:
+                entries[row.image] = await self._image(row)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for row in asked:
+                    group.create_task(one(row))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return Manifest(batch.batch_id, entries)
+
+    async def _image(self, row: ImageRow) -> ManifestEntry:
+        """Bring one image to a mask or a recorded failure."""
+        log = await self._segmented(row)
+        self._on_image(log)
+        return await asyncio.to_thread(manifest_entry, self._settings.dataset_dir, log)
+
+    async def _segmented(self, row: ImageRow) -> ImageLog:
+        draft = _Draft(row, self._settings, self._identity)
+        path = log_path(self._settings.dataset_dir, row.image)
+        try:
+            plane = await asyncio.to_thread(read_plane, row.path, axes=row.axes, channel=row.channel)
+            draft.saw(plane)
+            known = await asyncio.to_thread(self._known_outcome, row, draft)
+            if known is not None:
+                return known
+            await self._travel(row, plane, draft)
+            log = draft.done()
+        except CourierError as error:
+            log = draft.failed(error)
+            if isinstance(error, Denied | RequestRefused | ServiceGone):
+                await asyncio.to_thread(write_image_log, path, log)
+                raise
+            self._count_service_failure(error)
+        await asyncio.to_thread(write_image_log, path, log)
+        return log
+
+    def _known_outcome(self, row: ImageRow, draft: _Draft) -> ImageLog | None:
+        """Return the log that still holds: a whole mask of this key, or this image's own fault."""
+        mask = mask_path(self._settings.dataset_dir, row.image)
+        remove_leftovers(mask)
+        path = log_path(self._settings.dataset_dir, row.image)
+        log = read_image_log(path)
+        same = log is not None and log.key == draft.key
+        provenance = read_provenance(mask)
+        wanted = {"key": draft.key, "form": draft.form}
+        if (
+            provenance is not None
+            and wanted == {name: provenance.get(name) for name in wanted}
+            and is_whole(mask, deep=True)
+        ):
+            if same and log is not None and log.status == "done":
+                return log
+            reused = draft.reused(mask, provenance.get("object_count"))
+            write_image_log(path, reused)
+            return reused
+        if (
+            same
+            and log is not None
+            and log.failure is not None
+            and log.failure.kind == "image"
+            and not self._settings.retry_failed
+        ):
+            return log
+        return None
+
+    async def _travel(self, row: ImageRow, plane: Plane, draft: _Draft) -> None:
+        """Pack, call, check, write: what one image goes through when it has no mask yet."""
+        with draft.stage("pack"):
+            image: Any = plane.pixels
+            up_bytes = image.nbytes
+            if self._packs:
+                image = await asyncio.to_thread(pack_array, plane.pixels, FAST_IMAGE_CODEC)
+                up_bytes = packed_nbytes(image)
+
+        async def accept(value: Any) -> _Received:
+            with draft.stage("unpack"):
+                return await asyncio.to_thread(self._received, value, plane)
+
+        arguments = {"image_or_embedding": image, **self._settings.parameters}
+        if self._packs:
+            arguments["axes"] = plane.axes
+        payload = Payload(up_bytes, int(up_bytes * self._down_share))
+        try:
+            answer: Answer[_Received] = await self._manager.call(
+                Call("segment_all", arguments, payload, accept)
+            )
+        except CallFailed as failed:
+            draft.attempts = failed.attempts
+            raise failed.cause from failed
+        self._service_failures_in_a_row = 0
+        draft.attempts = answer.attempts
+        received = answer.value
+        self._down_share = draft.attempts[-1].bytes.down / max(up_bytes, 1)
+        mask = mask_path(self._settings.dataset_dir, row.image)
+        with draft.stage("write"):
+            await asyncio.to_thread(
+                write_mask,
+                mask,
+                received.mask,
+                plane.axes.replace("C", ""),
+                provenance=draft.provenance(received.object_count),
+                pixel_size_um=draft.form["pixel_size_um"],
+                ome_zarr=self._settings.ome_zarr,
+            )
+        draft.mask, draft.object_count, draft.note = mask, received.object_count, received.note
+
+    def _received(self, value: Any, plane: Plane) -> _Received:
+        """Unpack an answer and check the mask against its image; ServiceFailed if it does not fit."""
+        note, mask = None, value
+        if isinstance(value, dict) and is_packed(value.get("mask")):
+            note = value.get("note")
+            try:
+                mask = unpack_array(value["mask"], self._max_image_bytes)
+            except WireError as error:
+                raise ServiceFailed(f"the mask cannot be unpacked: {error}") from error
+        mask = check_mask(mask, plane.pixels.shape, plane.axes)
+        labels = np.unique(mask)
+        return _Received(mask, int(np.count_nonzero(labels)), None if note is None else str(note))
+
+    def _count_service_failure(self, error: CourierError) -> None:
+        if error.kind != "service":
+            return
+        self._service_failures_in_a_row += 1
+        if self._service_failures_in_a_row >= SERVICE_FAILURES_IN_A_ROW:
+            raise ServiceFailed(
+                f"the service failed for {self._service_failures_in_a_row} images in a row, "
+                f"last: {error}; look at its log before going on",
+                name=error.name,
+            )
+
+
+@dataclass(frozen=True)
+class _Received:
+    mask: np.ndarray
+    object_count: int
+    note: str | None
+
+
+class _Draft:
+    """The log of one image while it is under way."""
+
+    def __init__(
+        self, row: ImageRow, settings: BatchSettings, identity: dict[str, Any]
+    ) -> None:
+        self._row = row
+        self._parameters = settings.parameters
+        #: How the mask is written; it does not change the labels, so it is no part of the key.
+        self.form: dict[str, Any] = {"ome_zarr": settings.ome_zarr, "pixel_size_um": None}
+        self._identity = identity
+        self._plane: Plane | None = None
+        self._start_s = time.perf_counter()
+        self._seconds: dict[str, float] = {}
+        self.key: str | None = None
+        self.attempts: tuple[Any, ...] = ()
+        self.mask: Path | None = None
+        self.object_count: int | None = None
+        self.note: str | None = None
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start_s = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[name] = time.perf_counter() - start_s
+
+    def saw(self, plane: Plane) -> None:
+        self._seconds["read"] = time.perf_counter() - self._start_s
+        self._plane = plane
+        self.form["pixel_size_um"] = self._row.pixel_size_um or plane.pixel_size_um
+        self.key = image_key(plane.pixels_sha256, self._parameters, self._identity)
+
+    def provenance(self, object_count: int) -> dict[str, Any]:
+        """Return what the mask's attributes say of how it came about."""
+        assert self._plane is not None
+        return {
+            "key": self.key,
+            "form": self.form,
+            "image": self._row.image,
+            "pixels_sha256": self._plane.pixels_sha256,
+            "object_count": object_count,
+            "parameters": self._parameters,
+            "service": self._identity,
+            "samcourier": __version__,
+        }
+
+    def done(self) -> ImageLog:
+        return self._log("done")
+
+    def reused(self, mask: Path, object_count: Any) -> ImageLog:
+        self.mask = mask
+        self.object_count = object_count if isinstance(object_count, int) else None
+        self.note = f"{NOTE_REUSED}: a whole mask with this key was there"
+        return self._log("done")
+
+    def failed(self, error: CourierError) -> ImageLog:
+        return self._log("failed", Failure.of(error))
+
+    def _log(self, status: Any, failure: Failure | None = None) -> ImageLog:
+        plane = self._plane
+        return ImageLog(
+            image=self._row.image,
+            path=str(self._row.path),
+            status=status,
+            finished_at=utc_now(),
+            seconds=ImageSeconds(total=time.perf_counter() - self._start_s, **self._seconds),
+            key=self.key,
+            pixels_sha256=plane.pixels_sha256 if plane else None,
+            failure=failure,
+            note=self.note,
+            object_count=self.object_count,
+            shape=plane.pixels.shape if plane else None,
+            dtype=str(plane.pixels.dtype) if plane else None,
+            axes=plane.axes if plane else None,
+            mask=str(self.mask) if self.mask else None,
+            attempts=self.attempts,
+            service=self._identity,
+            parameters=self._parameters,
+            versions=_versions(),
+        )
+
+
+def _versions() -> dict[str, str]:
+    packages = {name.replace("-", "_"): version(name) for name in ("hypha-rpc", "aiortc", "zarr")}
+    return {"samcourier": __version__, "python": platform.python_version(), **packages}
+
+
+def manifest_entry(dataset_dir: Path, log: ImageLog) -> ManifestEntry:
+    """Return what the manifest says of an image with this log and, when done, its mask on disk."""
+    if log.failure is not None:
+        return ManifestEntry(
+            "failed",
+            key=log.key,
+            failure_kind=log.failure.kind,
+            failure=f"{log.failure.name}: {log.failure.message}",
+        )
+    files, total_bytes = stat_mask(mask_path(dataset_dir, log.image)) or (None, None)
+    return ManifestEntry(
+        "done",
+        key=log.key,
+        mask_files=files,
+        mask_bytes=total_bytes,
+        object_count=log.object_count,
+    )
+
+
+@contextmanager
+def batch_lock(dataset_dir: Path, batch_id: str) -> Iterator[None]:
+    """Hold the batch: a job can outlive a killed Snakemake, whose next run starts it again."""
+    path = dataset_dir / "batches" / f".{batch_id}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,225 @@
+"""Is a finished results folder whole? Reads the folder alone, and believes nothing in it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .journal import (
+    Attempt,
+    ImageLog,
+    Manifest,
+    ManifestEntry,
+    parse_time,
+    read_image_log,
+    read_manifest,
+)
+from .masks import is_whole, read_provenance
+from .records import read_json
+from .store import MASK_SUFFIX, stat_mask
+
+#: Parts may exceed their whole by this: clocks are read one after another.
+TOLERANCE_S = 0.05
+_LEFTOVER_SUFFIXES = (".part", ".old", ".tmp")
+
+
+@dataclass(frozen=True, order=True)
+class Finding:
+    """One thing that is wrong. ``where`` is a path inside the dataset's folder."""
+
+    where: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.problem}"
+
+
+def check_run(dataset_dir: Path) -> list[Finding]:
+    """Return everything that is wrong with the folder, sorted; an empty list says it is whole.
+
+    Every byte of every mask is read. An image that failed and says why is no finding. Raises
+    FileNotFoundError when there is no such folder.
+    """
+    if not dataset_dir.is_dir():
+        raise FileNotFoundError(f"{dataset_dir}: no such folder of results")
+    logs = {path.stem: read_image_log(path) for path in _json_files(dataset_dir / "logs")}
+    manifests = {path.stem: read_manifest(path) for path in _json_files(dataset_dir / "batches")}
+    masks = {
+        path.name.removesuffix(MASK_SUFFIX): path
+        for path in (dataset_dir / "masks").glob(f"[!.]*{MASK_SUFFIX}")
+    }
+    found = {
+        *_check_leftovers(dataset_dir),
+        *_check_masks(masks, logs),
+        *_check_logs(logs, masks),
+        *_check_manifests(manifests, logs, masks),
+        *_check_complete(dataset_dir, logs),
+    }
+    return sorted(found)
+
+
+def _json_files(folder: Path) -> Iterator[Path]:
+    return folder.glob("[!.]*.json")
+
+
+def _check_leftovers(dataset_dir: Path) -> Iterator[Finding]:
+    for folder, folders, files in os.walk(dataset_dir):
+        for name in (*folders, *files):
+            path = Path(folder, name)
+            where = path.relative_to(dataset_dir).as_posix()
+            if name.endswith(_LEFTOVER_SUFFIXES):
+                yield Finding(where, "left behind by a writer that was stopped")
+            elif path.suffix == ".lock" and path.is_file() and _is_held(path):
+                yield Finding(where, "held by a process: a run is still at work")
+        # The inside of a mask is the mask's own affair, a leftover is one finding.
+        folders[:] = [
+            name for name in folders if not name.endswith((MASK_SUFFIX, *_LEFTOVER_SUFFIXES))
+        ]
+
+
+def _is_held(lock: Path) -> bool:
+    with lock.open("rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _check_masks(
+    masks: Mapping[str, Path], logs: Mapping[str, ImageLog | None]
+) -> Iterator[Finding]:
+    for image, path in masks.items():
+        where = f"masks/{path.name}"
+        log = logs.get(image)
+        if not is_whole(path, deep=True):
+            yield Finding(where, "not whole: files are missing or changed")
+        elif log is not None and log.status == "done":
+            key = (read_provenance(path) or {}).get("key")
+            if key != log.key:
+                yield Finding(where, f"its key is {key}, its log's {log.key}")
+        if image not in logs:
+            yield Finding(where, "no log tells of it")
+        elif log is not None and log.status == "failed":
+            yield Finding(where, "of an earlier run: its log says failed")
+
+
+def _check_logs(
+    logs: Mapping[str, ImageLog | None], masks: Mapping[str, Path]
+) -> Iterator[Finding]:
+    for image, log in logs.items():
+        where = f"logs/{image}.json"
+        if log is None:
+            yield Finding(where, "damaged: not a whole image log")
+            continue
+        if log.image != image:
+            yield Finding(where, f"is of image {log.image!r}")
+        if log.status == "done" and image not in masks:
+            yield Finding(where, "done, but there is no mask")
+        if log.status == "failed" and log.failure is None:
+            yield Finding(where, "failed, but it does not say why")
+        if log.status == "done" and log.failure is not None:
+            yield Finding(where, f"done, but with the failure {log.failure.message!r}")
+        for problem in _attempts_problems(log):
+            yield Finding(where, problem)
+
+
+def _attempts_problems(log: ImageLog) -> Iterator[str]:
+    outcomes = [attempt.outcome for attempt in log.attempts]
+    if log.status == "done" and not log.reused and outcomes.count("ok") != 1:
+        yield f"done with {outcomes.count('ok')} successful attempts, expected 1"
+    if "ok" in outcomes[:-1]:
+        yield "an attempt follows a successful one"
+    if log.attempts != tuple(sorted(log.attempts, key=lambda each: parse_time(each.started_at))):
+        yield "its attempts are not in the order of time"
+    for number, attempt in enumerate(log.attempts, start=1):
+        for problem in _attempt_problems(attempt):
+            yield f"attempt {number}: {problem}"
+    seconds = log.seconds
+    calls_s = sum(attempt.seconds.total for attempt in log.attempts)
+    parts = (seconds.read, seconds.pack, seconds.unpack, seconds.write, calls_s)
+    yield from _seconds_problems(parts, seconds.total)
+
+
+def _attempt_problems(attempt: Attempt) -> Iterator[str]:
+    if (attempt.outcome == "failed") != (attempt.error is not None):
+        error = attempt.error.message if attempt.error else None
+        yield f"{attempt.outcome}, with the error {error!r}"
+    if attempt.bytes.up < 0 or attempt.bytes.down < 0:
+        yield f"{attempt.bytes.up} bytes up, {attempt.bytes.down} down, expected 0 or more"
+    seconds = attempt.seconds
+    yield from _seconds_problems((seconds.send, seconds.service, seconds.receive), seconds.total)
+
+
+def _seconds_problems(parts: tuple[float | None, ...], total_s: float) -> Iterator[str]:
+    known_s = [part for part in parts if part is not None]
+    if min(*known_s, total_s, 0.0) < 0:
+        yield f"{min(*known_s, total_s):g} s, expected 0 or more"
+    if sum(known_s) > total_s + TOLERANCE_S:
+        yield f"its parts take {sum(known_s):.3f} s, the whole {total_s:.3f} s"
+
+
+def _check_manifests(
+    manifests: Mapping[str, Manifest | None],
+    logs: Mapping[str, ImageLog | None],
+    masks: Mapping[str, Path],
+) -> Iterator[Finding]:
+    told: dict[str, str] = {}
+    for batch_id, manifest in sorted(manifests.items()):
+        where = f"batches/{batch_id}.json"
+        if manifest is None:
+            yield Finding(where, "damaged: not a whole manifest")
+            continue
+        if manifest.batch != batch_id:
+            yield Finding(where, f"is of batch {manifest.batch!r}")
+        for image, entry in manifest.images.items():
+            if image in told:
+                yield Finding(where, f"{image}: also in batch {told[image]}")
+            told[image] = batch_id
+            for problem in _entry_problems(entry, logs.get(image), masks.get(image)):
+                yield Finding(where, f"{image}: {problem}")
+    # `samcourier segment` works without batches; then there is nothing to compare with.
+    if manifests and None not in manifests.values():
+        for image in logs.keys() - told.keys():
+            yield Finding(f"logs/{image}.json", "no batch's manifest tells of it")
+
+
+def _entry_problems(entry: ManifestEntry, log: ImageLog | None, mask: Path | None) -> Iterator[str]:
+    if entry.status == "not_asked":
+        return
+    if log is None:
+        yield f"{entry.status}, but it has no log"
+        return
+    if entry.status != log.status:
+        yield f"{entry.status}, its log says {log.status}"
+        return
+    told_and_logged = {
+        "key": (entry.key, log.key),
+        "object_count": (entry.object_count, log.object_count),
+        "failure_kind": (entry.failure_kind, log.failure.kind if log.failure else None),
+    }
+    for name, (told, logged) in told_and_logged.items():
+        if told != logged:
+            yield f"{name} {told}, its log says {logged}"
+    if entry.status == "done" and mask is not None:
+        found = stat_mask(mask)
+        if found != (entry.mask_files, entry.mask_bytes):
+            yield f"mask of {entry.mask_files} files and {entry.mask_bytes} bytes, found {found}"
+
+
+def _check_complete(dataset_dir: Path, logs: Mapping[str, ImageLog | None]) -> Iterator[Finding]:
+    path = dataset_dir / "complete.json"
+    if not path.exists():
+        return
+    complete = read_json(path)
+    keys = complete.get("keys") if isinstance(complete, dict) else None
+    if not isinstance(keys, dict):
+        yield Finding(path.name, "damaged: it has no keys")
+        return
+    for image, key in keys.items():
+        log = logs.get(image)
+        if log is None or log.status != "done" or log.key != key:
+            yield Finding(path.name, f"{image}: complete with key {key}, its log does not say so")

@@ -1,0 +1,432 @@
+"""The command line: every rule of the workflow is one of these commands.
+
+An expected failure is one line on standard error and exit status 1; a traceback is a bug.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import click
+import uvloop
+
+from . import __version__
+from .dataset import Batch, ImageRow, make_batches, read_sheet, rows_from_files
+from .deploy.service import TARGETS, ServiceOptions, find_service
+from .errors import CourierError, InputError, ServiceGone
+from .journal import ImageLog
+from .records import write_json
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _Cli(click.Group):
+    """Shows expected failures as one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CourierError as error:
+            raise click.ClickException(str(error)) from error
+
+
+class JsonObject(click.ParamType):
+    """A JSON object on the command line."""
+
+    name = "JSON"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> dict[str, Any]:
+        if isinstance(value, dict):
+            return value
+        try:
+            parsed = json.loads(value)
+        except ValueError:
+            parsed = None
+        if not isinstance(parsed, dict):
+            self.fail(f'{value!r} is no JSON object, expected e.g. {{"sigma_px": 2}}', param, ctx)
+        return parsed
+
+
+def service_options(command: Callable[..., R]) -> Callable[..., R]:
+    """Add the options that say which service to use; the command gets ``service``."""
+
+    @wraps(command)
+    def with_service(
+        target: Any,
+        engine: str,
+        engine_options: dict[str, Any],
+        server_url: str | None,
+        workspace: str | None,
+        service_id: str | None,
+        token_file: Path | None,
+        **others: Any,
+    ) -> R:
+        service = ServiceOptions(
+            target, engine, engine_options, server_url, workspace, service_id, token_file
+        )
+        return command(service=service, **others)
+
+    for option in reversed(
+        [
+            click.option("--target", type=click.Choice(TARGETS), default="local", show_default=True),
+            click.option("--engine", default="watershed", show_default=True, help="Local only."),
+            click.option("--engine-options", type=JsonObject(), default="{}", help="Local only."),
+            click.option("--server-url", help="Hypha server of an existing service."),
+            click.option("--workspace", help="Hypha workspace of an existing service."),
+            click.option("--service-id", help="Name, or workspace/client:name."),
+            click.option(
+                "--token-file",
+                type=click.Path(path_type=Path),
+                help="File of mode 0600; without it, the variable HYPHA_TOKEN.",
+            ),
+        ]
+    ):
+        with_service = option(with_service)
+    return with_service
+
+
+def dataset_dir_option(command: Callable[..., R]) -> Callable[..., R]:
+    return click.option(
+        "--dataset-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        required=True,
+        help="The results folder of this dataset.",
+    )(command)
+
+
+def segment_options(command: Callable[..., R]) -> Callable[..., R]:
+    """Add the options of segmenting; they are those of BatchSettings and the transports."""
+    for option in reversed(
+        [
+            click.option("--parameters", type=JsonObject(), default="{}", help="Of the engine."),
+            click.option(
+                "--transport",
+                type=click.Choice(("auto", "websocket", "webrtc", "http")),
+                default="auto",
+                show_default=True,
+            ),
+            click.option(
+                "--ome-zarr", type=click.Choice(("0.4", "0.5")), default="0.4", show_default=True
+            ),
+            click.option("--only", multiple=True, metavar="IMAGE", help="Only this image."),
+            click.option("--retry-failed", is_flag=True, help="Also what failed by its own fault."),
+            click.option("--attempt-timeout-s", type=float, default=600.0, show_default=True),
+            click.option("--image-timeout-s", type=float, default=1800.0, show_default=True),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(cls=_Cli)
+@click.version_option(__version__)
+def main() -> None:
+    """Segment microscopy images with a remote service, over the transport that works fastest."""
+
+
+@main.command("demo-data")
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--seed", default=7, show_default=True)
+def demo_data(directory: Path, seed: int) -> None:
+    """Write the 24 synthetic images of the demo dataset, with their truth, to DIRECTORY."""
+    from .demo import write_demo
+
+    click.echo(f"{len(write_demo(directory, seed))} images in {directory}", err=True)
+
+
+@main.command()
+@service_options
+@dataset_dir_option
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
+def deploy(service: ServiceOptions, dataset_dir: Path, out: Path) -> None:
+    """Bring the service up, if it is ours to bring up, and write where it is to --out."""
+    endpoint = find_service(service, dataset_dir)
+    write_json(
+        out,
+        {
+            "server_url": endpoint.server_url,
+            "workspace": endpoint.workspace,
+            "service_id": endpoint.service_id,
+        },
+    )
+
+
+@main.command()
+@service_options
+@dataset_dir_option
+@click.option("--transport", default="auto", show_default=True)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
+def verify(service: ServiceOptions, dataset_dir: Path, transport: str, out: Path) -> None:
+    """Prove each transport with a large payload both ways; the verdict goes to --out."""
+    from .transports import build_transports
+    from .verify import verify_service, working_transports
+
+    endpoint = find_service(service, dataset_dir)
+    verdict = uvloop.run(verify_service(endpoint, build_transports(endpoint, transport)))
+    write_json(out, verdict)
+    for name, found in verdict["transports"].items():
+        if found["works"]:
+            line = f"works, {found['send_s']:.2f} s up, {found['receive_s']:.2f} s down for 4 MiB"
+        else:
+            line = f"does not work: {found['failure']['message']}"
+        click.echo(f"{name:10} {line}", err=True)
+    if not working_transports(verdict):
+        raise ServiceGone("no transport reaches the service; each one's reason stands above")
+
+
+@main.command()
+@click.argument("sheet", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--batch", "batch_id", required=True, metavar="ID", help="E.g. 0001.")
+@click.option("--batch-size", type=click.IntRange(1), required=True)
+@service_options
+@dataset_dir_option
+@segment_options
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
+def batch(
+    sheet: Path,
+    batch_id: str,
+    batch_size: int,
+    service: ServiceOptions,
+    dataset_dir: Path,
+    out: Path,
+    **segmenting: Any,
+) -> None:
+    """Segment one batch of SHEET and write its manifest to --out.
+
+    Exits 0 with failed images named in the manifest; 1 when every image would fail alike.
+    """
+    from .journal import write_manifest
+
+    batches = {each.batch_id: each for each in make_batches(read_sheet(sheet), batch_size)}
+    if batch_id not in batches:
+        raise InputError(f"{sheet}: has no batch {batch_id!r}, expected one of 1..{len(batches)}")
+    manifest = _run(batches[batch_id], service, dataset_dir, _say, **segmenting)
+    write_manifest(out, manifest)
+
+
+@main.command()
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--batch-size", type=click.IntRange(1), default=25, show_default=True)
+@service_options
+@dataset_dir_option
+@segment_options
+def segment(
+    inputs: tuple[Path, ...],
+    batch_size: int,
+    service: ServiceOptions,
+    dataset_dir: Path,
+    **segmenting: Any,
+) -> None:
+    """Segment images, or those of one sample sheet (.tsv), without Snakemake.
+
+    Leaves the same folder as the workflow, its report included.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from .journal import write_manifest
+    from .store import manifest_path
+
+    rows = _rows_of(inputs)
+    only = segmenting["only"]
+    _check_only(only, rows)
+    batches = make_batches(rows, batch_size)
+    asked = [each for each in batches if not only or any(row.image in only for row in each.rows)]
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as progress:
+        task = progress.add_task("segmenting", total=len(only) or len(rows))
+
+        def on_image(log: ImageLog) -> None:
+            progress.advance(task)
+            if log.failure is not None or not console.is_terminal:
+                _say(log)
+
+        for each in asked:
+            manifest = _run(each, service, dataset_dir, on_image, **segmenting)
+            write_manifest(manifest_path(dataset_dir, each.batch_id), manifest)
+    _report(
+        rows,
+        batches,
+        dataset_dir,
+        only,
+        dataset_dir / "report.html",
+        dataset_dir / "report.tsv",
+        dataset_dir / "complete.json",
+    )
+
+
+@main.command()
+@click.argument("sheet", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--batch-size", type=click.IntRange(1), required=True)
+@dataset_dir_option
+@click.option("--only", multiple=True, metavar="IMAGE")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), required=True)
+@click.option("--tsv", type=click.Path(dir_okay=False, path_type=Path), required=True)
+@click.option("--complete", type=click.Path(dir_okay=False, path_type=Path), required=True)
+def report(
+    sheet: Path,
+    batch_size: int,
+    dataset_dir: Path,
+    only: tuple[str, ...],
+    html: Path,
+    tsv: Path,
+    complete: Path,
+) -> None:
+    """Write the report of a run. Exits 1, after writing, when an image has no mask."""
+    rows = read_sheet(sheet)
+    _report(rows, make_batches(rows, batch_size), dataset_dir, only, html, tsv, complete)
+
+
+@main.command()
+@click.argument("dataset_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def check(dataset_dir: Path) -> None:
+    """Tell whether the finished folder DATASET_DIR is whole: masks, logs and manifests agree."""
+    from .check import check_run
+
+    findings = check_run(dataset_dir)
+    for finding in findings:
+        click.echo(str(finding))
+    if findings:
+        raise click.ClickException(f"{dataset_dir}: {len(findings)} findings")
+    click.echo(f"{dataset_dir}: whole", err=True)
+
+
+@main.command()
+@click.option("--engine", default="watershed", show_default=True)
+@click.option("--engine-options", type=JsonObject(), default="{}")
+@click.option("--server-url", required=True, help="The Hypha server to serve through.")
+@click.option("--workspace", help="Without it, the token's own.")
+@click.option("--service-id", default="samservice", show_default=True)
+@click.option(
+    "--visibility", type=click.Choice(("protected", "public")), default="protected", show_default=True
+)
+@click.option("--token-file", type=click.Path(path_type=Path))
+def serve(
+    engine: str,
+    engine_options: dict[str, Any],
+    server_url: str,
+    workspace: str | None,
+    service_id: str,
+    visibility: str,
+    token_file: Path | None,
+) -> None:
+    """Serve an engine through a Hypha server until interrupted."""
+    from samservice.engine import build_engine
+    from samservice.errors import ServiceError
+    from samservice.serve import Address, ServeSettings, serve_until_interrupted
+
+    from .deploy.service import read_token
+
+    async def say(address: Address, _server: Any) -> None:
+        click.echo(f"ready: {address.service_id} on {address.server_url}", err=True)
+
+    settings = ServeSettings(
+        server_url, read_token(token_file), workspace, service_id, visibility
+    )
+    try:
+        loaded = build_engine(engine, engine_options)
+    except ServiceError as error:
+        raise click.ClickException(error.message) from error
+    uvloop.run(serve_until_interrupted(loaded, settings, on_ready=say))
+
+
+def _rows_of(inputs: tuple[Path, ...]) -> list[ImageRow]:
+    if len(inputs) == 1 and inputs[0].suffix == ".tsv":
+        return read_sheet(inputs[0])
+    return rows_from_files(inputs)
+
+
+def _check_only(only: tuple[str, ...], rows: list[ImageRow]) -> None:
+    unknown = sorted(set(only) - {row.image for row in rows})
+    if unknown:
+        raise InputError(f"--only {unknown[0]}: the sheet has no such image")
+
+
+def _run(
+    batch: Batch,
+    service: ServiceOptions,
+    dataset_dir: Path,
+    on_image: Callable[[ImageLog], None],
+    *,
+    parameters: dict[str, Any],
+    transport: str,
+    ome_zarr: Any,
+    only: tuple[str, ...],
+    retry_failed: bool,
+    attempt_timeout_s: float,
+    image_timeout_s: float,
+) -> Any:
+    """Run one batch under its lock, over a connection of its own."""
+    from .batch import BatchRun, BatchSettings, batch_lock
+    from .connection import connected
+    from .journal import ConnectionJournal
+    from .retry import Policy
+    from .store import connection_journal_path
+    from .transports import build_transports
+
+    settings = BatchSettings(dataset_dir, parameters, ome_zarr, retry_failed, only or None)
+    policy = Policy(attempt_timeout_s=attempt_timeout_s, image_timeout_s=image_timeout_s)
+
+    async def work() -> Any:
+        endpoint = await asyncio.to_thread(find_service, service, dataset_dir)
+        transports = build_transports(endpoint, transport)
+        with ConnectionJournal(connection_journal_path(dataset_dir, batch.batch_id)) as journal:
+            async with connected(transports, journal, len(batch.rows), policy) as (manager, found):
+                return await BatchRun(settings, manager, found, on_image).run(batch)
+
+    with batch_lock(dataset_dir, batch.batch_id):
+        return _run_interruptibly(work())
+
+
+def _run_interruptibly(work: Coroutine[Any, Any, R]) -> R:
+    try:
+        return uvloop.run(work)
+    except KeyboardInterrupt:
+        raise click.Abort from None
+
+
+def _say(log: ImageLog) -> None:
+    if log.failure is not None:
+        line = f"failed ({log.failure.kind}): {log.failure.name}: {log.failure.message}"
+    else:
+        carried = log.attempts[-1].transport if log.attempts and not log.reused else "no call"
+        line = f"{log.object_count} objects, {carried}"
+    click.echo(f"{log.image}: {line}", err=True)
+
+
+def _report(
+    rows: list[ImageRow],
+    batches: list[Batch],
+    dataset_dir: Path,
+    only: tuple[str, ...],
+    html: Path,
+    tsv: Path,
+    complete: Path,
+) -> None:
+    from .report import build_report, write_report
+
+    built = build_report(rows, batches, dataset_dir, only or None)
+    without_mask = write_report(built, html, tsv, complete)
+    click.echo(f"report: {html}\nmasks:  {dataset_dir / 'masks'}", err=True)
+    if without_mask:
+        shown = ", ".join(without_mask[:20]) + (" ..." if len(without_mask) > 20 else "")
+        raise click.ClickException(f"{len(without_mask)} images have no mask: {shown}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,26 @@
+"""Run Hypha's server as a child that cannot outlive its parent.
+
+The parent holds the other end of this process's standard input and never writes to it: when
+the parent is gone, however it went, the pipe closes and this process ends. Started as
+``python -m samcourier.deploy.hypha_server --host=127.0.0.1 --port=N --from-env``.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+import threading
+
+
+def end_with_parent() -> None:
+    """Block until standard input closes, then end this process at once."""
+    while os.read(0, 1):
+        pass
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    sys.argv[0] = "hypha.server"
+    runpy.run_module("hypha.server", run_name="__main__")

@@ -1,0 +1,43 @@
+"""Who needs the local service: one file per process, named so that a reused pid fools nobody."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+
+
+def process_identity(pid: int) -> str | None:
+    """Return ``pid-created`` of a running process, None when there is none."""
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return f"{pid}-{int(process.create_time() * 1000)}"
+    except psutil.NoSuchProcess:
+        return None
+
+
+def is_running(identity: str) -> bool:
+    """Tell whether exactly that process still runs."""
+    pid_text = identity.partition("-")[0]
+    return pid_text.isdigit() and process_identity(int(pid_text)) == identity
+
+
+def add_owner(directory: Path, pid: int) -> None:
+    """Say that process ``pid`` needs the service until it ends."""
+    identity = process_identity(pid)
+    if identity is not None:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / identity).touch()
+
+
+def living_owners(directory: Path) -> list[str]:
+    """Return the owners that still run and forget the others."""
+    living = []
+    for entry in directory.iterdir() if directory.is_dir() else ():
+        if is_running(entry.name):
+            living.append(entry.name)
+        else:
+            entry.unlink(missing_ok=True)
+    return living

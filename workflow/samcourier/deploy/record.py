@@ -1,0 +1,59 @@
+"""The record of a running local service: where it is and which process it is.
+
+Standard library and psutil only, so that asking costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .owners import is_running
+
+RECORD_NAME = "local.json"
+TOKEN_NAME = "token"
+LOG_NAME = "service.log"
+OWNERS_NAME = "owners"
+
+
+@dataclass(frozen=True)
+class LocalRecord:
+    """What the service said when it was ready. The token is kept apart, in a 0600 file."""
+
+    process: str
+    server_url: str
+    workspace: str
+    service_id: str
+    rtc_service_id: str
+    engine: str
+    engine_options: dict[str, Any] = field(default_factory=dict)
+
+    def serves(self, engine: str, engine_options: dict[str, Any]) -> bool:
+        """Tell whether this service is alive and has the engine that is asked for."""
+        same = self.engine == engine and self.engine_options == engine_options
+        return same and is_running(self.process)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    temporary.replace(path)
+
+
+def write_record(directory: Path, record: LocalRecord) -> None:
+    """Publish the record; readers see the old one or this one."""
+    write_private(directory / RECORD_NAME, json.dumps(asdict(record), indent=1))
+
+
+def read_record(directory: Path) -> LocalRecord | None:
+    """Return the record, None when there is none or it cannot be read."""
+    try:
+        return LocalRecord(**json.loads((directory / RECORD_NAME).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None

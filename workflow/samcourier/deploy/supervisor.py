@@ -1,0 +1,165 @@
+"""The local service: a Hypha server on loopback and the segmentation service behind it.
+
+Runs detached as ``python -m samcourier.deploy.supervisor DIRECTORY --engine NAME
+--engine-options JSON``, and ends when the last process that needs it has ended (see
+:mod:`samcourier.deploy.owners`), on SIGTERM, or with its Hypha server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvloop
+from samservice.engine import build_engine
+from samservice.serve import Address, ServeSettings, serve
+
+from ..errors import CourierError, ServiceFailed
+from .owners import living_owners, process_identity
+from .record import (
+    OWNERS_NAME,
+    RECORD_NAME,
+    TOKEN_NAME,
+    LocalRecord,
+    write_private,
+    write_record,
+)
+
+OWNER_POLL_S = 1.0
+HYPHA_START_TIMEOUT_S = 90.0
+#: The token lives no longer than a run may; the service, and with it the server, ends earlier.
+TOKEN_LIFETIME_S = 14 * 24 * 3600
+
+
+@asynccontextmanager
+async def running_hypha(directory: Path, root_token: str) -> AsyncIterator[tuple[str, Any]]:
+    """Start Hypha's server on a free loopback port; yield its URL and process."""
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}"
+    # Secrets go through the environment, which only the owner of a process can read.
+    environment = os.environ | {
+        "HYPHA_ROOT_TOKEN": root_token,
+        "HYPHA_JWT_SECRET": secrets.token_urlsafe(32),
+        "HYPHA_LOGLEVEL": "ERROR",
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "samcourier.deploy.hypha_server",
+        "--from-env",
+        "--host=127.0.0.1",
+        f"--port={port}",
+        cwd=directory,
+        env=environment,
+        stdin=asyncio.subprocess.PIPE,
+    )
+    try:
+        await _wait_until_ready(url, process)
+        yield url, process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def _wait_until_ready(url: str, process: asyncio.subprocess.Process) -> None:
+    try:
+        async with asyncio.timeout(HYPHA_START_TIMEOUT_S), httpx.AsyncClient() as client:
+            while process.returncode is None:
+                try:
+                    answer = await client.get(f"{url}/health/readiness")
+                    if answer.status_code == 200:
+                        return
+                except httpx.HTTPError:
+                    pass
+                await asyncio.sleep(0.2)
+    except TimeoutError:
+        raise ServiceFailed(
+            f"the Hypha server at {url} was not ready within {HYPHA_START_TIMEOUT_S:g} s"
+        ) from None
+    raise ServiceFailed(f"the Hypha server ended with status {process.returncode}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def supervise(directory: Path, engine_name: str, engine_options: dict[str, Any]) -> None:
+    """Serve until nobody needs the service any more, then remove record and token."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    engine = await asyncio.to_thread(build_engine, engine_name, engine_options)
+    root_token = secrets.token_urlsafe(48)
+
+    async def publish(address: Address, server: Any) -> None:
+        token = await server.generate_token(
+            {"permission": "read_write", "expires_in": TOKEN_LIFETIME_S}
+        )
+        write_private(directory / TOKEN_NAME, token)
+        write_record(
+            directory,
+            LocalRecord(
+                process=str(process_identity(os.getpid())),
+                server_url=address.server_url,
+                workspace=address.workspace,
+                service_id=address.service_id,
+                rtc_service_id=address.rtc_service_id,
+                engine=engine_name,
+                engine_options=engine_options,
+            ),
+        )
+
+    async with running_hypha(directory, root_token) as (url, hypha):
+        watch = asyncio.ensure_future(_stop_when_unneeded(directory / OWNERS_NAME, hypha, stop))
+        try:
+            await serve(
+                engine, ServeSettings(url, token=root_token), on_ready=publish, stop=stop
+            )
+        finally:
+            watch.cancel()
+            for name in (RECORD_NAME, TOKEN_NAME):
+                (directory / name).unlink(missing_ok=True)
+
+
+async def _stop_when_unneeded(
+    owners: Path, hypha: asyncio.subprocess.Process, stop: asyncio.Event
+) -> None:
+    while living_owners(owners) and hypha.returncode is None:
+        await asyncio.sleep(OWNER_POLL_S)
+    stop.set()
+
+
+def main() -> None:
+    """Parse the command line and supervise; an expected failure is one line on stderr."""
+    parser = argparse.ArgumentParser(prog="samcourier.deploy.supervisor")
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--engine", required=True)
+    parser.add_argument("--engine-options", type=json.loads, default={})
+    options = parser.parse_args()
+    try:
+        uvloop.run(
+            supervise(options.directory.resolve(), options.engine, options.engine_options)
+        )
+    except Exception as error:
+        if isinstance(error, CourierError) or type(error).__module__.startswith("samservice"):
+            sys.exit(f"error: {getattr(error, 'message', error)}")
+        raise
+
+
+if __name__ == "__main__":
+    main()

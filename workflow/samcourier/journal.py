@@ -1,0 +1,260 @@
+"""What a run leaves behind as proof: image logs, batch manifests, connection journals.
+
+The dataclasses are the JSON files: a field's name is its key. ``schemas/image-log.schema.json``
+describes the image log with its units.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from .errors import CourierError
+from .records import decode, parse_json, read_json, write_atomic, write_json
+
+IMAGE_LOG_SCHEMA = "samcourier/image-log/1"
+
+#: How the note of a log begins when a whole mask of the same key was found: no call was made.
+NOTE_REUSED = "mask reused"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why something failed: the class of :mod:`samcourier.errors`, the error's name and text."""
+
+    kind: str
+    name: str
+    message: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> Self:
+        """Return ``error`` as written to the logs; an error without a kind is ``unexpected``."""
+        if isinstance(error, CourierError):
+            return cls(error.kind, error.name, str(error))
+        return cls("unexpected", type(error).__name__, str(error) or type(error).__name__)
+
+
+@dataclass(frozen=True)
+class CallSeconds:
+    """Seconds of one call; a part the transport cannot tell apart, or never reached, is None."""
+
+    total: float
+    send: float | None = None
+    service: float | None = None
+    receive: float | None = None
+
+
+@dataclass(frozen=True)
+class CallBytes:
+    """Payload bytes of one call: sent to the service, received from it."""
+
+    up: int
+    down: int
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One call for one image: over which transport, why that one, and how it went.
+
+    ``started_at`` is ISO 8601 in UTC.
+    """
+
+    transport: Literal["websocket", "http", "webrtc", "fake"]
+    reason: str
+    started_at: str
+    outcome: Literal["ok", "failed"]
+    error: Failure | None
+    seconds: CallSeconds
+    bytes: CallBytes
+
+
+@dataclass(frozen=True)
+class ImageSeconds:
+    """Seconds of the client's own stages; a stage never reached is None.
+
+    ``total`` runs from the start of reading to the end of writing, the calls included.
+    """
+
+    total: float
+    read: float | None = None
+    pack: float | None = None
+    unpack: float | None = None
+    write: float | None = None
+
+
+@dataclass(frozen=True)
+class ImageLog:
+    """The durable record of one image: done or failed, and how its pixels travelled.
+
+    ``shape``, ``dtype`` and ``axes`` are those of the planes sent, e.g. (2, 512, 512), uint16,
+    CYX; None when the image could not be read. ``finished_at`` is ISO 8601 in UTC.
+    """
+
+    image: str
+    path: str
+    status: Literal["done", "failed"]
+    finished_at: str
+    seconds: ImageSeconds
+    key: str | None = None
+    pixels_sha256: str | None = None
+    failure: Failure | None = None
+    note: str | None = None
+    object_count: int | None = None
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+    axes: str | None = None
+    mask: str | None = None
+    attempts: tuple[Attempt, ...] = ()
+    service: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def reused(self) -> bool:
+        """Whether the mask was found whole, so that no call was needed."""
+        return self.note is not None and self.note.startswith(NOTE_REUSED)
+
+
+@dataclass(frozen=True)
+class ManifestEntry:
+    """What a batch says of one image; ``failure_kind`` as in :mod:`samcourier.errors`."""
+
+    status: Literal["done", "failed", "not_asked"]
+    key: str | None = None
+    mask_files: int | None = None
+    mask_bytes: int | None = None
+    object_count: int | None = None
+    failure_kind: str | None = None
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The one declared output of a batch: the state of each of its images, by image id."""
+
+    batch: str
+    images: dict[str, ManifestEntry]
+
+
+def utc_now() -> str:
+    """Return the present moment as ISO 8601 in UTC, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def parse_time(text: str) -> datetime:
+    """Return an ISO 8601 time as UTC; one without an offset is taken to be UTC already.
+
+    Raises ValueError when ``text`` is not such a time.
+    """
+    moment = datetime.fromisoformat(text)
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(f"{text}: {error}") from None
+
+
+def write_image_log(path: Path, log: ImageLog) -> None:
+    """Write the log in one step. Raises ValueError for NaN or infinity, TypeError for non-JSON."""
+    write_json(path, {"schema": IMAGE_LOG_SCHEMA} | asdict(log))
+
+
+def read_image_log(path: Path) -> ImageLog | None:
+    """Return the log, or None when it is absent or not a whole log of this schema."""
+    value = read_json(path)
+    if not isinstance(value, dict) or value.pop("schema", None) != IMAGE_LOG_SCHEMA:
+        return None
+    log = decode(ImageLog, value)
+    return log if log is not None and _has_sound_times(log) else None
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write the manifest in one step. Raises as :func:`write_image_log`."""
+    write_json(path, asdict(manifest))
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """Return the manifest, or None when it is absent or damaged."""
+    return decode(Manifest, read_json(path))
+
+
+class ConnectionJournal:
+    """What the connection manager saw during one batch: JSON lines, on disk as they happen.
+
+    A journal that exists is continued, so a batch that is run again keeps its history.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._stream = path.open("a+b")
+        self._end_torn_line()
+
+    def record(self, event: str, **details: Any) -> None:
+        """Append one line: the time, the event's name and its details (plain JSON values).
+
+        Raises ValueError for NaN or infinity, TypeError for anything that is not JSON.
+        """
+        line = json.dumps({"at": utc_now(), "event": event} | details, allow_nan=False)
+        self._stream.write(line.encode() + b"\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _end_torn_line(self) -> None:
+        """A killed process can leave half a line; the next event must not be glued to it."""
+        if self._stream.seek(0, os.SEEK_END) == 0:
+            return
+        self._stream.seek(-1, os.SEEK_END)
+        if self._stream.read(1) != b"\n":
+            self._stream.write(b"\n")
+
+
+def read_connection_journals(directory: Path) -> list[dict[str, Any]]:
+    """Return the events of every ``<batch>.jsonl`` in ``directory``, by time.
+
+    Each holds ``at``, ``event``, ``batch`` and its details; half-written lines are left out.
+    """
+    events = [
+        event | {"batch": path.stem}
+        for path in sorted(directory.glob("*.jsonl"))
+        for event in _events(path)
+    ]
+    return sorted(events, key=lambda event: parse_time(event["at"]))
+
+
+def merge_connection_journals(directory: Path, out: Path) -> None:
+    """Write the events of :func:`read_connection_journals` to ``out``, one JSON line each."""
+    lines = [json.dumps(event, allow_nan=False) for event in read_connection_journals(directory)]
+    write_atomic(out, "".join(f"{line}\n" for line in lines))
+
+
+def _has_sound_times(log: ImageLog) -> bool:
+    try:
+        for moment in (log.finished_at, *(attempt.started_at for attempt in log.attempts)):
+            parse_time(moment)
+    except ValueError:
+        return False
+    return True
+
+
+def _events(path: Path) -> Iterator[dict[str, Any]]:
+    for line in path.read_bytes().splitlines():
+        event = parse_json(line)
+        if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+            continue
+        try:
+            parse_time(event["at"])
+        except (KeyError, TypeError, ValueError):
+            continue
+        yield event

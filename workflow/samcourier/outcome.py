@@ -1,0 +1,101 @@
+"""What became of one image, judged from its log, its mask and the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tifffile
+
+from .accuracy import score
+from .dataset import ImageRow
+from .errors import CourierError
+from .journal import ImageLog, Manifest, read_image_log
+from .masks import is_whole, read_mask, read_provenance
+from .store import mask_path
+
+Status = Literal["done", "failed", "missing"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One image: ``done`` has a whole mask, ``failed`` was given up, ``missing`` is neither.
+
+    ``remark`` says why there is no mask, or what else is worth saying. ``key`` is the mask's.
+    ``average_precision`` is AP50 against the sheet's truth, in [0, 1]; None without truth.
+    """
+
+    image: str
+    batch_id: str
+    status: Status
+    remark: str | None
+    key: str | None
+    average_precision: float | None
+    log: ImageLog | None
+
+    @property
+    def object_count(self) -> int | None:
+        """Objects of the mask; None without a mask."""
+        return self.log.object_count if self.log and self.status == "done" else None
+
+
+def judge(
+    row: ImageRow, batch_id: str, dataset_dir: Path, manifests: Mapping[str, Manifest]
+) -> Outcome:
+    """Return the outcome of ``row``. ``manifests`` are those that exist, by batch id."""
+    log = read_image_log(dataset_dir / "logs" / f"{row.image}.json")
+    mask = mask_path(dataset_dir, row.image)
+    whole = is_whole(mask, deep=True)
+    key = _key(mask) if whole else None
+    status, remark = _state(log, whole, key)
+    if log is None and status == "missing":
+        remark = _untried(row.image, batch_id, manifests)
+    average_precision = None
+    if status == "done" and row.truth is not None:
+        average_precision, problem = _average_precision(row.truth, mask)
+        remark = "; ".join(filter(None, (remark, problem))) or None
+    return Outcome(row.image, batch_id, status, remark, key, average_precision, log)
+
+
+def _key(mask: Path) -> str | None:
+    key = (read_provenance(mask) or {}).get("key")
+    return key if isinstance(key, str) else None
+
+
+def _state(log: ImageLog | None, whole: bool, key: str | None) -> tuple[Status, str | None]:
+    if log is None:
+        return ("done", "its log is missing or damaged") if whole else ("missing", None)
+    if log.status == "failed":
+        failure = log.failure
+        return (
+            "failed",
+            f"{failure.kind} failure: {failure.message}" if failure else "no reason given",
+        )
+    if not whole:
+        return "missing", "its log says done, but the mask is absent or damaged"
+    if key != log.key:
+        return "missing", "the mask is not the one its log tells of"
+    return "done", log.note
+
+
+def _untried(image: str, batch_id: str, manifests: Mapping[str, Manifest]) -> str:
+    """Say why there is neither log nor mask."""
+    if batch_id not in manifests:
+        return f"batch {batch_id} did not finish"
+    entry = manifests[batch_id].images.get(image)
+    if entry is None or entry.status == "not_asked":
+        return f"batch {batch_id} was not asked for it"
+    return entry.failure or "its log and mask are gone"
+
+
+def _average_precision(truth: Path, mask: Path) -> tuple[float | None, str | None]:
+    """Return AP50, or what kept it from being computed."""
+    try:
+        return score(tifffile.imread(truth), read_mask(mask)).average_precision, None
+    except CourierError as error:
+        return None, f"no AP50: {truth}: {error}"
+    # A damaged TIFF makes the reader raise anything, and a report must still come out.
+    except Exception as error:
+        return None, f"no AP50: {truth}: {type(error).__name__}: {error}"

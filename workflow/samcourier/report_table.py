@@ -1,0 +1,157 @@
+"""The columns of the report's table, the same on the page and in the TSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import groupby
+
+from .journal import Attempt, CallBytes, CallSeconds
+from .outcome import Outcome
+
+_LONGEST_TEXT = 500
+#: A spreadsheet takes a cell that begins so for a formula.
+_FORMULA_STARTS = ("=", "+", "-", "@")
+
+Value = str | int | float | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """``name`` heads the column in the TSV, unit included; ``heading`` under ``group`` the page's.
+
+    A column of numbers has ``decimals``; the page shows the value divided by ``page_unit``.
+    ``is_prose`` marks sentences, which need room.
+    """
+
+    name: str
+    group: str
+    heading: str
+    value: Callable[[Outcome], Value]
+    decimals: int | None = None
+    page_unit: float = 1
+    is_prose: bool = False
+
+    @property
+    def css_class(self) -> str:
+        if self.decimals is not None:
+            return "number"
+        return "prose" if self.is_prose else "word"
+
+    def page_text(self, outcome: Outcome) -> str:
+        """Return the cell for the page, not yet escaped; a dash for a number that is not there."""
+        value = self.value(outcome)
+        if isinstance(value, str):
+            return plain(value)
+        if value is None:
+            return "" if self.decimals is None else "–"
+        return f"{value / self.page_unit:,.{self.decimals}f}"
+
+    def tsv_text(self, outcome: Outcome) -> str:
+        """Return the cell for the TSV, empty where there is nothing."""
+        value = self.value(outcome)
+        if value is None:
+            return ""
+        if isinstance(value, str):
+            text = plain(value)
+            return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+        return str(round(value, 6))
+
+
+def plain(text: str) -> str:
+    """Return text of the sheet or service as one printable line of bounded length.
+
+    Control characters, text direction marks and lone surrogates become U+FFFD.
+    """
+    line = " ".join(text.split())
+    if len(line) > _LONGEST_TEXT:
+        line = line[: _LONGEST_TEXT - 1] + "…"
+    return "".join(each if each.isprintable() else "\ufffd" for each in line)
+
+
+def tsv(outcomes: Iterable[Outcome]) -> str:
+    """Return the table, tab separated, one row an image below a header."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
+    writer.writerow(column.name for column in COLUMNS)
+    for outcome in outcomes:
+        writer.writerow(column.tsv_text(outcome) for column in COLUMNS)
+    return stream.getvalue()
+
+
+def column_groups() -> list[tuple[str, int]]:
+    """Return (heading, number of columns) of the groups, in the order of :data:`COLUMNS`."""
+    return [(name, len(list(group))) for name, group in groupby(each.group for each in COLUMNS)]
+
+
+def _attempts(outcome: Outcome) -> tuple[Attempt, ...]:
+    return outcome.log.attempts if outcome.log else ()
+
+
+def _transports(outcome: Outcome) -> str:
+    ways = (
+        each.transport if each.outcome == "ok" else f"{each.transport} failed"
+        for each in _attempts(outcome)
+    )
+    counted = ((way, len(list(repeats))) for way, repeats in groupby(ways))
+    return ", ".join(f"{way} {count} times" if count > 1 else way for way, count in counted)
+
+
+def _why(outcome: Outcome) -> str | None:
+    attempts = _attempts(outcome)
+    return attempts[-1].reason if attempts else None
+
+
+def _stage(name: str) -> Callable[[Outcome], Value]:
+    def value(outcome: Outcome) -> Value:
+        seconds: float | None = getattr(outcome.log.seconds, name) if outcome.log else None
+        return seconds
+
+    return value
+
+
+def _call(part: Callable[[CallSeconds], float | None]) -> Callable[[Outcome], Value]:
+    """Sum a part of all calls for the image, the failed ones included."""
+
+    def value(outcome: Outcome) -> Value:
+        known = [s for each in _attempts(outcome) if (s := part(each.seconds)) is not None]
+        return sum(known) if known else None
+
+    return value
+
+
+def _bytes(part: Callable[[CallBytes], int]) -> Callable[[Outcome], Value]:
+    def value(outcome: Outcome) -> Value:
+        attempts = _attempts(outcome)
+        return sum(part(each.bytes) for each in attempts) if attempts else None
+
+    return value
+
+
+def _seconds(name: str, heading: str, value: Callable[[Outcome], Value]) -> Column:
+    return Column(name, "Seconds", heading, value, decimals=2)
+
+
+COLUMNS = (
+    Column("image", "", "Image", lambda outcome: outcome.image),
+    Column("batch", "", "Batch", lambda outcome: outcome.batch_id),
+    Column("status", "", "Status", lambda outcome: outcome.status),
+    Column("object_count", "", "Objects", lambda outcome: outcome.object_count, decimals=0),
+    Column("ap50", "", "AP50", lambda outcome: outcome.average_precision, decimals=3),
+    Column("transport", "Transport", "Used", _transports),
+    Column("why", "Transport", "Chosen because", _why, is_prose=True),
+    Column("attempts", "Transport", "Calls", lambda outcome: len(_attempts(outcome)), decimals=0),
+    _seconds("read_s", "Read", _stage("read")),
+    _seconds("pack_s", "Pack", _stage("pack")),
+    _seconds("send_s", "Send", _call(lambda seconds: seconds.send)),
+    _seconds("service_s", "Service", _call(lambda seconds: seconds.service)),
+    _seconds("receive_s", "Receive", _call(lambda seconds: seconds.receive)),
+    _seconds("unpack_s", "Unpack", _stage("unpack")),
+    _seconds("write_s", "Write", _stage("write")),
+    _seconds("total_s", "Total", _stage("total")),
+    Column("up_bytes", "MB", "Up", _bytes(lambda size: size.up), decimals=2, page_unit=1e6),
+    Column("down_bytes", "MB", "Down", _bytes(lambda size: size.down), decimals=2, page_unit=1e6),
+    Column("remark", "", "Remark", lambda outcome: outcome.remark, is_prose=True),
+)

@@ -1,0 +1,56 @@
+"""How long anything may take, and what follows a failed attempt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .errors import CourierError, ServiceGone
+
+Step = Literal["give_up", "next_transport", "wait", "retry"]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Deadlines and patience.
+
+    Every call has a deadline of its own, because hypha-rpc can hang where it should fail (the
+    server's rate limit, a full buffer, a reply that is too large).
+    """
+
+    attempt_timeout_s: float = 600.0
+    image_timeout_s: float = 1800.0
+    open_timeout_s: float = 20.0
+    #: WebRTC connects within a fraction of a second or, where UDP is closed, not for a minute.
+    webrtc_open_timeout_s: float = 4.0
+    probe_timeout_s: float = 60.0
+    rest_after_failure_s: float = 15.0
+    overload_wait_s: float = 0.5
+    overload_wait_max_s: float = 20.0
+    service_retries: int = 1
+
+    def open_timeout_for(self, transport: str) -> float:
+        """Return the seconds a transport may take to open."""
+        return self.webrtc_open_timeout_s if transport == "webrtc" else self.open_timeout_s
+
+    def overload_ceiling_s(self, waits: int) -> float:
+        """Return the longest pause after ``waits`` pauses before it: doubling, bounded."""
+        return float(min(self.overload_wait_s * 2.0 ** min(waits, 30), self.overload_wait_max_s))
+
+
+def what_next(error: CourierError, service_failures: int, policy: Policy) -> Step:
+    """Decide what follows a failed attempt: the one place that knows what may be retried.
+
+    ``service_failures`` counts the service's failures for this call, this one included.
+    """
+    match error.kind:
+        case "transport":
+            return "next_transport"
+        case "overload":
+            return "wait"
+        case "service" if isinstance(error, ServiceGone):
+            return "next_transport"
+        case "service" if service_failures <= policy.service_retries:
+            return "retry"
+        case _:
+            return "give_up"

@@ -1,0 +1,103 @@
+"""How the pixels travelled, in figures: transports, rates and the time it took."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from .journal import Attempt, ImageLog, parse_time
+
+
+@dataclass(frozen=True)
+class TransportUse:
+    """What one transport carried. ``image_count`` counts images whose mask came over it.
+
+    Bytes are payload, failed calls included. ``median_mb_s`` is 10^6 bytes a second, both ways
+    together, the service's own work left out; None when no call tells.
+    """
+
+    transport: str
+    image_count: int
+    call_count: int
+    failed_count: int
+    up_bytes: int
+    down_bytes: int
+    median_mb_s: float | None
+
+
+def summarise_transports(logs: Iterable[ImageLog]) -> list[TransportUse]:
+    """Return the use of each transport, the one that carried most images first."""
+    attempts: dict[str, list[Attempt]] = {}
+    image_counts: Counter[str] = Counter()
+    for log in logs:
+        for attempt in log.attempts:
+            attempts.setdefault(attempt.transport, []).append(attempt)
+        image_counts.update({each.transport for each in log.attempts if each.outcome == "ok"})
+    uses = [_use(name, image_counts[name], made) for name, made in attempts.items()]
+    return sorted(uses, key=lambda use: (-use.image_count, use.transport))
+
+
+def wall_time_s(logs: Iterable[ImageLog]) -> float:
+    """Return for how many seconds at least one image was under way.
+
+    Overlapping images count once, and a pause between two runs of a dataset does not count.
+    """
+    covered = timedelta()
+    until: datetime | None = None
+    for begin, end in sorted(_span(log) for log in logs):
+        start = begin if until is None else max(begin, until)
+        covered += max(end - start, timedelta())
+        until = end if until is None else max(until, end)
+    return covered.total_seconds()
+
+
+def describe_services(logs: Sequence[ImageLog]) -> list[str]:
+    """Return one line for each engine, model and version met, with its number of images."""
+    lines = Counter(_service(log) for log in logs if log.service)
+    if len(lines) == 1:
+        return list(lines)
+    return [f"{line} ({count} images)" for line, count in lines.most_common()]
+
+
+def _use(name: str, image_count: int, attempts: Sequence[Attempt]) -> TransportUse:
+    rates = [rate for each in attempts if (rate := _mb_per_s(each)) is not None]
+    return TransportUse(
+        transport=name,
+        image_count=image_count,
+        call_count=len(attempts),
+        failed_count=sum(each.outcome == "failed" for each in attempts),
+        up_bytes=sum(each.bytes.up for each in attempts),
+        down_bytes=sum(each.bytes.down for each in attempts),
+        median_mb_s=statistics.median(rates) if rates else None,
+    )
+
+
+def _mb_per_s(attempt: Attempt) -> float | None:
+    seconds = attempt.seconds
+    if attempt.outcome == "failed":
+        return None
+    if seconds.send is not None and seconds.receive is not None:
+        travelling_s = seconds.send + seconds.receive
+    elif seconds.service is not None:
+        travelling_s = seconds.total - seconds.service
+    else:
+        return None
+    payload_bytes = attempt.bytes.up + attempt.bytes.down
+    return payload_bytes / travelling_s / 1e6 if travelling_s > 0 else None
+
+
+def _span(log: ImageLog) -> tuple[datetime, datetime]:
+    end = parse_time(log.finished_at)
+    return end - timedelta(seconds=log.seconds.total), end
+
+
+def _service(log: ImageLog) -> str:
+    engine, model, version = (
+        log.service.get(name, "unknown") for name in ("engine", "model", "segmentation_version")
+    )
+    sha256 = str(log.service.get("model_sha256") or "")
+    weights = f" (sha256 {sha256[:12]})" if sha256 else ""
+    return f"{engine}, model {model}{weights}, segmentation version {version}"
