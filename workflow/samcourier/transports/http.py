@@ -9,7 +9,7 @@ import httpx
 import msgpack
 import numpy as np
 
-from ..errors import CourierError, Denied, Overloaded, ServiceGone, TransportFailed
+from ..errors import CourierError, Denied, Overloaded, RequestRefused, ServiceGone, TransportFailed
 from .base import Endpoint, TransportName
 from .translate import last_line, translate
 
@@ -64,7 +64,7 @@ class HttpTransport:
                 f"http: {type(error).__name__}: {error}".rstrip(": "), name=type(error).__name__
             ) from error
         if response.status_code != 200:
-            raise _refusal(response)
+            raise _refusal(response, method)
         return await asyncio.to_thread(
             msgpack.unpackb, response.content, object_hook=_decode_ndarray, strict_map_key=False
         )
@@ -76,9 +76,11 @@ class HttpTransport:
             await client.aclose()
 
 
-def _refusal(response: httpx.Response) -> CourierError:
+def _refusal(response: httpx.Response, method: str) -> CourierError:
     """Translate an answer that is not 200: a named error in the text counts before the status."""
     text = _detail(response)
+    if response.status_code == 404 and text.startswith(f"{method} not found"):
+        return RequestRefused(f"the service has no method {method!r}", name="NoSuchMethod")
     translated = translate(RuntimeError(text), "http")
     said_by_service = translated.name != "RuntimeError"
     error_class = _STATUS_CLASS.get(response.status_code)

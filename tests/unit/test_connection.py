@@ -1,0 +1,246 @@
+"""The connection manager over scripted transports: who carries the call, what follows a failure."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from samcourier.choose import Payload
+from samcourier.connection import Answer, Call, CallFailed, ConnectionManager
+from samcourier.errors import (
+    CourierError,
+    Denied,
+    ImageUnfit,
+    Overloaded,
+    RequestRefused,
+    ServiceFailed,
+    ServiceGone,
+    TransportFailed,
+)
+from samcourier.journal import ConnectionJournal
+from samcourier.retry import Policy, what_next
+from samcourier.transports.fake import FakeTransport, Scripted
+
+#: A testing switch without waiting: pauses of nothing.
+PATIENT = Policy(overload_wait_s=0.0, webrtc_open_timeout_s=0.2, open_timeout_s=0.5)
+
+
+class Echo:
+    """A service that answers at once."""
+
+    async def describe(self) -> dict[str, Any]:
+        return {"engine": "echo"}
+
+    async def probe(self, payload: bytes, reply_bytes: int) -> dict[str, Any]:
+        return {"data": bytes(reply_bytes), "received_unix_s": 0.0, "sent_unix_s": 0.0}
+
+    async def shout(self, word: str) -> dict[str, Any]:
+        return {"word": word.upper(), "received_unix_s": 0.0, "sent_unix_s": 0.0}
+
+
+async def take_word(value: Any) -> str:
+    return str(value["word"])
+
+
+HELLO = Call("shout", {"word": "hello"}, Payload(5, 5), take_word)
+
+ok = Scripted()
+
+
+def failing(error: CourierError) -> Scripted:
+    return Scripted(error=error)
+
+
+class Bench:
+    """A manager over scripted transports; the scripts of calls begin after start()."""
+
+    def __init__(self, journal: Path, policy: Policy, **transports: dict[str, list[Scripted]]) -> None:
+        self.journal = ConnectionJournal(journal)
+        self.path = journal
+        self.fakes = {
+            name: FakeTransport(Echo(), name=name, **script)  # type: ignore[arg-type]
+            for name, script in transports.items()
+        }
+        self.manager = ConnectionManager(list(self.fakes.values()), self.journal, policy)
+
+    async def hello(self) -> Answer[str]:
+        return await self.manager.call(HELLO)
+
+    def events(self) -> list[tuple[str, str]]:
+        lines = [json.loads(line) for line in self.path.read_text().splitlines()]
+        return [(line["event"], line.get("transport", "")) for line in lines]
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> Any:
+    made: list[Bench] = []
+
+    def make(policy: Policy = PATIENT, **transports: dict[str, list[Scripted]]) -> Bench:
+        made.append(Bench(tmp_path / "journal.jsonl", policy, **transports))
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.manager.close()
+        each.journal.close()
+
+
+Make = Callable[..., Bench]
+
+#: describe and the ping of start().
+STARTED = [ok, ok]
+
+
+async def test_the_first_transport_carries_the_first_call(bench: Make) -> None:
+    slow_webrtc = {"opens": [Scripted(delay_s=0.1)]}
+    made = bench(websocket={}, webrtc=slow_webrtc)
+    assert await made.manager.start(5) == {"engine": "echo"}
+    answer = await made.hello()
+    assert answer.value == "HELLO"
+    assert [attempt.transport for attempt in answer.attempts] == ["websocket"]
+
+
+@pytest.mark.parametrize(
+    ("calls", "carried_by", "outcomes"),
+    [
+        ([failing(TransportFailed("closed"))], "http", ["failed", "ok"]),
+        ([failing(ServiceGone("not found"))], "http", ["failed", "ok"]),
+        ([failing(Overloaded("full"))] * 3, "websocket", ["failed"] * 3 + ["ok"]),
+        ([failing(ServiceFailed("model"))], "websocket", ["failed", "ok"]),
+    ],
+)
+async def test_a_failed_attempt_is_followed_by_the_right_one(
+    bench: Make, calls: list[Scripted], carried_by: str, outcomes: list[str]
+) -> None:
+    made = bench(websocket={"calls": [*STARTED, *calls]}, http={})
+    await made.manager.start(5)
+    await asyncio.sleep(0.05)
+    answer = await made.hello()
+    assert [attempt.outcome for attempt in answer.attempts] == outcomes
+    assert answer.attempts[-1].transport == carried_by
+    for attempt in answer.attempts[:-1]:
+        assert attempt.error is not None
+        assert attempt.error.kind == calls[0].error.kind  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("calls", "cause", "attempt_count"),
+    [
+        ([failing(ImageUnfit("NaN"))], ImageUnfit, 1),
+        ([failing(RequestRefused("sigma"))], RequestRefused, 1),
+        ([failing(Denied("token"))], Denied, 1),
+        ([failing(ServiceFailed("model"))] * 2, ServiceFailed, 2),
+    ],
+)
+async def test_what_cannot_help_is_not_tried(
+    bench: Make, calls: list[Scripted], cause: type[CourierError], attempt_count: int
+) -> None:
+    made = bench(websocket={"calls": [*STARTED, *calls]}, http={})
+    await made.manager.start(5)
+    with pytest.raises(CallFailed) as caught:
+        await made.hello()
+    assert type(caught.value.cause) is cause
+    assert len(caught.value.attempts) == attempt_count
+
+
+async def test_an_answer_that_does_not_fit_counts_as_a_failed_attempt(bench: Make) -> None:
+    async def refuse(_: Any) -> str:
+        raise ServiceFailed("wrong shape")
+
+    made = bench(websocket={})
+    await made.manager.start(5)
+    with pytest.raises(CallFailed) as caught:
+        await made.manager.call(Call("shout", {"word": "x"}, Payload(1, 1), refuse))
+    assert [attempt.outcome for attempt in caught.value.attempts] == ["failed", "failed"]
+    assert isinstance(caught.value.cause, ServiceFailed)
+
+
+async def test_a_failed_transport_rests_and_is_looked_at_again(bench: Make) -> None:
+    clock_s = [0.0]
+    made = bench(websocket={"calls": [*STARTED, failing(TransportFailed("closed"))]}, http={})
+    made.manager._clock = lambda: clock_s[0]
+    await made.manager.start(9)
+    await asyncio.sleep(0.05)
+    assert (await made.hello()).attempts[-1].transport == "http"
+    assert (await made.hello()).attempts[0].transport == "http"
+    clock_s[0] = PATIENT.rest_after_failure_s + 1
+    made.fakes["http"]._calls = iter([failing(TransportFailed("closed too"))])
+    answer = await made.hello()
+    assert answer.attempts[-1].transport == "websocket"
+    assert ("left", "websocket") in made.events()
+
+
+async def test_resting_transports_are_the_last_resort(bench: Make) -> None:
+    made = bench(websocket={"calls": [*STARTED, failing(TransportFailed("closed"))]})
+    await made.manager.start(5)
+    with pytest.raises(CallFailed, match="no transport reaches the service"):
+        await made.hello()
+    assert (await made.hello()).value == "HELLO"
+
+
+async def test_when_nothing_opens_every_reason_is_named(bench: Make) -> None:
+    made = bench(
+        websocket={"opens": [failing(TransportFailed("refused"))]},
+        webrtc={"opens": [Scripted(delay_s=9)]},
+    )
+    with pytest.raises(ServiceGone, match=r"websocket: refused; webrtc: .*Timeout"):
+        await made.manager.start(1)
+
+
+async def test_a_denied_token_stops_at_once(bench: Make) -> None:
+    made = bench(websocket={"opens": [failing(Denied("expired"))]}, http={})
+    with pytest.raises(Denied):
+        await made.manager.start(1)
+    assert made.fakes["http"].history == []
+
+
+async def test_udp_closed_costs_nothing_but_a_line(bench: Make) -> None:
+    made = bench(websocket={}, webrtc={"opens": [Scripted(delay_s=9)]})
+    await made.manager.start(9)
+    for _ in range(3):
+        assert (await made.hello()).attempts[0].transport == "websocket"
+    await asyncio.sleep(PATIENT.webrtc_open_timeout_s + 0.1)
+    assert ("left", "webrtc") in made.events()
+
+
+async def test_a_call_has_a_deadline_of_its_own(bench: Make) -> None:
+    policy = Policy(attempt_timeout_s=0.1, rest_after_failure_s=60)
+    made = bench(policy, websocket={"calls": [*STARTED, Scripted(delay_s=30)]}, http={})
+    await made.manager.start(5)
+    await asyncio.sleep(0.05)
+    answer = await made.hello()
+    assert [attempt.transport for attempt in answer.attempts] == ["websocket", "http"]
+
+
+async def test_a_service_without_describe_is_still_called(bench: Make) -> None:
+    made = bench(websocket={"calls": [failing(RequestRefused("none", name="NoSuchMethod"))]})
+    assert await made.manager.start(5) == {}
+    assert (await made.hello()).value == "HELLO"
+
+
+@pytest.mark.parametrize(
+    ("error", "failures", "step"),
+    [
+        (TransportFailed("x"), 0, "next_transport"),
+        (ServiceGone("x"), 1, "next_transport"),
+        (Overloaded("x"), 0, "wait"),
+        (ServiceFailed("x"), 1, "retry"),
+        (ServiceFailed("x"), 2, "give_up"),
+        (ImageUnfit("x"), 0, "give_up"),
+        (RequestRefused("x"), 0, "give_up"),
+        (Denied("x"), 0, "give_up"),
+    ],
+)
+def test_what_may_be_retried(error: CourierError, failures: int, step: str) -> None:
+    assert what_next(error, failures, Policy()) == step
+
+
+def test_overload_pauses_double_up_to_a_bound() -> None:
+    policy = Policy(overload_wait_s=0.5, overload_wait_max_s=20)
+    pauses = [policy.overload_ceiling_s(waits) for waits in (0, 1, 2, 3, 10, 10_000)]
+    assert pauses == [0.5, 1, 2, 4, 20, 20]
