@@ -132,7 +132,7 @@ class MicroSamEngine:
                 **self._tiling,
                 **parameters,
             )
-        return labels.astype(np.uint32, copy=False)
+        return np.asarray(labels).astype(np.uint32, copy=False)
 
     def encode(self, image: npt.NDArray[np.generic], axes: str) -> dict[str, Any]:
         """Return the embedding of a (Y, X) or (C, Y, X) image.

@@ -102,7 +102,7 @@ def _fits(value: object, schema: Schema) -> bool:
     kind = Integral if schema["type"] == "integer" else Real
     if not isinstance(value, kind):
         return False
-    return bool(schema["minimum"] <= value <= schema["maximum"])  # type: ignore[operator]
+    return bool(schema["minimum"] <= value <= schema["maximum"])
 
 
 def _say(schema: Schema) -> str:

@@ -39,7 +39,7 @@ class ServeSettings:
     service_id: str = "samservice"
     visibility: str = "protected"
     ice_servers: list[dict[str, Any]] | None = None
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
 
 
 async def serve(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from samservice.wire import (
     FAST_IMAGE_CODEC,
     WireError,
@@ -31,7 +32,14 @@ from . import __version__
 from .choose import Payload
 from .connection import Answer, Call, CallFailed, ConnectionManager
 from .dataset import Batch, ImageRow, image_key
-from .errors import CourierError, Denied, RequestRefused, ServiceFailed, ServiceGone
+from .errors import (
+    CourierError,
+    Denied,
+    RequestRefused,
+    ServiceFailed,
+    ServiceGone,
+    StorageFailed,
+)
 from .journal import (
     NOTE_REUSED,
     Failure,
@@ -58,6 +66,8 @@ FIRST_GUESS_DOWN_SHARE = 0.05
 
 #: What of ``describe()`` shapes the labels, and goes into every log and mask.
 _IDENTITY = ("engine", "model", "model_sha256", "segmentation_version", "versions", "device")
+
+_FAILS_EVERY_IMAGE = (Denied, RequestRefused, ServiceGone, StorageFailed)
 
 
 @dataclass(frozen=True)
@@ -122,7 +132,9 @@ class BatchRun:
         draft = _Draft(row, self._settings, self._identity)
         path = log_path(self._settings.dataset_dir, row.image)
         try:
-            plane = await asyncio.to_thread(read_plane, row.path, axes=row.axes, channel=row.channel)
+            plane = await asyncio.to_thread(
+                read_plane, row.path, axes=row.axes, channel=row.channel
+            )
             draft.saw(plane)
             known = await asyncio.to_thread(self._known_outcome, row, draft)
             if known is not None:
@@ -131,12 +143,17 @@ class BatchRun:
             log = draft.done()
         except CourierError as error:
             log = draft.failed(error)
-            if isinstance(error, Denied | RequestRefused | ServiceGone):
-                await asyncio.to_thread(write_image_log, path, log)
+            await self._keep(path, log)
+            if isinstance(error, _FAILS_EVERY_IMAGE):
                 raise
             self._count_service_failure(error)
-        await asyncio.to_thread(write_image_log, path, log)
+        else:
+            await self._keep(path, log)
         return log
+
+    async def _keep(self, path: Path, log: ImageLog) -> None:
+        with _storage_errors(path):
+            await asyncio.to_thread(write_image_log, path, log)
 
     def _known_outcome(self, row: ImageRow, draft: _Draft) -> ImageLog | None:
         """Return the log that still holds: a whole mask of this key, or this image's own fault."""
@@ -196,7 +213,7 @@ class BatchRun:
         received = answer.value
         self._down_share = draft.attempts[-1].bytes.down / max(up_bytes, 1)
         mask = mask_path(self._settings.dataset_dir, row.image)
-        with draft.stage("write"):
+        with draft.stage("write"), _storage_errors(mask):
             await asyncio.to_thread(
                 write_mask,
                 mask,
@@ -209,7 +226,7 @@ class BatchRun:
         draft.mask, draft.object_count, draft.note = mask, received.object_count, received.note
 
     def _received(self, value: Any, plane: Plane) -> _Received:
-        """Unpack an answer and check the mask against its image; ServiceFailed if it does not fit."""
+        """Unpack an answer; raise ServiceFailed when the mask does not fit its image."""
         note, mask = None, value
         if isinstance(value, dict) and is_packed(value.get("mask")):
             note = value.get("note")
@@ -233,6 +250,15 @@ class BatchRun:
             )
 
 
+@contextmanager
+def _storage_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StorageFailed(f"{path}: cannot be written ({reason})", name=reason) from error
+
+
 @dataclass(frozen=True)
 class _Received:
     mask: np.ndarray
@@ -243,9 +269,7 @@ class _Received:
 class _Draft:
     """The log of one image while it is under way."""
 
-    def __init__(
-        self, row: ImageRow, settings: BatchSettings, identity: dict[str, Any]
-    ) -> None:
+    def __init__(self, row: ImageRow, settings: BatchSettings, identity: dict[str, Any]) -> None:
         self._row = row
         self._parameters = settings.parameters
         #: How the mask is written; it does not change the labels, so it is no part of the key.

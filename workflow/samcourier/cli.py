@@ -35,9 +35,12 @@ class _Cli(click.Group):
             return super().invoke(ctx)
         except CourierError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{where}{error.strerror or error}") from error
 
 
-class JsonObject(click.ParamType):
+class JsonObject(click.ParamType[dict[str, Any]]):
     """A JSON object on the command line."""
 
     name = "JSON"
@@ -77,7 +80,9 @@ def service_options(command: Callable[..., R]) -> Callable[..., R]:
 
     for option in reversed(
         [
-            click.option("--target", type=click.Choice(TARGETS), default="local", show_default=True),
+            click.option(
+                "--target", type=click.Choice(TARGETS), default="local", show_default=True
+            ),
             click.option("--engine", default="watershed", show_default=True, help="Local only."),
             click.option("--engine-options", type=JsonObject(), default="{}", help="Local only."),
             click.option("--server-url", help="Hypha server of an existing service."),
@@ -313,7 +318,10 @@ def check(dataset_dir: Path) -> None:
 @click.option("--workspace", help="Without it, the token's own.")
 @click.option("--service-id", default="samservice", show_default=True)
 @click.option(
-    "--visibility", type=click.Choice(("protected", "public")), default="protected", show_default=True
+    "--visibility",
+    type=click.Choice(("protected", "public")),
+    default="protected",
+    show_default=True,
 )
 @click.option("--token-file", type=click.Path(path_type=Path))
 def serve(
@@ -335,9 +343,7 @@ def serve(
     async def say(address: Address, _server: Any) -> None:
         click.echo(f"ready: {address.service_id} on {address.server_url}", err=True)
 
-    settings = ServeSettings(
-        server_url, read_token(token_file), workspace, service_id, visibility
-    )
+    settings = ServeSettings(server_url, read_token(token_file), workspace, service_id, visibility)
     try:
         loaded = build_engine(engine, engine_options)
     except ServiceError as error:

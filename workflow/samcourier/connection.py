@@ -89,7 +89,9 @@ class ConnectionManager:
         policy: Policy | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._links = {transport.name: _Link(transport) for transport in transports}
+        self._links: dict[str, _Link] = {
+            transport.name: _Link(transport) for transport in transports
+        }
         self._journal = journal
         self._policy = policy or Policy()
         self._clock = clock
@@ -154,7 +156,8 @@ class ConnectionManager:
         deadline_s = self._clock() + self._policy.image_timeout_s
         try:
             while choice := self._choose(call.payload, tried):
-                attempt, value, error = await self._attempt(choice, call, deadline_s)
+                outcome = await self._attempt(choice, call, deadline_s)
+                attempt, value, error = outcome
                 attempts.append(attempt)
                 if error is None:
                     assert value is not None
@@ -200,7 +203,11 @@ class ConnectionManager:
             link.estimate = learn(link.estimate, sample)
             self._note_payload(sample.payload)
         total_s = answered_s - start_s
-        return _attempt_record(choice, started_at, call.payload, total_s, sample, error), accepted, error
+        return (
+            _attempt_record(choice, started_at, call.payload, total_s, sample, error),
+            accepted,
+            error,
+        )
 
     def _choose(self, payload: Payload, tried: set[str]) -> Choice | None:
         """Take the best transport not tried for this call, a resting one only as a last resort."""
@@ -214,7 +221,10 @@ class ConnectionManager:
         choice = ranking[0]
         if choice.name != self._current:
             self._journal.record(
-                "switch", from_transport=self._current, to_transport=choice.name, reason=choice.reason
+                "switch",
+                from_transport=self._current,
+                to_transport=choice.name,
+                reason=choice.reason,
             )
             self._current = choice.name
         return choice

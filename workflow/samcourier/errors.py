@@ -64,3 +64,9 @@ class Denied(CourierError):
     """Token missing, expired or not allowed: stop at once and say what is needed."""
 
     kind = "denied"
+
+
+class StorageFailed(CourierError):
+    """The results folder cannot be written: stop, since no other image could be kept either."""
+
+    kind = "storage"

@@ -40,6 +40,97 @@ class Report:
 
     dataset_dir: Path
     outcomes: tuple[Outcome, ...]
+    not_asked_count: int
+    events: tuple[dict[str, Any], ...]
+
+    @property
+    def without_mask(self) -> list[str]:
+        """Ids of the asked images that have no whole mask."""
+        return [outcome.image for outcome in self.outcomes if outcome.status != "done"]
+
+    @property
+    def logs(self) -> list[ImageLog]:
+        """The logs that could be read."""
+        return [outcome.log for outcome in self.outcomes if outcome.log]
+
+
+def build_report(
+    rows: Sequence[ImageRow],
+    batches: Sequence[Batch],
+    dataset_dir: Path,
+    only: Collection[str] | None = None,
+) -> Report:
+    """Gather what the run left in ``dataset_dir``; nothing is written.
+
+    ``only`` names the images that were asked for; None stands for all of ``rows``.
+    """
+    batch_ids = {row.image: batch.batch_id for batch in batches for row in batch.rows}
+    asked = [row for row in rows if only is None or row.image in only]
+    manifests = _manifests(batches, dataset_dir)
+    return Report(
+        dataset_dir=dataset_dir,
+        outcomes=tuple(judge(row, batch_ids[row.image], dataset_dir, manifests) for row in asked),
+        not_asked_count=len(rows) - len(asked),
+        events=tuple(read_connection_journals(dataset_dir / "logs" / "connection")),
+    )
+
+
+def write_report(
+    report: Report, html_path: Path, tsv_path: Path, complete_path: Path | None = None
+) -> list[str]:
+    """Write the page, the table and ``logs/connection.jsonl``; return the images without mask.
+
+    ``complete_path``, the number of images and the key of each one's mask, is written only when
+    every asked image has a whole mask; otherwise an older one is removed.
+    """
+    logs_dir = report.dataset_dir / "logs"
+    merge_connection_journals(logs_dir / "connection", logs_dir / "connection.jsonl")
+    write_atomic(html_path, render_page(report))
+    write_atomic(tsv_path, tsv(report.outcomes))
+    if complete_path is not None and report.without_mask:
+        complete_path.unlink(missing_ok=True)
+    elif complete_path is not None:
+        keys = {outcome.image: outcome.key for outcome in report.outcomes}
+        write_json(complete_path, {"image_count": len(keys), "keys": keys})
+    return report.without_mask
+
+
+def render_page(report: Report) -> str:
+    """Return the report as one HTML document that needs neither scripts nor a network."""
+    environment = Environment(
+        loader=PackageLoader("samcourier"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["plain"] = plain
+    # Opening and probing is routine; what changed the way states its reason or error.
+    decisions = [event for event in report.events if {"reason", "error"} & event.keys()]
+    return environment.get_template("report.html.j2").render(
+        name=report.dataset_dir.name,
+        outcomes=report.outcomes,
+        failures=[outcome for outcome in report.outcomes if outcome.status != "done"],
+        figures=_figures(report),
+        columns=COLUMNS,
+        groups=column_groups(),
+        services=describe_services(report.logs),
+        transports=summarise_transports(report.logs),
+        decisions=[_decision(event) for event in decisions[:_MOST_EVENTS]],
+        decision_count=len(decisions),
+    )
+
+
+def _manifests(batches: Sequence[Batch], dataset_dir: Path) -> dict[str, Manifest]:
+    ids = [batch.batch_id for batch in batches]
+    found = {each: read_manifest(manifest_path(dataset_dir, each)) for each in ids}
+    return {each: manifest for each, manifest in found.items() if manifest}
+
+
+def _figures(report: Report) -> list[tuple[str, str, str]]:
+    """Return (what, figure, remark) of each figure of the summary."""
+    done = [outcome for outcome in report.outcomes if outcome.status == "done"]
+    counts = Counter(outcome.status for outcome in report.outcomes)
     not_asked = report.not_asked_count
     figures = [
         (

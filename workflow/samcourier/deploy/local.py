@@ -25,9 +25,7 @@ START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 20.0
 
 
-def ensure_local_service(
-    directory: Path, engine: str, engine_options: dict[str, Any]
-) -> Endpoint:
+def ensure_local_service(directory: Path, engine: str, engine_options: dict[str, Any]) -> Endpoint:
     """Return the endpoint of a running local service with this engine, starting it if needed.
 
     It lives until the process in SAMCOURIER_RUN_PID (this one when unset) has ended. Raises

@@ -37,9 +37,7 @@ def find_service(options: ServiceOptions, dataset_dir: Path) -> Endpoint:
     the local service does not come up.
     """
     if options.target == "local":
-        return ensure_local_service(
-            dataset_dir / "service", options.engine, options.engine_options
-        )
+        return ensure_local_service(dataset_dir / "service", options.engine, options.engine_options)
     missing = [
         name for name in ("server_url", "workspace", "service_id") if not getattr(options, name)
     ]

@@ -22,6 +22,7 @@ from typing import Any
 
 import httpx
 import uvloop
+
 from samservice.engine import build_engine
 from samservice.serve import Address, ServeSettings, serve
 
@@ -127,9 +128,7 @@ async def supervise(directory: Path, engine_name: str, engine_options: dict[str,
     async with running_hypha(directory, root_token) as (url, hypha):
         watch = asyncio.ensure_future(_stop_when_unneeded(directory / OWNERS_NAME, hypha, stop))
         try:
-            await serve(
-                engine, ServeSettings(url, token=root_token), on_ready=publish, stop=stop
-            )
+            await serve(engine, ServeSettings(url, token=root_token), on_ready=publish, stop=stop)
         finally:
             watch.cancel()
             for name in (RECORD_NAME, TOKEN_NAME):
@@ -152,9 +151,7 @@ def main() -> None:
     parser.add_argument("--engine-options", type=json.loads, default={})
     options = parser.parse_args()
     try:
-        uvloop.run(
-            supervise(options.directory.resolve(), options.engine, options.engine_options)
-        )
+        uvloop.run(supervise(options.directory.resolve(), options.engine, options.engine_options))
     except Exception as error:
         if isinstance(error, CourierError) or type(error).__module__.startswith("samservice"):
             sys.exit(f"error: {getattr(error, 'message', error)}")

@@ -38,7 +38,9 @@ _PHRASES: tuple[tuple[type[CourierError], re.Pattern[str]], ...] = (
     ),
     (
         Overloaded,
-        re.compile(r"too many (calls|requests)|maximum number of ongoing|rate limit|overload", re.I),
+        re.compile(
+            r"too many (calls|requests)|maximum number of ongoing|rate limit|overload", re.I
+        ),
     ),
     (ServiceGone, re.compile(r"service not found|client not found|peer not found", re.I)),
     (

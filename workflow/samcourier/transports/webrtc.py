@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from hypha_rpc import get_rtc_service
+
 from samservice.rtc import HOST_CANDIDATES_ONLY, RTC_CHUNK_BYTES
 
 from ..errors import TransportFailed

@@ -1,0 +1,31 @@
+"""Figures of a benchmark: printed as ``name: value unit``, kept as build/bench/<name>.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class Figures:
+    """The figures of one benchmark, in the order they were added."""
+
+    benchmark: str
+    values: dict[str, dict[str, float | str]] = field(default_factory=dict)
+
+    def add(self, name: str, value: float, unit: str) -> None:
+        """Add one figure."""
+        self.values[name] = {"value": round(value, 4), "unit": unit}
+
+    def publish(self) -> None:
+        """Print every figure and write them all, with the machine they were made on."""
+        for name, figure in self.values.items():
+            print(f"{name}: {figure['value']:g} {figure['unit']}")
+        path = Path("build/bench") / f"{self.benchmark}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        machine = {"cpus": os.cpu_count(), "python": platform.python_version()}
+        content = {"benchmark": self.benchmark, "machine": machine, "figures": self.values}
+        path.write_text(json.dumps(content, indent=2) + "\n")
