@@ -27,8 +27,8 @@ def _fraction(default: float, description: str) -> Schema:
     }
 
 
-def _smoothing(default: float, description: str) -> Schema:
-    return _fraction(default, description) | {"maximum": 20.0}
+def _smoothing(default: float, least: float, description: str) -> Schema:
+    return _fraction(default, description) | {"minimum": least, "maximum": 20.0}
 
 
 def _area(default: int, description: str) -> Schema:
@@ -58,8 +58,9 @@ _SEEDS: dict[str, Schema] = {
 PARAMETERS: dict[str, dict[str, Schema]] = {
     "ais": {
         **_SEEDS,
-        "foreground_smoothing": _smoothing(1.0, "sigma for the foreground prediction, pixels"),
-        "distance_smoothing": _smoothing(1.6, "sigma for the distance predictions, pixels"),
+        "foreground_smoothing": _smoothing(1.0, 0.0, "sigma for the foreground prediction, pixels"),
+        # With tiles micro-sam fails at 0; at 0.1 nothing is left of the smoothing.
+        "distance_smoothing": _smoothing(1.6, 0.1, "sigma for the distance predictions, pixels"),
         "min_size": _area(0, "least size of an object, pixels"),
     },
     "amg": {

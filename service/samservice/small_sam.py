@@ -105,8 +105,11 @@ def load_small_sam(path: Path, device: str) -> tuple[Any, Any]:
     stored["global_attention_layers"] = tuple(stored["global_attention_layers"])
     sam, unetr = build_small_sam(SmallArchitecture(**stored))
     sam.load_state_dict(_as_float32(checkpoint["sam_state"]))
-    # The encoder's weights came with the Sam: the UNETR holds the same module.
-    unetr.load_state_dict(_as_float32(checkpoint["decoder_state"]), strict=False)
+    encoder = sam.image_encoder.state_dict()
+    unetr.load_state_dict(
+        {f"encoder.{name}": weight for name, weight in encoder.items()}
+        | _as_float32(checkpoint["decoder_state"])
+    )
     sam.to(device).eval()
     unetr.to(device).eval()
     predictor = SamPredictor(sam)
@@ -125,7 +128,8 @@ def _read_checkpoint(path: Path) -> dict[str, Any] | None:
     import torch
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # mmap: looking at a file of another format must not read its gigabytes.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError):
         return None
     if not isinstance(content, dict) or ARCHITECTURE_KEY not in content:

@@ -8,9 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from samservice.app import SegmentationService
-from samservice.watershed import WatershedEngine
-from samservice.wire import pack_array, unpack_array
 
 from samcourier.errors import CourierError, Denied, ServiceGone, TransportFailed
 from samcourier.transports import (
@@ -22,6 +19,9 @@ from samcourier.transports import (
     WebSocketTransport,
 )
 from samcourier.transports.fake import FakeTransport
+from samservice.app import SegmentationService
+from samservice.watershed import WatershedEngine
+from samservice.wire import pack_array, unpack_array
 
 REAL: dict[str, Callable[[Endpoint], Transport]] = {
     "websocket": lambda endpoint: WebSocketTransport(HyphaSession(endpoint)),

@@ -59,7 +59,9 @@ def failing(error: CourierError) -> Scripted:
 class Bench:
     """A manager over scripted transports; the scripts of calls begin after start()."""
 
-    def __init__(self, journal: Path, policy: Policy, **transports: dict[str, list[Scripted]]) -> None:
+    def __init__(
+        self, journal: Path, policy: Policy, **transports: dict[str, list[Scripted]]
+    ) -> None:
         self.journal = ConnectionJournal(journal)
         self.path = journal
         self.fakes = {

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import platform
-import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +25,10 @@ from samservice.wire import (
     unpack_array,
 )
 
-from . import __version__
 from .choose import Payload
 from .connection import Answer, Call, CallFailed, ConnectionManager
-from .dataset import Batch, ImageRow, image_key
+from .dataset import Batch, ImageRow
+from .draft import Draft, manifest_entry, service_identity
 from .errors import (
     CourierError,
     Denied,
@@ -41,19 +38,15 @@ from .errors import (
     StorageFailed,
 )
 from .journal import (
-    NOTE_REUSED,
-    Failure,
     ImageLog,
-    ImageSeconds,
     Manifest,
     ManifestEntry,
     read_image_log,
-    utc_now,
     write_image_log,
 )
 from .masks import OmeZarrVersion, check_mask, remove_leftovers, write_mask
 from .planes import Plane, read_plane
-from .store import is_whole, log_path, mask_path, read_provenance, stat_mask
+from .store import is_whole, log_path, mask_path, read_provenance
 
 #: One is in the service, one travels, one is read or written: more only takes memory.
 IMAGES_IN_FLIGHT = 3
@@ -63,9 +56,6 @@ SERVICE_FAILURES_IN_A_ROW = 5
 
 #: Masks compress far better than images; only the first image's prediction needs a guess.
 FIRST_GUESS_DOWN_SHARE = 0.05
-
-#: What of ``describe()`` shapes the labels, and goes into every log and mask.
-_IDENTITY = ("engine", "model", "model_sha256", "segmentation_version", "versions", "device")
 
 _FAILS_EVERY_IMAGE = (Denied, RequestRefused, ServiceGone, StorageFailed)
 
@@ -94,7 +84,7 @@ class BatchRun:
         self._settings = settings
         self._manager = manager
         self._packs = "wire" in description
-        self._identity = {name: description.get(name) for name in _IDENTITY}
+        self._identity = service_identity(description)
         self._max_image_bytes = int(description.get("limits", {}).get("max_image_bytes", 1 << 31))
         self._on_image = on_image or (lambda _: None)
         self._down_share = FIRST_GUESS_DOWN_SHARE
@@ -129,7 +119,8 @@ class BatchRun:
         return await asyncio.to_thread(manifest_entry, self._settings.dataset_dir, log)
 
     async def _segmented(self, row: ImageRow) -> ImageLog:
-        draft = _Draft(row, self._settings, self._identity)
+        form = {"ome_zarr": self._settings.ome_zarr, "pixel_size_um": row.pixel_size_um}
+        draft = Draft(row, self._settings.parameters, self._identity, form)
         path = log_path(self._settings.dataset_dir, row.image)
         try:
             plane = await asyncio.to_thread(
@@ -155,7 +146,7 @@ class BatchRun:
         with _storage_errors(path):
             await asyncio.to_thread(write_image_log, path, log)
 
-    def _known_outcome(self, row: ImageRow, draft: _Draft) -> ImageLog | None:
+    def _known_outcome(self, row: ImageRow, draft: Draft) -> ImageLog | None:
         """Return the log that still holds: a whole mask of this key, or this image's own fault."""
         mask = mask_path(self._settings.dataset_dir, row.image)
         remove_leftovers(mask)
@@ -184,7 +175,7 @@ class BatchRun:
             return log
         return None
 
-    async def _travel(self, row: ImageRow, plane: Plane, draft: _Draft) -> None:
+    async def _travel(self, row: ImageRow, plane: Plane, draft: Draft) -> None:
         """Pack, call, check, write: what one image goes through when it has no mask yet."""
         with draft.stage("pack"):
             image: Any = plane.pixels
@@ -264,112 +255,6 @@ class _Received:
     mask: np.ndarray
     object_count: int
     note: str | None
-
-
-class _Draft:
-    """The log of one image while it is under way."""
-
-    def __init__(self, row: ImageRow, settings: BatchSettings, identity: dict[str, Any]) -> None:
-        self._row = row
-        self._parameters = settings.parameters
-        #: How the mask is written; it does not change the labels, so it is no part of the key.
-        self.form: dict[str, Any] = {"ome_zarr": settings.ome_zarr, "pixel_size_um": None}
-        self._identity = identity
-        self._plane: Plane | None = None
-        self._start_s = time.perf_counter()
-        self._seconds: dict[str, float] = {}
-        self.key: str | None = None
-        self.attempts: tuple[Any, ...] = ()
-        self.mask: Path | None = None
-        self.object_count: int | None = None
-        self.note: str | None = None
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start_s = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._seconds[name] = time.perf_counter() - start_s
-
-    def saw(self, plane: Plane) -> None:
-        self._seconds["read"] = time.perf_counter() - self._start_s
-        self._plane = plane
-        self.form["pixel_size_um"] = self._row.pixel_size_um or plane.pixel_size_um
-        self.key = image_key(plane.pixels_sha256, self._parameters, self._identity)
-
-    def provenance(self, object_count: int) -> dict[str, Any]:
-        """Return what the mask's attributes say of how it came about."""
-        assert self._plane is not None
-        return {
-            "key": self.key,
-            "form": self.form,
-            "image": self._row.image,
-            "pixels_sha256": self._plane.pixels_sha256,
-            "object_count": object_count,
-            "parameters": self._parameters,
-            "service": self._identity,
-            "samcourier": __version__,
-        }
-
-    def done(self) -> ImageLog:
-        return self._log("done")
-
-    def reused(self, mask: Path, object_count: Any) -> ImageLog:
-        self.mask = mask
-        self.object_count = object_count if isinstance(object_count, int) else None
-        self.note = f"{NOTE_REUSED}: a whole mask with this key was there"
-        return self._log("done")
-
-    def failed(self, error: CourierError) -> ImageLog:
-        return self._log("failed", Failure.of(error))
-
-    def _log(self, status: Any, failure: Failure | None = None) -> ImageLog:
-        plane = self._plane
-        return ImageLog(
-            image=self._row.image,
-            path=str(self._row.path),
-            status=status,
-            finished_at=utc_now(),
-            seconds=ImageSeconds(total=time.perf_counter() - self._start_s, **self._seconds),
-            key=self.key,
-            pixels_sha256=plane.pixels_sha256 if plane else None,
-            failure=failure,
-            note=self.note,
-            object_count=self.object_count,
-            shape=plane.pixels.shape if plane else None,
-            dtype=str(plane.pixels.dtype) if plane else None,
-            axes=plane.axes if plane else None,
-            mask=str(self.mask) if self.mask else None,
-            attempts=self.attempts,
-            service=self._identity,
-            parameters=self._parameters,
-            versions=_versions(),
-        )
-
-
-def _versions() -> dict[str, str]:
-    packages = {name.replace("-", "_"): version(name) for name in ("hypha-rpc", "aiortc", "zarr")}
-    return {"samcourier": __version__, "python": platform.python_version(), **packages}
-
-
-def manifest_entry(dataset_dir: Path, log: ImageLog) -> ManifestEntry:
-    """Return what the manifest says of an image with this log and, when done, its mask on disk."""
-    if log.failure is not None:
-        return ManifestEntry(
-            "failed",
-            key=log.key,
-            failure_kind=log.failure.kind,
-            failure=f"{log.failure.name}: {log.failure.message}",
-        )
-    files, total_bytes = stat_mask(mask_path(dataset_dir, log.image)) or (None, None)
-    return ManifestEntry(
-        "done",
-        key=log.key,
-        mask_files=files,
-        mask_bytes=total_bytes,
-        object_count=log.object_count,
-    )
 
 
 @contextmanager

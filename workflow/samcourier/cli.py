@@ -6,10 +6,8 @@ An expected failure is one line on standard error and exit status 1; a traceback
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections.abc import Callable, Coroutine
-from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -17,8 +15,9 @@ import click
 import uvloop
 
 from . import __version__
+from .cli_options import JsonObject, dataset_dir_option, segment_options, service_options
 from .dataset import Batch, ImageRow, make_batches, read_sheet, rows_from_files
-from .deploy.service import TARGETS, ServiceOptions, find_service
+from .deploy.service import ServiceOptions, find_service
 from .errors import CourierError, InputError, ServiceGone
 from .journal import ImageLog
 from .records import write_json
@@ -38,98 +37,6 @@ class _Cli(click.Group):
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(f"{where}{error.strerror or error}") from error
-
-
-class JsonObject(click.ParamType[dict[str, Any]]):
-    """A JSON object on the command line."""
-
-    name = "JSON"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> dict[str, Any]:
-        if isinstance(value, dict):
-            return value
-        try:
-            parsed = json.loads(value)
-        except ValueError:
-            parsed = None
-        if not isinstance(parsed, dict):
-            self.fail(f'{value!r} is no JSON object, expected e.g. {{"sigma_px": 2}}', param, ctx)
-        return parsed
-
-
-def service_options(command: Callable[..., R]) -> Callable[..., R]:
-    """Add the options that say which service to use; the command gets ``service``."""
-
-    @wraps(command)
-    def with_service(
-        target: Any,
-        engine: str,
-        engine_options: dict[str, Any],
-        server_url: str | None,
-        workspace: str | None,
-        service_id: str | None,
-        token_file: Path | None,
-        **others: Any,
-    ) -> R:
-        service = ServiceOptions(
-            target, engine, engine_options, server_url, workspace, service_id, token_file
-        )
-        return command(service=service, **others)
-
-    for option in reversed(
-        [
-            click.option(
-                "--target", type=click.Choice(TARGETS), default="local", show_default=True
-            ),
-            click.option("--engine", default="watershed", show_default=True, help="Local only."),
-            click.option("--engine-options", type=JsonObject(), default="{}", help="Local only."),
-            click.option("--server-url", help="Hypha server of an existing service."),
-            click.option("--workspace", help="Hypha workspace of an existing service."),
-            click.option("--service-id", help="Name, or workspace/client:name."),
-            click.option(
-                "--token-file",
-                type=click.Path(path_type=Path),
-                help="File of mode 0600; without it, the variable HYPHA_TOKEN.",
-            ),
-        ]
-    ):
-        with_service = option(with_service)
-    return with_service
-
-
-def dataset_dir_option(command: Callable[..., R]) -> Callable[..., R]:
-    return click.option(
-        "--dataset-dir",
-        type=click.Path(file_okay=False, path_type=Path),
-        required=True,
-        help="The results folder of this dataset.",
-    )(command)
-
-
-def segment_options(command: Callable[..., R]) -> Callable[..., R]:
-    """Add the options of segmenting; they are those of BatchSettings and the transports."""
-    for option in reversed(
-        [
-            click.option("--parameters", type=JsonObject(), default="{}", help="Of the engine."),
-            click.option(
-                "--transport",
-                type=click.Choice(("auto", "websocket", "webrtc", "http")),
-                default="auto",
-                show_default=True,
-            ),
-            click.option(
-                "--ome-zarr", type=click.Choice(("0.4", "0.5")), default="0.4", show_default=True
-            ),
-            click.option("--only", multiple=True, metavar="IMAGE", help="Only this image."),
-            click.option("--retry-failed", is_flag=True, help="Also what failed by its own fault."),
-            click.option("--attempt-timeout-s", type=float, default=600.0, show_default=True),
-            click.option("--image-timeout-s", type=float, default=1800.0, show_default=True),
-        ]
-    ):
-        command = option(command)
-    return command
 
 
 @click.group(cls=_Cli)

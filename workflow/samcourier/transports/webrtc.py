@@ -24,6 +24,9 @@ from .translate import translate
 #: hypha-rpc gives a call up when neither an answer nor a heartbeat came for this long.
 SILENCE_TIMEOUT_S = 20.0
 
+#: A closed peer ends its handshake at once; this only bounds the wait for it.
+CLOSE_TIMEOUT_S = 2.0
+
 
 class WebRTCTransport:
     """The direct way: fastest where the relay is slow, impossible where UDP is closed."""
@@ -45,40 +48,58 @@ class WebRTCTransport:
 
     async def open(self, timeout_s: float) -> None:
         """Exchange the offer, wait for the channel, look the service up."""
-        peers: list[Any] = []
-
-        async def keep(peer: Any) -> None:
-            peers.append(peer)
-
         try:
             async with asyncio.timeout(timeout_s):
                 server = await self._session.server(timeout_s)
-                self._peer = await get_rtc_service(
-                    server,
-                    self._session.endpoint.rtc_service_id,
-                    {
-                        "context": {"user": server.config["user"]},
-                        "long_message_chunk_size": RTC_CHUNK_BYTES,
-                        "ice_servers": self._ice_servers,
-                        "method_timeout": SILENCE_TIMEOUT_S,
-                        "on_init": keep,
-                    },
-                )
+                self._peer = await self._handshake(server)
                 name = self._session.endpoint.service_id.split(":")[-1]
                 self._service = await self._peer.get_service(name)
         except BaseException as error:
-            # A failed or cancelled handshake would go on for a minute by itself.
-            for peer in peers:
-                await peer.close()
-            self._peer = self._service = None
-            if not isinstance(error, Exception):
-                raise
+            await self.close()
             if isinstance(error, TimeoutError):
                 raise TransportFailed(
                     f"webrtc: no channel within {timeout_s:g} s (UDP closed, or no route)",
                     name="TimeoutError",
                 ) from error
-            raise translate(error, self.name) from error
+            if isinstance(error, Exception):
+                raise translate(error, self.name) from error
+            raise
+
+    async def _handshake(self, server: Any) -> Any:
+        """Return the connected peer; a failed or cancelled one is closed, not left to linger.
+
+        By itself it would go on for a minute, and hypha-rpc's inner future would then fail with
+        nobody listening. So the peer is closed first and the task is waited for.
+        """
+        peers: list[Any] = []
+
+        async def keep(peer: Any) -> None:
+            peers.append(peer)
+
+        connecting = asyncio.ensure_future(
+            get_rtc_service(
+                server,
+                self._session.endpoint.rtc_service_id,
+                {
+                    "context": {"user": server.config["user"]},
+                    "long_message_chunk_size": RTC_CHUNK_BYTES,
+                    "ice_servers": self._ice_servers,
+                    "method_timeout": SILENCE_TIMEOUT_S,
+                    "on_init": keep,
+                },
+            )
+        )
+        try:
+            return await asyncio.shield(connecting)
+        except BaseException:
+            for peer in peers:
+                await peer.close()
+            if not peers:
+                connecting.cancel()
+            await asyncio.wait({connecting}, timeout=CLOSE_TIMEOUT_S)
+            if not connecting.cancel() and not connecting.cancelled():
+                connecting.exception()
+            raise
 
     async def call(self, method: str, arguments: dict[str, Any], timeout_s: float) -> Any:
         """Call the service, within ``timeout_s``."""

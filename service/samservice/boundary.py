@@ -1,0 +1,91 @@
+"""What crosses the service's boundary is checked here: images, axes, embeddings.
+
+Every refusal is a named :class:`~samservice.errors.ServiceError` that says what came and what
+was expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .engine import MASK_AXES
+from .errors import ImageTooLarge, NotFinite, WrongAxes, WrongDtype, WrongShape
+from .wire import SLOW_IMAGE_CODEC, WireError, is_packed, pack_array, unpack_array
+
+
+def mask_shape(shape: tuple[int, ...], axes: str) -> tuple[int, ...]:
+    """Return the shape of the mask of an image: the image's less its channel axis."""
+    return tuple(n for n, axis in zip(shape, axes, strict=True) if axis != "C")
+
+
+def check_image(image: Any, axes: str | None, max_pixels: int) -> tuple[np.ndarray, str]:
+    """Return the image in native byte order with its axes, or raise what is wrong with it.
+
+    Without ``axes``, two dimensions are YX and three are CYX. bool becomes uint8.
+    Raises WrongDtype, WrongAxes, WrongShape, ImageTooLarge or NotFinite.
+    """
+    if not isinstance(image, np.ndarray):
+        raise WrongDtype(f"expected an ndarray or a packed image, got {type(image).__name__}")
+    if image.dtype.kind not in "buif" or image.dtype.itemsize > 8:
+        raise WrongDtype(f"dtype {image.dtype} is not accepted, expected real integers or floats")
+    axes = _checked_axes(axes, image.ndim)
+    if image.size == 0:
+        raise WrongShape(f"image {axes} of shape {image.shape} has an empty axis")
+    if image.size > max_pixels:
+        raise ImageTooLarge(f"image of shape {image.shape} exceeds the limit of {max_pixels} px")
+    if image.dtype.kind == "b":
+        image = image.astype(np.uint8)
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        bad_count = int(image.size - np.count_nonzero(np.isfinite(image)))
+        raise NotFinite(f"image holds {bad_count} NaN or infinite values of {image.size}")
+    return np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("=")), axes
+
+
+def _checked_axes(axes: str | None, ndim: int) -> str:
+    if axes is None:
+        axes = {2: "YX", 3: "CYX"}.get(ndim, "")
+        if not axes:
+            raise WrongAxes(f"an image of {ndim} dimensions needs axes, one of {sorted(MASK_AXES)}")
+    if axes not in MASK_AXES:
+        raise WrongAxes(f"axes {axes!r} are unknown, expected one of {sorted(MASK_AXES)}")
+    if len(axes) != ndim:
+        raise WrongAxes(f"axes {axes} need {len(axes)} dimensions, the image has {ndim}")
+    return axes
+
+
+def count_objects(mask: np.ndarray) -> int:
+    """Count the distinct labels other than 0."""
+    labels = np.unique(mask)
+    return int(labels.size - (labels.size > 0 and labels[0] == 0))
+
+
+def is_packed_embedding(value: object) -> bool:
+    """Tell an embedding whose arrays are packed from one with ndarrays."""
+    return isinstance(value, Mapping) and any(is_packed(entry) for entry in value.values())
+
+
+def pack_embedding(embedding: dict[str, Any]) -> dict[str, Any]:
+    """Pack every ndarray of an embedding, leave the rest."""
+    return {
+        name: pack_array(value, SLOW_IMAGE_CODEC) if isinstance(value, np.ndarray) else value
+        for name, value in embedding.items()
+    }
+
+
+def unpack_embedding(embedding: Any, max_bytes: int) -> dict[str, Any]:
+    """Undo :func:`pack_embedding`; a plain embedding comes back as it is.
+
+    Raises WrongDtype for what is no dict, WrongShape for damaged arrays.
+    """
+    if not isinstance(embedding, Mapping):
+        raise WrongDtype(f"expected encode_image's answer, got {type(embedding).__name__}")
+    try:
+        return {
+            str(name): unpack_array(value, max_bytes) if is_packed(value) else value
+            for name, value in embedding.items()
+        }
+    except WireError as error:
+        raise WrongShape(str(error)) from error

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from samcourier.journal import (
+    NOTE_REUSED,
+    Attempt,
+    CallBytes,
+    CallSeconds,
+    ConnectionJournal,
+    Failure,
+    ImageLog,
+    ImageSeconds,
+    Manifest,
+    ManifestEntry,
+    write_image_log,
+    write_manifest,
+)
+from samcourier.masks import MaskFacts, write_mask
+
+SERVICE = {"engine": "watershed", "model": "none", "segmentation_version": 1}
+OVER_WEBSOCKET = Attempt(
+    transport="websocket",
+    reason="predicted 0.9 s, the least",
+    started_at="2026-03-01T10:00:01.000+00:00",
+    outcome="ok",
+    error=None,
+    seconds=CallSeconds(total=1.0, send=0.2, service=0.5, receive=0.05),
+    bytes=CallBytes(up=2_000_000, down=500_000),
+)
+WEBRTC_FAILED = Attempt(
+    transport="webrtc",
+    reason="predicted 0.4 s, the least",
+    started_at="2026-03-01T10:00:00.500+00:00",
+    outcome="failed",
+    error=Failure("transport", "TransportFailed", "channel closed"),
+    seconds=CallSeconds(total=0.3),
+    bytes=CallBytes(up=2_000_000, down=0),
+)
+
+
+def squares(count: int) -> np.ndarray:
+    """Return ``count`` squares of 4 x 4 pixels, labelled from 1, on (32, 32) uint32."""
+    mask = np.zeros((32, 32), np.uint32)
+    for label in range(count):
+        y, x = divmod(label, 4)
+        mask[y * 8 : y * 8 + 4, x * 8 : x * 8 + 4] = label + 1
+    return mask
+
+
+@pytest.fixture
+def finished_run(tmp_path: Path) -> Path:
+    """A sample sheet images.tsv and what a run of it left in results/demo, batches of two.
+
+    near: one call. far: a transport failed first. kept: mask reused. torn: unreadable image.
+    empty: no object. near's truth agrees fully, far's in two of its three objects.
+    """
+    dataset_dir = tmp_path / "results" / "demo"
+    (tmp_path / "truth").mkdir()
+    tifffile.imwrite(tmp_path / "truth" / "near.tif", squares(2))
+    tifffile.imwrite(tmp_path / "truth" / "far.tif", squares(2))
+    truths = {name: str(tmp_path / "truth" / f"{name}.tif") for name in ("near", "far")}
+    counts = {"near": 2, "far": 3, "kept": 5, "torn": None, "empty": 0}
+    sheet = [f"{image}\tdata/{image}.tif\t{truths.get(image, '')}\n" for image in counts]
+    (tmp_path / "images.tsv").write_text("image\tpath\ttruth\n" + "".join(sheet))
+    entries = {}
+    for second, (image, count) in enumerate(counts.items()):
+        if count is None:
+            entries[image] = _fail(dataset_dir, image, second)
+        else:
+            entries[image] = _finish(dataset_dir, image, count, second)
+    for number, images in enumerate((["near", "far"], ["kept", "torn"], ["empty"]), start=1):
+        batch = Manifest(f"{number:04d}", {image: entries[image] for image in images})
+        write_manifest(dataset_dir / "batches" / f"{batch.batch}.json", batch)
+    with ConnectionJournal(dataset_dir / "logs" / "connection" / "0001.jsonl") as journal:
+        journal.record("open", transport="webrtc", seconds=0.2)
+        journal.record("left", transport="webrtc", kind="transport", error="channel closed")
+        journal.record(
+            "switch", from_transport="webrtc", to="websocket", reason="the only one left"
+        )
+    return tmp_path
+
+
+def _finish(dataset_dir: Path, image: str, count: int, second: int) -> ManifestEntry:
+    attempts = {"far": (WEBRTC_FAILED, OVER_WEBSOCKET), "kept": ()}.get(image, (OVER_WEBSOCKET,))
+    key = f"{image:0<64}"
+    facts: MaskFacts = write_mask(
+        dataset_dir / "masks" / f"{image}.ome.zarr", squares(count), "YX", provenance={"key": key}
+    )
+    log = ImageLog(
+        image=image,
+        path=f"data/{image}.tif",
+        status="done",
+        finished_at=f"2026-03-01T10:00:{second + 2:02d}.000+00:00",
+        seconds=ImageSeconds(total=2.0, read=0.1, pack=0.05, unpack=0.01, write=0.2),
+        key=key,
+        pixels_sha256="0" * 64,
+        note=NOTE_REUSED if image == "kept" else None,
+        object_count=count,
+        shape=(32, 32),
+        dtype="uint16",
+        axes="YX",
+        mask=f"results/demo/masks/{image}.ome.zarr",
+        attempts=attempts,
+        service=SERVICE,
+    )
+    write_image_log(dataset_dir / "logs" / f"{image}.json", log)
+    return ManifestEntry("done", key, facts.file_count, facts.total_bytes, count)
+
+
+def _fail(dataset_dir: Path, image: str, second: int) -> ManifestEntry:
+    failure = Failure("image", "ImageUnfit", f"data/{image}.tif: not a TIFF")
+    log = ImageLog(
+        image=image,
+        path=f"data/{image}.tif",
+        status="failed",
+        finished_at=f"2026-03-01T10:00:{second + 2:02d}.000+00:00",
+        seconds=ImageSeconds(total=0.1),
+        failure=failure,
+    )
+    write_image_log(dataset_dir / "logs" / f"{image}.json", log)
+    return ManifestEntry("failed", failure_kind=failure.kind, failure=failure.message)

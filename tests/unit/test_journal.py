@@ -1,0 +1,350 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from samcourier.errors import ImageUnfit, TransportFailed
+from samcourier.journal import (
+    NOTE_REUSED,
+    Attempt,
+    CallBytes,
+    CallSeconds,
+    ConnectionJournal,
+    Failure,
+    ImageLog,
+    ImageSeconds,
+    Manifest,
+    ManifestEntry,
+    merge_connection_journals,
+    read_image_log,
+    read_manifest,
+    write_image_log,
+    write_manifest,
+)
+
+SCHEMA_PATH = Path(__file__).parents[2] / "workflow/schemas/image-log.schema.json"
+
+FAILED_ATTEMPT = Attempt(
+    transport="webrtc",
+    reason="predicted 0.8 s, the least",
+    started_at="2026-03-01T10:00:00.000+00:00",
+    outcome="failed",
+    error=Failure.of(TransportFailed("channel closed")),
+    seconds=CallSeconds(total=0.4, send=0.4),
+    bytes=CallBytes(up=1000, down=0),
+)
+OK_ATTEMPT = replace(
+    FAILED_ATTEMPT,
+    transport="websocket",
+    outcome="ok",
+    error=None,
+    seconds=CallSeconds(total=1.0, send=0.3, service=0.5, receive=0.1),
+    bytes=CallBytes(up=1000, down=120),
+)
+DONE = ImageLog(
+    image="cells-01",
+    path="data/cells-01.tif",
+    status="done",
+    finished_at="2026-03-01T10:00:02.500+00:00",
+    seconds=ImageSeconds(total=2.5, read=0.2, pack=0.1, unpack=0.1, write=0.3),
+    key="k" * 64,
+    pixels_sha256="0" * 64,
+    object_count=0,
+    shape=(2, 64, 64),
+    dtype="uint16",
+    axes="CYX",
+    mask="masks/cells-01.ome.zarr",
+    attempts=(FAILED_ATTEMPT, OK_ATTEMPT),
+    service={"engine": "watershed", "segmentation_version": 1, "versions": {"scipy": "1.15"}},
+    parameters={"sigma": 1.5},
+    versions={"samcourier": "0.1.0"},
+)
+FAILED = ImageLog(
+    image="torn",
+    path="data/torn.tif",
+    status="failed",
+    finished_at="2026-03-01T10:00:02Z",
+    seconds=ImageSeconds(total=0.01),
+    failure=Failure.of(ImageUnfit("data/torn.tif: not a TIFF")),
+)
+REUSED = replace(DONE, attempts=(), note=f"{NOTE_REUSED}: same key")
+
+LOGS = pytest.mark.parametrize("log", [DONE, FAILED, REUSED], ids=["done", "failed", "reused"])
+
+
+def schema() -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(SCHEMA_PATH.read_text())
+    return loaded
+
+
+def is_valid(log: dict[str, Any]) -> bool:
+    return jsonschema.Draft202012Validator(schema()).is_valid(log)
+
+
+def written(path: Path, log: ImageLog) -> dict[str, Any]:
+    write_image_log(path, log)
+    value: dict[str, Any] = json.loads(path.read_text())
+    return value
+
+
+def changed(document: dict[str, Any], where: str, value: Any) -> dict[str, Any]:
+    """Return a deep copy with the dotted key ``where`` set, or removed for ``...``."""
+    copy: dict[str, Any] = json.loads(json.dumps(document))
+    *parents, last = where.split(".")
+    inner: Any = copy
+    for parent in parents:
+        inner = inner[int(parent)] if parent.isdigit() else inner[parent]
+    if value is ...:
+        del inner[last]
+    else:
+        inner[last] = value
+    return copy
+
+
+@LOGS
+def test_a_log_is_read_back_as_it_was_written(tmp_path: Path, log: ImageLog) -> None:
+    write_image_log(tmp_path / "logs/a.json", log)
+    assert read_image_log(tmp_path / "logs/a.json") == log
+
+
+@LOGS
+def test_a_written_log_follows_the_schema(tmp_path: Path, log: ImageLog) -> None:
+    jsonschema.validate(written(tmp_path / "a.json", log), schema())
+
+
+def test_the_schema_itself_is_a_schema_and_describes_every_property() -> None:
+    jsonschema.Draft202012Validator.check_schema(schema())
+    attempt = schema()["$defs"]["attempt"]["properties"]
+    top = schema()["properties"]
+    for name, described in [*top.items(), *attempt.items()]:
+        assert described.get("description"), name
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        ("schema", "samcourier/image-log/2"),
+        ("status", "running"),
+        ("image", ""),
+        ("finished_at", "yesterday"),
+        ("finished_at", "2026-03-01T10:00:02+02:00"),
+        ("seconds.total", -1),
+        ("seconds.total", None),
+        ("seconds.minutes", 1),
+        ("pixels_sha256", "abc"),
+        ("object_count", -1),
+        ("object_count", 1.5),
+        ("shape", [64, -64]),
+        ("mask", None),
+        ("key", None),
+        ("failure", {"kind": "image", "name": "ImageUnfit", "message": "but it is done"}),
+        ("status", "failed"),
+        ("attempts.1.transport", "pigeon"),
+        ("attempts.1.bytes.up", -1),
+        ("attempts.1.outcome", "failed"),
+        ("attempts.0.error", None),
+        ("attempts.0.error.kind", ...),
+        ("attempts.0.reason", ...),
+        ("versions.numpy", 2),
+        ("extra", 1),
+        ("attempts.0.extra", 1),
+        ("parameters", ...),
+    ],
+)
+def test_the_schema_rejects_a_broken_log(tmp_path: Path, where: str, value: Any) -> None:
+    log = written(tmp_path / "a.json", DONE)
+    assert is_valid(log)
+    assert not is_valid(changed(log, where, value))
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        ("schema", "samcourier/image-log/2"),
+        ("schema", ...),
+        ("image", None),
+        ("image", 7),
+        ("seconds.total", "2"),
+        ("seconds.total", True),
+        ("seconds", []),
+        ("object_count", 1.0),
+        ("shape", 64),
+        ("status", "running"),
+        ("finished_at", "yesterday"),
+        ("finished_at", "0001-01-01T00:00:00+23:59"),
+        ("attempts.0.started_at", ""),
+        ("attempts", None),
+        ("attempts.0.bytes.up", ...),
+        ("versions.numpy", 2),
+        ("extra", 1),
+    ],
+)
+def test_a_log_with_a_wrong_value_is_no_log(tmp_path: Path, where: str, value: Any) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(changed(written(path, DONE), where, value)))
+    assert read_image_log(path) is None
+
+
+DAMAGES: dict[str, Callable[[str], str | bytes]] = {
+    "empty": lambda text: "",
+    "half": lambda text: text[: len(text) // 2],
+    "trailing": lambda text: text + "{}",
+    "list": lambda text: "[]",
+    "null": lambda text: "null",
+    "NaN": lambda text: text.replace("2.5", "NaN"),
+    "infinity": lambda text: text.replace("2.5", "1e999"),
+    "huge": lambda text: text.replace("2.5", "1" + "0" * 400),
+    "nested": lambda text: "[" * 100_000,
+    "not UTF-8": lambda text: text.encode().replace(b"cells-01", b"\xff"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_damaged_log_is_no_log(tmp_path: Path, damage: Callable[[str], str | bytes]) -> None:
+    path = tmp_path / "a.json"
+    write_image_log(path, DONE)
+    content = damage(path.read_text())
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert read_image_log(path) is None
+
+
+def test_an_absent_log_is_no_log(tmp_path: Path) -> None:
+    assert read_image_log(tmp_path / "none.json") is None
+    assert read_manifest(tmp_path / "none.json") is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error"),
+    [({"sigma": math.nan}, ValueError), ({"sigma": math.inf}, ValueError), ({"s": {1}}, TypeError)],
+)
+def test_what_is_not_json_is_refused_and_the_old_log_stays(
+    tmp_path: Path, parameters: dict[str, Any], error: type[Exception]
+) -> None:
+    path = tmp_path / "a.json"
+    write_image_log(path, DONE)
+    with pytest.raises(error):
+        write_image_log(path, replace(DONE, parameters=parameters))
+    assert read_image_log(path) == DONE
+
+
+def test_a_write_that_is_cut_off_leaves_the_old_log_and_no_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    write_image_log(path, DONE)
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_image_log(path, REUSED)
+    assert read_image_log(path) == DONE
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ImageUnfit("no axes"), Failure("image", "ImageUnfit", "no axes")),
+        (TransportFailed("gone"), Failure("transport", "TransportFailed", "gone")),
+        (KeyError("x"), Failure("unexpected", "KeyError", "'x'")),
+        (MemoryError(), Failure("unexpected", "MemoryError", "MemoryError")),
+    ],
+)
+def test_a_failure_keeps_the_errors_class_name_and_text(
+    error: Exception, expected: Failure
+) -> None:
+    assert Failure.of(error) == expected
+
+
+MANIFEST = Manifest(
+    batch="0001",
+    images={
+        "a": ManifestEntry("done", "k", mask_files=7, mask_bytes=900, object_count=3),
+        "b": ManifestEntry("failed", failure_kind="image", failure="not a TIFF"),
+        "c": ManifestEntry("not_asked"),
+    },
+)
+
+
+def test_a_manifest_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    write_manifest(tmp_path / "0001.json", MANIFEST)
+    assert read_manifest(tmp_path / "0001.json") == MANIFEST
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [("images.a.status", "maybe"), ("images.a", None), ("batch", 1), ("images.a.mask_files", ...)],
+)
+def test_a_damaged_manifest_is_no_manifest(tmp_path: Path, where: str, value: Any) -> None:
+    path = tmp_path / "0001.json"
+    write_manifest(path, MANIFEST)
+    path.write_text(json.dumps(changed(json.loads(path.read_text()), where, value)))
+    assert read_manifest(path) is None
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_events_are_on_disk_before_the_journal_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "connection/0001.jsonl"
+    journal = ConnectionJournal(path)
+    journal.record("switched", to="http", reason="3.1 s against 9.0 s")
+    (event,) = lines(path)
+    journal.close()
+    assert event.pop("at").endswith("+00:00")
+    assert event == {"event": "switched", "to": "http", "reason": "3.1 s against 9.0 s"}
+
+
+def test_a_journal_that_exists_is_continued_after_a_torn_line(tmp_path: Path) -> None:
+    path = tmp_path / "0001.jsonl"
+    whole = '{"at": "2026-03-01T10:00:00+00:00", "event": "opened"}\n'
+    path.write_text(whole + '{"at": "2026-03-01T10:0')
+    with ConnectionJournal(path) as journal:
+        journal.record("opened", transport="http")
+    merge_connection_journals(tmp_path, tmp_path / "out/connection.jsonl")
+    assert [line["event"] for line in lines(tmp_path / "out/connection.jsonl")] == ["opened"] * 2
+
+
+def test_a_journal_refuses_what_is_not_json_and_stays_usable(tmp_path: Path) -> None:
+    path = tmp_path / "0001.jsonl"
+    with ConnectionJournal(path) as journal:
+        with pytest.raises(ValueError, match="JSON"):
+            journal.record("probed", rate=math.inf)
+        journal.record("closed")
+    assert [line["event"] for line in lines(path)] == ["closed"]
+
+
+def test_merged_journals_are_sorted_by_time_and_say_their_batch(tmp_path: Path) -> None:
+    times = {
+        "0001": ["2026-03-01T10:00:00+00:00", "2026-03-01T10:00:09.5+00:00"],
+        "0002": ["2026-03-01T12:00:05+02:00", "2026-03-01T10:00:09.25Z"],
+    }
+    for batch, moments in times.items():
+        (tmp_path / f"{batch}.jsonl").write_text(
+            "".join(json.dumps({"at": at, "event": at[-9:]}) + "\n" for at in moments)
+            + 'null\n{"at": 5, "event": "x"}\n{"event": "x"}\n{"at": "soon", "event": "x"}\n'
+            + '{"at": "0001-01-01T00:00:00+23:59", "event": "x"}\n'
+        )
+    merge_connection_journals(tmp_path, tmp_path / "out" / "connection.jsonl")
+    merged = lines(tmp_path / "out" / "connection.jsonl")
+    assert [(event["batch"], event["at"]) for event in merged] == [
+        ("0001", times["0001"][0]),
+        ("0002", times["0002"][0]),
+        ("0002", times["0002"][1]),
+        ("0001", times["0001"][1]),
+    ]
+
+
+def test_without_any_journal_the_merged_one_is_empty(tmp_path: Path) -> None:
+    merge_connection_journals(tmp_path / "none", tmp_path / "connection.jsonl")
+    assert (tmp_path / "connection.jsonl").read_text() == ""

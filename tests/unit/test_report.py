@@ -1,0 +1,460 @@
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from samcourier.dataset import make_batches, read_sheet
+from samcourier.journal import (
+    Attempt,
+    CallBytes,
+    CallSeconds,
+    ConnectionJournal,
+    Failure,
+    ImageLog,
+    ImageSeconds,
+    read_image_log,
+    write_image_log,
+)
+from samcourier.report import Report, build_report, render_page, write_report
+from samcourier.report_table import COLUMNS, plain
+from samcourier.travel import TransportUse, describe_services, summarise_transports, wall_time_s
+
+HOSTILE = '<script>alert("1")</script> & \u202e\ud800\x1b[31m\x00 =1+1\n\tend'
+
+
+class Page(HTMLParser):
+    """The page as a reader gets it: its tags, the text of its cells, and of everything."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.rows: list[list[str]] = []
+        self.text = ""
+        self._is_in_cell = False
+        self.feed(html)
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("th", "td"):
+            self.rows[-1].append("")
+        self._is_in_cell = tag in ("th", "td")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._is_in_cell = self._is_in_cell and tag not in ("th", "td")
+
+    def handle_data(self, data: str) -> None:
+        if self.tags[-1:] != ["style"]:
+            self.text += f" {data}"
+        if self._is_in_cell:
+            self.rows[-1][-1] += data
+
+    def row(self, first: str) -> list[str]:
+        (found,) = (row for row in self.rows if row and row[0] == first)
+        return found
+
+
+def build(root: Path, only: set[str] | None = None) -> Report:
+    rows = read_sheet(root / "images.tsv")
+    return build_report(rows, make_batches(rows, 2), root / "results" / "demo", only)
+
+
+def write(root: Path, only: set[str] | None = None) -> list[str]:
+    out = root / "results" / "demo"
+    report = build(root, only)
+    return write_report(report, out / "report.html", out / "report.tsv", out / "complete.json")
+
+
+def outcomes(root: Path) -> dict[str, tuple[str, str | None]]:
+    return {each.image: (each.status, each.remark) for each in build(root).outcomes}
+
+
+def change_log(root: Path, image: str, **changes: Any) -> None:
+    path = root / "results" / "demo" / "logs" / f"{image}.json"
+    log = read_image_log(path)
+    assert log is not None
+    write_image_log(path, replace(log, **changes))
+
+
+def tsv(root: Path) -> dict[str, dict[str, str]]:
+    with (root / "results" / "demo" / "report.tsv").open(encoding="utf-8", newline="") as stream:
+        return {row["image"]: row for row in csv.DictReader(stream, delimiter="\t")}
+
+
+def test_each_image_is_judged(finished_run: Path) -> None:
+    assert outcomes(finished_run) == {
+        "near": ("done", None),
+        "far": ("done", None),
+        "kept": ("done", "mask reused"),
+        "torn": ("failed", "image failure: data/torn.tif: not a TIFF"),
+        "empty": ("done", None),
+    }
+
+
+def test_ap50_is_computed_from_truth_and_mask(finished_run: Path) -> None:
+    found = {each.image: each.average_precision for each in build(finished_run).outcomes}
+    assert found == {
+        "near": 1.0,
+        "far": pytest.approx(2 / 3),
+        "kept": None,
+        "torn": None,
+        "empty": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("damage", "status", "remark"),
+    [
+        ("masks/near.ome.zarr", "missing", "its log says done, but the mask is absent or damaged"),
+        (
+            "masks/near.ome.zarr/0/0/0",
+            "missing",
+            "its log says done, but the mask is absent or damaged",
+        ),
+        ("logs/near.json", "done", "its log is missing or damaged"),
+    ],
+)
+def test_what_was_deleted_shows(finished_run: Path, damage: str, status: str, remark: str) -> None:
+    path = finished_run / "results" / "demo" / damage
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert outcomes(finished_run)["near"] == (status, remark)
+
+
+def test_a_mask_changed_within_a_file_does_not_count(finished_run: Path) -> None:
+    chunk = finished_run / "results" / "demo" / "masks" / "near.ome.zarr" / "0" / "0" / "0"
+    content = chunk.read_bytes()
+    chunk.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert outcomes(finished_run)["near"][0] == "missing"
+
+
+def test_a_mask_of_another_key_does_not_count(finished_run: Path) -> None:
+    change_log(finished_run, "near", key="newer")
+    assert outcomes(finished_run)["near"] == (
+        "missing",
+        "the mask is not the one its log tells of",
+    )
+
+
+@pytest.mark.parametrize(
+    ("manifest", "remark"),
+    [
+        (None, "batch 0003 did not finish"),
+        ({"status": "not_asked"}, "batch 0003 was not asked for it"),
+        ({"status": "failed", "failure": "no transport left"}, "no transport left"),
+        ({"status": "done"}, "its log and mask are gone"),
+    ],
+)
+def test_an_image_without_log_and_mask_says_why(
+    finished_run: Path, manifest: dict[str, Any] | None, remark: str
+) -> None:
+    dataset_dir = finished_run / "results" / "demo"
+    (dataset_dir / "logs" / "empty.json").unlink()
+    shutil.rmtree(dataset_dir / "masks" / "empty.ome.zarr")
+    path = dataset_dir / "batches" / "0003.json"
+    if manifest is None:
+        path.unlink()
+    else:
+        content = json.loads(path.read_text())
+        content["images"]["empty"] |= {"failure": None} | manifest
+        path.write_text(json.dumps(content))
+    assert outcomes(finished_run)["empty"] == ("missing", remark)
+
+
+@pytest.mark.parametrize("truth", [b"", b"II*\x00\xff\xff\xff\xff", None])
+def test_a_truth_that_cannot_be_read_costs_the_score_alone(
+    finished_run: Path, truth: bytes | None
+) -> None:
+    path = finished_run / "truth" / "near.tif"
+    path.unlink()
+    if truth is not None:
+        path.write_bytes(truth)
+    status, remark = outcomes(finished_run)["near"]
+    assert status == "done"
+    assert remark is not None
+    assert remark.startswith(f"no AP50: {path}: ")
+
+
+def test_images_without_a_mask_are_returned_and_nothing_is_complete(finished_run: Path) -> None:
+    complete = finished_run / "results" / "demo" / "complete.json"
+    complete.write_text("{}")
+    assert write(finished_run) == ["torn"]
+    assert not complete.exists()
+
+
+def test_a_run_is_complete_when_every_asked_image_has_its_mask(finished_run: Path) -> None:
+    assert write(finished_run, only={"near", "empty"}) == []
+    complete = json.loads((finished_run / "results" / "demo" / "complete.json").read_text())
+    assert complete == {
+        "image_count": 2,
+        "keys": {"near": f"{'near':0<64}", "empty": f"{'empty':0<64}"},
+    }
+    assert list(tsv(finished_run)) == ["near", "empty"]
+    assert "3 more were not asked for" in render_page(build(finished_run, {"near", "empty"}))
+
+
+def test_building_a_report_writes_nothing(finished_run: Path) -> None:
+    before = sorted(finished_run.rglob("*"))
+    build(finished_run)
+    assert sorted(finished_run.rglob("*")) == before
+
+
+def test_the_table_holds_every_figure_of_an_image(finished_run: Path) -> None:
+    write(finished_run)
+    far = tsv(finished_run)["far"]
+    assert far == {
+        "image": "far",
+        "batch": "0001",
+        "status": "done",
+        "object_count": "3",
+        "ap50": "0.666667",
+        "transport": "webrtc failed, websocket",
+        "why": "predicted 0.9 s, the least",
+        "attempts": "2",
+        "read_s": "0.1",
+        "pack_s": "0.05",
+        "send_s": "0.2",
+        "service_s": "0.5",
+        "receive_s": "0.05",
+        "unpack_s": "0.01",
+        "write_s": "0.2",
+        "total_s": "2.0",
+        "up_bytes": "4000000",
+        "down_bytes": "500000",
+        "remark": "",
+    }
+    torn = tsv(finished_run)["torn"]
+    assert {name: value for name, value in torn.items() if value} == {
+        "image": "torn",
+        "batch": "0002",
+        "status": "failed",
+        "attempts": "0",
+        "total_s": "0.1",
+        "remark": "image failure: data/torn.tif: not a TIFF",
+    }
+    assert tsv(finished_run)["empty"]["object_count"] == "0"
+
+
+def test_the_page_shows_the_same_columns_as_the_table(finished_run: Path) -> None:
+    page = Page(render_page(build(finished_run)))
+    assert page.row("Image") == [column.heading for column in COLUMNS]
+    assert page.row("far") == [
+        *("far", "0001", "done", "3", "0.667"),
+        *("webrtc failed, websocket", "predicted 0.9 s, the least", "2"),
+        *("0.10", "0.05", "0.20", "0.50", "0.05", "0.01", "0.20", "2.00"),
+        *("4.00", "0.50", ""),
+    ]
+
+
+def test_the_page_sums_up(finished_run: Path) -> None:
+    text = Page(render_page(build(finished_run))).text
+    for figure in [
+        "Segmentation of demo",
+        "Images done 4 of 5",
+        "Failed 1 Missing 0",
+        "Objects 10",
+        "Mean AP50 0.833 of 2 with truth",
+        "Wall time 6.0 s until 2026-03-01 10:00 UTC",
+        "Engine: watershed, model none, segmentation version 1",
+        "1 without a mask torn – image failure: data/torn.tif: not a TIFF",
+    ]:
+        assert figure in text
+
+
+def test_the_page_tells_why_the_connection_changed(finished_run: Path) -> None:
+    page = Page(render_page(build(finished_run)))
+    changes = [row[1:] for row in page.rows if row and row[0].startswith("20")]
+    assert changes == [
+        ["0001", "left", "channel closed", "transport webrtc, kind transport"],
+        ["0001", "switch", "the only one left", "from_transport webrtc, to websocket"],
+    ]
+
+
+def test_a_long_history_is_cut_and_says_so(finished_run: Path) -> None:
+    journal_path = finished_run / "results" / "demo" / "logs" / "connection" / "0002.jsonl"
+    with ConnectionJournal(journal_path) as journal:
+        for _ in range(300):
+            journal.record("switch", reason="to and fro")
+    text = Page(render_page(build(finished_run))).text
+    assert text.count("to and fro") == 198
+    assert "The first 200 of 302; logs/connection.jsonl has all." in text
+
+
+def test_the_journals_are_merged_beside_the_logs(finished_run: Path) -> None:
+    write(finished_run)
+    merged = finished_run / "results" / "demo" / "logs" / "connection.jsonl"
+    events = [json.loads(line)["event"] for line in merged.read_text().splitlines()]
+    assert events == ["open", "left", "switch"]
+
+
+def test_the_page_needs_no_network_and_no_script(finished_run: Path) -> None:
+    html = render_page(build(finished_run))
+    page = Page(html)
+    assert not {"script", "link", "img", "iframe", "object", "form", "a"} & set(page.tags)
+    assert not re.search(r"https?:|//|@import|url\(", html)
+    assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in page.attributes
+
+
+def make_hostile(root: Path) -> None:
+    failure = Failure(HOSTILE, HOSTILE, HOSTILE)
+    change_log(root, "torn", failure=failure)
+    change_log(root, "near", note=HOSTILE, service={"engine": HOSTILE, "model_sha256": HOSTILE})
+    log = read_image_log(root / "results" / "demo" / "logs" / "far.json")
+    assert log is not None
+    attempts = [replace(each, reason=HOSTILE) for each in log.attempts]
+    change_log(root, "far", attempts=tuple(attempts))
+    connections = root / "results" / "demo" / "logs" / "connection"
+    with ConnectionJournal(connections / f"{HOSTILE[8:15]}.jsonl") as journal:
+        journal.record(HOSTILE, reason=HOSTILE, **{HOSTILE: [HOSTILE, {"a": HOSTILE}]})
+
+
+def test_hostile_text_is_shown_and_never_obeyed(finished_run: Path) -> None:
+    make_hostile(finished_run)
+    calm = Page(render_page(build(finished_run, {"empty"})))
+    write(finished_run)
+    html = (finished_run / "results" / "demo" / "report.html").read_text(encoding="utf-8")
+    page = Page(html)
+    assert "script" not in page.tags
+    assert {name for name, _ in page.attributes} <= {
+        *(name for name, _ in calm.attributes),
+        *("scope", "class", "colspan"),
+    }
+    assert page.text.count('<script>alert("1")</script> & ') >= 8
+    assert not set("\u202e\ud800\x1b\x00") & set(html)
+
+
+def test_hostile_text_stays_in_its_cell_of_the_table(finished_run: Path) -> None:
+    make_hostile(finished_run)
+    change_log(finished_run, "empty", note='=HYPERLINK("x")')
+    change_log(finished_run, "kept", note="mask reused\r\n\tby\x0bme")
+    write(finished_run)
+    table = tsv(finished_run)
+    assert list(table) == ["near", "far", "kept", "torn", "empty"]
+    assert all(None not in row and None not in row.values() for row in table.values())
+    assert table["empty"]["remark"] == '\'=HYPERLINK("x")'
+    assert table["kept"]["remark"] == "mask reused by me"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("as it is, µm – 細胞", "as it is, µm – 細胞"),
+        (" two\n\nlines\t", "two lines"),
+        ("\x1b[2J\x00", "\ufffd[2J\ufffd"),
+        ("a\u202eb\ud800c", "a\ufffdb\ufffdc"),
+        ("x" * 501, "x" * 499 + "…"),
+        ("x" * 500, "x" * 500),
+        ("", ""),
+    ],
+)
+def test_plain_text_is_one_printable_line(text: str, expected: str) -> None:
+    assert plain(text) == expected
+
+
+def attempt(transport: Any, outcome: Any, up: int, down: int, **seconds: float) -> Attempt:
+    error = None if outcome == "ok" else Failure("transport", "TransportFailed", "gone")
+    return Attempt(
+        transport=transport,
+        reason="",
+        started_at="2026-03-01T10:00:00Z",
+        outcome=outcome,
+        error=error,
+        seconds=CallSeconds(**{"total": 10.0, **seconds}),
+        bytes=CallBytes(up, down),
+    )
+
+
+def log(finished_at: str = "2026-03-01T10:00:00Z", total: float = 1.0, **fields: Any) -> ImageLog:
+    return ImageLog(
+        image="a",
+        path="a.tif",
+        status="done",
+        finished_at=finished_at,
+        seconds=ImageSeconds(total),
+        **fields,
+    )
+
+
+MEGA = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("attempts", "median_mb_s"),
+    [
+        ([attempt("http", "ok", 3 * MEGA, MEGA, send=1.5, receive=0.5)], 2.0),
+        ([attempt("http", "ok", 3 * MEGA, MEGA, service=8.0)], 2.0),
+        ([attempt("http", "ok", 3 * MEGA, MEGA)], None),
+        ([attempt("http", "ok", 3 * MEGA, MEGA, service=10.0)], None),
+        ([attempt("http", "failed", 3 * MEGA, 0, send=1.0, receive=0.0)], None),
+        (
+            [attempt("http", "ok", size * MEGA, 0, send=1.0, receive=0.0) for size in (1, 2, 9)],
+            2.0,
+        ),
+    ],
+)
+def test_the_rate_counts_the_time_spent_travelling(
+    attempts: list[Attempt], median_mb_s: float | None
+) -> None:
+    (use,) = summarise_transports(log(attempts=(each,)) for each in attempts)
+    assert use.median_mb_s == median_mb_s
+
+
+def test_transports_are_counted_by_the_images_they_brought_home() -> None:
+    logs = [
+        log(attempts=(attempt("webrtc", "failed", 5, 0), attempt("http", "ok", 5, 2))),
+        log(attempts=(attempt("http", "ok", 5, 2),)),
+        log(),
+    ]
+    http, webrtc = summarise_transports(logs)
+    assert http == TransportUse("http", 2, 2, 0, up_bytes=10, down_bytes=4, median_mb_s=None)
+    assert webrtc == TransportUse("webrtc", 0, 1, 1, up_bytes=5, down_bytes=0, median_mb_s=None)
+
+
+@pytest.mark.parametrize(
+    ("spans", "expected_s"),
+    [
+        ([], 0),
+        ([("10:00:05", 5)], 5),
+        ([("10:00:05", 5), ("10:00:15", 5)], 10),
+        ([("10:00:05", 5), ("10:00:08", 5)], 8),
+        ([("10:00:30", 30), ("10:00:08", 5)], 30),
+        ([("10:00:08", 5), ("10:00:05", 5), ("10:00:08", 1)], 8),
+        ([("10:00:05", 5), ("22:00:05", 5)], 10),
+    ],
+    ids=["none", "one", "apart", "overlapping", "inside", "unsorted", "resumed later"],
+)
+def test_the_wall_time_is_when_any_image_was_under_way(
+    spans: list[tuple[str, float]], expected_s: float
+) -> None:
+    logs = [log(f"2026-03-01T{clock}Z", total) for clock, total in spans]
+    assert wall_time_s(logs) == expected_s
+
+
+def test_a_change_of_engine_during_a_run_shows() -> None:
+    old, new = ({"engine": "e", "model": "m", "segmentation_version": each} for each in (1, 2))
+    assert describe_services([log(service=each) for each in (old, new, new)] + [log()]) == [
+        "e, model m, segmentation version 2 (2 images)",
+        "e, model m, segmentation version 1 (1 images)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(59.96, "60.0 s"), (100.4, "1 min 40 s"), (3599.8, "1 h 00 min"), (90_000, "25 h 00 min")],
+)
+def test_the_wall_time_is_written_for_people(finished_run: Path, seconds: float, text: str) -> None:
+    change_log(finished_run, "near", seconds=ImageSeconds(seconds))
+    for image in ("far", "kept", "torn", "empty"):
+        change_log(finished_run, image, finished_at="2026-03-01T10:00:02Z")
+    assert f"Wall time {text}" in Page(render_page(build(finished_run))).text

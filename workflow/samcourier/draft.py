@@ -1,0 +1,138 @@
+"""The log of one image while the image is under way, and what the manifest says of it after."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .dataset import ImageRow, image_key
+from .errors import CourierError
+from .journal import NOTE_REUSED, Attempt, Failure, ImageLog, ImageSeconds, ManifestEntry, utc_now
+from .planes import Plane
+from .store import mask_path, stat_mask
+
+#: What of ``describe()`` shapes the labels, and goes into every log and mask.
+_IDENTITY = ("engine", "model", "model_sha256", "segmentation_version", "versions", "device")
+
+
+def service_identity(description: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a service's description goes into logs and masks."""
+    return {name: description.get(name) for name in _IDENTITY}
+
+
+class Draft:
+    """The log of one image while it is under way."""
+
+    def __init__(
+        self,
+        row: ImageRow,
+        parameters: dict[str, Any],
+        identity: dict[str, Any],
+        form: dict[str, Any],
+    ) -> None:
+        self._row = row
+        self._parameters = parameters
+        #: How the mask is written; it does not change the labels, so it is no part of the key.
+        self.form = form
+        self._identity = identity
+        self._plane: Plane | None = None
+        self._start_s = time.perf_counter()
+        self._seconds: dict[str, float] = {}
+        self.key: str | None = None
+        self.attempts: tuple[Attempt, ...] = ()
+        self.mask: Path | None = None
+        self.object_count: int | None = None
+        self.note: str | None = None
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start_s = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[name] = time.perf_counter() - start_s
+
+    def saw(self, plane: Plane) -> None:
+        self._seconds["read"] = time.perf_counter() - self._start_s
+        self._plane = plane
+        self.form["pixel_size_um"] = self.form["pixel_size_um"] or plane.pixel_size_um
+        self.key = image_key(plane.pixels_sha256, self._parameters, self._identity)
+
+    def provenance(self, object_count: int) -> dict[str, Any]:
+        """Return what the mask's attributes say of how it came about."""
+        assert self._plane is not None
+        return {
+            "key": self.key,
+            "form": self.form,
+            "image": self._row.image,
+            "pixels_sha256": self._plane.pixels_sha256,
+            "object_count": object_count,
+            "parameters": self._parameters,
+            "service": self._identity,
+            "samcourier": __version__,
+        }
+
+    def done(self) -> ImageLog:
+        return self._log("done")
+
+    def reused(self, mask: Path, object_count: Any) -> ImageLog:
+        self.mask = mask
+        self.object_count = object_count if isinstance(object_count, int) else None
+        self.note = f"{NOTE_REUSED}: a whole mask with this key was there"
+        return self._log("done")
+
+    def failed(self, error: CourierError) -> ImageLog:
+        return self._log("failed", Failure.of(error))
+
+    def _log(self, status: Any, failure: Failure | None = None) -> ImageLog:
+        plane = self._plane
+        return ImageLog(
+            image=self._row.image,
+            path=str(self._row.path),
+            status=status,
+            finished_at=utc_now(),
+            seconds=ImageSeconds(total=time.perf_counter() - self._start_s, **self._seconds),
+            key=self.key,
+            pixels_sha256=plane.pixels_sha256 if plane else None,
+            failure=failure,
+            note=self.note,
+            object_count=self.object_count,
+            shape=plane.pixels.shape if plane else None,
+            dtype=str(plane.pixels.dtype) if plane else None,
+            axes=plane.axes if plane else None,
+            mask=str(self.mask) if self.mask else None,
+            attempts=self.attempts,
+            service=self._identity,
+            parameters=self._parameters,
+            versions=_versions(),
+        )
+
+
+def _versions() -> dict[str, str]:
+    packages = {name.replace("-", "_"): version(name) for name in ("hypha-rpc", "aiortc", "zarr")}
+    return {"samcourier": __version__, "python": platform.python_version(), **packages}
+
+
+def manifest_entry(dataset_dir: Path, log: ImageLog) -> ManifestEntry:
+    """Return what the manifest says of an image with this log and, when done, its mask on disk."""
+    if log.failure is not None:
+        return ManifestEntry(
+            "failed",
+            key=log.key,
+            failure_kind=log.failure.kind,
+            failure=f"{log.failure.name}: {log.failure.message}",
+        )
+    files, total_bytes = stat_mask(mask_path(dataset_dir, log.image)) or (None, None)
+    return ManifestEntry(
+        "done",
+        key=log.key,
+        mask_files=files,
+        mask_bytes=total_bytes,
+        object_count=log.object_count,
+    )
