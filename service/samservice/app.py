@@ -21,7 +21,6 @@ import numpy as np
 from . import __version__
 from .boundary import (
     check_image,
-    count_objects,
     is_packed_embedding,
     mask_shape,
     pack_embedding,
@@ -36,6 +35,7 @@ from .errors import (
     WrongParameter,
     WrongShape,
 )
+from .labels import count_objects
 from .wire import (
     CODECS,
     MASK_CODEC,

@@ -56,12 +56,6 @@ def _checked_axes(axes: str | None, ndim: int) -> str:
     return axes
 
 
-def count_objects(mask: np.ndarray) -> int:
-    """Count the distinct labels other than 0."""
-    labels = np.unique(mask)
-    return int(labels.size - (labels.size > 0 and labels[0] == 0))
-
-
 def is_packed_embedding(value: object) -> bool:
     """Tell an embedding whose arrays are packed from one with ndarrays."""
     return isinstance(value, Mapping) and any(is_packed(entry) for entry in value.values())

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from samservice.labels import count_objects
 from samservice.wire import (
     FAST_IMAGE_CODEC,
     WireError,
@@ -226,8 +227,7 @@ class BatchRun:
             except WireError as error:
                 raise ServiceFailed(f"the mask cannot be unpacked: {error}") from error
         mask = check_mask(mask, plane.pixels.shape, plane.axes)
-        labels = np.unique(mask)
-        return _Received(mask, int(np.count_nonzero(labels)), None if note is None else str(note))
+        return _Received(mask, count_objects(mask), None if note is None else str(note))
 
     def _count_service_failure(self, error: CourierError) -> None:
         if error.kind != "service":
