@@ -17,8 +17,9 @@ help: ## list these commands
 
 run: .venv/installed-local ## segment the images of config/ over a local service, print where the masks are
 	@status=0; .venv/bin/snakemake --cores 8 || status=$$?; \
-	for path in results/*/report.html results/*/masks; do \
-	  if [ -e "$$path" ]; then echo "$$PWD/$$path"; fi; \
+	results="results/$$(sed -n 's/^dataset: *//p' config/config.yaml)"; \
+	for made in report.html masks; do \
+	  if [ -e "$$results/$$made" ]; then echo "$$results/$$made"; fi; \
 	done; exit $$status
 
 test: .venv/installed-test ## all tests but those of micro-sam itself

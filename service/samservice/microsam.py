@@ -130,6 +130,7 @@ class MicroSamEngine:
                 ndim=ndim,
                 verbose=False,
                 **self._tiling,
+                **self._one_thread(),
                 **parameters,
             )
         return np.asarray(labels).astype(np.uint32, copy=False)
@@ -223,6 +224,10 @@ class MicroSamEngine:
             tile, halo = self._tiling["tile_shape"], self._tiling["halo"]
             tiles = f", tiles {tile[0]}x{tile[1]} px, halo {halo[0]}x{halo[1]} px"
         return f"{self._name} ({self._mode}{tiles})"
+
+    def _one_thread(self) -> dict[str, int]:
+        """Keep tiled AIS repeatable: its threads smooth in place what their neighbours read."""
+        return {"n_threads": 1} if self._tiling and self._mode == "ais" else {}
 
     def _has_embeddings(self) -> bool:
         return self._mode == "ais" and not self._tiling

@@ -1,0 +1,6 @@
+include: "workflow/Snakefile"
+
+
+rule dataset:
+    input:
+        rules.all.input,

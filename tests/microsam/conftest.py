@@ -1,0 +1,49 @@
+"""The small trained model, made once and kept in build/microsam."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+BUILD = HERE.parents[1] / "build" / "microsam"
+
+
+@pytest.fixture(scope="session")
+def recipe() -> ModuleType:
+    """The module make_small_model: blobs to segment, and the score."""
+    specification = importlib.util.spec_from_file_location(
+        "make_small_model", HERE / "make_small_model.py"
+    )
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session", autouse=True)
+def micro_sam_is_imported() -> None:
+    """Import micro-sam once, without the warnings of what it depends on."""
+    if importlib.util.find_spec("micro_sam") is None:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import micro_sam.automatic_segmentation  # noqa: F401
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(recipe: ModuleType, micro_sam_is_imported: None) -> Path:
+    path: Path = recipe.small_model(BUILD)
+    return path
+
+
+@pytest.fixture(scope="session")
+def engine(small_checkpoint: Path) -> Any:
+    from samservice.microsam import MicroSamEngine
+
+    return MicroSamEngine(checkpoint=str(small_checkpoint), device="cpu")

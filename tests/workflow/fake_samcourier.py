@@ -1,0 +1,124 @@
+"""A samcourier that does by script what the real one promises the workflow, and nothing more.
+
+Every call is appended to ``calls.jsonl``. ``fake.json`` in the working directory scripts it:
+``exit`` {command or batch id: exit status}, ``fail`` {image id: failure kind}, and ``hold``
+[batch id, ...] which wait for a file ``go``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from samcourier.dataset import make_batches, read_sheet
+from samcourier.store import mask_path, stat_mask
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("demo-data").add_argument("directory", type=Path)
+    deploy, verify = commands.add_parser("deploy"), commands.add_parser("verify")
+    batch, report = commands.add_parser("batch"), commands.add_parser("report")
+    for command in (deploy, verify, batch):
+        command.add_argument("--target", required=True, choices=("local", "existing"))
+        command.add_argument("--engine")
+        command.add_argument("--engine-options", type=json.loads)
+        for option in ("--server-url", "--workspace", "--service-id", "--token-file"):
+            command.add_argument(option)
+        command.add_argument("--out", required=True, type=Path)
+    for command in (verify, batch):
+        command.add_argument("--transport", required=True)
+    for command in (batch, report):
+        command.add_argument("sheet", type=Path)
+        command.add_argument("--batch-size", required=True, type=int)
+        command.add_argument("--only", action="append", default=[])
+    for command in (deploy, verify, batch, report):
+        command.add_argument("--dataset-dir", required=True, type=Path)
+    batch.add_argument("--batch", required=True)
+    batch.add_argument("--parameters", required=True, type=json.loads)
+    batch.add_argument("--attempt-timeout-s", required=True, type=float)
+    batch.add_argument("--image-timeout-s", required=True, type=float)
+    batch.add_argument("--ome-zarr", required=True)
+    batch.add_argument("--retry-failed", action="store_true")
+    for option in ("--html", "--tsv", "--complete"):
+        report.add_argument(option, required=True, type=Path)
+    return parser.parse_args(argv)
+
+
+def segment(image: str, path: Path, dataset_dir: Path, failure: str | None) -> dict[str, object]:
+    mask = mask_path(dataset_dir, image)
+    if failure is None and not path.exists():
+        failure = "image"
+    if failure is not None:
+        return {"status": "failed", "failure_kind": failure}
+    mask.mkdir(parents=True, exist_ok=True)
+    (mask / ".zattrs").write_text("{}")
+    (mask / "0").write_bytes(path.read_bytes())
+    files, size = stat_mask(mask) or (None, None)
+    return {"status": "done", "mask_files": files, "mask_bytes": size, "failure_kind": None}
+
+
+def batch(options: argparse.Namespace, script: dict[str, dict[str, str]]) -> None:
+    (chosen,) = [
+        candidate
+        for candidate in make_batches(read_sheet(options.sheet), options.batch_size)
+        if candidate.batch_id == options.batch
+    ]
+    while options.batch in script.get("hold", []) and not Path("go").exists():
+        time.sleep(0.02)
+    images = {}
+    for row in chosen.rows:
+        if options.only and row.image not in options.only:
+            images[row.image] = {"status": "not_asked", "failure_kind": None}
+            continue
+        failure = script.get("fail", {}).get(row.image)
+        images[row.image] = segment(row.image, row.path, options.dataset_dir, failure)
+    options.out.write_text(json.dumps({"batch": options.batch, "images": images}))
+
+
+def report(options: argparse.Namespace) -> int:
+    rows = read_sheet(options.sheet)
+    asked = [row.image for row in rows if not options.only or row.image in options.only]
+    missing = [image for image in asked if not mask_path(options.dataset_dir, image).exists()]
+    for path in (options.html, options.tsv):
+        path.write_text(f"without mask: {missing}\n")
+    if missing:
+        print(f"no mask: {', '.join(missing)}", file=sys.stderr)
+        return 1
+    options.complete.write_text(json.dumps(asked))
+    return 0
+
+
+def main() -> int:
+    options = parse(sys.argv[1:])
+    name = options.batch if options.command == "batch" else options.command
+    with Path("calls.jsonl").open("a") as calls:
+        call = {"name": name, "arguments": sys.argv[1:], "options": vars(options)}
+        calls.write(json.dumps(call, default=str) + "\n")
+    script_file = Path("fake.json")
+    script = json.loads(script_file.read_text()) if script_file.exists() else {}
+    if status := script.get("exit", {}).get(name):
+        print(f"{name} is scripted to fail", file=sys.stderr)
+        return int(status)
+    match options.command:
+        case "demo-data":
+            for number in range(1, 25):
+                for directory in (options.directory, options.directory / "truth"):
+                    directory.mkdir(parents=True, exist_ok=True)
+                    (directory / f"nuclei_{number:02d}.tif").write_text(str(number))
+        case "batch":
+            batch(options, script)
+        case "report":
+            return report(options)
+        case _:
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            options.out.write_text("{}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,657 @@
+"""What Snakemake runs after each thing that can happen, with a samcourier that acts by script."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import runpy
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from samcourier.cli import main as cli
+from samcourier.dataset import COLUMNS
+from samcourier.demo import DEMO_IMAGES, sample_sheet
+
+REPO = Path(__file__).parents[2]
+FAKE = Path(__file__).with_name("fake_samcourier.py")
+RUNNER = Path(__file__).with_name("run_snakemake.py")
+FORKSERVER = multiprocessing.get_context("forkserver")
+IMAGES = tuple(f"img_{number}" for number in range(1, 8))
+MANIFEST = "results/cells/batches/{}.json"
+COMPLETE = "results/cells/complete.json"
+CONFIG = {"dataset": "cells", "sheet": "config/images.tsv", "batch_size": 3}
+SERVICE = ["deploy", "verify"]
+
+
+class Project:
+    """A folder of a user: a config, a sheet of seven images in batches of three, no workflow."""
+
+    def __init__(self, directory: Path, bin_directory: Path) -> None:
+        self.directory = directory
+        self.environment = {
+            **os.environ,
+            "PATH": f"{bin_directory}:{os.environ['PATH']}",
+            "PYTHONPATH": str(REPO / "workflow"),
+            "XDG_CACHE_HOME": str(bin_directory.parent / "cache"),
+        }
+
+    def __truediv__(self, path: str) -> Path:
+        return self.directory / path
+
+    def configure(self, **changes: Any) -> None:
+        (self / "config/config.yaml").write_text(yaml.safe_dump({**CONFIG, **changes}))
+
+    def write_sheet(self, *images: str) -> None:
+        rows = [f"{image}\tdata/{image}.tif" for image in images]
+        (self / "config/images.tsv").write_text("\n".join(["image\tpath", *rows]) + "\n")
+
+    def script(self, **script: Any) -> None:
+        (self / "fake.json").write_text(json.dumps(script))
+
+    def start(self, *arguments: str) -> ForkServerProcess:
+        """Start snakemake in a session of its own, with its output in ``output.txt``."""
+        job = {
+            "directory": str(self.directory),
+            "environment": self.environment,
+            "output": str(self.directory.parent / "output.txt"),
+            "arguments": ["-s", str(REPO / "Snakefile"), "--cores", "2", *arguments],
+        }
+        process = FORKSERVER.Process(
+            target=runpy.run_path, args=(str(RUNNER),), kwargs={"init_globals": {"job": job}}
+        )
+        process.start()
+        return process
+
+    def run(self, *arguments: str, status: int = 0) -> str:
+        """Run snakemake and return its output. Forgets the calls of earlier runs."""
+        (self / "calls.jsonl").unlink(missing_ok=True)
+        process = self.start(*arguments)
+        process.join(60)
+        assert process.exitcode == status, self.output
+        process.close()
+        return self.output
+
+    @property
+    def output(self) -> str:
+        """What the last started run has said so far."""
+        return (self.directory.parent / "output.txt").read_text()
+
+    @property
+    def calls(self) -> list[dict[str, Any]]:
+        lines = self / "calls.jsonl"
+        return (
+            [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
+        )
+
+    @property
+    def ran(self) -> list[str]:
+        """What samcourier was called for since the last run began, batches in the sheet's order."""
+        names = [call["name"] for call in self.calls]
+        batches = sorted(name for name in names if name.isdigit())
+        before = [name for name in names if name in ("demo-data", *SERVICE)]
+        return [*before, *batches, *(name for name in names if name == "report")]
+
+    def tree(self) -> dict[str, tuple[int, int]]:
+        """Return {path: (mtime_ns, size)} of everything but what Snakemake keeps for itself."""
+        return {
+            str(path.relative_to(self.directory)): (path.lstat().st_mtime_ns, path.lstat().st_size)
+            for path in [self.directory, *self.directory.rglob("*")]
+            if ".snakemake" not in path.parts and path != self.directory
+        }
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline, "waited in vain"
+            time.sleep(0.02)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported_snakemake() -> None:
+    """Import snakemake once, in the process that the runs are forked from."""
+    FORKSERVER.set_forkserver_preload(
+        ["snakemake.cli", "snakemake.report.html_reporter", "smart_open", "jsonschema"]
+    )
+    process = FORKSERVER.Process(target=os.getpid)
+    process.start()
+    process.join()
+    process.close()
+
+
+@pytest.fixture(scope="module")
+def bin_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("fake") / "bin"
+    directory.mkdir()
+    command = directory / "samcourier"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "{FAKE}" "$@"\n')
+    command.chmod(0o755)
+    return directory
+
+
+def make_project(directory: Path, bin_directory: Path) -> Project:
+    project = Project(directory, bin_directory)
+    (project / "config").mkdir(parents=True)
+    (project / "data").mkdir()
+    project.configure()
+    project.write_sheet(*IMAGES)
+    for image in IMAGES:
+        (project / f"data/{image}.tif").write_text(image)
+    return project
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, bin_directory: Path) -> Project:
+    return make_project(tmp_path / "project", bin_directory)
+
+
+@pytest.fixture(scope="module")
+def finished_once(
+    tmp_path_factory: pytest.TempPathFactory, bin_directory: Path
+) -> tuple[Path, list[str]]:
+    project = make_project(tmp_path_factory.mktemp("finished") / "project", bin_directory)
+    project.run()
+    return project.directory, project.ran
+
+
+@pytest.fixture
+def finished(tmp_path: Path, bin_directory: Path, finished_once: tuple[Path, list[str]]) -> Project:
+    """A project that was run to its end; copies keep their times."""
+    shutil.copytree(finished_once[0], tmp_path / "project")
+    (tmp_path / "project/calls.jsonl").unlink()
+    return Project(tmp_path / "project", bin_directory)
+
+
+def test_a_fresh_run_brings_the_service_up_once_and_makes_every_batch(
+    finished_once: tuple[Path, list[str]],
+) -> None:
+    assert finished_once[1] == [*SERVICE, "0001", "0002", "0003", "report"]
+
+
+def delete_a_mask(project: Project) -> None:
+    shutil.rmtree(project / "results/cells/masks/img_4.ome.zarr")
+
+
+def truncate_a_chunk(project: Project) -> None:
+    (project / "results/cells/masks/img_4.ome.zarr/0").write_bytes(b"")
+
+
+def delete_a_manifest(project: Project) -> None:
+    (project / MANIFEST.format("0002")).unlink()
+
+
+def cut_a_manifest_short(project: Project) -> None:
+    (project / MANIFEST.format("0002")).write_text('{"batch": "0002", "ima')
+
+
+def change_an_image(project: Project) -> None:
+    (project / "data/img_5.tif").write_text("other pixels")
+
+
+def touch_an_image(project: Project) -> None:
+    (project / "data/img_5.tif").touch()
+
+
+def lose_an_image(project: Project) -> None:
+    (project / "data/img_5.tif").unlink()
+
+
+def append_a_row(project: Project) -> None:
+    (project / "data/img_8.tif").write_text("img_8")
+    project.write_sheet(*IMAGES, "img_8")
+
+
+def append_a_batch(project: Project) -> None:
+    append_a_row(project)
+    project.write_sheet(*IMAGES, "img_8", "img_8b", "img_8c")
+    for image in ("img_8b", "img_8c"):
+        (project / f"data/{image}.tif").write_text(image)
+
+
+def say_what_the_axes_are(project: Project) -> None:
+    rows = [f"{image}\tdata/{image}.tif\t{'YX' if image == 'img_4' else ''}" for image in IMAGES]
+    (project / "config/images.tsv").write_text("\n".join(["image\tpath\taxes", *rows]) + "\n")
+
+
+def change_a_parameter(project: Project) -> None:
+    project.configure(parameters={"sigma": 2})
+
+
+def change_the_engine(project: Project) -> None:
+    project.configure(service={"engine": "microsam"})
+
+
+def change_how_it_travels(project: Project) -> None:
+    project.configure(transport="http", timeouts={"image_s": 5}, service={"token_file": "token"})
+
+
+def change_nothing(project: Project) -> None:
+    pass
+
+
+def delete_the_report(project: Project) -> None:
+    (project / "results/cells/report.html").unlink()
+
+
+def forget_what_snakemake_knows(project: Project) -> None:
+    shutil.rmtree(project / ".snakemake")
+
+
+@pytest.mark.parametrize(
+    ("happened", "ran"),
+    [
+        (change_nothing, []),
+        (touch_an_image, []),
+        (change_how_it_travels, []),
+        (forget_what_snakemake_knows, []),
+        (delete_a_mask, [*SERVICE, "0002", "report"]),
+        (truncate_a_chunk, [*SERVICE, "0002", "report"]),
+        (delete_a_manifest, [*SERVICE, "0002", "report"]),
+        (cut_a_manifest_short, [*SERVICE, "0002", "report"]),
+        (change_an_image, [*SERVICE, "0002", "report"]),
+        (say_what_the_axes_are, [*SERVICE, "0002", "report"]),
+        (append_a_row, [*SERVICE, "0003", "report"]),
+        (append_a_batch, [*SERVICE, "0003", "0004", "report"]),
+        (change_a_parameter, [*SERVICE, "0001", "0002", "0003", "report"]),
+        (change_the_engine, [*SERVICE, "0001", "0002", "0003", "report"]),
+        (delete_the_report, ["report"]),
+    ],
+)
+def test_what_happened_decides_which_batches_are_remade(
+    finished: Project, happened: Callable[[Project], None], ran: list[str]
+) -> None:
+    happened(finished)
+    finished.run()
+    assert finished.ran == ran
+
+
+def test_after_a_repair_there_is_nothing_to_do(finished: Project) -> None:
+    delete_a_mask(finished)
+    finished.run()
+    assert "Nothing to be done" in finished.run()
+    assert finished.ran == []
+
+
+def test_a_missing_image_is_recorded_and_made_up_for_when_it_appears(finished: Project) -> None:
+    lose_an_image(finished)
+    shutil.rmtree(finished / "results/cells/masks/img_5.ome.zarr")
+    assert "no mask: img_5" in finished.run(status=1)
+    assert finished.ran == [*SERVICE, "0002", "report"]
+    finished.run(status=1)
+    assert finished.ran == ["report"]
+    (finished / "data/img_5.tif").write_text("img_5")
+    finished.run()
+    assert finished.ran == [*SERVICE, "0002", "report"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "ran_again"),
+    [("transport", [*SERVICE, "0002", "report"]), ("image", ["report"])],
+)
+def test_a_failure_is_retried_unless_the_image_is_to_blame(
+    fresh: Project, failure: str, ran_again: list[str]
+) -> None:
+    fresh.script(fail={"img_4": failure})
+    fresh.run(status=1)
+    assert fresh.ran == [*SERVICE, "0001", "0002", "0003", "report"]
+    assert "img_4" in (fresh / "results/cells/report.html").read_text()
+    assert not (fresh / COMPLETE).exists()
+    fresh.run(status=1)
+    assert fresh.ran == ran_again
+    fresh.run("--config", "retry_failed=true", status=1)
+    assert fresh.ran == [*SERVICE, "0002", "report"]
+    assert [call["options"]["retry_failed"] for call in fresh.calls if call["name"] == "0002"] == [
+        True
+    ]
+
+
+def test_a_batch_that_stops_at_once_says_why_and_the_report_is_written_all_the_same(
+    fresh: Project,
+) -> None:
+    fresh.script(exit={"0002": 3})
+    output = fresh.run(status=1)
+    assert "0002 is scripted to fail" in output
+    assert "report" in fresh.ran
+    assert (fresh / "results/cells/report.html").exists()
+    assert not (fresh / COMPLETE).exists()
+    (fresh / "fake.json").unlink()
+    fresh.run()
+    assert fresh.ran[:3] == [*SERVICE, "0002"]
+
+
+@pytest.mark.parametrize(("step", "ran"), [("deploy", ["deploy"]), ("verify", SERVICE)])
+def test_no_batch_starts_without_a_service_and_finished_ones_stay(
+    finished: Project, step: str, ran: list[str]
+) -> None:
+    change_an_image(finished)
+    finished.script(exit={step: 1})
+    output = finished.run(status=1)
+    assert f"samcourier: no batch was started, since samcourier {step} failed" in output
+    assert "Traceback" not in output
+    assert finished.ran == ran
+    (finished / "fake.json").unlink()
+    finished.run()
+    assert finished.ran == [*SERVICE, "0002", "report"]
+
+
+def jobs_shown(output: str) -> dict[str, int]:
+    """Return {rule: count} of a dry run's table."""
+    table = output.split("Job stats:")[1].split("\n\n")[0].splitlines()[3:]
+    return {rule: int(count) for rule, count in (line.split() for line in table)}
+
+
+def test_a_dry_run_shows_the_repair(finished: Project) -> None:
+    delete_a_mask(finished)
+    assert jobs_shown(finished.run("-n")) == {"segment": 1, "report": 1, "dataset": 1, "total": 3}
+
+
+LOOKS = [
+    ["-n"],
+    ["--lint"],
+    ["--dag"],
+    ["--rulegraph"],
+    ["--summary"],
+    ["--list-rules"],
+    ["--report", "../report.html"],
+]
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look[0])
+def test_looking_changes_nothing_though_a_repair_is_due(finished: Project, look: list[str]) -> None:
+    delete_a_mask(finished)
+    before = finished.tree()
+    finished.run(*look)
+    assert finished.tree() == before
+    finished.run()
+    assert finished.ran == [*SERVICE, "0002", "report"]
+
+
+@pytest.mark.parametrize("look", [["-n"], ["--lint"]], ids=lambda look: look[0])
+def test_looking_at_a_fresh_project_makes_nothing(fresh: Project, look: list[str]) -> None:
+    before = fresh.tree()
+    fresh.run(*look)
+    assert fresh.tree() == before
+
+
+def test_the_workflow_is_clean(finished: Project) -> None:
+    assert "Congratulations" in finished.run("--lint")
+
+
+def test_the_inner_snakefile_serves_as_well(finished: Project) -> None:
+    inner = str(REPO / "workflow/Snakefile")
+    assert "Nothing to be done" in finished.run("-s", inner)
+    delete_a_mask(finished)
+    assert jobs_shown(finished.run("-s", inner, "-n"))["segment"] == 1
+
+
+KNOWN = (
+    "batch_size, dataset, images, ome_zarr, parameters, retry_failed, service, sheet, timeouts,"
+    " transport"
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"batchsize": 3},
+            f"config: unknown key 'batchsize', did you mean 'batch_size'? expected {KNOWN}",
+        ),
+        ({"zzz": 3}, f"config: unknown key 'zzz', expected {KNOWN}"),
+        (
+            {"service": {"tagret": "local"}},
+            "config.service: unknown key 'tagret', did you mean 'target'? expected engine,",
+        ),
+        ({"batch_size": 0}, "config.batch_size: 0, expected: a whole number of images (1 or more)"),
+        ({"batch_size": "six"}, "config.batch_size: 'six', expected: a whole number of images"),
+        ({"transport": "udp"}, "config.transport: 'udp', expected: auto (what measures fastest)"),
+        ({"ome_zarr": 0.6}, "config.ome_zarr: 0.6, expected: 0.4 (zarr 2;"),
+        ({"parameters": None}, "config.parameters: None, expected: parameters of the engine as a"),
+        ({"timeouts": {"attempt_s": 0}}, "config.timeouts.attempt_s: 0, expected: seconds above 0"),
+        ({"dataset": "../up"}, "config.dataset: '../up', expected: a name of letters"),
+        ({"dataset": None}, "config.dataset: None, expected: a name of letters"),
+        (
+            {"service": {"target": "existing"}},
+            "config.service.server_url: None, expected: URL of the Hypha server, since",
+        ),
+        ({"images": ["img_33"]}, "config.images: 'img_33', did you mean 'img_3'? expected ids of"),
+        ({"retry_failed": "yes"}, "config.retry_failed: 'yes', expected: true to try again"),
+        ({"images": []}, "config.images: [], expected: image ids of the sheet"),
+        ({"sheet": "config/none.tsv"}, "config/none.tsv: no such sample sheet"),
+    ],
+)
+def test_a_wrong_config_is_refused_in_one_line(
+    fresh: Project, changes: dict[str, Any], message: str
+) -> None:
+    fresh.configure(**changes)
+    lines = [line for line in fresh.run(status=1).splitlines() if "Using workflow" not in line]
+    assert len(lines) == 1
+    assert f"samcourier: {message}" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("sheet", "messages"),
+    [
+        ("", ["the sheet is empty"]),
+        ("image\tpath\n", ["no image"]),
+        ("image\tpath\na\tdata/a.tif\na\tdata/b.tif\n", ["line 3: image 'a' is already on line 2"]),
+        ("image\tpath\na\tdata/{a}.tif\n", ["path 'data/{a}.tif', expected no braces"]),
+        ("image\tpath\na/b\tx.tif\nc d\ty.tif\n", ["line 2: image 'a/b'", "line 3: image 'c d'"]),
+    ],
+)
+def test_a_wrong_sheet_is_refused_with_a_line_for_each_problem(
+    fresh: Project, sheet: str, messages: list[str]
+) -> None:
+    (fresh / "config/images.tsv").write_text(sheet)
+    lines = [line for line in fresh.run(status=1).splitlines() if "Using workflow" not in line]
+    assert len(lines) == len(messages)
+    for line, message in zip(lines, messages, strict=True):
+        assert "samcourier: config/images.tsv" in line
+        assert message in line
+
+
+def end(process: ForkServerProcess) -> None:
+    """End a run and everything it started, with no chance to tidy up."""
+    assert process.pid is not None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.join(30)
+    process.close()
+
+
+@pytest.fixture
+def held(fresh: Project) -> Iterator[tuple[Project, ForkServerProcess]]:
+    """A run whose second batch is at work and waits for the file ``go``."""
+    fresh.script(hold=["0002"])
+    process = fresh.start()
+    fresh.wait_for(lambda: "0002" in fresh.ran and fresh.output.count("Finished jobid") == 2)
+    yield fresh, process
+    (fresh / "go").touch()
+
+
+def test_a_second_run_is_refused_and_the_first_goes_on(
+    held: tuple[Project, ForkServerProcess],
+) -> None:
+    project, process = held
+    lines = project.run(status=1).splitlines()
+    refusals = [line for line in lines if "samcourier: " in line]
+    assert refusals == [refusals[0]]
+    assert f"results/cells is in work by process {process.pid}" in refusals[0]
+    assert "Traceback" not in "".join(lines)
+    assert project.ran == []
+    (project / "go").touch()
+    process.join(30)
+    assert process.exitcode == 0
+    assert (project / COMPLETE).exists()
+
+
+def test_after_kill_9_a_plain_run_goes_on_where_it_was(
+    held: tuple[Project, ForkServerProcess],
+) -> None:
+    project, process = held
+    end(process)
+    (project / "fake.json").unlink()
+    project.run()
+    assert "0002" in project.ran
+    assert "0003" not in project.ran
+    assert (project / COMPLETE).exists()
+    project.run()
+    assert project.ran == []
+
+
+def test_a_batch_that_outlived_its_killed_snakemake_does_no_harm(
+    held: tuple[Project, ForkServerProcess],
+) -> None:
+    project, process = held
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(30)
+    (project / "go").touch()
+    project.wait_for((project / MANIFEST.format("0002")).exists)
+    project.run()
+    assert (project / COMPLETE).exists()
+    assert "Nothing to be done" in project.run()
+
+
+def test_a_cluster_s_jobs_are_refused_a_service_of_this_machine(fresh: Project) -> None:
+    pytest.importorskip("snakemake_executor_plugin_slurm")
+    output = fresh.run("--workflow-profile", "slurm", status=1)
+    assert "samcourier: config.service.target: 'local' serves this machine alone" in output
+    assert "Traceback" not in output
+    assert fresh.ran == []
+
+
+def only(call: dict[str, Any]) -> list[str]:
+    return call["options"]["only"]
+
+
+@pytest.mark.parametrize("images", ["img_4,img_7", ["img_4", "img_7"]])
+def test_a_subset_runs_its_batches_alone_and_the_rest_follows(
+    fresh: Project, images: str | list[str]
+) -> None:
+    fresh.configure(images=images)
+    fresh.run()
+    assert fresh.ran == [*SERVICE, "0002", "0003", "report"]
+    assert [only(call) for call in fresh.calls if "only" in call["options"]] == [
+        ["img_4", "img_7"]
+    ] * 3
+    fresh.run()
+    assert fresh.ran == []
+    fresh.configure()
+    fresh.run()
+    assert fresh.ran == [*SERVICE, "0001", "0002", "report"]
+    assert all(only(call) == [] for call in fresh.calls if "only" in call["options"])
+
+
+def test_a_subset_can_be_given_on_the_command_line(finished: Project) -> None:
+    delete_a_mask(finished)
+    (finished / "results/cells/masks/img_7.ome.zarr/0").unlink()
+    finished.run("--config", "images=img_7", "ome_zarr=0.5")
+    assert finished.ran == [*SERVICE, "0003", "report"]
+    assert [call["options"]["ome_zarr"] for call in finished.calls if call["name"] == "0003"] == [
+        "0.5"
+    ]
+
+
+def test_the_whole_command_reaches_samcourier_unchanged(fresh: Project) -> None:
+    parameters = {"name": "it's; $HOME {x} é", "sigma": 1.5}
+    (fresh / "data/it's é.tif").write_text("apostrophe, space and accent")
+    with (fresh / "config/images.tsv").open("a") as sheet:
+        sheet.write("img_8\tdata/it's é.tif\n")
+    fresh.configure(
+        parameters=parameters,
+        service={
+            "target": "existing",
+            "server_url": "https://hypha.example.org",
+            "workspace": "lab",
+            "service_id": "lab/gpu:sam",
+            "token_file": "secrets/my token",
+        },
+    )
+    fresh.run()
+    calls = {call["name"]: call["options"] for call in fresh.calls}
+    for name in (*SERVICE, "0001"):
+        assert calls[name]["server_url"] == "https://hypha.example.org"
+        assert calls[name]["service_id"] == "lab/gpu:sam"
+        assert calls[name]["token_file"] == "secrets/my token"
+    assert calls["0001"]["parameters"] == parameters
+    assert calls["0001"]["image_timeout_s"] == 1800
+
+
+def test_the_real_command_line_takes_what_the_rules_give(fresh: Project) -> None:
+    (fresh / "config/images.tsv").write_text(sample_sheet())
+    fresh.configure(batch_size=24, images=["nuclei_01"])
+    fresh.run()
+    assert len(fresh.calls) == 5
+    for call in fresh.calls:
+        command, *arguments = call["arguments"]
+        cli.commands[command].make_context(command, arguments)
+
+
+def test_the_demo_images_are_made_once(fresh: Project) -> None:
+    (fresh / "config/images.tsv").write_text(sample_sheet())
+    fresh.configure(batch_size=6)
+    fresh.run()
+    batches = ["0001", "0002", "0003", "0004"]
+    assert sorted(fresh.ran) == sorted([*SERVICE, "demo-data", *batches, "report"])
+    shutil.rmtree(fresh / "results/cells/masks/nuclei_03.ome.zarr")
+    fresh.run()
+    assert fresh.ran == [*SERVICE, "0001", "report"]
+
+
+def test_a_file_of_the_users_in_the_demo_folder_is_no_output(fresh: Project) -> None:
+    (fresh / "config/images.tsv").write_text("image\tpath\nmine\tdata/demo/mine.tif\n")
+    (fresh / "data/demo").mkdir()
+    (fresh / "data/demo/mine.tif").write_text("mine")
+    fresh.run("--forceall")
+    assert fresh.ran == [*SERVICE, "0001", "report"]
+    assert (fresh / "data/demo/mine.tif").read_text() == "mine"
+
+
+def test_every_demo_file_is_known_to_the_workflow(fresh: Project) -> None:
+    (fresh / "config/images.tsv").write_text(sample_sheet())
+    shown = fresh.run("-n", "--until", "demo_data")
+    for image in DEMO_IMAGES:
+        assert f"data/demo/{image.id}.tif" in shown
+        assert f"data/demo/truth/{image.id}.tif" in shown
+
+
+@pytest.mark.parametrize(
+    "schema", sorted((REPO / "workflow/schemas").iterdir()), ids=lambda p: p.name
+)
+def test_every_schema_is_valid_itself(schema: Path) -> None:
+    content = yaml.safe_load(schema.read_text())
+    assert content["$schema"] == jsonschema.Draft202012Validator.META_SCHEMA["$schema"]
+    jsonschema.Draft202012Validator.check_schema(content)
+
+
+def test_the_sheet_s_schema_knows_its_columns() -> None:
+    schema = yaml.safe_load((REPO / "workflow/schemas/images.schema.yaml").read_text())
+    assert tuple(schema["properties"]) == COLUMNS
+
+
+def test_the_shipped_config_says_what_the_schema_defaults_to() -> None:
+    schema = yaml.safe_load((REPO / "workflow/schemas/config.schema.yaml").read_text())
+    config = yaml.safe_load((REPO / "config/config.yaml").read_text())
+    jsonschema.validate(config, schema)
+
+    def keys(schema: dict[str, Any], values: dict[str, Any], where: str = "") -> Iterator[str]:
+        for key, described in schema["properties"].items():
+            yield f"{where}{key}"
+            if "properties" in described:
+                yield from keys(described, values[key], f"{where}{key}.")
+            elif where or "default" in described:
+                assert values[key] == described["default"], f"{where}{key}"
+
+    readme = (REPO / "config/README.md").read_text()
+    for key in keys(schema, config):
+        assert f"`{key}`" in readme

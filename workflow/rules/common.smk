@@ -1,0 +1,126 @@
+import fcntl
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+BATCHES = {
+    batch.batch_id: batch
+    for batch in dataset.make_batches(ROWS, config["batch_size"])
+    if not ONLY or any(row.image in ONLY for row in batch.rows)
+}
+DATASET_DIR = Path("results", config["dataset"])
+MANIFESTS = [store.manifest_path(DATASET_DIR, batch_id) for batch_id in BATCHES]
+COMPLETE = DATASET_DIR / "complete.json"
+REPORT_HTML = DATASET_DIR / "report.html"
+REPORT_TSV = DATASET_DIR / "report.tsv"
+ONLY_OPTIONS = [option for image in ONLY for option in ("--only", image)]
+
+# What `samcourier demo-data data/demo` makes. No other file there may become an output,
+# since Snakemake deletes outputs before it remakes them.
+DEMO_FILE = re.compile(r"data/demo/(truth/)?nuclei_(0[1-9]|1[0-9]|2[0-4])\.tif")
+DEMO_FILES = sorted(
+    {
+        str(path)
+        for row in ROWS
+        for path in (row.path, row.truth)
+        if path is not None and DEMO_FILE.fullmatch(str(path))
+    }
+)
+
+# Lets .venv/bin/snakemake find .venv/bin/samcourier without activation.
+os.environ.update(PATH=f"{os.environ.get('PATH', '')}:{Path(sys.executable).parent}")
+if workflow.is_main_process:
+    # A local service ends itself when this process is gone.
+    os.environ.update(SAMCOURIER_RUN_PID=str(os.getpid()))
+
+
+def tracked(value):
+    """Return ``value`` as a parameter whose change remakes; braces in it stay braces."""
+    return lambda wildcards: value
+
+
+def untracked(value):
+    """Return ``value`` as a parameter whose change remakes nothing: no mask depends on it.
+
+    Snakemake does not track parameters of functions that take the output.
+    """
+    return lambda wildcards, output: value
+
+
+@cache
+def batches_to_redo():
+    """Return the ids of batches whose manifest is no longer true, from a look at the masks."""
+    to_redo = store.batches_to_redo(DATASET_DIR, BATCHES.values(), ONLY or None)
+    if config["retry_failed"]:
+        to_redo |= {batch_id for batch_id in BATCHES if has_failures(batch_id)}
+    return to_redo
+
+
+def has_failures(batch_id):
+    """Tell whether the batch's manifest lists a failed image."""
+    manifest = store.read_manifest(store.manifest_path(DATASET_DIR, batch_id))
+    images = manifest["images"].values() if manifest else []
+    return any(image.get("status") == "failed" for image in images)
+
+
+def remake(path):
+    """Have Snakemake remake ``path`` if it is part of what is asked for, like --forcerun.
+
+    For input functions: the DAG exists by then, and what must be remade is decided after
+    them. No file is touched, so a dry run shows the repair and changes nothing.
+    """
+    workflow.dag.forcefiles.add(str(path))
+
+
+def batch_images(wildcards):
+    """Return a batch's image files; a missing one is left for the batch to record."""
+    # A cluster's job parses again, while other batches are half done; what runs is decided.
+    if workflow.is_main_process and wildcards.batch in batches_to_redo():
+        remake(store.manifest_path(DATASET_DIR, wildcards.batch))
+    paths = [str(row.path) for row in BATCHES[wildcards.batch].rows]
+    return [path for path in paths if path in DEMO_FILES or Path(path).exists()]
+
+
+def report_manifests(wildcards):
+    """Return the manifests asked for; a report that was deleted is made again."""
+    is_whole = REPORT_HTML.exists() and REPORT_TSV.exists()
+    if workflow.is_main_process and COMPLETE.exists() and not is_whole:
+        remake(COMPLETE)
+    return MANIFESTS
+
+
+def run_samcourier(*arguments):
+    """Run the command in the foreground and tell whether it succeeded."""
+    try:
+        command = ["samcourier", *map(str, arguments)]
+        return subprocess.run(command, check=False).returncode == 0
+    except KeyboardInterrupt:
+        return False
+
+
+def lock_run():
+    """Refuse a second run on this dataset; the kernel frees the lock of a killed one."""
+    global RUN_LOCK
+    RUN_LOCK = Path(f".snakemake/samcourier-{config['dataset']}.lock").open("a+")
+    try:
+        fcntl.flock(RUN_LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        RUN_LOCK.seek(0)
+        owner = RUN_LOCK.read().strip()
+        refuse(f"{DATASET_DIR} is in work by process {owner}, expected to run alone")
+    RUN_LOCK.truncate(0)
+    print(os.getpid(), file=RUN_LOCK, flush=True)
+
+
+def report_what_there_is():
+    """Write the report of a run that ended before the rule: images without mask are named."""
+    if all(manifest.exists() for manifest in MANIFESTS):
+        return
+    where = ["--batch-size", config["batch_size"], "--dataset-dir", DATASET_DIR]
+    outputs = ["--html", REPORT_HTML, "--tsv", REPORT_TSV, "--complete", COMPLETE]
+    run_samcourier("report", config["sheet"], *where, *ONLY_OPTIONS, *outputs)

@@ -1,0 +1,91 @@
+import difflib
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
+from snakemake.utils import validate
+
+# Looking changes nothing, so the parse leaves no __pycache__ of the package either.
+writes_no_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+from samcourier import dataset, store
+from samcourier.errors import InputError
+
+sys.dont_write_bytecode = writes_no_bytecode
+
+
+def refuse(problem):
+    """End Snakemake with these words alone, without a traceback through the includes."""
+    for line in str(problem).splitlines():
+        logger.error(f"samcourier: {line}")
+    sys.exit(1)
+
+
+def close_to(word, known):
+    """Return a hint at the known word that ``word`` may be a slip of, or nothing."""
+    close = difflib.get_close_matches(str(word), known, n=1)
+    return f"did you mean {close[0]!r}? " if close else ""
+
+
+def describe_config_error(error):
+    """Return a jsonschema error as one line: where, what came, what was expected."""
+    where = ".".join(["config", *map(str, error.absolute_path)])
+    if error.validator == "additionalProperties":
+        known = sorted(error.schema["properties"])
+        unknown = min(str(key) for key in error.instance if key not in known)
+        hint = close_to(unknown, known)
+        return f"{where}: unknown key {unknown!r}, {hint}expected {', '.join(known)}"
+    if error.validator == "required":
+        return f"{where}: {error.message}"
+    expected = error.schema.get(
+        "description", f"{error.validator} {error.validator_value}"
+    )
+    return f"{where}: {error.instance!r}, expected: {expected}"
+
+
+def check_config():
+    """Fill in the schema's defaults and refuse what the schema does not know."""
+    try:
+        validate(config, "../schemas/config.schema.yaml")
+    except WorkflowError as error:
+        if error.__context__ is None:
+            raise
+        refuse(describe_config_error(error.__context__))
+    # On the command line 0.5 is a number and true a word.
+    config["ome_zarr"] = str(config["ome_zarr"])
+    config["retry_failed"] = config["retry_failed"] in (True, "true")
+
+
+def read_rows():
+    """Return the sample sheet's rows; each of its problems is a line of its own."""
+    try:
+        rows = dataset.read_sheet(Path(config["sheet"]))
+    except InputError as error:
+        refuse(error)
+    for row in rows:
+        if set("{}") & set(str(row.path)):
+            refuse(
+                f"{config['sheet']}: path {str(row.path)!r}, expected no braces, which"
+                " Snakemake takes for wildcards"
+            )
+    return rows
+
+
+def read_subset():
+    """Return the image ids that ``images`` limits the run to, none for every image."""
+    asked = config["images"]
+    if asked is None:
+        return []
+    asked = asked if isinstance(asked, list) else str(asked).split(",")
+    only = [str(image).strip() for image in asked]
+    ids = [row.image for row in ROWS]
+    for image in only:
+        if image not in ids:
+            hint = close_to(image, ids)
+            refuse(f"config.images: {image!r}, {hint}expected ids of {config['sheet']}")
+    return only
+
+
+check_config()
+ROWS = read_rows()
+ONLY = read_subset()

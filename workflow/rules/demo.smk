@@ -1,0 +1,13 @@
+localrules:
+    demo_data,
+
+
+rule demo_data:
+    output:
+        DEMO_FILES,
+    log:
+        "data/demo/demo-data.log",
+    conda:
+        "../../environment.yml"
+    shell:
+        "samcourier demo-data data/demo 2> {log}"

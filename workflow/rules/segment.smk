@@ -1,0 +1,33 @@
+# Masks and logs are no outputs: Snakemake would delete a batch's good masks with a bad one.
+rule segment:
+    input:
+        batch_images,
+    output:
+        DATASET_DIR / "batches/{batch}.json",
+    log:
+        DATASET_DIR / "logs/batches/{batch}.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    params:
+        rows=lambda wildcards: dataset.rows_digest(BATCHES[wildcards.batch].rows),
+        service=tracked(service_options()),
+        parameters=tracked(json.dumps(config["parameters"], sort_keys=True)),
+        ome_zarr=tracked(config["ome_zarr"]),
+        sheet=untracked(config["sheet"]),
+        batch_size=untracked(config["batch_size"]),
+        dataset_dir=untracked(str(DATASET_DIR)),
+        token=untracked(token_options()),
+        transport=untracked(config["transport"]),
+        attempt_s=untracked(config["timeouts"]["attempt_s"]),
+        image_s=untracked(config["timeouts"]["image_s"]),
+        only=untracked(ONLY_OPTIONS),
+        retry=untracked(["--retry-failed"] if config["retry_failed"] else []),
+    shell:
+        "samcourier batch {params.sheet:q} --batch {wildcards.batch}"
+        " --batch-size {params.batch_size} --dataset-dir {params.dataset_dir}"
+        " {params.service:q} {params.token:q} --transport {params.transport}"
+        " --attempt-timeout-s {params.attempt_s} --image-timeout-s {params.image_s}"
+        " --parameters {params.parameters:q} --ome-zarr {params.ome_zarr}"
+        " {params.only:q} {params.retry} --out {output} 2> {log}"
+        " || {{ tail -n 3 {log} >&2; exit 1; }}"
