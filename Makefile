@@ -38,7 +38,7 @@ check: .venv/installed-test ## format, lint, types, workflow, unit tests: under 
 	.venv/bin/python -m pytest tests/unit
 
 bench: .venv/installed-test ## measure against the naive client
-	.venv/bin/python bench/run.py
+	.venv/bin/python bench/naive.py
 
 COMPILE = .venv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
   --fork-strategy fewest --no-emit-index-url

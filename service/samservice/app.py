@@ -20,6 +20,7 @@ import numpy as np
 
 from . import __version__
 from .boundary import (
+    check_embedding,
     check_image,
     is_packed_embedding,
     mask_shape,
@@ -106,6 +107,7 @@ class SegmentationService:
                 given = await asyncio.to_thread(
                     unpack_embedding, image_or_embedding, self._limits.max_image_bytes
                 )
+                check_embedding(given, self._limits.max_pixels)
                 stopwatch.lap("unpack")
                 mask = await self._run(self._engine.segment_embedding, given, parameters)
                 note = None

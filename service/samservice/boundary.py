@@ -6,6 +6,7 @@ was expected.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -83,3 +84,21 @@ def unpack_embedding(embedding: Any, max_bytes: int) -> dict[str, Any]:
         }
     except WireError as error:
         raise WrongShape(str(error)) from error
+
+
+def check_embedding(embedding: Mapping[str, Any], max_pixels: int) -> None:
+    """Hold the image size an embedding claims, if any, to the limit of images.
+
+    Raises ImageTooLarge, or WrongShape for a size that is none.
+    """
+    size = embedding.get("original_size")
+    if size is None:
+        return
+    try:
+        lengths = [int(length) for length in np.asarray(size).ravel()]
+    except (TypeError, ValueError):
+        raise WrongShape(f"original_size {size!r:.80} is no image size") from None
+    if not 2 <= len(lengths) <= 3 or min(lengths) < 1:
+        raise WrongShape(f"original_size {size!r:.80} is no image size")
+    if math.prod(lengths) > max_pixels:
+        raise ImageTooLarge(f"embedding of an image {lengths} exceeds the limit of {max_pixels} px")

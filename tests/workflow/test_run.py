@@ -187,7 +187,8 @@ def test_a_run_leaves_masks_logs_and_a_report(finished: Folder) -> None:
 
 def test_running_again_does_nothing(folder: Folder) -> None:
     before = folder.written()
-    assert "Nothing to be done" in folder.run()
+    said = folder.run()
+    assert "Nothing to be done" in said, said
     assert folder.written() == before
     assert folder.service_processes() == []
 
@@ -207,7 +208,8 @@ def test_a_damaged_mask_is_computed_again_alone(folder: Folder, damage: str) -> 
     after = folder.written()
     assert {image for image in IMAGES if after[image] != before[image]} == {"left"}
     assert folder.pixels() == pixels
-    assert "Nothing to be done" in folder.run()
+    said = folder.run()
+    assert "Nothing to be done" in said, said
 
 
 def test_changed_pixels_touch_their_own_image_alone(folder: Folder) -> None:

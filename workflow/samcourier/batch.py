@@ -98,7 +98,7 @@ class BatchRun:
         """
         only = self._settings.only
         asked = [row for row in batch.rows if only is None or row.image in only]
-        entries = {row.image: ManifestEntry("not_asked") for row in batch.rows}
+        entries = {row.image: self._as_it_stands(row) for row in batch.rows if row not in asked}
         room = asyncio.Semaphore(IMAGES_IN_FLIGHT)
 
         async def one(row: ImageRow) -> None:
@@ -111,7 +111,14 @@ class BatchRun:
                     group.create_task(one(row))
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
-        return Manifest(batch.batch_id, entries)
+        return Manifest(batch.batch_id, {row.image: entries[row.image] for row in batch.rows})
+
+    def _as_it_stands(self, row: ImageRow) -> ManifestEntry:
+        """Return the entry of an image that was not asked for: Snakemake deleted the old one."""
+        log = read_image_log(log_path(self._settings.dataset_dir, row.image))
+        if log is None:
+            return ManifestEntry("not_asked")
+        return manifest_entry(self._settings.dataset_dir, log)
 
     async def _image(self, row: ImageRow) -> ManifestEntry:
         """Bring one image to a mask or a recorded failure."""

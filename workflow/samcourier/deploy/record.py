@@ -17,6 +17,7 @@ RECORD_NAME = "local.json"
 TOKEN_NAME = "token"
 LOG_NAME = "service.log"
 OWNERS_NAME = "owners"
+SCRATCH_NAME = "scratch"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import asyncio
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import sys
@@ -31,6 +32,7 @@ from .owners import living_owners, process_identity
 from .record import (
     OWNERS_NAME,
     RECORD_NAME,
+    SCRATCH_NAME,
     TOKEN_NAME,
     LocalRecord,
     write_private,
@@ -45,7 +47,14 @@ TOKEN_LIFETIME_S = 14 * 24 * 3600
 
 @asynccontextmanager
 async def running_hypha(directory: Path, root_token: str) -> AsyncIterator[tuple[str, Any]]:
-    """Start Hypha's server on a free loopback port; yield its URL and process."""
+    """Start Hypha's server on a free loopback port; yield its URL and process.
+
+    Its database is a temporary file that it does not remove: it gets a folder of its own for
+    such files, which goes with it, or with the next start after a kill.
+    """
+    scratch = directory / SCRATCH_NAME
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
     # Secrets go through the environment, which only the owner of a process can read.
@@ -53,6 +62,7 @@ async def running_hypha(directory: Path, root_token: str) -> AsyncIterator[tuple
         "HYPHA_ROOT_TOKEN": root_token,
         "HYPHA_JWT_SECRET": secrets.token_urlsafe(32),
         "HYPHA_LOGLEVEL": "ERROR",
+        "TMPDIR": str(scratch),
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -72,6 +82,7 @@ async def running_hypha(directory: Path, root_token: str) -> AsyncIterator[tuple
         if process.returncode is None:
             process.kill()
         await process.wait()
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 async def _wait_until_ready(url: str, process: asyncio.subprocess.Process) -> None:
