@@ -109,7 +109,9 @@ class SegmentationService:
                 )
                 check_embedding(given, self._limits.max_pixels)
                 stopwatch.lap("unpack")
-                mask = await self._run(self._engine.segment_embedding, given, parameters)
+                mask = _checked_labels(
+                    await self._run(self._engine.segment_embedding, given, parameters)
+                )
                 note = None
             else:
                 packed = is_packed(image_or_embedding)
@@ -189,11 +191,7 @@ class SegmentationService:
         if await asyncio.to_thread(is_constant, image):
             return np.zeros(expected_shape, np.uint32), CONSTANT_IMAGE_NOTE
         mask = await self._run(self._engine.segment, image, axes, parameters)
-        if mask.shape != expected_shape or mask.dtype.kind not in "ui":
-            raise SegmentationFailed(
-                f"the engine returned {mask.dtype} {mask.shape}, expected labels {expected_shape}"
-            )
-        return mask.astype(np.uint32, copy=False), None
+        return _checked_labels(mask, expected_shape), None
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
@@ -237,6 +235,18 @@ class Stopwatch:
         now = time.perf_counter()
         self.seconds[name] = now - self._last
         self._last = now
+
+
+def _checked_labels(mask: Any, expected_shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """Return what an engine answered as uint32, or raise SegmentationFailed saying what came."""
+    if not isinstance(mask, np.ndarray):
+        raise SegmentationFailed(f"the engine returned {type(mask).__name__}, expected labels")
+    if mask.shape != (expected_shape or mask.shape) or mask.dtype.kind not in "ui":
+        raise SegmentationFailed(
+            f"the engine returned {mask.dtype} {mask.shape}, "
+            f"expected labels {expected_shape or '(Y, X)'}"
+        )
+    return mask.astype(np.uint32, copy=False)
 
 
 def _pack_mask(mask: np.ndarray) -> tuple[dict[str, Any], int]:

@@ -64,15 +64,20 @@ ENGINES = ("watershed", "microsam")
 def build_engine(name: str, options: dict[str, Any] | None = None) -> Engine:
     """Load an engine by name. ``options`` are its constructor's (model, device, ...).
 
-    Raises :class:`WrongParameter` for an unknown name. Heavy imports happen here, not before.
+    Raises :class:`WrongParameter` for an unknown name or option. Heavy imports happen here, not
+    before.
     """
     options = options or {}
+    engine_class: type[Engine]
     if name == "watershed":
-        from .watershed import WatershedEngine
-
-        return WatershedEngine(**options)
-    if name == "microsam":
-        from .microsam import MicroSamEngine
-
-        return MicroSamEngine(**options)
-    raise WrongParameter(f"engine {name!r} is unknown, expected one of {', '.join(ENGINES)}")
+        from .watershed import WatershedEngine as engine_class
+    elif name == "microsam":
+        from .microsam import MicroSamEngine as engine_class
+    else:
+        raise WrongParameter(f"engine {name!r} is unknown, expected one of {', '.join(ENGINES)}")
+    accepted = inspect.signature(engine_class).parameters
+    for option in options.keys() - accepted.keys():
+        raise WrongParameter(
+            f"engine {name} has no option {option!r}, expected {', '.join(accepted) or 'none'}"
+        )
+    return engine_class(**options)

@@ -79,6 +79,10 @@ class SegmentationFailed(ServiceError):
     """The engine raised, ran out of memory, or returned a mask that does not fit the image."""
 
 
+class NotConnected(ServiceError):
+    """The Hypha server is not there, or refuses the service's token or workspace."""
+
+
 class NotAuthorized(ServiceError):
     """The caller that Hypha verified is not among the authorized users."""
 

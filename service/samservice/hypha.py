@@ -21,6 +21,17 @@ WEBSOCKET_CHUNK_BYTES = 500_000
 for _name in ("RPC", "websocket-client", "webrtc-client"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
+
+def _is_worth_logging(record: logging.LogRecord) -> bool:
+    """Drop what hypha-rpc leaves to the event loop when a peer goes away under a message."""
+    text = record.getMessage()
+    return not any(
+        said in text for said in ("RemoteFunction.__call__", "Failed to send the request when")
+    )
+
+
+logging.getLogger("asyncio").addFilter(_is_worth_logging)
+
 _connecting = asyncio.Lock()
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from .app import Limits, SegmentationService
 from .engine import Engine
+from .errors import NotConnected
 from .hypha import connect
 from .rtc import register_rtc_endpoint
 
@@ -52,16 +53,24 @@ async def serve(
     """Serve ``engine`` until ``stop`` is set.
 
     ``on_ready`` gets the address and hypha-rpc's server object once both are registered.
+    Raises :class:`NotConnected`.
     """
     # Replicas of one id would throw each other out if they shared a client id.
     client_id = f"{settings.service_id}-{uuid.uuid4().hex[:12]}"
     service = SegmentationService(engine, settings.limits)
-    server = await connect(
-        settings.server_url,
-        token=settings.token,
-        workspace=settings.workspace,
-        client_id=client_id,
-    )
+    try:
+        server = await connect(
+            settings.server_url,
+            token=settings.token,
+            workspace=settings.workspace,
+            client_id=client_id,
+        )
+    except Exception as error:
+        service.close()
+        said = " ".join(str(error).split())
+        raise NotConnected(
+            f"cannot serve through {settings.server_url}: {type(error).__name__}: {said}"
+        ) from error
     try:
         methods = {
             "segment_all": service.segment_all,

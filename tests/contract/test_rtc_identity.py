@@ -13,6 +13,7 @@ import pytest
 from hypha_rpc import get_rtc_service
 
 from samcourier.transports import Endpoint, build_transports
+from samcourier.verify import verify_service
 from samservice.hypha import connect
 from samservice.rtc import HOST_CANDIDATES_ONLY, RTC_CHUNK_BYTES
 from samservice.serve import Address, ServeSettings, serve
@@ -134,17 +135,10 @@ async def stranger(host: Host) -> AsyncIterator[Peer]:
 
 
 async def test_a_caller_is_the_same_user_over_every_transport(live_endpoint: Endpoint) -> None:
-    callers = {}
-    for transport in build_transports(live_endpoint):
-        await transport.open(TIMEOUT_S)
-        try:
-            for size in (SMALL, CHUNKED):
-                answer = await transport.call("probe", {"payload": bytes(size)}, TIMEOUT_S)
-                callers[transport.name, size] = answer["caller"]
-        finally:
-            await transport.close()
-    assert len(callers) == 6
-    assert set(callers.values()) != {None}
+    verdict = await verify_service(live_endpoint, build_transports(live_endpoint))
+    callers = {name: found["caller"] for name, found in verdict["transports"].items()}
+    assert set(callers) == {"websocket", "webrtc", "http"}
+    assert None not in callers.values()
     assert len(set(callers.values())) == 1, callers
 
 

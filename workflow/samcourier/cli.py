@@ -15,7 +15,13 @@ import click
 import uvloop
 
 from . import __version__
-from .cli_options import JsonObject, dataset_dir_option, segment_options, service_options
+from .cli_options import (
+    JsonObject,
+    dataset_dir_option,
+    segment_options,
+    service_options,
+    transport_option,
+)
 from .dataset import Batch, ImageRow, make_batches, read_sheet, rows_from_files
 from .deploy.service import ServiceOptions, find_service
 from .errors import CourierError, InputError, ServiceGone
@@ -75,7 +81,7 @@ def deploy(service: ServiceOptions, dataset_dir: Path, out: Path) -> None:
 @main.command()
 @service_options
 @dataset_dir_option
-@click.option("--transport", default="auto", show_default=True)
+@transport_option
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
 def verify(service: ServiceOptions, dataset_dir: Path, transport: str, out: Path) -> None:
     """Prove each transport with a large payload both ways; the verdict goes to --out."""
@@ -253,9 +259,9 @@ def serve(
     settings = ServeSettings(server_url, read_token(token_file), workspace, service_id, visibility)
     try:
         loaded = build_engine(engine, engine_options)
+        uvloop.run(serve_until_interrupted(loaded, settings, on_ready=say))
     except ServiceError as error:
         raise click.ClickException(error.message) from error
-    uvloop.run(serve_until_interrupted(loaded, settings, on_ready=say))
 
 
 def _rows_of(inputs: tuple[Path, ...]) -> list[ImageRow]:

@@ -83,17 +83,21 @@ def dataset_dir_option(command: Callable[..., R]) -> Callable[..., R]:
     )(command)
 
 
+def transport_option(command: Callable[..., R]) -> Callable[..., R]:
+    return click.option(
+        "--transport",
+        type=click.Choice(("auto", "websocket", "webrtc", "http")),
+        default="auto",
+        show_default=True,
+    )(command)
+
+
 def segment_options(command: Callable[..., R]) -> Callable[..., R]:
     """Add the options of segmenting; they are those of BatchSettings and the transports."""
     for option in reversed(
         [
             click.option("--parameters", type=JsonObject(), default="{}", help="Of the engine."),
-            click.option(
-                "--transport",
-                type=click.Choice(("auto", "websocket", "webrtc", "http")),
-                default="auto",
-                show_default=True,
-            ),
+            transport_option,
             click.option(
                 "--ome-zarr", type=click.Choice(("0.4", "0.5")), default="0.4", show_default=True
             ),

@@ -27,6 +27,9 @@ T = TypeVar("T")
 #: A probe costs bytes: with fewer calls left than this it cannot pay for itself.
 PROBE_MIN_CALLS_LEFT = 3
 
+#: Many chunks of every transport, so it tells the rate, at a bounded cost.
+PROBE_MAX_BYTES = 1 << 20
+
 #: The round trip is measured with next to nothing.
 _PING = Payload(0, 0)
 
@@ -279,7 +282,10 @@ class ConnectionManager:
                 if link.estimate is None:
                     await self._probe(link, _PING)
         assert self._first_payload is not None
-        payload = await self._first_payload
+        first = await self._first_payload
+        payload = Payload(
+            min(first.up_bytes, PROBE_MAX_BYTES), min(first.down_bytes, PROBE_MAX_BYTES)
+        )
         for link in self._links.values():
             measured = link.estimate is not None and link.estimate.up_bytes_per_s is not None
             if link.is_open and not measured and self._calls_left >= PROBE_MIN_CALLS_LEFT:

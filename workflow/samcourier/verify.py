@@ -41,6 +41,9 @@ async def verify_service(
             verdicts[transport.name] = {"works": False, "failure": vars(Failure.of(error))}
         finally:
             await transport.close()
+    # WebRTC's offer opened the shared session again, which is WebSocket's to close.
+    for transport in transports:
+        await transport.close()
     return {
         "schema": SERVICE_SCHEMA,
         "verified_at": utc_now(),

@@ -1,0 +1,584 @@
+"""A batch against a service in this process: what is written, what is called again, what stops."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import shutil
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+import tifffile
+
+import samcourier.batch
+from samcourier.batch import (
+    IMAGES_IN_FLIGHT,
+    SERVICE_FAILURES_IN_A_ROW,
+    BatchRun,
+    BatchSettings,
+)
+from samcourier.connection import ConnectionManager
+from samcourier.dataset import Batch, ImageRow
+from samcourier.errors import (
+    CourierError,
+    Denied,
+    RequestRefused,
+    ServiceFailed,
+    ServiceGone,
+    StorageFailed,
+    TransportFailed,
+)
+from samcourier.journal import ConnectionJournal, ImageLog, Manifest, read_image_log
+from samcourier.masks import read_mask
+from samcourier.retry import Policy
+from samcourier.store import log_path, mask_path, read_provenance, zarr_files
+from samcourier.transports.fake import FakeTransport, Scripted
+from samservice.app import SegmentationService
+from samservice.errors import NotFinite, ServiceError, WrongParameter
+from samservice.wire import MASK_CODEC, pack_array
+
+SCHEMA = json.loads(
+    (Path(__file__).parents[2] / "workflow/schemas/image-log.schema.json").read_text()
+)
+
+#: Transports are looked at again at once and nobody waits.
+IMPATIENT = Policy(overload_wait_s=0.0, open_timeout_s=1.0, rest_after_failure_s=0.0)
+
+DESCRIPTION = {
+    "engine": "scripted",
+    "model": "threshold",
+    "model_sha256": None,
+    "segmentation_version": 1,
+    "versions": {"scripted": "1"},
+    "device": "cpu",
+}
+
+
+def bright(image: np.ndarray) -> np.ndarray:
+    """Label the brightest pixel 1 and the darkest 2."""
+    mask = np.zeros(image.shape[-2:], np.uint32)
+    mask.flat[image.argmax() % mask.size] = 1
+    mask.flat[image.argmin() % mask.size] = 2
+    return mask
+
+
+class ScriptedEngine:
+    """Labels two pixels; ``fails`` maps an image's largest value to what is raised for it."""
+
+    def __init__(self) -> None:
+        self.fails: dict[int, Exception] = {}
+        self.version = 1
+
+    def describe(self) -> dict[str, Any]:
+        return DESCRIPTION | {"segmentation_version": self.version}
+
+    def check_parameters(self, parameters: dict[str, Any]) -> None:
+        if unknown := set(parameters) - {"sigma"}:
+            raise WrongParameter(f"{sorted(unknown)} unknown, expected sigma")
+
+    def segment(self, image: np.ndarray, axes: str, parameters: dict[str, Any]) -> np.ndarray:
+        if error := self.fails.get(int(image.max())):
+            raise error
+        return bright(image)
+
+    def encode(self, image: np.ndarray, axes: str) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def segment_embedding(
+        self, embedding: dict[str, Any], parameters: dict[str, Any]
+    ) -> np.ndarray:
+        raise NotImplementedError
+
+
+class RawService:
+    """A service that knows ndarrays only: no describe, no packed images, no axes."""
+
+    async def segment_all(self, image_or_embedding: Any, **parameters: Any) -> np.ndarray:
+        assert isinstance(image_or_embedding, np.ndarray)
+        assert "axes" not in parameters
+        return bright(image_or_embedding)
+
+
+class LyingService(RawService):
+    """Answers with whatever it was told to."""
+
+    def __init__(self, answer: Callable[[Any], Any]) -> None:
+        self.answer = answer
+
+    async def segment_all(self, image_or_embedding: Any, **parameters: Any) -> Any:
+        return self.answer(image_or_embedding)
+
+
+def image_of(number: int) -> np.ndarray:
+    """Return an image, (10, 12) uint16, whose largest value is 1000 + ``number``."""
+    image = np.arange(120, dtype=np.uint16).reshape(10, 12)
+    image[number % 10, 3] = 1000 + number
+    return image
+
+
+class Bench:
+    """A folder with images, and runs of one batch over a fresh connection each."""
+
+    def __init__(self, root: Path, count: int = 3) -> None:
+        self.root = root
+        self.dataset_dir = root / "results"
+        self.engine = ScriptedEngine()
+        self.history: list[str] = []
+        self.images = [f"cell{number}" for number in range(count)]
+        self.pixel_size_um: float | None = None
+        for number, image in enumerate(self.images):
+            tifffile.imwrite(self.path(image), image_of(number))
+
+    def path(self, image: str) -> Path:
+        return self.root / f"{image}.tif"
+
+    def mask(self, image: str) -> Path:
+        return mask_path(self.dataset_dir, image)
+
+    def log(self, image: str) -> ImageLog:
+        log = read_image_log(log_path(self.dataset_dir, image))
+        assert log is not None
+        return log
+
+    @property
+    def call_count(self) -> int:
+        """How often the last run called for a mask."""
+        return self.history.count("segment_all")
+
+    async def run(
+        self,
+        service: object | None = None,
+        calls: list[Scripted] | None = None,
+        on_image: Callable[[ImageLog], None] | None = None,
+        identity: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> Manifest:
+        """Run the batch; ``calls`` script what comes before each call for a mask."""
+        made = SegmentationService(self.engine) if service is None else None
+        described = [Scripted(), Scripted()] if made else [Scripted()]
+        transport = FakeTransport(made or service, calls=[*described, *(calls or [])])
+        self.history = transport.history
+        rows = tuple(
+            ImageRow(image, self.path(image), pixel_size_um=self.pixel_size_um)
+            for image in self.images
+        )
+        with ConnectionJournal(self.root / "journal.jsonl") as journal:
+            manager = ConnectionManager([transport], journal, IMPATIENT)
+            try:
+                description = await manager.start(len(rows)) or (identity or DESCRIPTION)
+                run = BatchRun(
+                    BatchSettings(self.dataset_dir, **settings), manager, description, on_image
+                )
+                return await run.run(Batch("0001", rows))
+            finally:
+                await manager.close()
+                if made:
+                    made.close()
+
+    def mtimes(self) -> dict[str, dict[str, int]]:
+        return {
+            image: {entry.path: entry.stat().st_mtime_ns for entry in zarr_files(self.mask(image))}
+            for image in self.images
+        }
+
+    def statuses(self, manifest: Manifest) -> list[str]:
+        return [entry.failure_kind or entry.status for entry in manifest.images.values()]
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    # Whatever happened, what was written is a log by the schema.
+    for path in (bench.dataset_dir / "logs").glob("*.json"):
+        jsonschema.validate(json.loads(path.read_text()), SCHEMA)
+
+
+def failing(error: CourierError) -> Scripted:
+    return Scripted(error=error)
+
+
+# What a batch leaves behind.
+
+
+async def test_a_batch_writes_masks_logs_and_a_manifest(bench: Bench) -> None:
+    reported: list[str] = []
+    manifest = await bench.run(on_image=lambda log: reported.append(log.image))
+    assert manifest.batch == "0001"
+    assert list(manifest.images) == bench.images
+    assert sorted(reported) == bench.images
+    for number, image in enumerate(bench.images):
+        np.testing.assert_array_equal(read_mask(bench.mask(image)), bright(image_of(number)))
+        entry, log = manifest.images[image], bench.log(image)
+        files = list(zarr_files(bench.mask(image)))
+        assert (entry.status, entry.object_count, entry.key) == ("done", 2, log.key)
+        assert entry.mask_files == len(files)
+        assert entry.mask_bytes == sum(file.stat().st_size for file in files)
+        assert (log.shape, log.dtype, log.axes) == ((10, 12), "uint16", "YX")
+        assert [attempt.outcome for attempt in log.attempts] == ["ok"]
+        assert log.attempts[0].bytes.up > 0 and log.attempts[0].bytes.down > 0
+        assert None not in (log.seconds.read, log.seconds.pack, log.seconds.write)
+
+
+async def test_a_service_that_knows_only_ndarrays_is_served(bench: Bench) -> None:
+    manifest = await bench.run(RawService())
+    assert bench.statuses(manifest) == ["done"] * 3
+    for number, image in enumerate(bench.images):
+        np.testing.assert_array_equal(read_mask(bench.mask(image)), bright(image_of(number)))
+        (attempt,) = bench.log(image).attempts
+        assert attempt.bytes.up == image_of(number).nbytes
+
+
+@pytest.mark.parametrize("description", [{}, {"engine": "theirs"}])
+async def test_a_service_that_tells_nothing_of_itself_still_has_keys(
+    bench: Bench, description: dict[str, Any]
+) -> None:
+    manifest = await bench.run(RawService(), identity=description)
+    assert bench.statuses(manifest) == ["done"] * 3
+    assert len({entry.key for entry in manifest.images.values()}) == 3
+
+
+async def test_no_more_images_are_in_flight_than_there_is_room_for(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, count=2 * IMAGES_IN_FLIGHT + 1)
+    at_once, most_at_once = 0, 0
+
+    class Watched(RawService):
+        async def segment_all(self, image_or_embedding: Any, **parameters: Any) -> np.ndarray:
+            nonlocal at_once, most_at_once
+            at_once += 1
+            most_at_once = max(most_at_once, at_once)
+            await asyncio.sleep(0.005)
+            at_once -= 1
+            return bright(image_or_embedding)
+
+    await bench.run(Watched())
+    assert 1 < most_at_once <= IMAGES_IN_FLIGHT
+
+
+# Running again.
+
+
+async def test_a_second_run_calls_nobody_and_touches_no_mask(bench: Bench) -> None:
+    first = await bench.run()
+    before = bench.mtimes()
+    second = await bench.run()
+    assert bench.call_count == 0
+    assert bench.mtimes() == before
+    assert second == first
+
+
+async def test_a_mask_without_its_log_is_reused_and_said_so(bench: Bench) -> None:
+    first = await bench.run()
+    before = bench.mtimes()
+    shutil.rmtree(bench.dataset_dir / "logs")
+    assert await bench.run() == first
+    assert bench.call_count == 0
+    assert bench.mtimes() == before
+    assert all(bench.log(image).reused for image in bench.images)
+    assert all(bench.log(image).object_count == 2 for image in bench.images)
+
+
+def damage_chunk(mask: Path) -> None:
+    chunk = mask / "0" / "0" / "0"
+    content = bytearray(chunk.read_bytes())
+    content[-1] ^= 1
+    chunk.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        shutil.rmtree,
+        damage_chunk,
+        lambda mask: (mask / "0" / "0" / "0").unlink(),
+        lambda mask: (mask / ".zattrs").write_text("{}"),
+    ],
+    ids=["deleted", "a bit flipped", "a chunk missing", "provenance lost"],
+)
+async def test_a_damaged_mask_is_made_again_and_no_other(
+    bench: Bench, damage: Callable[[Path], None]
+) -> None:
+    await bench.run()
+    before = bench.mtimes()
+    damage(bench.mask("cell1"))
+    await bench.run()
+    assert bench.call_count == 1
+    np.testing.assert_array_equal(read_mask(bench.mask("cell1")), bright(image_of(1)))
+    after = bench.mtimes()
+    assert [image for image in bench.images if after[image] != before[image]] == ["cell1"]
+
+
+async def test_changed_pixels_are_segmented_again_alone(bench: Bench) -> None:
+    await bench.run()
+    tifffile.imwrite(bench.path("cell2"), image_of(5))
+    await bench.run()
+    assert bench.call_count == 1
+    np.testing.assert_array_equal(read_mask(bench.mask("cell2")), bright(image_of(5)))
+
+
+async def test_changed_parameters_or_labels_of_the_service_make_all_again(bench: Bench) -> None:
+    await bench.run()
+    await bench.run(parameters={"sigma": 2})
+    assert bench.call_count == 3
+    assert bench.log("cell0").parameters == {"sigma": 2}
+    bench.engine.version = 2
+    await bench.run(parameters={"sigma": 2})
+    assert bench.call_count == 3
+
+
+async def test_another_pixel_size_or_format_is_written_anew(bench: Bench) -> None:
+    await bench.run()
+    bench.pixel_size_um = 0.5
+    manifest = await bench.run()
+    assert bench.statuses(manifest) == ["done"] * 3
+    provenance = read_provenance(bench.mask("cell0"))
+    assert provenance is not None
+    assert provenance["form"] == {"ome_zarr": "0.4", "pixel_size_um": 0.5}
+    before = bench.mtimes()
+    await bench.run(ome_zarr="0.5")
+    assert (bench.mask("cell0") / "zarr.json").is_file()
+    assert not (bench.mask("cell0") / ".zattrs").exists()
+    assert bench.mtimes() != before
+    after = bench.mtimes()
+    await bench.run(ome_zarr="0.5")
+    assert (bench.call_count, bench.mtimes()) == (0, after)
+
+
+async def test_only_the_images_asked_for_are_touched(bench: Bench) -> None:
+    manifest = await bench.run(only=["cell1"])
+    assert bench.statuses(manifest) == ["not_asked", "done", "not_asked"]
+    assert list(manifest.images) == bench.images
+    assert bench.call_count == 1
+    assert [bench.mask(image).exists() for image in bench.images] == [False, True, False]
+
+
+async def test_what_was_not_asked_for_stays_as_it_stands(bench: Bench) -> None:
+    first = await bench.run()
+    assert await bench.run(only=["cell1"], parameters={"sigma": 1}) != first
+    assert bench.call_count == 1
+    again = await bench.run(only=[])
+    assert bench.call_count == 0
+    assert bench.statuses(again) == ["done"] * 3
+    assert again.images["cell0"] == first.images["cell0"]
+
+
+# One image's own fault.
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"no image"),
+        lambda path: path.write_bytes(path.read_bytes()[:40]),
+    ],
+    ids=["missing", "empty", "no image", "cut"],
+)
+async def test_an_unreadable_image_is_recorded_while_others_go_on(
+    bench: Bench, spoil: Callable[[Path], None]
+) -> None:
+    spoil(bench.path("cell0"))
+    manifest = await bench.run()
+    assert bench.statuses(manifest) == ["image", "done", "done"]
+    assert bench.call_count == 2
+    log = bench.log("cell0")
+    assert (log.status, log.key, log.attempts) == ("failed", None, ())
+    assert str(bench.path("cell0")) in (manifest.images["cell0"].failure or "")
+
+
+async def test_a_refused_image_is_asked_about_again_only_on_request(bench: Bench) -> None:
+    image = image_of(1).astype(np.float32)
+    image[0, 0] = np.nan
+    tifffile.imwrite(bench.path("cell1"), image)
+    first = await bench.run()
+    assert bench.statuses(first) == ["done", "image", "done"]
+    assert (first.images["cell1"].failure or "").startswith("NotFinite: image holds 1 NaN")
+    assert len(bench.log("cell1").attempts) == 1
+    again = await bench.run()
+    assert bench.call_count == 0
+    assert again == first
+    assert bench.statuses(await bench.run(retry_failed=True)) == ["done", "image", "done"]
+    assert bench.call_count == 1
+    tifffile.imwrite(bench.path("cell1"), image_of(1))
+    assert bench.statuses(await bench.run()) == ["done"] * 3
+    assert bench.call_count == 1
+
+
+async def test_a_failed_image_leaves_the_older_mask_to_tell_it_is_old(bench: Bench) -> None:
+    await bench.run()
+    bench.engine.fails[1001] = NotFinite("as if")
+    manifest = await bench.run(parameters={"sigma": 3})
+    assert bench.statuses(manifest) == ["done", "image", "done"]
+    provenance = read_provenance(bench.mask("cell1"))
+    assert provenance is not None
+    assert provenance["key"] != manifest.images["cell1"].key
+
+
+# The service's and the way's fault.
+
+
+async def test_a_failure_of_the_service_is_tried_again_on_the_next_run(bench: Bench) -> None:
+    bench.engine.fails[1001] = RuntimeError("CUDA out of memory")
+    manifest = await bench.run()
+    assert bench.statuses(manifest) == ["done", "service", "done"]
+    log = bench.log("cell1")
+    assert [attempt.outcome for attempt in log.attempts] == ["failed", "failed"]
+    assert log.failure is not None
+    assert (log.failure.name, log.failure.message) == (
+        "SegmentationFailed",
+        "RuntimeError: CUDA out of memory",
+    )
+    bench.engine.fails.clear()
+    assert bench.statuses(await bench.run()) == ["done"] * 3
+    assert bench.call_count == 1
+
+
+async def test_a_lost_way_is_tried_again_on_the_next_run(bench: Bench) -> None:
+    with pytest.raises(ServiceGone):
+        await bench.run(calls=[failing(TransportFailed("the channel closed"))])
+    failed = [
+        log.image
+        for image in bench.images
+        if (log := read_image_log(log_path(bench.dataset_dir, image))) and log.failure
+    ]
+    assert len(failed) == 1
+    (attempt,) = bench.log(failed[0]).attempts
+    assert attempt.error is not None
+    assert (attempt.error.kind, attempt.error.message) == ("transport", "the channel closed")
+    assert bench.statuses(await bench.run()) == ["done"] * 3
+
+
+FIT = np.zeros((10, 12), np.uint32)
+
+
+def cut(packed: dict[str, Any]) -> dict[str, Any]:
+    return {"mask": packed | {"data": packed["data"][:-3]}, "note": None}
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (FIT.T, "shape (12, 10), expected (10, 12)"),
+        (FIT[np.newaxis], "shape (1, 10, 12)"),
+        (FIT.astype(np.float32), "float32, expected integer labels"),
+        (np.full((10, 12), np.nan), "float64 with NaN"),
+        (FIT.astype(bool), "bool, expected integer labels"),
+        (FIT.astype(np.int32) - 1, "holds -1"),
+        (FIT.astype(np.uint64) + 2**40, "within uint32"),
+        (None, "NoneType"),
+        ("a mask", "str"),
+        ([[0, 1]], "list"),
+        ({"masks": FIT}, "dict"),
+        (cut(pack_array(FIT, MASK_CODEC)), "cannot be unpacked"),
+        (cut(pack_array(FIT, "raw")), "cannot be unpacked"),
+        ({"mask": {"wire": 1}}, "cannot be unpacked"),
+        ({"mask": pack_array(FIT.T, MASK_CODEC)}, "shape (12, 10)"),
+        ({"received_unix_s": "soon", "sent_unix_s": 0}, "times"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_mask_that_does_not_fit_is_the_services_failure(
+    bench: Bench, answer: Any, message: str
+) -> None:
+    bench.images = bench.images[:1]
+    manifest = await bench.run(LyingService(lambda _: answer))
+    assert bench.statuses(manifest) == ["service"]
+    assert message in (manifest.images["cell0"].failure or "")
+    log = bench.log("cell0")
+    assert [attempt.outcome for attempt in log.attempts] == ["failed", "failed"]
+    assert not bench.mask("cell0").exists()
+
+
+async def test_an_empty_mask_is_a_result(bench: Bench) -> None:
+    manifest = await bench.run(LyingService(lambda image: np.zeros_like(image)))
+    assert bench.statuses(manifest) == ["done"] * 3
+    assert {entry.object_count for entry in manifest.images.values()} == {0}
+
+
+# What ends the batch.
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (Denied("the token has expired"), Denied),
+        (RequestRefused("sigma=-1"), RequestRefused),
+        (ServiceGone("undeployed"), ServiceGone),
+    ],
+)
+async def test_what_would_fail_every_image_stops_the_batch(
+    tmp_path: Path, error: CourierError, raised: type[CourierError]
+) -> None:
+    bench = Bench(tmp_path, count=8)
+    with pytest.raises(raised) as caught:
+        await bench.run(calls=[failing(error)] * 20)
+    assert str(error) in str(caught.value)
+    assert 1 <= bench.call_count <= IMAGES_IN_FLIGHT
+    logs = list((bench.dataset_dir / "logs").glob("*.json"))
+    assert 1 <= len(logs) <= IMAGES_IN_FLIGHT
+    assert not any(bench.mask(image).exists() for image in bench.images)
+
+
+async def test_a_wrong_parameter_is_the_requests_fault(bench: Bench) -> None:
+    with pytest.raises(RequestRefused, match="simga"):
+        await bench.run(parameters={"simga": 3})
+    assert bench.call_count <= IMAGES_IN_FLIGHT
+
+
+async def test_a_full_disk_stops_the_batch_in_words(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(samcourier.batch, "write_mask", full)
+        with pytest.raises(StorageFailed, match=r"\.ome\.zarr: .*No space left on device"):
+            await bench.run()
+    assert bench.call_count <= IMAGES_IN_FLIGHT
+    assert bench.statuses(await bench.run()) == ["done"] * 3
+
+
+async def test_a_log_that_cannot_be_written_stops_the_batch(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(*_: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(samcourier.batch, "write_image_log", read_only)
+    with pytest.raises(StorageFailed, match=r"logs/cell\d\.json: .*Read-only"):
+        await bench.run()
+
+
+async def test_several_failures_of_the_service_in_a_row_stop_the_batch(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, count=SERVICE_FAILURES_IN_A_ROW + 4)
+    bench.engine.fails = {1000 + n: RuntimeError("no GPU") for n in range(len(bench.images))}
+    with pytest.raises(ServiceFailed, match=r"5 images in a row, last: .*no GPU") as caught:
+        await bench.run()
+    assert caught.value.name == "SegmentationFailed"
+    logs = list((bench.dataset_dir / "logs").glob("*.json"))
+    assert SERVICE_FAILURES_IN_A_ROW <= len(logs) < len(bench.images)
+
+
+async def test_failures_with_a_success_between_them_do_not_stop_the_batch(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, count=12)
+    bench.engine.fails = {1000 + n: RuntimeError("odd") for n in range(12) if n % 3}
+    manifest = await bench.run()
+    assert bench.statuses(manifest) == ["done", "service", "service"] * 4
+
+
+@pytest.mark.parametrize("kind", [NotFinite("as if"), None])
+async def test_unfit_images_never_stop_the_batch(tmp_path: Path, kind: ServiceError | None) -> None:
+    bench = Bench(tmp_path, count=8)
+    for number, image in enumerate(bench.images):
+        if kind is None:
+            bench.path(image).unlink()
+        else:
+            bench.engine.fails[1000 + number] = kind
+    assert bench.statuses(await bench.run()) == ["image"] * 8

@@ -1,0 +1,361 @@
+"""Who owns the local service, which record still serves, which token may be used."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from samcourier.deploy import local
+from samcourier.deploy.local import ensure_local_service, stop_local_service
+from samcourier.deploy.owners import add_owner, is_running, living_owners, process_identity
+from samcourier.deploy.record import (
+    OWNERS_NAME,
+    RECORD_NAME,
+    TOKEN_NAME,
+    LocalRecord,
+    read_record,
+    write_private,
+    write_record,
+)
+from samcourier.deploy.service import ServiceOptions, find_service, read_token
+from samcourier.errors import Denied, InputError, ServiceFailed
+
+
+def own_identity() -> str:
+    identity = process_identity(os.getpid())
+    assert identity is not None
+    return identity
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that waits for its input to end."""
+    command = [sys.executable, "-S", "-c", "input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def record() -> LocalRecord:
+    return LocalRecord(
+        process=own_identity(),
+        server_url="http://127.0.0.1:9",
+        workspace="ws",
+        service_id="ws/c:samcourier",
+        rtc_service_id="ws/c:samcourier-rtc",
+        engine="watershed",
+        engine_options={"sigma": 2},
+    )
+
+
+# Owners.
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [
+        f"{os.getpid()}-1",
+        f"{os.getpid()}-",
+        f"{os.getpid()}",
+        f"{2**31 - 1}-1700000000000",
+        "",
+        "-",
+        "x-1",
+        "-1-1700000000000",
+        ".nfs0001",
+    ],
+)
+def test_a_reused_pid_or_no_identity_at_all_fools_nobody(identity: str, tmp_path: Path) -> None:
+    assert not is_running(identity)
+    if identity:
+        (tmp_path / identity).touch()
+    assert living_owners(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_runs_until_it_has_ended(child: subprocess.Popen[bytes]) -> None:
+    identity = process_identity(child.pid)
+    assert identity is not None
+    assert is_running(identity)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not is_running(identity), "a zombie needs no service"
+    child.wait()
+    assert not is_running(identity)
+    assert process_identity(child.pid) is None
+
+
+def test_dead_owners_are_forgotten_and_living_ones_kept(
+    tmp_path: Path, child: subprocess.Popen[bytes]
+) -> None:
+    owners = tmp_path / "owners"
+    add_owner(owners, os.getpid())
+    add_owner(owners, child.pid)
+    add_owner(owners, os.getpid())
+    assert len(living_owners(owners)) == 2
+    child.kill()
+    child.wait()
+    assert living_owners(owners) == [own_identity()]
+    assert [entry.name for entry in owners.iterdir()] == [own_identity()]
+
+
+def test_a_process_that_is_gone_already_owns_nothing(
+    tmp_path: Path, child: subprocess.Popen[bytes]
+) -> None:
+    child.kill()
+    child.wait()
+    add_owner(tmp_path / "owners", child.pid)
+    assert living_owners(tmp_path / "owners") == []
+
+
+# The record.
+
+
+def test_a_record_comes_back_as_it_was_written(tmp_path: Path, record: LocalRecord) -> None:
+    write_record(tmp_path, replace(record, engine="microsam"))
+    write_record(tmp_path, record)
+    assert read_record(tmp_path) == record
+    assert [path.name for path in tmp_path.iterdir()] == [RECORD_NAME]
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_record_and_token_are_private_whatever_the_umask(
+    tmp_path: Path, record: LocalRecord, umask: int
+) -> None:
+    (tmp_path / TOKEN_NAME).write_text("older and open")
+    (tmp_path / TOKEN_NAME).chmod(0o644)
+    before = os.umask(umask)
+    try:
+        write_record(tmp_path, record)
+        write_private(tmp_path / TOKEN_NAME, "secret")
+    finally:
+        os.umask(before)
+    for name in (RECORD_NAME, TOKEN_NAME):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+    assert (tmp_path / TOKEN_NAME).read_text() == "secret"
+
+
+def test_a_private_file_does_not_follow_what_lies_in_its_way(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("untouched")
+    (tmp_path / TOKEN_NAME).symlink_to(elsewhere)
+    (tmp_path / f".{TOKEN_NAME}.{os.getpid()}.part").symlink_to(elsewhere)
+    write_private(tmp_path / TOKEN_NAME, "secret")
+    assert elsewhere.read_text() == "untouched"
+    assert (tmp_path / TOKEN_NAME).read_text() == "secret"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [None, "", "{", "[]", "null", "3", '{"process": "1-1"}', '{"unknown": 1}', "\x00", "é"],
+)
+def test_a_damaged_record_is_no_record(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / RECORD_NAME).write_bytes(text.encode("latin-1"))
+    assert read_record(tmp_path) is None
+    stop_local_service(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "engine", "options", "serves"),
+    [
+        ({}, "watershed", {"sigma": 2}, True),
+        ({}, "microsam", {"sigma": 2}, False),
+        ({}, "watershed", {"sigma": 3}, False),
+        ({}, "watershed", {}, False),
+        ({"engine_options": {}}, "watershed", {}, True),
+        ({"process": f"{os.getpid()}-1"}, "watershed", {"sigma": 2}, False),
+        ({"process": ""}, "watershed", {"sigma": 2}, False),
+    ],
+)
+def test_a_record_serves_its_own_engine_while_its_process_lives(
+    record: LocalRecord, change: dict[str, Any], engine: str, options: dict[str, Any], serves: bool
+) -> None:
+    assert replace(record, **change).serves(engine, options) is serves
+
+
+def test_a_record_of_another_process_with_its_pid_is_not_stopped(
+    tmp_path: Path, child: subprocess.Popen[bytes], record: LocalRecord
+) -> None:
+    write_record(tmp_path, replace(record, process=f"{child.pid}-1"))
+    stop_local_service(tmp_path)
+    assert child.poll() is None
+
+
+def test_a_service_that_serves_is_found_and_not_started(
+    tmp_path: Path, record: LocalRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any) -> LocalRecord:
+        raise AssertionError("there is one already")
+
+    monkeypatch.setattr(local, "_start", never)
+    monkeypatch.delenv(local.OWNER_VARIABLE, raising=False)
+    write_record(tmp_path, record)
+    write_private(tmp_path / TOKEN_NAME, "secret")
+    endpoint = ensure_local_service(tmp_path, "watershed", {"sigma": 2})
+    assert (endpoint.server_url, endpoint.token) == (record.server_url, "secret")
+    assert (endpoint.workspace, endpoint.service_id) == (record.workspace, record.service_id)
+    assert "secret" not in repr(endpoint)
+    assert living_owners(tmp_path / OWNERS_NAME) == [own_identity()]
+
+
+def test_the_run_named_in_the_environment_owns_the_service_too(
+    tmp_path: Path,
+    record: LocalRecord,
+    child: subprocess.Popen[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(local.OWNER_VARIABLE, str(child.pid))
+    write_record(tmp_path, record)
+    write_private(tmp_path / TOKEN_NAME, "secret")
+    ensure_local_service(tmp_path, "watershed", {"sigma": 2})
+    owners = {process_identity(pid) for pid in (os.getpid(), child.pid)}
+    assert set(living_owners(tmp_path / OWNERS_NAME)) == owners
+
+
+@pytest.mark.parametrize("stale", [False, True], ids=["no record", "a dead one's record"])
+def test_a_missing_or_dead_service_is_started(
+    tmp_path: Path, record: LocalRecord, monkeypatch: pytest.MonkeyPatch, stale: bool
+) -> None:
+    started: list[tuple[str, dict[str, Any]]] = []
+
+    def start(directory: Path, engine: str, engine_options: dict[str, Any]) -> LocalRecord:
+        started.append((engine, engine_options))
+        write_private(directory / TOKEN_NAME, "new")
+        return record
+
+    if stale:
+        write_record(tmp_path, replace(record, process=f"{os.getpid()}-1"))
+        write_private(tmp_path / TOKEN_NAME, "old")
+    monkeypatch.setattr(local, "_start", start)
+    assert ensure_local_service(tmp_path, "watershed", {"sigma": 2}).token == "new"
+    assert started == [("watershed", {"sigma": 2})]
+
+
+@pytest.mark.parametrize(
+    ("script", "last_words"),
+    [("echo first; echo 'port in use' >&2; echo; exit 1", "port in use"), ("exit 1", "nothing")],
+)
+def test_a_service_that_does_not_come_up_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, last_words: str
+) -> None:
+    interpreter = tmp_path / "python"
+    interpreter.write_text(f"#!/bin/sh\n{script}\n")
+    interpreter.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(interpreter))
+    with pytest.raises(ServiceFailed, match=last_words):
+        ensure_local_service(tmp_path / "service", "watershed", {})
+    log = tmp_path / "service" / "service.log"
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+
+
+# The token, and where somebody else's service is.
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "message"),
+    [
+        (None, 0o600, "No such file"),
+        ("", 0o600, "is empty"),
+        (" \n", 0o600, "is empty"),
+        ("secret", 0o640, "open to others, expected mode 0600"),
+        ("secret", 0o604, "open to others"),
+        ("secret", 0o620, "open to others"),
+        ("secret", 0o666, "open to others"),
+        ("", 0o644, "open to others"),
+    ],
+)
+def test_a_token_file_is_refused_in_words_that_do_not_tell_it(
+    tmp_path: Path, content: str | None, mode: int, message: str
+) -> None:
+    path = tmp_path / "token"
+    if content is not None:
+        path.write_text(content)
+        path.chmod(mode)
+    with pytest.raises(Denied, match=message) as caught:
+        read_token(path)
+    assert str(path) in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_folder_or_bytes_in_place_of_a_token_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir(mode=0o700)
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe\x00")
+    binary.chmod(0o600)
+    for path in (folder, binary):
+        with pytest.raises(Denied, match=path.name):
+            read_token(path)
+
+
+@pytest.mark.parametrize(
+    ("file", "variable", "token"),
+    [
+        ("of the file\n", None, "of the file"),
+        ("of the file", "of the variable", "of the file"),
+        (None, "of the variable", "of the variable"),
+        (None, " \n", None),
+        (None, "padded\n", "padded"),
+        (None, "", None),
+        (None, None, None),
+    ],
+)
+def test_the_token_of_the_file_comes_before_that_of_the_environment(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str | None,
+    variable: str | None,
+    token: str | None,
+) -> None:
+    monkeypatch.delenv("HYPHA_TOKEN", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("HYPHA_TOKEN", variable)
+    path = None
+    if file is not None:
+        path = tmp_path / "token"
+        path.write_text(file)
+        path.chmod(0o600)
+    assert read_token(path) == token
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({}, "service.server_url, service.workspace, service.service_id"),
+        ({"server_url": "https://h", "service_id": "s"}, "service.workspace"),
+        ({"server_url": "https://h", "workspace": "", "service_id": "s"}, "service.workspace"),
+    ],
+)
+def test_an_existing_service_needs_its_whole_address(
+    tmp_path: Path, given: dict[str, str], missing: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        find_service(ServiceOptions(target="existing", **given), tmp_path)  # type: ignore[arg-type]
+    assert str(caught.value) == f"service.target existing needs {missing}"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_service_is_found_where_it_is_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYPHA_TOKEN", "secret")
+    address = {"server_url": "https://h", "workspace": "w", "service_id": "w/c:s"}
+    endpoint = find_service(ServiceOptions(target="existing", **address), tmp_path)  # type: ignore[arg-type]
+    assert asdict(endpoint) == address | {"rtc_service_id": "w/c:s-rtc", "token": "secret"}
+    assert "secret" not in repr(endpoint)
+
+
+def test_a_record_is_plain_json(tmp_path: Path, record: LocalRecord) -> None:
+    write_record(tmp_path, record)
+    assert json.loads((tmp_path / RECORD_NAME).read_text()) == asdict(record)
