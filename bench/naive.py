@@ -32,15 +32,16 @@ import tifffile
 import uvloop
 from figures import Figures
 from hypha_rpc import connect_to_server
-from samservice.wire import FAST_IMAGE_CODEC, pack_array, packed_nbytes, unpack_array
 
 from samcourier.batch import BatchRun, BatchSettings
+from samcourier.call import Call
 from samcourier.choose import Payload
-from samcourier.connection import Call, connected
+from samcourier.connection import connected
 from samcourier.dataset import Batch, ImageRow
 from samcourier.demo import DEMO_IMAGES, write_image
 from samcourier.journal import ConnectionJournal
 from samcourier.transports import Endpoint, build_transports
+from samservice.wire import FAST_IMAGE_CODEC, pack_array, packed_nbytes, unpack_array
 
 RUNS = 5
 IMAGE_COUNT = 16

@@ -6,6 +6,8 @@ at a time, in a thread of its own.
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -68,16 +70,20 @@ def build_engine(name: str, options: dict[str, Any] | None = None) -> Engine:
     before.
     """
     options = options or {}
-    engine_class: type[Engine]
+    make: Callable[..., Engine]
     if name == "watershed":
-        from .watershed import WatershedEngine as engine_class
+        from .watershed import WatershedEngine
+
+        make = WatershedEngine
     elif name == "microsam":
-        from .microsam import MicroSamEngine as engine_class
+        from .microsam import MicroSamEngine
+
+        make = MicroSamEngine
     else:
         raise WrongParameter(f"engine {name!r} is unknown, expected one of {', '.join(ENGINES)}")
-    accepted = inspect.signature(engine_class).parameters
+    accepted = inspect.signature(make).parameters
     for option in options.keys() - accepted.keys():
         raise WrongParameter(
             f"engine {name} has no option {option!r}, expected {', '.join(accepted) or 'none'}"
         )
-    return engine_class(**options)
+    return make(**options)

@@ -143,9 +143,7 @@ async def test_a_caller_is_the_same_user_over_every_transport(live_endpoint: End
 
 
 @pytest.mark.parametrize("size", [SMALL, CHUNKED], ids=["small", "chunked"])
-async def test_a_forged_context_keyword_fools_nobody(
-    host: Host, stranger: Peer, size: int
-) -> None:
+async def test_a_forged_context_keyword_fools_nobody(host: Host, stranger: Peer, size: int) -> None:
     service = await stranger.service()
     answer = await service.probe(bytes(size), context=host.context())
     assert answer["caller"] == stranger.user_id != host.user["id"]

@@ -47,7 +47,9 @@ SCHEMA = json.loads(
 )
 
 #: Transports are looked at again at once and nobody waits.
-IMPATIENT = Policy(overload_wait_s=0.0, open_timeout_s=1.0, rest_after_failure_s=0.0)
+IMPATIENT = Policy(
+    overload_wait_s=0.0, open_timeout_s=1.0, rest_after_failure_s=0.0, gone_patience_s=0.0
+)
 
 DESCRIPTION = {
     "engine": "scripted",

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from samcourier.call import Answer, Call, CallFailed
 from samcourier.choose import Payload
-from samcourier.connection import Answer, Call, CallFailed, ConnectionManager
+from samcourier.connection import ConnectionManager
 from samcourier.errors import (
     CourierError,
     Denied,
@@ -27,7 +29,10 @@ from samcourier.retry import Policy, what_next
 from samcourier.transports.fake import FakeTransport, Scripted
 
 #: A testing switch without waiting: pauses of nothing.
-PATIENT = Policy(overload_wait_s=0.0, webrtc_open_timeout_s=0.2, open_timeout_s=0.5)
+PATIENT = Policy(
+    overload_wait_s=0.0, webrtc_open_timeout_s=0.2, open_timeout_s=0.5, gone_pause_s=0.01
+)
+IMPATIENT = replace(PATIENT, gone_patience_s=0.0)
 
 
 class Echo:
@@ -178,11 +183,19 @@ async def test_a_failed_transport_rests_and_is_looked_at_again(bench: Make) -> N
 
 
 async def test_resting_transports_are_the_last_resort(bench: Make) -> None:
-    made = bench(websocket={"calls": [*STARTED, failing(TransportFailed("closed"))]})
+    made = bench(IMPATIENT, websocket={"calls": [*STARTED, failing(TransportFailed("closed"))]})
     await made.manager.start(5)
     with pytest.raises(CallFailed, match="no transport reaches the service"):
         await made.hello()
     assert (await made.hello()).value == "HELLO"
+
+
+async def test_a_service_that_comes_back_in_time_loses_no_image(bench: Make) -> None:
+    lost = failing(TransportFailed("server restarts"))
+    made = bench(websocket={"calls": [*STARTED, lost], "opens": [ok, lost, lost]})
+    await made.manager.start(5)
+    answer = await made.hello()
+    assert [attempt.outcome for attempt in answer.attempts] == ["failed"] * 3 + ["ok"]
 
 
 async def test_when_nothing_opens_every_reason_is_named(bench: Make) -> None:

@@ -62,7 +62,9 @@ def test_make_run_ends_with_a_report_and_24_masks(clean_copy: Path) -> None:
     run = commands_of("Two commands")[0]
     # What this test's own environment sets must not leak into a person's shell.
     environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("VIRTUAL_", "UV_"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("VIRTUAL_", "UV_"))
     }
     done = subprocess.run(
         run.split(),

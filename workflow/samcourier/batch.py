@@ -26,8 +26,9 @@ from samservice.wire import (
     unpack_array,
 )
 
+from .call import Answer, Call, CallFailed
 from .choose import Payload
-from .connection import Answer, Call, CallFailed, ConnectionManager
+from .connection import ConnectionManager
 from .dataset import Batch, ImageRow
 from .draft import Draft, manifest_entry, service_identity
 from .errors import (

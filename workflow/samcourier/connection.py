@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
+from .call import Answer, Call, CallFailed, attempt_record
 from .choose import Candidate, Choice, Estimate, Payload, Sample, learn, rank
 from .errors import CourierError, ServiceGone, TransportFailed
-from .journal import Attempt, CallBytes, CallSeconds, ConnectionJournal, Failure, utc_now
+from .journal import Attempt, ConnectionJournal, utc_now
 from .measure import clock_offset_s, sample_of
-from .retry import Policy, what_next
+from .retry import Patience, Policy, what_next
 from .transports.base import Transport
 
 T = TypeVar("T")
@@ -49,37 +50,6 @@ class _Link:
     @property
     def name(self) -> str:
         return self.transport.name
-
-
-@dataclass(frozen=True)
-class Call(Generic[T]):
-    """One call to be carried out, over whichever transport.
-
-    ``accept`` turns the service's answer into what the caller wants, or raises ServiceFailed
-    when the answer does not fit, which counts as a failed attempt.
-    """
-
-    method: str
-    arguments: dict[str, Any]
-    payload: Payload
-    accept: Callable[[Any], Awaitable[T]]
-
-
-@dataclass(frozen=True)
-class Answer(Generic[T]):
-    """What ``accept`` made of the answer, and every attempt that led to it."""
-
-    value: T
-    attempts: tuple[Attempt, ...]
-
-
-class CallFailed(Exception):
-    """A call failed for good: ``cause`` is the failure that decided, with all attempts."""
-
-    def __init__(self, cause: CourierError, attempts: Sequence[Attempt]) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-        self.attempts = tuple(attempts)
 
 
 class ConnectionManager:
@@ -157,15 +127,22 @@ class ConnectionManager:
         tried: set[str] = set()
         service_failures = overload_waits = 0
         deadline_s = self._clock() + self._policy.image_timeout_s
+        patience = Patience(self._policy, self._clock)
         try:
-            while choice := self._choose(call.payload, tried):
+            while True:
+                choice = self._choose(call.payload, tried)
+                if choice is None:
+                    if not await patience.pause():
+                        raise CallFailed(self._gone(), attempts)
+                    tried.clear()
+                    continue
                 outcome = await self._attempt(choice, call, deadline_s)
                 attempt, value, error = outcome
                 attempts.append(attempt)
                 if error is None:
                     assert value is not None
                     return Answer(value, tuple(attempts))
-                service_failures += error.kind == "service"
+                service_failures += error.kind == "service" and not isinstance(error, ServiceGone)
                 step = what_next(error, service_failures, self._policy)
                 if step == "give_up" or self._clock() >= deadline_s:
                     raise CallFailed(error, attempts)
@@ -175,7 +152,6 @@ class ConnectionManager:
                 elif step == "wait":
                     await self._wait_for_room(overload_waits, deadline_s)
                     overload_waits += 1
-            raise CallFailed(self._gone(), attempts)
         finally:
             self._calls_left -= 1
 
@@ -207,7 +183,7 @@ class ConnectionManager:
             self._note_payload(sample.payload)
         total_s = answered_s - start_s
         return (
-            _attempt_record(choice, started_at, call.payload, total_s, sample, error),
+            attempt_record(choice, started_at, call.payload, total_s, sample, error),
             accepted,
             error,
         )
@@ -333,34 +309,6 @@ class ConnectionManager:
             if link.last_failure
         )
         return ServiceGone(f"no transport reaches the service ({reasons or 'none was tried'})")
-
-
-def _attempt_record(
-    choice: Choice,
-    started_at: str,
-    payload: Payload,
-    total_s: float,
-    sample: Sample | None,
-    error: CourierError | None,
-) -> Attempt:
-    if sample is None:
-        seconds = CallSeconds(total=total_s)
-    else:
-        seconds = CallSeconds(
-            total=total_s,
-            send=sample.send_s,
-            service=max(total_s - sample.send_s - sample.receive_s, 0.0),
-            receive=sample.receive_s,
-        )
-    return Attempt(
-        transport=choice.name,  # type: ignore[arg-type]
-        reason=choice.reason,
-        started_at=started_at,
-        outcome="ok" if error is None else "failed",
-        error=None if error is None else Failure.of(error),
-        seconds=seconds,
-        bytes=CallBytes(up=payload.up_bytes, down=sample.payload.down_bytes if sample else 0),
-    )
 
 
 @asynccontextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +30,10 @@ class Policy:
     overload_wait_s: float = 0.5
     overload_wait_max_s: float = 20.0
     service_retries: int = 1
+    #: How long a service that no transport reaches is waited for before the run stops: a server
+    #: that restarts is back by then.
+    gone_patience_s: float = 30.0
+    gone_pause_s: float = 1.0
 
     def open_timeout_for(self, transport: str) -> float:
         """Return the seconds a transport may take to open."""
@@ -54,3 +60,23 @@ def what_next(error: CourierError, service_failures: int, policy: Policy) -> Ste
             return "retry"
         case _:
             return "give_up"
+
+
+class Patience:
+    """Pauses between rounds over all transports, until the service counts as gone."""
+
+    def __init__(self, policy: Policy, clock: Callable[[], float]) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._gone_since_s: float | None = None
+        self._pause_s = policy.gone_pause_s
+
+    async def pause(self) -> bool:
+        """Wait before another round; False when the patience is over."""
+        if self._gone_since_s is None:
+            self._gone_since_s = self._clock()
+        if self._clock() - self._gone_since_s >= self._policy.gone_patience_s:
+            return False
+        await asyncio.sleep(self._pause_s)
+        self._pause_s *= 2
+        return True

@@ -1,0 +1,344 @@
+"""`samcourier serve` and the commands that use it, through a real Hypha server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+import tifffile
+import yaml
+
+from samcourier.accuracy import score
+from samcourier.deploy.record import write_private
+from samcourier.deploy.supervisor import running_hypha
+from samcourier.masks import read_mask
+from samservice.hypha import connect
+
+pytestmark = pytest.mark.live
+
+REPO = Path(__file__).parents[2]
+SHARED_IMAGES = REPO.parent / "shared" / "images"
+COMMANDS = ("demo-data", "deploy", "verify", "batch", "segment", "report", "check", "serve")
+COMMAND_TIMEOUT_S = 60
+READY_TIMEOUT_S = 30
+LEAVE_TIMEOUT_S = 5
+WORKSPACE = "lab"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A Hypha server and a user of one of its workspaces, whose token lies in a 0600 file."""
+
+    url: str
+    token: str
+    expired_token: str
+    token_file: Path
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    directory = tmp_path_factory.mktemp("hypha")
+    root_token = secrets.token_urlsafe(48)
+    with asyncio.Runner() as runner:
+        running = running_hypha(directory, root_token)
+        url, _ = runner.run(running.__aenter__())
+        try:
+            token, expired = runner.run(make_tokens(url, root_token))
+            write_private(directory / "token", token)
+            yield Server(url, token, expired, directory / "token")
+        finally:
+            runner.run(running.__aexit__(None, None, None))
+
+
+async def make_tokens(url: str, root_token: str) -> list[str]:
+    """Return a token of the workspace, and one that has expired when it is used."""
+    hypha = await connect(url, token=root_token)
+    await hypha.create_workspace({"id": WORKSPACE, "name": WORKSPACE, "description": "cells"})
+    asked = {"workspace": WORKSPACE, "permission": "read_write"}
+    tokens = [await hypha.generate_token(asked | {"expires_in": each}) for each in (3600, 1)]
+    await hypha.disconnect()
+    await asyncio.sleep(1)
+    return tokens
+
+
+def command_line(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "samcourier.cli", *map(str, arguments)]
+
+
+def run(*arguments: object, status: int = 0) -> str:
+    """Run a command to its end and return all it said."""
+    environment = {name: value for name, value in os.environ.items() if name != "HYPHA_TOKEN"}
+    done = subprocess.run(
+        command_line(*arguments),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        timeout=COMMAND_TIMEOUT_S,
+    )
+    assert done.returncode == status, done.stdout
+    assert "Traceback" not in done.stdout
+    return done.stdout
+
+
+@dataclass
+class Served:
+    """A running `samcourier serve`."""
+
+    process: subprocess.Popen[str]
+    log: Path
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def end(self, number: int) -> float:
+        """Send a signal, expect a clean end, return the seconds it took."""
+        sent_s = time.monotonic()
+        self.process.send_signal(number)
+        assert self.process.wait(COMMAND_TIMEOUT_S) == 0, self.said()
+        return time.monotonic() - sent_s
+
+
+@contextmanager
+def serving(server: Server, log: Path, *options: object) -> Iterator[Served]:
+    arguments = ("--server-url", server.url, "--token-file", server.token_file, *options)
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            command_line("serve", *arguments), text=True, stdout=file, stderr=subprocess.STDOUT
+        )
+    served = Served(process, log)
+    try:
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while "ready: " not in served.said():
+            assert process.poll() is None, served.said()
+            assert time.monotonic() < deadline, served.said()
+            time.sleep(0.05)
+        yield served
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def served(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service that all tests here may use; it ends as quietly as it ran."""
+    log = tmp_path_factory.mktemp("serve") / "serve.log"
+    with serving(server, log) as running:
+        yield running
+        running.end(signal.SIGTERM)
+    (line,) = running.said().splitlines()
+    assert line.startswith(f"ready: {WORKSPACE}/samservice-")
+    assert server.token not in line
+
+
+@pytest.fixture
+def existing(server: Server, served: Served, tmp_path: Path) -> list[object]:
+    """The options that name the running service, results going to a folder of this test."""
+    return [
+        *("--target", "existing", "--server-url", server.url, "--workspace", WORKSPACE),
+        *("--service-id", "samservice", "--token-file", server.token_file),
+        *("--dataset-dir", tmp_path / "results"),
+    ]
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """A file with 16 bright squares."""
+    pixels = np.full((160, 160), 100, np.uint16)
+    for row in range(10, 160, 40):
+        for column in range(10, 160, 40):
+            pixels[row : row + 20, column : column + 20] = 2000
+    path = tmp_path / "squares.tif"
+    tifffile.imwrite(path, pixels)
+    return path
+
+
+@pytest.mark.parametrize("transport", ["auto", "websocket", "webrtc", "http"])
+def test_verify_proves_the_transports(
+    existing: list[object], tmp_path: Path, transport: str
+) -> None:
+    out = tmp_path / "service.json"
+    said = run("verify", *existing, "--transport", transport, "--out", out)
+    verdict = json.loads(out.read_text())
+    schema = yaml.safe_load((REPO / "workflow/schemas/service.schema.yaml").read_text())
+    jsonschema.Draft202012Validator(schema).validate(verdict)
+    asked = {"websocket", "webrtc", "http"} if transport == "auto" else {transport}
+    assert set(verdict["transports"]) == asked
+    assert all(found["works"] for found in verdict["transports"].values())
+    assert verdict["description"]["engine"] == "watershed"
+    assert len(said.splitlines()) == len(asked)
+
+
+@pytest.mark.parametrize("transport", ["auto", "websocket", "webrtc", "http"])
+def test_segment_uses_the_transport_it_is_told(
+    server: Server, existing: list[object], image: Path, tmp_path: Path, transport: str
+) -> None:
+    said = run("segment", image, *existing, "--transport", transport)
+    results = tmp_path / "results"
+    log = json.loads((results / "logs/squares.json").read_text())
+    journal = (results / "logs/connection/0001.jsonl").read_text().splitlines()
+    opened = {json.loads(line).get("transport") for line in journal} - {None}
+    if transport != "auto":
+        assert {attempt["transport"] for attempt in log["attempts"]} == opened == {transport}
+        assert f"squares: 16 objects, {transport}" in said or "squares:" not in said
+    assert log["object_count"] == read_mask(results / "masks/squares.ome.zarr").max() == 16
+    run("check", results)
+    for path in results.rglob("*"):
+        assert not path.is_file() or server.token.encode() not in path.read_bytes(), path
+
+
+def test_a_service_is_found_by_its_full_id(
+    existing: list[object], served: Served, image: Path
+) -> None:
+    full_id = served.said().split()[1]
+    run("segment", image, *existing, "--service-id", full_id)
+
+
+@pytest.mark.skipif(
+    not SHARED_IMAGES.is_dir(), reason="the real images of ../shared/images are not here"
+)
+def test_real_nuclei_are_found(existing: list[object], tmp_path: Path) -> None:
+    run("segment", SHARED_IMAGES / "nuclei2d.tif", *existing)
+    mask = read_mask(tmp_path / "results/masks/nuclei2d.ome.zarr")
+    truth = tifffile.imread(SHARED_IMAGES / "nuclei2d_mask.tif")
+    assert score(truth, mask).average_precision >= 0.65
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_serve_ends_quickly_and_leaves_the_server_clean(
+    server: Server, existing: list[object], tmp_path: Path, number: int
+) -> None:
+    with serving(server, tmp_path / "serve.log", "--service-id", "short") as short:
+        run("verify", *existing, "--service-id", "short", "--out", tmp_path / "service.json")
+        assert short.end(number) < LEAVE_TIMEOUT_S
+    assert len(short.said().splitlines()) == 1, short.said()
+    said = run(
+        *("verify", *existing, "--service-id", "short", "--transport", "websocket"),
+        *("--out", tmp_path / "service.json"),
+        status=1,
+    )
+    assert "Service not found" in said
+
+
+def wrong_options(wrong: str, server: Server, tmp_path: Path) -> tuple[list[object], str]:
+    """Return the options that are wrong in one way, and words of the complaint."""
+    token_file = tmp_path / "token"
+    match wrong:
+        case "token":
+            write_private(token_file, "not.a.token")
+            return ["--token-file", token_file], "Authentication error"
+        case "expired token":
+            write_private(token_file, server.expired_token)
+            return ["--token-file", token_file], "expired"
+        case "missing token file":
+            return ["--token-file", token_file], f"token file {token_file}: No such file"
+        case "empty token file":
+            write_private(token_file, "\n")
+            return ["--token-file", token_file], f"token file {token_file} is empty"
+        case "open token file":
+            write_private(token_file, server.token)
+            token_file.chmod(0o644)
+            return ["--token-file", token_file], "is open to others, expected mode 0600"
+        case "workspace":
+            return ["--workspace", "elsewhere"], "elsewhere"
+        case "service id":
+            return ["--service-id", "nobody"], "Service not found"
+        case "no server":
+            return ["--server-url", "http://127.0.0.1:9"], "refused"
+        case _:
+            return ["--server-url", "nonsense"], "nonsense"
+
+
+WRONG_TOKENS = [
+    "token",
+    "expired token",
+    "missing token file",
+    "empty token file",
+    "open token file",
+]
+WRONG_PLACES = ["workspace", "no server", "no URL"]
+
+
+@pytest.mark.parametrize("wrong", [*WRONG_TOKENS, *WRONG_PLACES, "service id"])
+def test_segment_says_in_one_line_why_it_cannot(
+    server: Server, existing: list[object], image: Path, tmp_path: Path, wrong: str
+) -> None:
+    options, complaint = wrong_options(wrong, server, tmp_path)
+    said = run("segment", image, *existing, *options, status=1)
+    assert len(said.splitlines()) == 1, said
+    assert said.startswith("Error: ")
+    assert complaint in said
+    assert server.token not in said and server.expired_token not in said
+
+
+@pytest.mark.parametrize("wrong", [*WRONG_TOKENS, *WRONG_PLACES, "service id"])
+def test_verify_says_of_each_transport_why_it_cannot(
+    server: Server, existing: list[object], tmp_path: Path, wrong: str
+) -> None:
+    options, complaint = wrong_options(wrong, server, tmp_path)
+    said = run("verify", *existing, *options, "--out", tmp_path / "service.json", status=1)
+    *of_transports, last = said.splitlines()
+    assert last.startswith("Error: ")
+    assert complaint in said
+    assert all("does not work: " in line for line in of_transports), said
+    assert server.token not in said and server.expired_token not in said
+
+
+@pytest.mark.parametrize("wrong", [*WRONG_TOKENS, *WRONG_PLACES])
+def test_serve_says_in_one_line_why_it_cannot(server: Server, tmp_path: Path, wrong: str) -> None:
+    options, complaint = wrong_options(wrong, server, tmp_path)
+    own = ["--server-url", server.url, "--token-file", server.token_file]
+    said = run("serve", *own, *options, status=1)
+    assert len(said.splitlines()) == 1, said
+    assert said.startswith("Error: ")
+    assert complaint in said
+    assert server.token not in said and server.expired_token not in said
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--engine", "watersheds"], "engine 'watersheds' is unknown"),
+        (["--engine-options", '{"sigma": 1}'], "engine watershed has no option 'sigma'"),
+    ],
+)
+def test_serve_refuses_a_wrong_engine(server: Server, options: list[str], complaint: str) -> None:
+    own = ["--server-url", server.url, "--token-file", server.token_file]
+    assert complaint in run("serve", *own, *options, status=1)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    assert f" {command} [OPTIONS]" in run(command, "--help")
+
+
+def test_no_command_is_forgotten() -> None:
+    said = run("--help").partition("Commands:")[2]
+    assert {line.split()[0] for line in said.splitlines() if line.strip()} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", ["verify", "segment"])
+def test_an_unknown_transport_is_refused(
+    existing: list[object], image: Path, tmp_path: Path, command: str
+) -> None:
+    own: Callable[[str], list[Any]] = {
+        "verify": lambda _: ["--out", tmp_path / "service.json"],
+        "segment": lambda _: [image],
+    }[command]
+    said = run(command, *own(command), *existing, "--transport", "pigeon", status=2)
+    assert "'pigeon' is not one of" in said
