@@ -10,11 +10,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import numpy as np
@@ -37,6 +36,7 @@ COMMAND_TIMEOUT_S = 60
 READY_TIMEOUT_S = 30
 LEAVE_TIMEOUT_S = 5
 WORKSPACE = "lab"
+STRANGE_WORKSPACE = "elsewhere"
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Server:
     url: str
     token: str
     expired_token: str
+    stranger_token: str
     token_file: Path
 
 
@@ -57,19 +58,28 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         running = running_hypha(directory, root_token)
         url, _ = runner.run(running.__aenter__())
         try:
-            token, expired = runner.run(make_tokens(url, root_token))
+            token, expired, stranger = runner.run(make_tokens(url, root_token))
             write_private(directory / "token", token)
-            yield Server(url, token, expired, directory / "token")
+            yield Server(url, token, expired, stranger, directory / "token")
         finally:
             runner.run(running.__aexit__(None, None, None))
 
 
 async def make_tokens(url: str, root_token: str) -> list[str]:
-    """Return a token of the workspace, and one that has expired when it is used."""
+    """Return tokens of a user, of one that has expired when it is used, and of a stranger."""
     hypha = await connect(url, token=root_token)
-    await hypha.create_workspace({"id": WORKSPACE, "name": WORKSPACE, "description": "cells"})
-    asked = {"workspace": WORKSPACE, "permission": "read_write"}
-    tokens = [await hypha.generate_token(asked | {"expires_in": each}) for each in (3600, 1)]
+    for name in (WORKSPACE, STRANGE_WORKSPACE):
+        await hypha.create_workspace({"id": name, "name": name, "description": name})
+    tokens = [
+        await hypha.generate_token(
+            {"workspace": workspace, "permission": "read_write", "expires_in": expires_in_s}
+        )
+        for workspace, expires_in_s in (
+            (WORKSPACE, 3600),
+            (WORKSPACE, 1),
+            (STRANGE_WORKSPACE, 3600),
+        )
+    ]
     await hypha.disconnect()
     await asyncio.sleep(1)
     return tokens
@@ -195,7 +205,7 @@ def test_segment_uses_the_transport_it_is_told(
     opened = {json.loads(line).get("transport") for line in journal} - {None}
     if transport != "auto":
         assert {attempt["transport"] for attempt in log["attempts"]} == opened == {transport}
-        assert f"squares: 16 objects, {transport}" in said or "squares:" not in said
+        assert f"squares: 16 objects, {transport}" in said
     assert log["object_count"] == read_mask(results / "masks/squares.ome.zarr").max() == 16
     run("check", results)
     for path in results.rglob("*"):
@@ -207,6 +217,28 @@ def test_a_service_is_found_by_its_full_id(
 ) -> None:
     full_id = served.said().split()[1]
     run("segment", image, *existing, "--service-id", full_id)
+
+
+@pytest.mark.parametrize("visibility", ["public", "protected"])
+def test_only_a_public_service_serves_other_workspaces(
+    server: Server, tmp_path: Path, visibility: str
+) -> None:
+    write_private(tmp_path / "token", server.stranger_token)
+    options = ("--service-id", "open", "--visibility", visibility)
+    with serving(server, tmp_path / "serve.log", *options) as served:
+        said = run(
+            *("verify", "--target", "existing", "--server-url", server.url),
+            *("--workspace", STRANGE_WORKSPACE, "--service-id", served.said().split()[1]),
+            *("--token-file", tmp_path / "token", "--dataset-dir", tmp_path / "results"),
+            *("--out", tmp_path / "service.json"),
+            status=0 if visibility == "public" else 1,
+        )
+        served.end(signal.SIGTERM)
+    transports = json.loads((tmp_path / "service.json").read_text())["transports"]
+    assert len(transports) == 3
+    for found in transports.values():
+        assert found["works"] == (visibility == "public"), said
+        assert found["works"] or found["failure"]["kind"] == "denied", said
 
 
 @pytest.mark.skipif(
@@ -255,7 +287,7 @@ def wrong_options(wrong: str, server: Server, tmp_path: Path) -> tuple[list[obje
             token_file.chmod(0o644)
             return ["--token-file", token_file], "is open to others, expected mode 0600"
         case "workspace":
-            return ["--workspace", "elsewhere"], "elsewhere"
+            return ["--workspace", STRANGE_WORKSPACE], STRANGE_WORKSPACE
         case "service id":
             return ["--service-id", "nobody"], "Service not found"
         case "no server":
@@ -332,13 +364,7 @@ def test_no_command_is_forgotten() -> None:
     assert {line.split()[0] for line in said.splitlines() if line.strip()} == set(COMMANDS)
 
 
-@pytest.mark.parametrize("command", ["verify", "segment"])
-def test_an_unknown_transport_is_refused(
-    existing: list[object], image: Path, tmp_path: Path, command: str
-) -> None:
-    own: Callable[[str], list[Any]] = {
-        "verify": lambda _: ["--out", tmp_path / "service.json"],
-        "segment": lambda _: [image],
-    }[command]
-    said = run(command, *own(command), *existing, "--transport", "pigeon", status=2)
+def test_an_unknown_transport_is_refused(existing: list[object], tmp_path: Path) -> None:
+    out = tmp_path / "service.json"
+    said = run("verify", *existing, "--transport", "pigeon", "--out", out, status=2)
     assert "'pigeon' is not one of" in said

@@ -83,29 +83,27 @@ def dataset_dir_option(command: Callable[..., R]) -> Callable[..., R]:
     )(command)
 
 
-def transport_option(command: Callable[..., R]) -> Callable[..., R]:
-    return click.option(
-        "--transport",
-        type=click.Choice(("auto", "websocket", "webrtc", "http")),
-        default="auto",
-        show_default=True,
-    )(command)
+transport_option = click.option(
+    "--transport",
+    type=click.Choice(("auto", "websocket", "webrtc", "http")),
+    default="auto",
+    show_default=True,
+)
 
 
 def segment_options(command: Callable[..., R]) -> Callable[..., R]:
     """Add the options of segmenting; they are those of BatchSettings and the transports."""
-    for option in reversed(
-        [
-            click.option("--parameters", type=JsonObject(), default="{}", help="Of the engine."),
-            transport_option,
-            click.option(
-                "--ome-zarr", type=click.Choice(("0.4", "0.5")), default="0.4", show_default=True
-            ),
-            click.option("--only", multiple=True, metavar="IMAGE", help="Only this image."),
-            click.option("--retry-failed", is_flag=True, help="Also what failed by its own fault."),
-            click.option("--attempt-timeout-s", type=float, default=600.0, show_default=True),
-            click.option("--image-timeout-s", type=float, default=1800.0, show_default=True),
-        ]
-    ):
+    options: list[Callable[..., Callable[..., R]]] = [
+        click.option("--parameters", type=JsonObject(), default="{}", help="Of the engine."),
+        transport_option,
+        click.option(
+            "--ome-zarr", type=click.Choice(("0.4", "0.5")), default="0.4", show_default=True
+        ),
+        click.option("--only", multiple=True, metavar="IMAGE", help="Only this image."),
+        click.option("--retry-failed", is_flag=True, help="Also what failed by its own fault."),
+        click.option("--attempt-timeout-s", type=float, default=600.0, show_default=True),
+        click.option("--image-timeout-s", type=float, default=1800.0, show_default=True),
+    ]
+    for option in reversed(options):
         command = option(command)
     return command

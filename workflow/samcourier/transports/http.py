@@ -53,8 +53,9 @@ class HttpTransport:
         """Call the service, within ``timeout_s``."""
         if self._client is None:
             raise TransportFailed("http: not open")
-        service = self._endpoint.service_id.split("/")[-1]
-        path = f"/{self._endpoint.workspace}/services/{service}/{method}"
+        # A full id names its own workspace, which need not be the caller's.
+        workspace, _, service = self._endpoint.service_id.rpartition("/")
+        path = f"/{workspace or self._endpoint.workspace}/services/{service}/{method}"
         body = await asyncio.to_thread(msgpack.packb, arguments, default=_encode_ndarray)
         try:
             async with asyncio.timeout(timeout_s):
