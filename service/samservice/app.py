@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from . import __version__
+from .axes import MASK_AXES, mask_shape
 from .boundary import (
     check_embedding,
     check_image,
     is_packed_embedding,
-    mask_shape,
     pack_embedding,
     unpack_embedding,
 )
 from .channels import is_constant
-from .engine import MASK_AXES, Engine
+from .engine import Engine
 from .errors import (
     SegmentationFailed,
     ServiceBusy,

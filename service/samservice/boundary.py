@@ -12,14 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from .engine import MASK_AXES
+from .axes import MASK_AXES
 from .errors import ImageTooLarge, NotFinite, WrongAxes, WrongDtype, WrongShape
 from .wire import SLOW_IMAGE_CODEC, WireError, is_packed, pack_array, unpack_array
-
-
-def mask_shape(shape: tuple[int, ...], axes: str) -> tuple[int, ...]:
-    """Return the shape of the mask of an image: the image's less its channel axis."""
-    return tuple(n for n, axis in zip(shape, axes, strict=True) if axis != "C")
 
 
 def check_image(image: Any, axes: str | None, max_pixels: int) -> tuple[np.ndarray, str]:

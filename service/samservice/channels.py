@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .engine import MASK_AXES
+from .axes import MASK_AXES
 from .errors import WrongAxes
 
 #: Percentiles that become 0 and 1; the usual choice for fluorescence since CSBDeep and StarDist.

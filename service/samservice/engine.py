@@ -14,9 +14,6 @@ import numpy as np
 
 from .errors import WrongParameter
 
-#: Axes of an image the service takes, and of the mask it returns for it (the same less C).
-MASK_AXES = {"YX": "YX", "CYX": "YX", "ZYX": "ZYX", "CZYX": "ZYX"}
-
 
 class Engine(Protocol):
     """One loaded model. Every method may take seconds and must not be called in parallel."""

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .axes import MASK_AXES
 from .channels import is_constant, to_model_image
-from .engine import MASK_AXES
 from .errors import (
     EmbeddingsUnsupported,
     SegmentationFailed,

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from samservice.app import CONSTANT_IMAGE_NOTE, Limits, SegmentationService
+from samservice.axes import MASK_AXES
 from samservice.boundary import check_image
-from samservice.engine import MASK_AXES, Engine
+from samservice.engine import Engine
 from samservice.errors import (
     EmbeddingsUnsupported,
     ImageTooLarge,
