@@ -69,7 +69,9 @@ async def make_tokens(url: str, root_token: str) -> list[str]:
     """Return tokens of a user, of one that has expired when it is used, and of a stranger."""
     hypha = await connect(url, token=root_token)
     for name in (WORKSPACE, STRANGE_WORKSPACE):
-        await hypha.create_workspace({"id": name, "name": name, "description": name})
+        await hypha.create_workspace(
+            {"id": name, "name": name, "description": name, "persistent": True}
+        )
     tokens = [
         await hypha.generate_token(
             {"workspace": workspace, "permission": "read_write", "expires_in": expires_in_s}
