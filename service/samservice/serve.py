@@ -1,12 +1,14 @@
 """Run the service anywhere: a laptop, a cluster job, a replica.
 
 One call, :func:`serve`, connects to Hypha, registers the service and its WebRTC endpoint, says
-that it is ready, and stays until it is told to stop or the connection is gone for good.
+that it is ready, and stays until it is told to stop. When the server goes away, hypha-rpc tries
+to reconnect for as long as the process lives.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import uuid
 from collections.abc import Awaitable, Callable
@@ -15,7 +17,7 @@ from typing import Any
 
 from .app import Limits, SegmentationService
 from .engine import Engine
-from .errors import NotConnected
+from .errors import NotConnected, WrongParameter
 from .hypha import connect
 from .rtc import register_rtc_endpoint
 
@@ -53,8 +55,12 @@ async def serve(
     """Serve ``engine`` until ``stop`` is set.
 
     ``on_ready`` gets the address and hypha-rpc's server object once both are registered.
-    Raises :class:`NotConnected`.
+    Raises :class:`NotConnected`, or :class:`WrongParameter` for an id that Hypha cannot hold.
     """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", settings.service_id):
+        raise WrongParameter(
+            f"service id {settings.service_id!r}, expected letters, digits, '.', '_' and '-'"
+        )
     # Replicas of one id would throw each other out if they shared a client id.
     client_id = f"{settings.service_id}-{uuid.uuid4().hex[:12]}"
     service = SegmentationService(engine, settings.limits)

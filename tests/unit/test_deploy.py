@@ -332,9 +332,9 @@ def test_the_token_of_the_file_comes_before_that_of_the_environment(
 @pytest.mark.parametrize(
     ("given", "missing"),
     [
-        ({}, "service.server_url, service.workspace, service.service_id"),
-        ({"server_url": "https://h", "service_id": "s"}, "service.workspace"),
-        ({"server_url": "https://h", "workspace": "", "service_id": "s"}, "service.workspace"),
+        ({}, "service.server_url, service.service_id"),
+        ({"server_url": "https://h"}, "service.service_id"),
+        ({"service_id": "s", "workspace": "w"}, "service.server_url"),
     ],
 )
 def test_an_existing_service_needs_its_whole_address(

@@ -92,6 +92,8 @@ class ConnectionManager:
                 self._leave(link, error)
                 if error.kind == "denied":
                     raise
+                # WebSocket and WebRTC share a session: it must be closed before it is opened anew.
+                await asyncio.gather(*self._closing)
                 continue
             self._current = name
             self._scout = asyncio.ensure_future(self._bring_up_others())

@@ -38,9 +38,7 @@ def find_service(options: ServiceOptions, dataset_dir: Path) -> Endpoint:
     """
     if options.target == "local":
         return ensure_local_service(dataset_dir / "service", options.engine, options.engine_options)
-    missing = [
-        name for name in ("server_url", "workspace", "service_id") if not getattr(options, name)
-    ]
+    missing = [name for name in ("server_url", "service_id") if not getattr(options, name)]
     if missing:
         raise InputError(
             f"service.target existing needs {', '.join(f'service.{name}' for name in missing)}"
@@ -48,7 +46,7 @@ def find_service(options: ServiceOptions, dataset_dir: Path) -> Endpoint:
     service_id = str(options.service_id)
     return Endpoint(
         server_url=str(options.server_url),
-        workspace=str(options.workspace),
+        workspace=options.workspace,
         service_id=service_id,
         rtc_service_id=f"{service_id}-rtc",
         token=read_token(options.token_file),

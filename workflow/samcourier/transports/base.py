@@ -17,11 +17,11 @@ class Endpoint:
     """Where a service is: the server's URL, the workspace, Hypha ids, and how to be let in.
 
     ``service_id`` and ``rtc_service_id`` are ``workspace/client:name`` or a bare name, which
-    Hypha resolves inside ``workspace``.
+    Hypha resolves inside ``workspace``; None is the token's own workspace.
     """
 
     server_url: str
-    workspace: str
+    workspace: str | None
     service_id: str
     rtc_service_id: str
     token: str | None = field(default=None, repr=False)

@@ -53,9 +53,7 @@ class HttpTransport:
         """Call the service, within ``timeout_s``."""
         if self._client is None:
             raise TransportFailed("http: not open")
-        # A full id names its own workspace, which need not be the caller's.
-        workspace, _, service = self._endpoint.service_id.rpartition("/")
-        path = f"/{workspace or self._endpoint.workspace}/services/{service}/{method}"
+        path = f"{self._service_path()}/{method}"
         body = await asyncio.to_thread(msgpack.packb, arguments, default=_encode_ndarray)
         try:
             async with asyncio.timeout(timeout_s):
@@ -69,6 +67,14 @@ class HttpTransport:
         return await asyncio.to_thread(
             msgpack.unpackb, response.content, object_hook=_decode_ndarray, strict_map_key=False
         )
+
+    def _service_path(self) -> str:
+        # A full id names its own workspace, which need not be the caller's.
+        workspace, _, service = self._endpoint.service_id.rpartition("/")
+        workspace = workspace or self._endpoint.workspace or ""
+        if not workspace:
+            raise TransportFailed("http: needs service.workspace, or workspace/client:name as id")
+        return f"/{workspace}/services/{service}"
 
     async def close(self) -> None:
         """Close the connections kept alive."""
