@@ -359,3 +359,13 @@ def test_an_existing_service_is_found_where_it_is_said_to_be(
 def test_a_record_is_plain_json(tmp_path: Path, record: LocalRecord) -> None:
     write_record(tmp_path, record)
     assert json.loads((tmp_path / RECORD_NAME).read_text()) == asdict(record)
+
+
+@pytest.mark.parametrize("missing", ["hypha", "scipy", "skimage"])
+def test_the_client_alone_says_which_extra_a_local_service_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setattr(local, "find_spec", lambda name: None if name == missing else object())
+    with pytest.raises(InputError, match=rf"needs the extra \[local\] \({missing} "):
+        local.ensure_local_service(tmp_path, "watershed", {})
+    assert list(tmp_path.iterdir()) == []

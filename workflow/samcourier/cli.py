@@ -56,6 +56,9 @@ def main() -> None:
 @click.option("--seed", default=7, show_default=True)
 def demo_data(directory: Path, seed: int) -> None:
     """Write the 24 synthetic images of the demo dataset, with their truth, to DIRECTORY."""
+    from .deploy.local import require_local_extra
+
+    require_local_extra("demo-data")
     from .demo import write_demo
 
     click.echo(f"{len(write_demo(directory, seed))} images in {directory}", err=True)

@@ -306,7 +306,7 @@ class ConnectionManager:
 
     def _gone(self) -> ServiceGone:
         reasons = "; ".join(
-            f"{link.name}: {link.last_failure}"
+            f"{link.name}: {link.last_failure.removeprefix(f'{link.name}: ')}"
             for link in self._links.values()
             if link.last_failure
         )

@@ -10,10 +10,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..errors import ServiceFailed
+from ..errors import InputError, ServiceFailed
 from ..transports.base import Endpoint
 from .owners import add_owner, is_running, process_identity
 from .record import LOG_NAME, OWNERS_NAME, TOKEN_NAME, LocalRecord, read_record
@@ -31,6 +32,7 @@ def ensure_local_service(directory: Path, engine: str, engine_options: dict[str,
     It lives until the process in SAMCOURIER_RUN_PID (this one when unset) has ended. Raises
     ServiceFailed with the service's own last words when it does not come up.
     """
+    require_local_extra("service.target local")
     directory = directory.resolve()
     owners = directory / OWNERS_NAME
     add_owner(owners, int(os.environ.get(OWNER_VARIABLE) or os.getpid()))
@@ -49,6 +51,16 @@ def ensure_local_service(directory: Path, engine: str, engine_options: dict[str,
         rtc_service_id=record.rtc_service_id,
         token=(directory / TOKEN_NAME).read_text(),
     )
+
+
+def require_local_extra(what: str) -> None:
+    """Raise InputError when this installation is the client alone."""
+    for package in ("hypha", "scipy", "skimage"):
+        if find_spec(package) is None:
+            raise InputError(
+                f"{what} needs the extra [local] ({package} is not installed):"
+                " pip install 'samcourier[local]'"
+            )
 
 
 def _start(directory: Path, engine: str, engine_options: dict[str, Any]) -> LocalRecord:
