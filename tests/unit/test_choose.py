@@ -12,6 +12,7 @@ from samcourier.choose import (
     Estimate,
     Payload,
     Sample,
+    image_codec,
     learn,
     predict_s,
     rank,
@@ -39,6 +40,7 @@ UNKNOWN = Candidate("webrtc")
         ([measured("websocket", 2), measured("webrtc", 1)], "websocket", ["webrtc", "websocket"]),
         ([measured("websocket", 1), measured("webrtc", 0.9)], "websocket", ["websocket", "webrtc"]),
         ([measured("websocket", 1), measured("webrtc", 0.9)], "webrtc", ["webrtc", "websocket"]),
+        ([measured("websocket", 3e-3), measured("http", 1e-3)], "websocket", ["websocket", "http"]),
         ([measured("websocket", 1, "failed"), measured("http", 9)], "websocket", ["http"]),
         ([measured("websocket", 1, "failed")], None, []),
         ([Candidate("websocket"), measured("http", 1)], "websocket", ["http", "websocket"]),
@@ -95,6 +97,14 @@ def test_a_rate_that_the_payload_needs_must_be_known() -> None:
     only_up = Estimate(0.01, up_bytes_per_s=MB)
     assert predict_s(only_up, Payload(MB, 100)) == pytest.approx(1.01)
     assert predict_s(only_up, Payload(MB, MB)) is None
+
+
+@pytest.mark.parametrize(
+    ("up_bytes_per_s", "codec"),
+    [(None, "blosc-lz4"), (100e6, "blosc-lz4"), (30e6, "blosc-lz4"), (2e6, "blosc-zstd")],
+)
+def test_a_slow_link_gets_the_smaller_codec(up_bytes_per_s: float | None, codec: str) -> None:
+    assert image_codec(up_bytes_per_s) == codec
 
 
 seconds = st.floats(0.001, 100)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from samcourier.call import Answer, Call, CallFailed
-from samcourier.choose import Payload
+from samcourier.choose import Estimate, Payload
 from samcourier.connection import ConnectionManager
 from samcourier.errors import (
     CourierError,
@@ -25,6 +25,7 @@ from samcourier.errors import (
     TransportFailed,
 )
 from samcourier.journal import ConnectionJournal
+from samcourier.measurements import Measurements
 from samcourier.retry import Policy, what_next
 from samcourier.transports.fake import FakeTransport, Scripted
 
@@ -230,6 +231,39 @@ async def test_a_call_has_a_deadline_of_its_own(bench: Make) -> None:
     await asyncio.sleep(0.05)
     answer = await made.hello()
     assert [attempt.transport for attempt in answer.attempts] == ["websocket", "http"]
+
+
+async def test_a_batch_starts_where_the_last_one_ended(bench: Make) -> None:
+    made = bench(websocket={}, webrtc={}, http={})
+    fast, slow = Estimate(0.001, 50e6, 50e6, 3), Estimate(0.001, 1e6, 1e6, 3)
+    known = Measurements("s", 0.0, "webrtc", {"websocket": slow, "webrtc": fast, "http": slow})
+    await made.manager.start(9, known)
+    await asyncio.sleep(0.05)
+    assert (await made.hello()).attempts[0].transport == "webrtc"
+    assert made.fakes["websocket"].history == made.fakes["http"].history == []
+
+
+async def test_two_images_lost_together_close_a_way_once(bench: Make) -> None:
+    lost = Scripted(delay_s=0.05, error=TransportFailed("closed"))
+    made = bench(websocket={"calls": [*STARTED, lost, lost]}, http={})
+    await made.manager.start(9)
+    await asyncio.sleep(0.02)
+    answers = await asyncio.gather(made.hello(), made.hello())
+    assert {answer.attempts[-1].transport for answer in answers} == {"http"}
+    assert made.events().count(("left", "websocket")) == 1
+
+
+@pytest.mark.parametrize(("expected_calls", "probes"), [(2, 0), (9, 1)])
+async def test_a_probe_must_be_able_to_pay_for_itself(
+    bench: Make, expected_calls: int, probes: int
+) -> None:
+    made = bench(websocket={}, http={})
+    await made.manager.start(expected_calls)
+    await asyncio.sleep(0.02)
+    await made.manager.call(Call("shout", {"word": "x"}, Payload(100_000, 10), take_word))
+    await asyncio.sleep(0.05)
+    # One PING each, then one of the call's size for the transport that carried none.
+    assert made.fakes["http"].history.count("probe") == 1 + probes
 
 
 async def test_a_service_without_describe_is_still_called(bench: Make) -> None:

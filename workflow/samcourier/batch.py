@@ -18,7 +18,6 @@ import numpy as np
 
 from samservice.labels import count_objects
 from samservice.wire import (
-    FAST_IMAGE_CODEC,
     WireError,
     is_packed,
     pack_array,
@@ -27,7 +26,7 @@ from samservice.wire import (
 )
 
 from .call import Answer, Call, CallFailed
-from .choose import Payload
+from .choose import Payload, image_codec
 from .connection import ConnectionManager
 from .dataset import Batch, ImageRow
 from .draft import Draft, manifest_entry, service_identity
@@ -190,7 +189,8 @@ class BatchRun:
             image: Any = plane.pixels
             up_bytes = image.nbytes
             if self._packs:
-                image = await asyncio.to_thread(pack_array, plane.pixels, FAST_IMAGE_CODEC)
+                codec = image_codec(self._manager.up_bytes_per_s)
+                image = await asyncio.to_thread(pack_array, plane.pixels, codec)
                 up_bytes = packed_nbytes(image)
 
         async def accept(value: Any) -> _Received:

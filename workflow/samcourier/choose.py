@@ -9,14 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from samservice.wire import FAST_IMAGE_CODEC, SLOW_IMAGE_CODEC
+
 #: Weight of a new sample against what is known: three calls forget most of an old rate.
 NEW_SAMPLE_WEIGHT = 0.4
 
-#: Another transport must promise at least this share of the time off before it is taken.
+#: Another transport must promise at least this share of the time off, and at least so many
+#: seconds, before it is taken.
 CLEAR_GAIN = 0.2
+CLEAR_GAIN_S = 0.005
 
 #: A rate needs bytes to be a rate: smaller calls only tell the round trip.
 RATE_MIN_BYTES = 16 * 1024
+
+SLOW_LINK_BYTES_PER_S = 30e6
 
 _MIN_SECONDS = 1e-4
 
@@ -64,6 +70,15 @@ class Choice:
     name: str
     predicted_s: float | None
     reason: str
+
+
+def image_codec(up_bytes_per_s: float | None) -> str:
+    """Return the codec for images on a link of this rate; the fast one until it is measured.
+
+    Below about 30 MB/s the bytes that Zstandard saves outweigh its slower packing.
+    """
+    slow = up_bytes_per_s is not None and up_bytes_per_s < SLOW_LINK_BYTES_PER_S
+    return SLOW_IMAGE_CODEC if slow else FAST_IMAGE_CODEC
 
 
 def learn(estimate: Estimate | None, sample: Sample) -> Estimate:
@@ -151,11 +166,13 @@ def _keep_current(choices: list[Choice], current: str | None) -> list[Choice]:
     if kept is None or choices[0] is kept:
         return choices
     best = choices[0]
-    if kept.predicted_s is None:
-        stays = best.predicted_s is None
-    else:
-        stays = best.predicted_s is None or best.predicted_s > kept.predicted_s * (1 - CLEAR_GAIN)
-    if not stays:
+    if best.predicted_s is not None and (
+        kept.predicted_s is None or _is_clear_gain(kept.predicted_s, best.predicted_s)
+    ):
         return choices
     kept = replace(kept, reason=f"{kept.reason}; kept, no clear gain elsewhere")
     return [kept, *(choice for choice in choices if choice.name != current)]
+
+
+def _is_clear_gain(current_s: float, best_s: float) -> bool:
+    return current_s - best_s >= max(CLEAR_GAIN * current_s, CLEAR_GAIN_S)

@@ -297,6 +297,7 @@ def _run(
     from .batch import BatchRun, BatchSettings, batch_lock
     from .connection import connected
     from .journal import ConnectionJournal
+    from .measurements import measurements_path, read_measurements, write_measurements
     from .retry import Policy
     from .store import connection_journal_path
     from .transports import build_transports
@@ -307,9 +308,19 @@ def _run(
     async def work() -> Any:
         endpoint = await asyncio.to_thread(find_service, service, dataset_dir)
         transports = build_transports(endpoint, transport)
+        shared = measurements_path(dataset_dir)
+        known = read_measurements(shared, endpoint.service_id)
         with ConnectionJournal(connection_journal_path(dataset_dir, batch.batch_id)) as journal:
-            async with connected(transports, journal, len(batch.rows), policy) as (manager, found):
-                return await BatchRun(settings, manager, found, on_image).run(batch)
+            async with connected(transports, journal, len(batch.rows), policy, known) as (
+                manager,
+                description,
+            ):
+                try:
+                    return await BatchRun(settings, manager, description, on_image).run(batch)
+                finally:
+                    write_measurements(
+                        shared, endpoint.service_id, manager.current, manager.estimates
+                    )
 
     with batch_lock(dataset_dir, batch.batch_id):
         return _run_interruptibly(work())

@@ -10,46 +10,21 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from .call import Answer, Call, CallFailed, attempt_record
-from .choose import Candidate, Choice, Estimate, Payload, Sample, learn, rank
-from .errors import CourierError, ServiceGone, TransportFailed
+from .choose import Candidate, Choice, Estimate, Payload, Sample, rank
+from .errors import CourierError, ServiceGone
 from .journal import Attempt, ConnectionJournal, utc_now
-from .measure import clock_offset_s, sample_of
+from .link import PING, Link
+from .measurements import Measurements
 from .retry import Patience, Policy, what_next
+from .scout import Scout
 from .transports.base import Transport
 
 T = TypeVar("T")
-
-#: A probe costs bytes: with fewer calls left than this it cannot pay for itself.
-PROBE_MIN_CALLS_LEFT = 3
-
-#: Many chunks of every transport, so it tells the rate, at a bounded cost.
-PROBE_MAX_BYTES = 1 << 20
-
-#: The round trip is measured with next to nothing.
-_PING = Payload(0, 0)
-
-
-@dataclass
-class _Link:
-    """One transport and what is known of it."""
-
-    transport: Transport
-    is_open: bool = False
-    estimate: Estimate | None = None
-    clock_offset_s: float = 0.0
-    rests_until_s: float = 0.0
-    last_failure: str | None = None
-    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    @property
-    def name(self) -> str:
-        return self.transport.name
 
 
 class ConnectionManager:
@@ -62,45 +37,64 @@ class ConnectionManager:
         policy: Policy | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._links: dict[str, _Link] = {
-            transport.name: _Link(transport) for transport in transports
-        }
         self._journal = journal
         self._policy = policy or Policy()
         self._clock = clock
+        self._links: dict[str, Link] = {
+            each.name: Link(each, journal, self._policy, clock) for each in transports
+        }
         self._current: str | None = None
-        self._scout: asyncio.Task[None] | None = None
-        self._first_payload: asyncio.Future[Payload] | None = None
-        self._calls_left = 0
-        self._closing: set[asyncio.Task[None]] = set()
+        self._scout: Scout | None = None
+        self._scouting: asyncio.Task[None] | None = None
 
-    async def start(self, expected_calls: int) -> dict[str, Any]:
+    @property
+    def current(self) -> str | None:
+        """The transport that carried the last call."""
+        return self._current
+
+    @property
+    def estimates(self) -> dict[str, Estimate]:
+        """What is known of each measured transport."""
+        return {link.name: link.estimate for link in self._links.values() if link.estimate}
+
+    @property
+    def up_bytes_per_s(self) -> float | None:
+        """The rate at which the transport in use carries images, None until measured."""
+        link = self._links.get(self._current or "")
+        return link.estimate.up_bytes_per_s if link and link.estimate else None
+
+    async def start(self, expected_calls: int, known: Measurements | None = None) -> dict[str, Any]:
         """Open the first transport that works and return what the service says of itself.
 
-        The others come up in the background. An empty description is that of a service which
-        has no ``describe``. Raises Denied, or ServiceGone when no transport works.
+        ``known`` is what other jobs measured: the transport they ended on goes first. The
+        others come up in the background. An empty description is that of a service which has
+        no ``describe``. Raises Denied, or ServiceGone when no transport works.
         """
-        self._calls_left = expected_calls
-        self._first_payload = asyncio.get_running_loop().create_future()
-        for name, link in self._links.items():
+        if known is not None:
+            for name, estimate in known.estimates.items():
+                if name in self._links:
+                    self._links[name].estimate = estimate
+        last_used = known.last_used if known is not None else None
+        for link in sorted(self._links.values(), key=lambda link: link.name != last_used):
             try:
-                await self._open(link)
+                await link.open()
                 description = await self._describe(link)
                 if description:
-                    await self._probe(link, _PING)
+                    await link.probe(PING)
             except CourierError as error:
-                self._leave(link, error)
+                link.leave(error, link.generation)
                 if error.kind == "denied":
                     raise
                 # WebSocket and WebRTC share a session: it must be closed before it is opened anew.
-                await asyncio.gather(*self._closing)
+                await link.closed()
                 continue
-            self._current = name
-            self._scout = asyncio.ensure_future(self._bring_up_others())
+            self._current = link.name
+            self._scout = Scout(list(self._links.values()), expected_calls)
+            self._scouting = asyncio.ensure_future(self._scout.run())
             return description
         raise self._gone()
 
-    async def _describe(self, link: _Link) -> dict[str, Any]:
+    async def _describe(self, link: Link) -> dict[str, Any]:
         try:
             return dict(await link.transport.call("describe", {}, self._policy.open_timeout_s))
         except CourierError as error:
@@ -110,15 +104,12 @@ class ConnectionManager:
 
     async def close(self) -> None:
         """End the background work and close every transport."""
-        if self._scout is not None:
-            self._scout.cancel()
+        if self._scouting is not None:
+            self._scouting.cancel()
             with suppress(asyncio.CancelledError):
-                await self._scout
+                await self._scouting
         for link in self._links.values():
-            link.is_open = False
-            await link.transport.close()
-        if self._closing:
-            await asyncio.gather(*self._closing)
+            await link.close()
 
     async def call(self, call: Call[T]) -> Answer[T]:
         """Call until answered or given up.
@@ -138,8 +129,9 @@ class ConnectionManager:
                         raise CallFailed(self._gone(), attempts)
                     tried.clear()
                     continue
+                link = self._links[choice.name]
                 outcome = await self._attempt(choice, call, deadline_s)
-                attempt, value, error = outcome
+                attempt, value, error, generation = outcome
                 attempts.append(attempt)
                 if error is None:
                     assert value is not None
@@ -150,49 +142,55 @@ class ConnectionManager:
                     raise CallFailed(error, attempts)
                 if step == "next_transport":
                     tried.add(choice.name)
-                    self._leave(self._links[choice.name], error)
+                    link.leave(error, link.generation if generation is None else generation)
                 elif step == "wait":
                     await self._wait_for_room(overload_waits, deadline_s)
                     overload_waits += 1
         finally:
-            self._calls_left -= 1
+            if self._scout is not None:
+                self._scout.note_end()
 
     async def _attempt(
         self, choice: Choice, call: Call[T], deadline_s: float
-    ) -> tuple[Attempt, T | None, CourierError | None]:
-        """Try one transport once; the outcome is an Attempt in any case."""
+    ) -> tuple[Attempt, T | None, CourierError | None, int | None]:
+        """Try one transport once; the outcome is an Attempt in any case.
+
+        Last comes the link's opening that was used, None when it did not open.
+        """
         link = self._links[choice.name]
         started_at, start_s = utc_now(), self._clock()
         accepted: T | None = None
         error: CourierError | None = None
         sample: Sample | None = None
+        generation: int | None = None
         answered_s = start_s
         try:
-            await self._open(link)
+            await link.open()
+            generation = link.generation
             start_s = self._clock()
             timeout_s = min(self._policy.attempt_timeout_s, deadline_s - start_s)
             sent_unix_s = time.time()
             value = await link.transport.call(call.method, call.arguments, max(timeout_s, 0.1))
             answered_s = self._clock()
-            sample = sample_of(value, call.payload.up_bytes, sent_unix_s, link.clock_offset_s)
+            sample = link.learn(value, call.payload, sent_unix_s)
             accepted = await call.accept(value)
         except CourierError as caught:
             error = caught
             if sample is None:
                 answered_s = self._clock()
-        if sample is not None:
-            link.estimate = learn(link.estimate, sample)
-            self._note_payload(sample.payload)
+        if sample is not None and self._scout is not None:
+            self._scout.note_call(sample.payload)
         total_s = answered_s - start_s
         return (
             attempt_record(choice, started_at, call.payload, total_s, sample, error),
             accepted,
             error,
+            generation,
         )
 
     def _choose(self, payload: Payload, tried: set[str]) -> Choice | None:
         """Take the best transport not tried for this call, a resting one only as a last resort."""
-        candidates = [self._candidate(link, tried) for link in self._links.values()]
+        candidates = [link.candidate(tried, self._current) for link in self._links.values()]
         ranking = rank(candidates, payload, self._current)
         if not ranking:
             untried = [Candidate(c.name, c.estimate) for c in candidates if c.name not in tried]
@@ -209,93 +207,6 @@ class ConnectionManager:
             )
             self._current = choice.name
         return choice
-
-    def _candidate(self, link: _Link, tried: set[str]) -> Candidate:
-        blocked = None
-        if link.name in tried:
-            blocked = "failed for this image"
-        elif link.rests_until_s > self._clock():
-            blocked = f"failed: {link.last_failure}"
-        elif not link.is_open and link.estimate is None and link.name != self._current:
-            blocked = "not open yet"
-        return Candidate(link.name, link.estimate, blocked)
-
-    async def _open(self, link: _Link) -> None:
-        """Open a link once, whoever asks."""
-        async with link.opening:
-            if link.is_open:
-                return
-            start_s = self._clock()
-            await link.transport.open(self._policy.open_timeout_for(link.name))
-            link.is_open = True
-            self._journal.record("open", transport=link.name, seconds=self._clock() - start_s)
-
-    async def _probe(self, link: _Link, payload: Payload) -> None:
-        """Measure a link with bytes of a call's size; the ping also compares the clocks."""
-        arguments = {
-            "payload": random.randbytes(payload.up_bytes),
-            "reply_bytes": payload.down_bytes,
-        }
-        sent_unix_s = time.time()
-        value = await link.transport.call("probe", arguments, self._policy.probe_timeout_s)
-        if payload == _PING:
-            link.clock_offset_s = clock_offset_s(value, sent_unix_s)
-        sample = sample_of(value, payload.up_bytes, sent_unix_s, link.clock_offset_s)
-        if sample is None:
-            raise TransportFailed("the answer to a probe holds no times")
-        link.estimate = learn(link.estimate, sample)
-        self._journal.record(
-            "probe",
-            transport=link.name,
-            bytes_up=payload.up_bytes,
-            bytes_down=payload.down_bytes,
-            seconds=sample.send_s + sample.receive_s,
-        )
-
-    async def _bring_up_others(self) -> None:
-        """Open and measure every transport beside the calls; a failure only means one less."""
-        for link in self._links.values():
-            with self._leaving_on_failure(link):
-                await self._open(link)
-                if link.estimate is None:
-                    await self._probe(link, _PING)
-        assert self._first_payload is not None
-        first = await self._first_payload
-        payload = Payload(
-            min(first.up_bytes, PROBE_MAX_BYTES), min(first.down_bytes, PROBE_MAX_BYTES)
-        )
-        for link in self._links.values():
-            measured = link.estimate is not None and link.estimate.up_bytes_per_s is not None
-            if link.is_open and not measured and self._calls_left >= PROBE_MIN_CALLS_LEFT:
-                with self._leaving_on_failure(link):
-                    await self._probe(link, payload)
-
-    @contextmanager
-    def _leaving_on_failure(self, link: _Link) -> Iterator[None]:
-        try:
-            yield
-        except CourierError as error:
-            self._leave(link, error)
-
-    def _note_payload(self, payload: Payload) -> None:
-        if self._first_payload is not None and not self._first_payload.done():
-            self._first_payload.set_result(payload)
-
-    def _leave(self, link: _Link, error: CourierError) -> None:
-        """Close a failed way and let it rest; it is tried again afterwards."""
-        link.is_open = False
-        link.last_failure = str(error)
-        link.rests_until_s = self._clock() + self._policy.rest_after_failure_s
-        self._journal.record(
-            "left",
-            transport=link.name,
-            kind=error.kind,
-            error=str(error),
-            rest_s=self._policy.rest_after_failure_s,
-        )
-        closing = asyncio.ensure_future(link.transport.close())
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
 
     async def _wait_for_room(self, waits: int, deadline_s: float) -> None:
         """Sleep longer each time the service is full, at random so that jobs spread out."""
@@ -319,10 +230,11 @@ async def connected(
     journal: ConnectionJournal,
     expected_calls: int,
     policy: Policy | None = None,
+    known: Measurements | None = None,
 ) -> AsyncIterator[tuple[ConnectionManager, dict[str, Any]]]:
     """Yield a started manager and the service's description; close everything at the end."""
     manager = ConnectionManager(transports, journal, policy)
     try:
-        yield manager, await manager.start(expected_calls)
+        yield manager, await manager.start(expected_calls, known)
     finally:
         await manager.close()

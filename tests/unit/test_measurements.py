@@ -1,0 +1,46 @@
+"""What one job measured serves the next, if it is of the same service and fresh."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from samcourier import measurements
+from samcourier.choose import Estimate
+from samcourier.measurements import TRUST_S, Measurements, read_measurements, write_measurements
+
+WEBRTC = Estimate(0.01, 5e6, None, 3)
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    write_measurements(tmp_path / "m.json", "ws/c:s", "webrtc", {"webrtc": WEBRTC})
+    found = read_measurements(tmp_path / "m.json", "ws/c:s")
+    assert (found.last_used, found.estimates) == ("webrtc", {"webrtc": WEBRTC})
+
+
+@pytest.mark.parametrize("age_s", [TRUST_S + 1, -5])
+def test_what_is_old_or_of_the_future_is_not_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age_s: float
+) -> None:
+    write_measurements(tmp_path / "m.json", "s", "webrtc", {"webrtc": WEBRTC})
+    later = measurements.time.time() + age_s
+    monkeypatch.setattr(measurements.time, "time", lambda: later)
+    assert read_measurements(tmp_path / "m.json", "s").estimates == {}
+
+
+def test_another_service_is_another_network(tmp_path: Path) -> None:
+    write_measurements(tmp_path / "m.json", "ws/one:s", "webrtc", {"webrtc": WEBRTC})
+    assert read_measurements(tmp_path / "m.json", "ws/two:s").last_used is None
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"service_id": "s"}'])
+def test_a_missing_or_damaged_file_means_nothing_is_known(
+    tmp_path: Path, content: str | None
+) -> None:
+    path = tmp_path / "m.json"
+    if content is not None:
+        path.write_text(content)
+    found = read_measurements(path, "s")
+    assert isinstance(found, Measurements)
+    assert (found.last_used, found.estimates) == (None, {})
