@@ -60,12 +60,9 @@ def test_the_two_commands_are_the_ones_that_ci_runs() -> None:
 @pytest.mark.timeout(RUN_TIMEOUT_S + 60)
 def test_make_run_ends_with_a_report_and_24_masks(clean_copy: Path) -> None:
     run = commands_of("Two commands")[0]
-    # What this test's own environment sets must not leak into a person's shell.
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("VIRTUAL_", "UV_"))
-    }
+    # What this test's own environment and make set must not leak into a person's shell.
+    foreign = ("VIRTUAL_", "UV_", "MAKE", "MFLAGS")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
     done = subprocess.run(
         run.split(),
         cwd=clean_copy,
