@@ -39,6 +39,8 @@ class Watch:
     #: Handed down to every process as TMPDIR, by which a detached one is known.
     temporary: Path
     allowed: set[int] = field(default_factory=set)
+    _inodes: set[str] | None = None
+    _sockets: set[str] = field(default_factory=set)
 
     def is_ours(self, process: psutil.Process) -> bool:
         try:
@@ -71,7 +73,17 @@ class Watch:
         return False
 
     def sockets(self) -> set[str]:
-        """Return the listening TCP and the bound UDP ports of this very process."""
+        """Return the listening TCP and the bound UDP ports of this very process.
+
+        The kernel's tables hold every connection of the machine and are slow to read, so they
+        are read only when this process has other sockets than at the last look.
+        """
+        inodes = socket_inodes()
+        if inodes is None or inodes != self._inodes:
+            self._inodes, self._sockets = inodes, self._listed_sockets()
+        return self._sockets
+
+    def _listed_sockets(self) -> set[str]:
         found = set()
         for entry in psutil.Process().net_connections("inet"):
             if entry.type == socket.SOCK_DGRAM and entry.laddr:
@@ -83,6 +95,18 @@ class Watch:
     def entries(self) -> set[str]:
         names = {path.name for path in self.temporary.iterdir()}
         return {name for name in names if name.startswith(TEMPORARY_PREFIXES)}
+
+
+def socket_inodes() -> set[str] | None:
+    """Return the sockets this process holds open; None where /proc does not tell."""
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.is_dir():
+        return None
+    found = set()
+    for descriptor in descriptors.iterdir():
+        with contextlib.suppress(OSError):
+            found.add(os.readlink(descriptor))
+    return {target for target in found if target.startswith("socket:")}
 
 
 @pytest.fixture(scope="session", autouse=True)
