@@ -22,12 +22,17 @@ for _name in ("RPC", "websocket-client", "webrtc-client"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
+_LEFT_BEHIND = (
+    "RemoteFunction.__call__",
+    "Failed to send the request when",
+    "WebRTC Connection closed",
+)
+
+
 def _is_worth_logging(record: logging.LogRecord) -> bool:
     """Drop what hypha-rpc leaves to the event loop when a peer goes away under a message."""
     text = record.getMessage()
-    return not any(
-        said in text for said in ("RemoteFunction.__call__", "Failed to send the request when")
-    )
+    return not any(said in text for said in _LEFT_BEHIND)
 
 
 logging.getLogger("asyncio").addFilter(_is_worth_logging)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import logging.handlers
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -363,3 +364,10 @@ def test_the_digest_of_pixels_is_the_same_for_every_layout_and_for_ever() -> Non
     expected = hashlib.sha256(b"<u2 (2, 3) YX\n" + array.tobytes()).hexdigest()
     for same in (array, np.asfortranarray(array), array.astype(">u2")):
         assert pixels_sha256(same, "YX") == expected
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.tif"
+    os.mkfifo(pipe)
+    with pytest.raises(ImageUnfit, match="is no regular file"):
+        read_plane(pipe)

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from samcourier.dataset import Batch, ImageRow
+from samcourier.dataset import Batch, ImageRow, make_batches
 from samcourier.store import (
     batches_to_redo,
     manifest_path,
     mask_path,
     read_manifest,
+    remove_stale_manifests,
     stat_mask,
     zarr_files,
 )
@@ -142,3 +143,13 @@ def test_a_sound_manifest_is_read_and_no_other(dataset: Path) -> None:
     assert manifest is not None
     assert manifest["batch"] == "0002"
     assert read_manifest(dataset / "absent.json") is None
+
+
+def test_manifests_of_batches_that_are_no_more_are_removed(tmp_path: Path) -> None:
+    rows = [ImageRow(f"i{number}", Path("x.tif")) for number in range(4)]
+    folder = tmp_path / "batches"
+    folder.mkdir()
+    for name in ("0001.json", "0002.json", "0003.json", ".0001.lock"):
+        (folder / name).touch()
+    remove_stale_manifests(tmp_path, make_batches(rows, 2))
+    assert {path.name for path in folder.iterdir()} == {"0001.json", "0002.json", ".0001.lock"}

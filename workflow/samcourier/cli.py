@@ -135,7 +135,7 @@ def batch(
 
 
 @main.command()
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(readable=False, path_type=Path))
 @click.option("--batch-size", type=click.IntRange(1), default=25, show_default=True)
 @service_options
 @dataset_dir_option
@@ -352,7 +352,10 @@ def _report(
     complete: Path,
 ) -> None:
     from .report import build_report, write_report
+    from .store import remove_stale_manifests
 
+    if not only:
+        remove_stale_manifests(dataset_dir, batches)
     built = build_report(rows, batches, dataset_dir, only or None)
     without_mask = write_report(built, html, tsv, complete)
     click.echo(f"report: {html}\nmasks:  {dataset_dir / 'masks'}", err=True)

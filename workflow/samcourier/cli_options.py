@@ -14,6 +14,12 @@ from .deploy.service import TARGETS, ServiceOptions
 
 R = TypeVar("R")
 
+POSITIVE = click.FloatRange(min=0, min_open=True)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
 
 class JsonObject(click.ParamType[dict[str, Any]]):
     """A JSON object on the command line."""
@@ -26,7 +32,7 @@ class JsonObject(click.ParamType[dict[str, Any]]):
         if isinstance(value, dict):
             return value
         try:
-            parsed = json.loads(value)
+            parsed = json.loads(value, parse_constant=_refuse_constant)
         except ValueError:
             parsed = None
         if not isinstance(parsed, dict):
@@ -101,8 +107,8 @@ def segment_options(command: Callable[..., R]) -> Callable[..., R]:
         ),
         click.option("--only", multiple=True, metavar="IMAGE", help="Only this image."),
         click.option("--retry-failed", is_flag=True, help="Also what failed by its own fault."),
-        click.option("--attempt-timeout-s", type=float, default=600.0, show_default=True),
-        click.option("--image-timeout-s", type=float, default=1800.0, show_default=True),
+        click.option("--attempt-timeout-s", type=POSITIVE, default=600.0, show_default=True),
+        click.option("--image-timeout-s", type=POSITIVE, default=1800.0, show_default=True),
     ]
     for option in reversed(options):
         command = option(command)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import stat
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -102,6 +103,10 @@ def _describe(shape: Sequence[int], axes: str) -> str:
 
 def _decode(path: Path, axes: str | None) -> _Decoded:
     try:
+        # Opening a pipe or a device could wait for ever.
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise ImageUnfit(f"{path}: is no regular file, {_EXPECTED}")
         with path.open("rb") as file:
             head = file.read(8)
     except FileNotFoundError:

@@ -135,6 +135,17 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
     return manifest if sound else None
 
 
+def remove_stale_manifests(dataset_dir: Path, batches: Iterable[Batch]) -> None:
+    """Delete the manifests of batches that the sheet, cut anew, no longer has.
+
+    Masks and logs stay: each image's are its own, whichever batch it was in.
+    """
+    current = {manifest_path(dataset_dir, batch.batch_id) for batch in batches}
+    for path in (dataset_dir / "batches").glob("*.json"):
+        if path not in current:
+            path.unlink(missing_ok=True)
+
+
 def batches_to_redo(
     dataset_dir: Path, batches: Iterable[Batch], only: Collection[str] | None = None
 ) -> set[str]:
