@@ -142,17 +142,13 @@ class BatchRun:
             log = draft.done()
         except CourierError as error:
             log = draft.failed(error)
-            await self._keep(path, log)
+            await asyncio.to_thread(_keep, path, log)
             if isinstance(error, _FAILS_EVERY_IMAGE):
                 raise
             self._count_service_failure(error)
         else:
-            await self._keep(path, log)
+            await asyncio.to_thread(_keep, path, log)
         return log
-
-    async def _keep(self, path: Path, log: ImageLog) -> None:
-        with _storage_errors(path):
-            await asyncio.to_thread(write_image_log, path, log)
 
     def _known_outcome(self, row: ImageRow, draft: Draft) -> ImageLog | None:
         """Return the log that still holds: a whole mask of this key, or this image's own fault."""
@@ -171,7 +167,7 @@ class BatchRun:
             if same and log is not None and log.status == "done":
                 return log
             reused = draft.reused(mask, provenance.get("object_count"))
-            write_image_log(path, reused)
+            _keep(path, reused)
             return reused
         if (
             same
@@ -256,6 +252,11 @@ def _storage_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise StorageFailed(f"{path}: cannot be written ({reason})", name=reason) from error
+
+
+def _keep(path: Path, log: ImageLog) -> None:
+    with _storage_errors(path):
+        write_image_log(path, log)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from .deploy.service import TARGETS, ServiceOptions
+from .transports import TRANSPORT_CHOICES
 
 R = TypeVar("R")
 
@@ -91,7 +92,7 @@ def dataset_dir_option(command: Callable[..., R]) -> Callable[..., R]:
 
 transport_option = click.option(
     "--transport",
-    type=click.Choice(("auto", "websocket", "webrtc", "http")),
+    type=click.Choice(TRANSPORT_CHOICES),
     default="auto",
     show_default=True,
 )

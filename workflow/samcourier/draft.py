@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .dataset import ImageRow, image_key
+from .dataset import SERVICE_IDENTITY, ImageRow, image_key
 from .errors import CourierError
 from .journal import NOTE_REUSED, Attempt, Failure, ImageLog, ImageSeconds, ManifestEntry, utc_now
 from .planes import Plane
 from .store import mask_path, stat_mask
 
 #: What of ``describe()`` shapes the labels, and goes into every log and mask.
-_IDENTITY = ("engine", "model", "model_sha256", "segmentation_version", "versions", "device")
+_IDENTITY = (*SERVICE_IDENTITY, "versions", "device")
 
 
 def service_identity(description: dict[str, Any]) -> dict[str, Any]:

@@ -30,20 +30,20 @@ async def verify_service(
     policy = policy or Policy()
     description: dict[str, Any] = {}
     verdicts: dict[str, Any] = {}
-    for transport in transports:
-        try:
-            await transport.open(policy.open_timeout_for(transport.name))
-            description = description or dict(
-                await transport.call("describe", {}, policy.open_timeout_s)
-            )
-            verdicts[transport.name] = await _measure(transport, policy)
-        except CourierError as error:
-            verdicts[transport.name] = {"works": False, "failure": vars(Failure.of(error))}
-        finally:
+    try:
+        for transport in transports:
+            try:
+                await transport.open(policy.open_timeout_for(transport.name))
+                description = description or dict(
+                    await transport.call("describe", {}, policy.open_timeout_s)
+                )
+                verdicts[transport.name] = await _measure(transport, policy)
+            except CourierError as error:
+                verdicts[transport.name] = {"works": False, "failure": vars(Failure.of(error))}
+    finally:
+        # Not one by one: WebSocket's session is the one that carries WebRTC's offer.
+        for transport in transports:
             await transport.close()
-    # WebRTC's offer opened the shared session again, which is WebSocket's to close.
-    for transport in transports:
-        await transport.close()
     return {
         "schema": SERVICE_SCHEMA,
         "verified_at": utc_now(),
