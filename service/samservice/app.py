@@ -109,18 +109,18 @@ class SegmentationService:
                 )
                 check_embedding(given, self._limits.max_pixels)
                 stopwatch.lap("unpack")
-                mask = _checked_labels(
-                    await self._run(self._engine.segment_embedding, given, parameters)
+                labels = await self._run(
+                    self._engine.segment_embedding, given, parameters, stopwatch=stopwatch
                 )
-                note = None
+                mask, note = _checked_labels(labels), None
             else:
                 packed = is_packed(image_or_embedding)
                 image, image_axes = await asyncio.to_thread(
                     self._checked_image, image_or_embedding, axes
                 )
                 stopwatch.lap("unpack")
-                mask, note = await self._segment(image, image_axes, parameters)
-            stopwatch.lap("queue_and_segment")
+                mask, note = await self._segment(image, image_axes, parameters, stopwatch)
+            stopwatch.lap("segment")
             if not packed:
                 return mask
             packed_mask, object_count = await asyncio.to_thread(_pack_mask, mask)
@@ -185,12 +185,12 @@ class SegmentationService:
         }
 
     async def _segment(
-        self, image: np.ndarray, axes: str, parameters: dict[str, Any]
+        self, image: np.ndarray, axes: str, parameters: dict[str, Any], stopwatch: Stopwatch
     ) -> tuple[np.ndarray, str | None]:
         expected_shape = mask_shape(image.shape, axes)
         if await asyncio.to_thread(is_constant, image):
             return np.zeros(expected_shape, np.uint32), CONSTANT_IMAGE_NOTE
-        mask = await self._run(self._engine.segment, image, axes, parameters)
+        mask = await self._run(self._engine.segment, image, axes, parameters, stopwatch=stopwatch)
         return _checked_labels(mask, expected_shape), None
 
     @asynccontextmanager
@@ -204,11 +204,22 @@ class SegmentationService:
         finally:
             self._in_service -= 1
 
-    async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Run engine work in its thread; what is not a ServiceError becomes SegmentationFailed."""
+    async def _run(
+        self, work: Callable[..., T], *arguments: Any, stopwatch: Stopwatch | None = None
+    ) -> T:
+        """Run engine work in its thread; what is not a ServiceError becomes SegmentationFailed.
+
+        The stopwatch gets a lap ``queue`` for the time until the thread was free.
+        """
+
+        def begin() -> T:
+            if stopwatch is not None:
+                stopwatch.lap("queue")
+            return work(*arguments)
+
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._worker, work, *arguments)
+            return await loop.run_in_executor(self._worker, begin)
         except ServiceError:
             raise
         except Exception as error:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import struct
 from typing import Any
 
 from hypha_rpc import websocket_client
@@ -53,10 +55,11 @@ async def connect(
     token: str | None = None,
     workspace: str | None = None,
     client_id: str | None = None,
-    timeout_s: float = 10.0,
+    silence_timeout_s: float = 10.0,
 ) -> Any:
     """Connect to a Hypha server and return hypha-rpc's server object.
 
+    A call that is given neither an answer nor a heartbeat for ``silence_timeout_s`` fails.
     Raises whatever hypha-rpc raises; the callers translate it.
     """
     settings = {
@@ -64,7 +67,7 @@ async def connect(
         "token": token,
         "workspace": workspace,
         "client_id": client_id,
-        "method_timeout": timeout_s,
+        "method_timeout": silence_timeout_s,
         "long_message_chunk_size": WEBSOCKET_CHUNK_BYTES,
     }
     given = {name: value for name, value in settings.items() if value is not None}
@@ -75,3 +78,47 @@ async def connect(
             return await websocket_client.connect_to_server(given)
         finally:
             websocket_client.WebsocketRPCConnection = stock
+
+
+async def answers(server: Any, timeout_s: float) -> bool:
+    """Tell whether the Hypha server answers a WebSocket ping over this connection."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await (await _websocket(server).ping())
+    except Exception:
+        return False
+    return True
+
+
+def connection_state(server: Any) -> str:
+    """Return the state of the WebSocket in the words of websockets, e.g. ``open``."""
+    websocket = _websocket(server)
+    return "closed" if websocket is None else str(websocket.state.name).lower()
+
+
+def moved_bytes(server: Any) -> int:
+    """Return the bytes received, and those sent whose receipt the other end's kernel confirmed.
+
+    From Linux's ``struct tcp_info`` (linux/tcp.h); 0 where the kernel does not tell.
+    """
+    websocket = _websocket(server)
+    transport = None if websocket is None else websocket.transport
+    connection = None if transport is None else transport.get_extra_info("socket")
+    if connection is None:
+        return 0
+    try:
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        return int(sum(_ACKED_AND_RECEIVED.unpack_from(info, _ACKED_OFFSET)))
+    except (AttributeError, OSError, struct.error):
+        return 0
+
+
+def _websocket(server: Any) -> Any:
+    return server.rpc._connection._websocket
+
+
+_TCP_INFO_BYTES = 256
+#: tcpi_bytes_acked and tcpi_bytes_received, 64 bits each, after 8 single bytes, 24 words and two
+#: rates of 64 bits.
+_ACKED_OFFSET = 8 + 24 * 4 + 2 * 8
+_ACKED_AND_RECEIVED = struct.Struct("=QQ")

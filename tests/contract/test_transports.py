@@ -25,7 +25,7 @@ from samservice.wire import pack_array, unpack_array
 
 REAL: dict[str, Callable[[Endpoint], Transport]] = {
     "websocket": lambda endpoint: WebSocketTransport(HyphaSession(endpoint)),
-    "webrtc": lambda endpoint: WebRTCTransport(HyphaSession(endpoint), owns_session=True),
+    "webrtc": lambda endpoint: WebRTCTransport(HyphaSession(endpoint)),
     "http": HttpTransport,
 }
 

@@ -289,7 +289,7 @@ async def test_a_packed_image_gets_mask_count_and_times(serve: Serve) -> None:
     assert mask.dtype == np.uint32
     np.testing.assert_array_equal(mask, halves(IMAGE, "YX"))
     assert (answer["object_count"], answer["note"]) == (2, None)
-    assert set(answer["seconds"]) == {"unpack", "queue_and_segment", "pack"}
+    assert set(answer["seconds"]) == {"unpack", "queue", "segment", "pack"}
     assert all(seconds >= 0 for seconds in answer["seconds"].values())
     assert before_s <= answer["received_unix_s"] <= answer["sent_unix_s"] <= after_s
 

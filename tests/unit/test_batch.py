@@ -17,12 +17,12 @@ import tifffile
 
 import samcourier.batch
 from samcourier.batch import (
-    IMAGES_IN_FLIGHT,
+    IMAGES_AT_HAND,
     SERVICE_FAILURES_IN_A_ROW,
     BatchRun,
     BatchSettings,
 )
-from samcourier.connection import ConnectionManager
+from samcourier.connection import ConnectionManager, OnlyCopy
 from samcourier.dataset import Batch, ImageRow
 from samcourier.errors import (
     CourierError,
@@ -35,6 +35,7 @@ from samcourier.errors import (
 )
 from samcourier.journal import ConnectionJournal, ImageLog, Manifest, read_image_log
 from samcourier.masks import read_mask
+from samcourier.replica import TRAVELLING
 from samcourier.retry import Policy
 from samcourier.store import log_path, mask_path, read_provenance, zarr_files
 from samcourier.transports.fake import FakeTransport, Scripted
@@ -59,6 +60,10 @@ DESCRIPTION = {
     "versions": {"scripted": "1"},
     "device": "cpu",
 }
+
+
+#: One is worked on, two travel, one is read and one written.
+MOST_IMAGES = 1 + TRAVELLING + IMAGES_AT_HAND
 
 
 def bright(image: np.ndarray) -> np.ndarray:
@@ -162,15 +167,14 @@ class Bench:
     ) -> Manifest:
         """Run the batch; ``calls`` script what comes before each call for a mask."""
         made = SegmentationService(self.engine) if service is None else None
-        described = [Scripted(), Scripted()] if made else [Scripted()]
-        transport = FakeTransport(made or service, calls=[*described, *(calls or [])])
+        transport = FakeTransport(made or service, calls=calls or [])
         self.history = transport.history
         rows = tuple(
             ImageRow(image, self.path(image), pixel_size_um=self.pixel_size_um)
             for image in self.images
         )
         with ConnectionJournal(self.root / "journal.jsonl") as journal:
-            manager = ConnectionManager([transport], journal, IMPATIENT)
+            manager = ConnectionManager(OnlyCopy([transport]), journal, IMPATIENT)
             try:
                 description = await manager.start(len(rows)) or (identity or DESCRIPTION)
                 run = BatchRun(
@@ -246,7 +250,7 @@ async def test_a_service_that_tells_nothing_of_itself_still_has_keys(
 
 
 async def test_no_more_images_are_in_flight_than_there_is_room_for(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, count=2 * IMAGES_IN_FLIGHT + 1)
+    bench = Bench(tmp_path, count=2 * MOST_IMAGES + 1)
     at_once, most_at_once = 0, 0
 
     class Watched(RawService):
@@ -259,7 +263,7 @@ async def test_no_more_images_are_in_flight_than_there_is_room_for(tmp_path: Pat
             return bright(image_or_embedding)
 
     await bench.run(Watched())
-    assert 1 < most_at_once <= IMAGES_IN_FLIGHT
+    assert 1 < most_at_once <= MOST_IMAGES
 
 
 # Running again.
@@ -521,16 +525,16 @@ async def test_what_would_fail_every_image_stops_the_batch(
     with pytest.raises(raised) as caught:
         await bench.run(calls=[failing(error)] * 20)
     assert str(error) in str(caught.value)
-    assert 1 <= bench.call_count <= IMAGES_IN_FLIGHT
+    assert 1 <= bench.call_count <= MOST_IMAGES
     logs = list((bench.dataset_dir / "logs").glob("*.json"))
-    assert 1 <= len(logs) <= IMAGES_IN_FLIGHT
+    assert 1 <= len(logs) <= MOST_IMAGES
     assert not any(bench.mask(image).exists() for image in bench.images)
 
 
 async def test_a_wrong_parameter_is_the_requests_fault(bench: Bench) -> None:
     with pytest.raises(RequestRefused, match="simga"):
         await bench.run(parameters={"simga": 3})
-    assert bench.call_count <= IMAGES_IN_FLIGHT
+    assert bench.call_count <= MOST_IMAGES
 
 
 async def test_a_full_disk_stops_the_batch_in_words(
@@ -543,7 +547,7 @@ async def test_a_full_disk_stops_the_batch_in_words(
         patch.setattr(samcourier.batch, "write_mask", full)
         with pytest.raises(StorageFailed, match=r"\.ome\.zarr: .*No space left on device"):
             await bench.run()
-    assert bench.call_count <= IMAGES_IN_FLIGHT
+    assert bench.call_count <= MOST_IMAGES
     assert bench.statuses(await bench.run()) == ["done"] * 3
 
 

@@ -6,26 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samcourier.choose import (
-    CLEAR_GAIN,
-    Candidate,
-    Estimate,
-    Payload,
-    Sample,
-    image_codec,
-    learn,
-    predict_s,
-    rank,
-)
+from samcourier.choose import CLEAR_GAIN, Candidate, image_codec, promising, rank
+from samcourier.estimate import TRUST_HALF_LIFE_S, Estimate, Payload, Sample, learn
 
 MB = 1_000_000
 IMAGE = Payload(8 * MB, 1 * MB)
 
 
-def measured(name: str, seconds: float, blocked: str | None = None) -> Candidate:
+def measured(
+    name: str, seconds: float, blocked: str | None = None, samples: int = 5, at_s: float = 0.0
+) -> Candidate:
     """Return a transport that is predicted to take ``seconds`` for IMAGE."""
-    rate = (IMAGE.up_bytes + IMAGE.down_bytes) / seconds
-    return Candidate(name, Estimate(0.0, rate, rate, 3), blocked)
+    pace = (seconds / (IMAGE.up_bytes + IMAGE.down_bytes),) * samples
+    return Candidate(name, Estimate((0.0,), pace, pace, at_s), blocked)
 
 
 UNKNOWN = Candidate("webrtc")
@@ -63,40 +56,10 @@ def test_every_choice_says_why_in_words() -> None:
 
 
 def test_one_transport_is_best_for_small_and_another_for_large_payloads() -> None:
-    near = Candidate("websocket", Estimate(0.001, 1 * MB, 1 * MB, 3))
-    broad = Candidate("webrtc", Estimate(0.100, 50 * MB, 50 * MB, 3))
+    near = Candidate("websocket", Estimate((0.001,), (1 / MB,), (1 / MB,)))
+    broad = Candidate("webrtc", Estimate((0.100,), (0.02 / MB,), (0.02 / MB,)))
     assert rank([near, broad], Payload(10_000, 0))[0].name == "websocket"
     assert rank([near, broad], Payload(8 * MB, 0))[0].name == "webrtc"
-
-
-@pytest.mark.parametrize(
-    ("samples", "round_trip_s", "up_mb_s", "down_mb_s"),
-    [
-        ([Sample(Payload(0, 0), 0.01, 0.01)], 0.02, None, None),
-        ([Sample(Payload(0, 0), 0.01, 0.01), Sample(Payload(MB, 0), 0.11, 0.01)], 0.02, 10, None),
-        ([Sample(Payload(0, 0), 0.0, 0.0), Sample(Payload(MB, MB), 0.1, 0.05)], 1e-4, 10, 20),
-        ([Sample(Payload(MB, MB), 0.1, 0.05)], 0.0, 10, 20),
-    ],
-)
-def test_what_samples_teach(
-    samples: list[Sample], round_trip_s: float, up_mb_s: float | None, down_mb_s: float | None
-) -> None:
-    estimate = None
-    for sample in samples:
-        estimate = learn(estimate, sample)
-    assert estimate is not None
-    assert estimate.round_trip_s == pytest.approx(round_trip_s)
-    for rate, expected in (
-        (estimate.up_bytes_per_s, up_mb_s),
-        (estimate.down_bytes_per_s, down_mb_s),
-    ):
-        assert rate == (None if expected is None else pytest.approx(expected * MB, rel=0.01))
-
-
-def test_a_rate_that_the_payload_needs_must_be_known() -> None:
-    only_up = Estimate(0.01, up_bytes_per_s=MB)
-    assert predict_s(only_up, Payload(MB, 100)) == pytest.approx(1.01)
-    assert predict_s(only_up, Payload(MB, MB)) is None
 
 
 @pytest.mark.parametrize(
@@ -131,9 +94,70 @@ def test_noise_below_the_clear_gain_never_switches(noise: list[float]) -> None:
     assert current == "websocket"
 
 
-@given(before=st.floats(0.5, 50), after=st.floats(0.5, 50))
-def test_an_estimate_follows_a_step_change(before: float, after: float) -> None:
-    estimate = learn(None, Sample(Payload(0, 0), 0.0, 0.0))
-    for rate_mb_s in [before] * 5 + [after] * 15:
-        estimate = learn(estimate, Sample(Payload(8 * MB, 0), 8 / rate_mb_s, 0.0))
-    assert estimate.up_bytes_per_s == pytest.approx(after * MB, rel=0.1)
+@pytest.mark.parametrize(
+    ("other_s", "samples", "age_s", "taken", "worth_a_look"),
+    [
+        (0.5, 1, 0, True, True),
+        (0.7, 1, 0, False, True),
+        (0.7, 5, 0, True, True),
+        (0.7, 5, TRUST_HALF_LIFE_S, False, True),
+        (0.5, 5, TRUST_HALF_LIFE_S, True, True),
+        (0.01, 5, 4 * TRUST_HALF_LIFE_S, False, True),
+        (0.9, 5, 0, False, False),
+    ],
+)
+def test_how_much_faster_depends_on_how_far_it_is_trusted(
+    other_s: float, samples: int, age_s: float, taken: bool, worth_a_look: bool
+) -> None:
+    pair = [measured("websocket", 1.0, at_s=age_s), measured("webrtc", other_s, samples=samples)]
+    assert (rank(pair, IMAGE, "websocket", age_s)[0].name == "webrtc") == taken
+    assert (promising(pair, IMAGE, "websocket", age_s) == ["webrtc"]) == worth_a_look
+
+
+@pytest.mark.parametrize(
+    ("candidates", "expected"),
+    [
+        ([measured("websocket", 1), measured("webrtc", 0.1, "failed")], []),
+        ([Candidate("websocket"), measured("webrtc", 9)], ["webrtc"]),
+        ([measured("webrtc", 1), measured("http", 0.5)], []),
+        ([measured("websocket", 1), UNKNOWN], []),
+        (
+            [measured("websocket", 1), measured("webrtc", 0.2), measured("http", 0.1)],
+            ["http", "webrtc"],
+        ),
+    ],
+)
+def test_what_is_worth_another_look(candidates: list[Candidate], expected: list[str]) -> None:
+    assert promising(candidates, IMAGE, "websocket", 0.0) == expected
+
+
+def travelled(seconds: float) -> Sample:
+    return Sample(IMAGE, seconds * 8 / 9, seconds / 9)
+
+
+def used_after(histories: dict[str, list[float]], current: str) -> list[str]:
+    """Return which transport is in use after each round, when all are measured in every round."""
+    estimates = {name: Estimate() for name in histories}
+    used = []
+    for number, row in enumerate(zip(*histories.values(), strict=True)):
+        for name, seconds in zip(histories, row, strict=True):
+            estimates[name] = learn(estimates[name], travelled(seconds), float(number))
+        candidates = [Candidate(name, estimate) for name, estimate in estimates.items()]
+        current = rank(candidates, IMAGE, current, float(number))[0].name
+        used.append(current)
+    return used
+
+
+@given(st.lists(st.tuples(st.floats(0.9, 1.1), st.floats(0.9, 1.1)), min_size=1, max_size=60))
+def test_equal_transports_under_noise_are_never_switched(noise: list[tuple[float, float]]) -> None:
+    first, second = zip(*noise, strict=True)
+    used = used_after({"websocket": list(first), "webrtc": list(second)}, "websocket")
+    assert set(used) == {"websocket"}
+
+
+@given(slowed=st.floats(1.6, 1000), steady=st.integers(5, 20))
+def test_a_step_change_is_followed_after_three_samples(slowed: float, steady: int) -> None:
+    webrtc = [0.5] * steady + [slowed] * 3
+    used = used_after({"websocket": [1.0] * (steady + 3), "webrtc": webrtc}, "webrtc")
+    assert used[:-1] == ["webrtc"] * (steady + 2)
+    assert used[-1] == "websocket"

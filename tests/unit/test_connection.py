@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,7 @@ from typing import Any
 import pytest
 
 from samcourier.call import Answer, Call, CallFailed
-from samcourier.choose import Estimate, Payload
-from samcourier.connection import ConnectionManager
+from samcourier.connection import ConnectionManager, OnlyCopy
 from samcourier.errors import (
     CourierError,
     Denied,
@@ -24,6 +24,7 @@ from samcourier.errors import (
     ServiceGone,
     TransportFailed,
 )
+from samcourier.estimate import Estimate, Payload
 from samcourier.journal import ConnectionJournal
 from samcourier.measurements import Measurements
 from samcourier.retry import Policy, what_next
@@ -74,7 +75,7 @@ class Bench:
             name: FakeTransport(Echo(), name=name, **script)  # type: ignore[arg-type]
             for name, script in transports.items()
         }
-        self.manager = ConnectionManager(list(self.fakes.values()), self.journal, policy)
+        self.manager = ConnectionManager(OnlyCopy(list(self.fakes.values())), self.journal, policy)
 
     async def hello(self) -> Answer[str]:
         return await self.manager.call(HELLO)
@@ -100,9 +101,6 @@ async def bench(tmp_path: Path) -> Any:
 
 Make = Callable[..., Bench]
 
-#: describe and the ping of start().
-STARTED = [ok, ok]
-
 
 async def test_the_first_transport_carries_the_first_call(bench: Make) -> None:
     slow_webrtc = {"opens": [Scripted(delay_s=0.1)]}
@@ -125,7 +123,7 @@ async def test_the_first_transport_carries_the_first_call(bench: Make) -> None:
 async def test_a_failed_attempt_is_followed_by_the_right_one(
     bench: Make, calls: list[Scripted], carried_by: str, outcomes: list[str]
 ) -> None:
-    made = bench(websocket={"calls": [*STARTED, *calls]}, http={})
+    made = bench(websocket={"calls": [*calls]}, http={})
     await made.manager.start(5)
     await asyncio.sleep(0.05)
     answer = await made.hello()
@@ -148,7 +146,7 @@ async def test_a_failed_attempt_is_followed_by_the_right_one(
 async def test_what_cannot_help_is_not_tried(
     bench: Make, calls: list[Scripted], cause: type[CourierError], attempt_count: int
 ) -> None:
-    made = bench(websocket={"calls": [*STARTED, *calls]}, http={})
+    made = bench(websocket={"calls": [*calls]}, http={})
     await made.manager.start(5)
     with pytest.raises(CallFailed) as caught:
         await made.hello()
@@ -168,23 +166,52 @@ async def test_an_answer_that_does_not_fit_counts_as_a_failed_attempt(bench: Mak
     assert isinstance(caught.value.cause, ServiceFailed)
 
 
-async def test_a_failed_transport_rests_and_is_looked_at_again(bench: Make) -> None:
-    clock_s = [0.0]
-    made = bench(websocket={"calls": [*STARTED, failing(TransportFailed("closed"))]}, http={})
-    made.manager._clock = lambda: clock_s[0]
-    await made.manager.start(9)
-    await asyncio.sleep(0.05)
+async def test_a_failed_transport_rests_and_is_tried_by_a_probe_before_an_image(
+    bench: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("samcourier.scout._TICK_S", 0.01)
+    slow = [Scripted(delay_s=0.05)] * 99
+    made = bench(
+        replace(PATIENT, rest_after_failure_s=0.05),
+        websocket={"calls": [failing(TransportFailed("closed"))]},
+        http={"asides": slow, "calls": slow},
+    )
+    await made.manager.start(99)
     assert (await made.hello()).attempts[-1].transport == "http"
     assert (await made.hello()).attempts[0].transport == "http"
-    clock_s[0] = PATIENT.rest_after_failure_s + 1
-    made.fakes["http"]._calls = iter([failing(TransportFailed("closed too"))])
-    answer = await made.hello()
-    assert answer.attempts[-1].transport == "websocket"
-    assert ("left", "websocket") in made.events()
+    async with asyncio.timeout(5):
+        while (await made.hello()).attempts[0].transport == "http":
+            await asyncio.sleep(0.01)
+    history = made.fakes["websocket"].history
+    again = history.index("open", 1)
+    assert history[again : again + 2] == ["open", "probe"]
+    assert made.events().count(("left", "websocket")) == 1
+
+
+async def test_a_way_that_opens_slowly_is_joined_by_the_next(bench: Make) -> None:
+    made = bench(
+        replace(PATIENT, head_start_s=0.05), websocket={"opens": [Scripted(delay_s=9)]}, http={}
+    )
+    await made.manager.start(9)
+    assert made.manager.current == "http"
+    assert ("left", "websocket") not in made.events()
+
+
+async def test_the_second_image_waits_for_a_comparison_rather_than_follow_on_a_slow_way(
+    bench: Make,
+) -> None:
+    made = bench(
+        websocket={"calls": [Scripted(delay_s=0.4)], "asides": [ok, ok, Scripted(delay_s=0.4)]},
+        webrtc={"opens": [Scripted(delay_s=0.05)]},
+    )
+    await made.manager.start(9)
+    big = Call("shout", {"word": "x"}, Payload(1_000_000, 10), take_word)
+    answers = await asyncio.gather(*(made.manager.call(big) for _ in range(3)))
+    assert [answer.attempts[0].transport for answer in answers] == ["websocket", "webrtc", "webrtc"]
 
 
 async def test_resting_transports_are_the_last_resort(bench: Make) -> None:
-    made = bench(IMPATIENT, websocket={"calls": [*STARTED, failing(TransportFailed("closed"))]})
+    made = bench(IMPATIENT, websocket={"calls": [failing(TransportFailed("closed"))]})
     await made.manager.start(5)
     with pytest.raises(CallFailed, match="no transport reaches the service"):
         await made.hello()
@@ -193,7 +220,7 @@ async def test_resting_transports_are_the_last_resort(bench: Make) -> None:
 
 async def test_a_service_that_comes_back_in_time_loses_no_image(bench: Make) -> None:
     lost = failing(TransportFailed("server restarts"))
-    made = bench(websocket={"calls": [*STARTED, lost], "opens": [ok, lost, lost]})
+    made = bench(websocket={"calls": [lost], "opens": [ok, lost, lost]})
     await made.manager.start(5)
     answer = await made.hello()
     assert [attempt.outcome for attempt in answer.attempts] == ["failed"] * 3 + ["ok"]
@@ -212,7 +239,7 @@ async def test_a_denied_token_stops_at_once(bench: Make) -> None:
     made = bench(websocket={"opens": [failing(Denied("expired"))]}, http={})
     with pytest.raises(Denied):
         await made.manager.start(1)
-    assert made.fakes["http"].history == []
+    assert "open" not in made.fakes["http"].history
 
 
 async def test_udp_closed_costs_nothing_but_a_line(bench: Make) -> None:
@@ -226,7 +253,7 @@ async def test_udp_closed_costs_nothing_but_a_line(bench: Make) -> None:
 
 async def test_a_call_has_a_deadline_of_its_own(bench: Make) -> None:
     policy = Policy(attempt_timeout_s=0.1, rest_after_failure_s=60)
-    made = bench(policy, websocket={"calls": [*STARTED, Scripted(delay_s=30)]}, http={})
+    made = bench(policy, websocket={"calls": [Scripted(delay_s=30)]}, http={})
     await made.manager.start(5)
     await asyncio.sleep(0.05)
     answer = await made.hello()
@@ -235,7 +262,9 @@ async def test_a_call_has_a_deadline_of_its_own(bench: Make) -> None:
 
 async def test_a_batch_starts_where_the_last_one_ended(bench: Make) -> None:
     made = bench(websocket={}, webrtc={}, http={})
-    fast, slow = Estimate(0.001, 50e6, 50e6, 3), Estimate(0.001, 1e6, 1e6, 3)
+    fast, slow = (
+        Estimate((0.001,), (1 / rate,) * 3, (1 / rate,) * 3, time.time()) for rate in (50e6, 1e6)
+    )
     known = Measurements("s", 0.0, "webrtc", {"websocket": slow, "webrtc": fast, "http": slow})
     await made.manager.start(9, known)
     await asyncio.sleep(0.05)
@@ -245,7 +274,7 @@ async def test_a_batch_starts_where_the_last_one_ended(bench: Make) -> None:
 
 async def test_two_images_lost_together_close_a_way_once(bench: Make) -> None:
     lost = Scripted(delay_s=0.05, error=TransportFailed("closed"))
-    made = bench(websocket={"calls": [*STARTED, lost, lost]}, http={})
+    made = bench(websocket={"calls": [lost, lost]}, http={})
     await made.manager.start(9)
     await asyncio.sleep(0.02)
     answers = await asyncio.gather(made.hello(), made.hello())
@@ -267,7 +296,7 @@ async def test_a_probe_must_be_able_to_pay_for_itself(
 
 
 async def test_a_service_without_describe_is_still_called(bench: Make) -> None:
-    made = bench(websocket={"calls": [failing(RequestRefused("none", name="NoSuchMethod"))]})
+    made = bench(websocket={"asides": [failing(RequestRefused("none", name="NoSuchMethod"))]})
     assert await made.manager.start(5) == {}
     assert (await made.hello()).value == "HELLO"
 

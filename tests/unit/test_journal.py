@@ -130,7 +130,7 @@ def test_the_schema_itself_is_a_schema_and_describes_every_property() -> None:
 @pytest.mark.parametrize(
     ("where", "value"),
     [
-        ("schema", "samcourier/image-log/2"),
+        ("schema", "samcourier/image-log/1"),
         ("status", "running"),
         ("image", ""),
         ("finished_at", "yesterday"),
@@ -167,7 +167,7 @@ def test_the_schema_rejects_a_broken_log(tmp_path: Path, where: str, value: Any)
 @pytest.mark.parametrize(
     ("where", "value"),
     [
-        ("schema", "samcourier/image-log/2"),
+        ("schema", "samcourier/image-log/1"),
         ("schema", ...),
         ("image", None),
         ("image", 7),

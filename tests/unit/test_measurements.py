@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from samcourier import measurements
-from samcourier.choose import Estimate
+from samcourier.estimate import Estimate
 from samcourier.measurements import TRUST_S, Measurements, read_measurements, write_measurements
 
-WEBRTC = Estimate(0.01, 5e6, None, 3)
+WEBRTC = Estimate((0.01,), (2e-7, 3e-7), (), 1e9)
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

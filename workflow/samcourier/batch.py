@@ -26,7 +26,7 @@ from samservice.wire import (
 )
 
 from .call import Answer, Call, CallFailed
-from .choose import Payload, image_codec
+from .choose import image_codec
 from .connection import ConnectionManager
 from .dataset import Batch, ImageRow
 from .draft import Draft, manifest_entry, service_identity
@@ -38,6 +38,7 @@ from .errors import (
     ServiceGone,
     StorageFailed,
 )
+from .estimate import Payload
 from .journal import (
     ImageLog,
     Manifest,
@@ -49,8 +50,8 @@ from .masks import OmeZarrVersion, check_mask, remove_leftovers, write_mask
 from .planes import Plane, read_plane
 from .store import is_whole, log_path, mask_path, read_provenance
 
-#: One is in the service, one travels, one is read or written: more only takes memory.
-IMAGES_IN_FLIGHT = 3
+#: Beside the images that are called for, one is read and one written: more only takes memory.
+IMAGES_AT_HAND = 2
 
 #: So many images failing by the service one after another are no accident.
 SERVICE_FAILURES_IN_A_ROW = 5
@@ -99,11 +100,20 @@ class BatchRun:
         only = self._settings.only
         asked = [row for row in batch.rows if only is None or row.image in only]
         entries = {row.image: self._as_it_stands(row) for row in batch.rows if row not in asked}
-        room = asyncio.Semaphore(IMAGES_IN_FLIGHT)
+        room = asyncio.Condition()
+        under_way = 0
 
         async def one(row: ImageRow) -> None:
+            nonlocal under_way
             async with room:
+                await room.wait_for(lambda: under_way < self._manager.capacity + IMAGES_AT_HAND)
+                under_way += 1
+            try:
                 entries[row.image] = await self._image(row)
+            finally:
+                under_way -= 1
+                async with room:
+                    room.notify_all()
 
         try:
             async with asyncio.TaskGroup() as group:

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from .choose import Choice, Payload, Sample
+from .choose import Choice
 from .errors import CourierError
+from .estimate import Payload, Sample
 from .journal import Attempt, CallBytes, CallSeconds, Failure
 
 T = TypeVar("T")
@@ -46,6 +47,7 @@ class CallFailed(Exception):
 
 def attempt_record(
     choice: Choice,
+    replica: str | None,
     started_at: str,
     payload: Payload,
     total_s: float,
@@ -58,11 +60,13 @@ def attempt_record(
         seconds = CallSeconds(
             total=total_s,
             send=sample.send_s,
-            service=max(total_s - sample.send_s - sample.receive_s, 0.0),
+            queue=sample.queue_s,
+            service=max(total_s - sample.send_s - sample.receive_s - sample.queue_s, 0.0),
             receive=sample.receive_s,
         )
     return Attempt(
         transport=choice.name,  # type: ignore[arg-type]
+        replica=replica,
         reason=choice.reason,
         started_at=started_at,
         outcome="ok" if error is None else "failed",

@@ -1,57 +1,25 @@
 """Measurements -> ranking of the transports, with a reason in words. Pure: no clock, no I/O.
 
 Predicted seconds for *this* payload are its round trip plus its bytes over the rates seen each
-way. The transport in use stays unless another one is clearly faster.
+way. The transport in use stays unless another one is clearly faster; how clearly depends on how
+far the measurements of both can be trusted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from samservice.wire import FAST_IMAGE_CODEC, SLOW_IMAGE_CODEC
 
-#: Weight of a new sample against what is known: three calls forget most of an old rate.
-NEW_SAMPLE_WEIGHT = 0.4
+from .estimate import Estimate, Payload, predict_s, trust
 
 #: Another transport must promise at least this share of the time off, and at least so many
-#: seconds, before it is taken.
+#: seconds, before it is taken: as it is when both are trusted in full, more when they are not.
 CLEAR_GAIN = 0.2
 CLEAR_GAIN_S = 0.005
 
-#: A rate needs bytes to be a rate: smaller calls only tell the round trip.
-RATE_MIN_BYTES = 16 * 1024
-
 SLOW_LINK_BYTES_PER_S = 30e6
-
-_MIN_SECONDS = 1e-4
-
-
-@dataclass(frozen=True)
-class Payload:
-    """One call's bytes: sent, and expected back."""
-
-    up_bytes: int
-    down_bytes: int
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One measured call or probe, the service's own seconds left out."""
-
-    payload: Payload
-    send_s: float
-    receive_s: float
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What is known of one transport; rates in bytes per second, None until seen."""
-
-    round_trip_s: float
-    up_bytes_per_s: float | None = None
-    down_bytes_per_s: float | None = None
-    sample_count: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,7 +27,7 @@ class Candidate:
     """One transport as the manager sees it now. ``blocked`` says why it cannot be used."""
 
     name: str
-    estimate: Estimate | None = None
+    estimate: Estimate = field(default_factory=Estimate)
     blocked: str | None = None
 
 
@@ -81,70 +49,23 @@ def image_codec(up_bytes_per_s: float | None) -> str:
     return SLOW_IMAGE_CODEC if slow else FAST_IMAGE_CODEC
 
 
-def learn(estimate: Estimate | None, sample: Sample) -> Estimate:
-    """Return the estimate after one more sample.
-
-    A first sample that carries bytes leaves the round trip at 0: its rates include it.
-    """
-    total_s = max(sample.send_s + sample.receive_s, _MIN_SECONDS)
-    carries_bytes = max(sample.payload.up_bytes, sample.payload.down_bytes) >= RATE_MIN_BYTES
-    if estimate is None:
-        estimate = Estimate(round_trip_s=0.0 if carries_bytes else total_s)
-    # The smallest total ever seen bounds the round trip from above.
-    round_trip_s = min(estimate.round_trip_s, total_s)
-    half_s = round_trip_s / 2
-    return replace(
-        estimate,
-        round_trip_s=round_trip_s,
-        up_bytes_per_s=_blend(
-            estimate.up_bytes_per_s, sample.payload.up_bytes, sample.send_s - half_s
-        ),
-        down_bytes_per_s=_blend(
-            estimate.down_bytes_per_s, sample.payload.down_bytes, sample.receive_s - half_s
-        ),
-        sample_count=estimate.sample_count + 1,
-    )
-
-
-def _blend(known_per_s: float | None, payload_bytes: int, seconds: float) -> float | None:
-    if payload_bytes < RATE_MIN_BYTES:
-        return known_per_s
-    seen_per_s = payload_bytes / max(seconds, _MIN_SECONDS)
-    if known_per_s is None:
-        return seen_per_s
-    # Blending seconds per byte, not bytes per second: times add up, rates do not.
-    seconds_per_byte = (1 - NEW_SAMPLE_WEIGHT) / known_per_s + NEW_SAMPLE_WEIGHT / seen_per_s
-    return 1 / seconds_per_byte
-
-
-def predict_s(estimate: Estimate, payload: Payload) -> float | None:
-    """Return the seconds the payload will travel, None while a rate it needs is unknown."""
-    seconds = estimate.round_trip_s
-    for payload_bytes, rate in (
-        (payload.up_bytes, estimate.up_bytes_per_s),
-        (payload.down_bytes, estimate.down_bytes_per_s),
-    ):
-        if rate is not None:
-            seconds += payload_bytes / rate
-        elif payload_bytes >= RATE_MIN_BYTES:
-            return None
-    return seconds
-
-
 def rank(
-    candidates: Sequence[Candidate], payload: Payload, current: str | None = None
+    candidates: Sequence[Candidate],
+    payload: Payload,
+    current: str | None = None,
+    now_unix_s: float = 0.0,
 ) -> list[Choice]:
     """Order the usable transports, best first.
 
     ``candidates`` come in order of preference, which decides while nothing is measured. The
-    ``current`` transport stays first unless another is faster by CLEAR_GAIN. An unmeasured
-    transport comes after the measured ones.
+    ``current`` transport stays first unless another is clearly faster. An unmeasured transport
+    comes after the measured ones.
     """
     usable = [candidate for candidate in candidates if candidate.blocked is None]
     measured: list[tuple[float, Candidate]] = []
     unmeasured: list[Candidate] = []
     for candidate in usable:
-        seconds = predict_s(candidate.estimate, payload) if candidate.estimate else None
+        seconds = predict_s(candidate.estimate, payload) if _is_measured(candidate) else None
         if seconds is None:
             unmeasured.append(candidate)
         else:
@@ -152,7 +73,12 @@ def rank(
     measured.sort(key=lambda pair: pair[0])
     choices = [Choice(c.name, seconds, _why(seconds, c, measured)) for seconds, c in measured]
     choices += [Choice(c.name, None, "not measured yet") for c in unmeasured]
-    return _keep_current(choices, current)
+    by_name = {candidate.name: candidate for candidate in usable}
+    return _keep_current(choices, by_name, current, now_unix_s)
+
+
+def _is_measured(candidate: Candidate) -> bool:
+    return candidate.estimate != Estimate()
 
 
 def _why(seconds: float, candidate: Candidate, measured: Sequence[tuple[float, Candidate]]) -> str:
@@ -161,18 +87,56 @@ def _why(seconds: float, candidate: Candidate, measured: Sequence[tuple[float, C
     return f"predicted {seconds:.3f} s{against}"
 
 
-def _keep_current(choices: list[Choice], current: str | None) -> list[Choice]:
+def _keep_current(
+    choices: list[Choice],
+    candidates: dict[str, Candidate],
+    current: str | None,
+    now_unix_s: float,
+) -> list[Choice]:
     kept = next((choice for choice in choices if choice.name == current), None)
-    if kept is None or choices[0] is kept:
+    if kept is None:
         return choices
-    best = choices[0]
-    if best.predicted_s is not None and (
-        kept.predicted_s is None or _is_clear_gain(kept.predicted_s, best.predicted_s)
-    ):
-        return choices
-    kept = replace(kept, reason=f"{kept.reason}; kept, no clear gain elsewhere")
+    better = [
+        choice
+        for choice in choices
+        if choice is not kept
+        and _is_clear_gain(
+            kept, choice, _mutual_trust(candidates[kept.name], candidates[choice.name], now_unix_s)
+        )
+    ]
+    if better:
+        return [better[0], *(choice for choice in choices if choice is not better[0])]
+    if choices[0] is not kept:
+        kept = replace(kept, reason=f"{kept.reason}; kept, no clear gain elsewhere")
     return [kept, *(choice for choice in choices if choice.name != current)]
 
 
-def _is_clear_gain(current_s: float, best_s: float) -> bool:
-    return current_s - best_s >= max(CLEAR_GAIN * current_s, CLEAR_GAIN_S)
+def _mutual_trust(one: Candidate, other: Candidate, now_unix_s: float) -> float:
+    return min(trust(one.estimate, now_unix_s), trust(other.estimate, now_unix_s))
+
+
+def _is_clear_gain(current: Choice, other: Choice, trusted: float) -> bool:
+    if other.predicted_s is None:
+        return False
+    if current.predicted_s is None:
+        return True
+    gain_s = current.predicted_s - other.predicted_s
+    return gain_s * trusted >= CLEAR_GAIN * current.predicted_s and gain_s >= CLEAR_GAIN_S
+
+
+def promising(
+    candidates: Sequence[Candidate], payload: Payload, current: str, now_unix_s: float
+) -> list[str]:
+    """Return the transports that would be taken if their measurements were trusted in full.
+
+    They are worth another look now; best first. Blocked ones and the current one are not.
+    """
+    choices = {choice.name: choice for choice in rank(candidates, payload, current, now_unix_s)}
+    kept = choices.get(current)
+    if kept is None:
+        return []
+    return [
+        name
+        for name, choice in choices.items()
+        if name != current and _is_clear_gain(kept, choice, 1)
+    ]

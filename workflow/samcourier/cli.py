@@ -300,18 +300,19 @@ def _run(
     from .measurements import measurements_path, read_measurements, write_measurements
     from .retry import Policy
     from .store import connection_journal_path
-    from .transports import build_transports
+    from .transports import Copies
 
     settings = BatchSettings(dataset_dir, parameters, ome_zarr, retry_failed, only or None)
     policy = Policy(attempt_timeout_s=attempt_timeout_s, image_timeout_s=image_timeout_s)
 
     async def work() -> Any:
         endpoint = await asyncio.to_thread(find_service, service, dataset_dir)
-        transports = build_transports(endpoint, transport)
         shared = measurements_path(dataset_dir)
         known = read_measurements(shared, endpoint.service_id)
         with ConnectionJournal(connection_journal_path(dataset_dir, batch.batch_id)) as journal:
-            async with connected(transports, journal, len(batch.rows), policy, known) as (
+            async with connected(
+                Copies(endpoint, transport), journal, len(batch.rows), policy, known
+            ) as (
                 manager,
                 description,
             ):

@@ -11,28 +11,29 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from .call import Answer, Call, CallFailed, attempt_record
-from .choose import Candidate, Choice, Estimate, Payload, Sample, rank
+from .call import Answer, Call, CallFailed
 from .errors import CourierError, ServiceGone
-from .journal import Attempt, ConnectionJournal, utc_now
-from .link import PING, Link
+from .estimate import Estimate
+from .journal import Attempt, ConnectionJournal
+from .link import Link
 from .measurements import Measurements
+from .pool import FindReplicas, ReplicaPool
+from .replica import Replica
 from .retry import Patience, Policy, what_next
-from .scout import Scout
 from .transports.base import Transport
 
 T = TypeVar("T")
 
 
 class ConnectionManager:
-    """Calls over the fastest working transport. ``transports`` come in order of preference."""
+    """Calls over the fastest working transport of the replica that answers first."""
 
     def __init__(
         self,
-        transports: Sequence[Transport],
+        finder: FindReplicas,
         journal: ConnectionJournal,
         policy: Policy | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -40,76 +41,46 @@ class ConnectionManager:
         self._journal = journal
         self._policy = policy or Policy()
         self._clock = clock
-        self._links: dict[str, Link] = {
-            each.name: Link(each, journal, self._policy, clock) for each in transports
-        }
-        self._current: str | None = None
-        self._scout: Scout | None = None
-        self._scouting: asyncio.Task[None] | None = None
+        self._pool = ReplicaPool(finder, self._replica, journal)
+
+    def _replica(self, name: str | None, transports: Sequence[Transport]) -> Replica:
+        return Replica(name, transports, self._journal, self._policy, self._clock)
+
+    @property
+    def _first(self) -> Replica | None:
+        return self._pool.replicas[0] if self._pool.replicas else None
 
     @property
     def current(self) -> str | None:
-        """The transport that carried the last call."""
-        return self._current
+        """The transport in use; of the first replica, where there are several."""
+        return self._first.current if self._first else None
 
     @property
     def estimates(self) -> dict[str, Estimate]:
-        """What is known of each measured transport."""
-        return {link.name: link.estimate for link in self._links.values() if link.estimate}
+        """What is known of each measured transport; of the first replica."""
+        return self._first.estimates if self._first else {}
 
     @property
     def up_bytes_per_s(self) -> float | None:
         """The rate at which the transport in use carries images, None until measured."""
-        link = self._links.get(self._current or "")
-        return link.estimate.up_bytes_per_s if link and link.estimate else None
+        return self._first.up_bytes_per_s if self._first else None
+
+    @property
+    def capacity(self) -> int:
+        """How many calls the service takes at once from this client."""
+        return self._pool.capacity
 
     async def start(self, expected_calls: int, known: Measurements | None = None) -> dict[str, Any]:
-        """Open the first transport that works and return what the service says of itself.
+        """Open the service and return what it says of itself; {} when it has no ``describe``.
 
-        ``known`` is what other jobs measured: the transport they ended on goes first. The
-        others come up in the background. An empty description is that of a service which has
-        no ``describe``. Raises Denied, or ServiceGone when no transport works.
+        ``known`` is what other jobs measured. Raises Denied, or ServiceGone when no transport
+        works.
         """
-        if known is not None:
-            for name, estimate in known.estimates.items():
-                if name in self._links:
-                    self._links[name].estimate = estimate
-        last_used = known.last_used if known is not None else None
-        for link in sorted(self._links.values(), key=lambda link: link.name != last_used):
-            try:
-                await link.open()
-                description = await self._describe(link)
-                if description:
-                    await link.probe(PING)
-            except CourierError as error:
-                link.leave(error, link.generation)
-                if error.kind == "denied":
-                    raise
-                # WebSocket and WebRTC share a session: it must be closed before it is opened anew.
-                await link.closed()
-                continue
-            self._current = link.name
-            self._scout = Scout(list(self._links.values()), expected_calls)
-            self._scouting = asyncio.ensure_future(self._scout.run())
-            return description
-        raise self._gone()
-
-    async def _describe(self, link: Link) -> dict[str, Any]:
-        try:
-            return dict(await link.transport.call("describe", {}, self._policy.open_timeout_s))
-        except CourierError as error:
-            if error.name == "NoSuchMethod":
-                return {}
-            raise
+        return await self._pool.start(expected_calls, known)
 
     async def close(self) -> None:
         """End the background work and close every transport."""
-        if self._scouting is not None:
-            self._scouting.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._scouting
-        for link in self._links.values():
-            await link.close()
+        await self._pool.close()
 
     async def call(self, call: Call[T]) -> Answer[T]:
         """Call until answered or given up.
@@ -117,21 +88,25 @@ class ConnectionManager:
         Raises CallFailed whose ``cause`` is the failure class that decided.
         """
         attempts: list[Attempt] = []
-        tried: set[str] = set()
+        tried: set[Link] = set()
         service_failures = overload_waits = 0
-        deadline_s = self._clock() + self._policy.image_timeout_s
         patience = Patience(self._policy, self._clock)
+        deadline_s = self._clock() + self._policy.image_timeout_s
+        if self._first is not None:
+            await self._first.hold()
         try:
             while True:
-                choice = self._choose(call.payload, tried)
-                if choice is None:
+                async with self._pool.turn(call.payload, tried) as replica:
+                    choice = replica.choose(call.payload, tried) if replica else None
+                    if replica is not None and choice is not None:
+                        outcome = await replica.attempt(choice, call, deadline_s)
+                if replica is None or choice is None:
                     if not await patience.pause():
                         raise CallFailed(self._gone(), attempts)
                     tried.clear()
+                    await self._pool.refresh()
                     continue
-                link = self._links[choice.name]
-                outcome = await self._attempt(choice, call, deadline_s)
-                attempt, value, error, generation = outcome
+                attempt, value, error = outcome
                 attempts.append(attempt)
                 if error is None:
                     assert value is not None
@@ -141,72 +116,20 @@ class ConnectionManager:
                 if step == "give_up" or self._clock() >= deadline_s:
                     raise CallFailed(error, attempts)
                 if step == "next_transport":
-                    tried.add(choice.name)
-                    link.leave(error, link.generation if generation is None else generation)
+                    tried.update(self._spent(replica, choice.name, error))
                 elif step == "wait":
                     await self._wait_for_room(overload_waits, deadline_s)
                     overload_waits += 1
         finally:
-            if self._scout is not None:
-                self._scout.note_end()
+            for each in self._pool.replicas:
+                each.note_end()
 
-    async def _attempt(
-        self, choice: Choice, call: Call[T], deadline_s: float
-    ) -> tuple[Attempt, T | None, CourierError | None, int | None]:
-        """Try one transport once; the outcome is an Attempt in any case.
-
-        Last comes the link's opening that was used, None when it did not open.
-        """
-        link = self._links[choice.name]
-        started_at, start_s = utc_now(), self._clock()
-        accepted: T | None = None
-        error: CourierError | None = None
-        sample: Sample | None = None
-        generation: int | None = None
-        answered_s = start_s
-        try:
-            await link.open()
-            generation = link.generation
-            start_s = self._clock()
-            timeout_s = min(self._policy.attempt_timeout_s, deadline_s - start_s)
-            sent_unix_s = time.time()
-            value = await link.transport.call(call.method, call.arguments, max(timeout_s, 0.1))
-            answered_s = self._clock()
-            sample = link.learn(value, call.payload, sent_unix_s)
-            accepted = await call.accept(value)
-        except CourierError as caught:
-            error = caught
-            if sample is None:
-                answered_s = self._clock()
-        if sample is not None and self._scout is not None:
-            self._scout.note_call(sample.payload)
-        total_s = answered_s - start_s
-        return (
-            attempt_record(choice, started_at, call.payload, total_s, sample, error),
-            accepted,
-            error,
-            generation,
-        )
-
-    def _choose(self, payload: Payload, tried: set[str]) -> Choice | None:
-        """Take the best transport not tried for this call, a resting one only as a last resort."""
-        candidates = [link.candidate(tried, self._current) for link in self._links.values()]
-        ranking = rank(candidates, payload, self._current)
-        if not ranking:
-            untried = [Candidate(c.name, c.estimate) for c in candidates if c.name not in tried]
-            ranking = rank(untried, payload)
-        if not ranking:
-            return None
-        choice = ranking[0]
-        if choice.name != self._current:
-            self._journal.record(
-                "switch",
-                from_transport=self._current,
-                to_transport=choice.name,
-                reason=choice.reason,
-            )
-            self._current = choice.name
-        return choice
+    def _spent(self, replica: Replica, transport: str, error: CourierError) -> list[Link]:
+        """Return the ways that are not worth a try for this image after ``error``."""
+        has_copies = len(self._pool.replicas) > 1
+        if isinstance(error, ServiceGone) and has_copies:
+            return replica.links
+        return [link for link in replica.links if link.name == transport]
 
     async def _wait_for_room(self, waits: int, deadline_s: float) -> None:
         """Sleep longer each time the service is full, at random so that jobs spread out."""
@@ -216,24 +139,38 @@ class ConnectionManager:
         await asyncio.sleep(pause_s)
 
     def _gone(self) -> ServiceGone:
-        reasons = "; ".join(
-            f"{link.name}: {link.last_failure.removeprefix(f'{link.name}: ')}"
-            for link in self._links.values()
-            if link.last_failure
-        )
-        return ServiceGone(f"no transport reaches the service ({reasons or 'none was tried'})")
+        return self._first.gone() if self._first else ServiceGone("no copy of the service is left")
+
+
+class OnlyCopy:
+    """A service that runs once, reached by ``transports`` in order of preference."""
+
+    def __init__(self, transports: Sequence[Transport]) -> None:
+        self._transports = transports
+
+    async def find(self) -> dict[str | None, Sequence[Transport]]:
+        """Return the one copy, which has no name."""
+        return {None: self._transports}
+
+    async def close(self) -> None:
+        """Nothing is held."""
 
 
 @asynccontextmanager
 async def connected(
-    transports: Sequence[Transport],
+    transports: Sequence[Transport] | FindReplicas,
     journal: ConnectionJournal,
     expected_calls: int,
     policy: Policy | None = None,
     known: Measurements | None = None,
 ) -> AsyncIterator[tuple[ConnectionManager, dict[str, Any]]]:
-    """Yield a started manager and the service's description; close everything at the end."""
-    manager = ConnectionManager(transports, journal, policy)
+    """Yield a started manager and the service's description; close everything at the end.
+
+    ``transports`` are those of a service that runs once, in order of preference, or what finds
+    the copies of one that may run several times.
+    """
+    finder = OnlyCopy(transports) if isinstance(transports, Sequence) else transports
+    manager = ConnectionManager(finder, journal, policy)
     try:
         yield manager, await manager.start(expected_calls, known)
     finally:

@@ -19,6 +19,11 @@ class CourierError(Exception):
         super().__init__(message)
         self.name = name or type(self).__name__
 
+    @property
+    def ends_the_way(self) -> bool:
+        """Whether the transport it came over must be left: the way or the service is gone."""
+        return isinstance(self, TransportFailed | ServiceGone)
+
 
 class InputError(CourierError):
     """Something the user wrote is wrong: one line saying where, what came, what was expected."""

@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 from .errors import CourierError
 from .records import decode, parse_json, read_json, write_atomic, write_json
 
-IMAGE_LOG_SCHEMA = "samcourier/image-log/1"
+IMAGE_LOG_SCHEMA = "samcourier/image-log/2"
 
 #: How the note of a log begins when a whole mask of the same key was found: no call was made.
 NOTE_REUSED = "mask reused"
@@ -45,6 +45,7 @@ class CallSeconds:
 
     total: float
     send: float | None = None
+    queue: float | None = None
     service: float | None = None
     receive: float | None = None
 
@@ -61,7 +62,7 @@ class CallBytes:
 class Attempt:
     """One call for one image: over which transport, why that one, and how it went.
 
-    ``started_at`` is ISO 8601 in UTC.
+    ``replica`` is the copy of a service that runs several times. ``started_at`` is ISO 8601 in UTC.
     """
 
     transport: Literal["websocket", "http", "webrtc", "fake"]
@@ -71,6 +72,7 @@ class Attempt:
     error: Failure | None
     seconds: CallSeconds
     bytes: CallBytes
+    replica: str | None = None
 
 
 @dataclass(frozen=True)

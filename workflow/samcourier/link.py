@@ -6,21 +6,26 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from .choose import Candidate, Estimate, Payload, Sample, learn
+from .choose import Candidate
 from .errors import CourierError, TransportFailed
+from .estimate import Estimate, Payload, Sample, learn, predict_s
 from .journal import ConnectionJournal
-from .measure import clock_offset_s, sample_of
+from .measure import Traffic, clock_offset_s, sample_of
 from .retry import Policy
 from .transports.base import Transport
+
+#: Less than this may be our own signs of life, which a dead relay's kernel still confirms.
+MOVED_MIN_BYTES = 4096
 
 #: The round trip is measured with next to nothing.
 PING = Payload(0, 0)
 
 
 class Link:
-    """Opens a transport when needed, measures it, and lets it rest after a failure.
+    """Opens a transport when needed, calls over it, measures it, and lets it rest when it failed.
 
     ``generation`` counts the openings: a failure of an earlier one must not close a later one.
     """
@@ -31,29 +36,56 @@ class Link:
         journal: ConnectionJournal,
         policy: Policy,
         clock: Callable[[], float],
+        replica: str | None = None,
     ) -> None:
         self.transport = transport
         self.name = transport.name
-        self.estimate: Estimate | None = None
+        self.estimate = Estimate()
         self.is_open = False
         self.generation = 0
         self.last_failure: str | None = None
+        self.in_flight = 0
+        #: When the far side was last heard or bytes last moved; None while closed.
+        self.heard_s: float | None = None
         self._journal = journal
         self._policy = policy
         self._clock = clock
+        self._replica = replica
         self._rests_until_s = 0.0
+        self._failures_in_a_row = 0
+        self._needs_trial = False
+        self._opening_count = 0
         self._clock_offset_s = 0.0
+        self._traffic = Traffic()
+        self._call_count = 0
+        self._carried = PING
+        self._progress = 0
+        self._lost: asyncio.Future[CourierError] | None = None
+        self._beating: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
 
-    def candidate(self, tried: set[str], current: str | None) -> Candidate:
+    @property
+    def is_measured(self) -> bool:
+        """Whether anything but the round trip is known."""
+        return self.estimate.sample_count > 0
+
+    @property
+    def wants_trial(self) -> bool:
+        """Whether it failed, has rested, and is to be tried before an image is given to it."""
+        return self._needs_trial and self._rests_until_s <= self._clock()
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether it failed and has not been tried since."""
+        return self._needs_trial
+
+    def candidate(self, current: str | None, refused: str | None = None) -> Candidate:
         """Return the transport as :func:`samcourier.choose.rank` wants to see it."""
-        blocked = None
-        if self.name in tried:
-            blocked = "failed for this image"
-        elif self._rests_until_s > self._clock():
+        blocked = refused
+        if blocked is None and (self._needs_trial or self._rests_until_s > self._clock()):
             blocked = f"failed: {self.last_failure}"
-        elif not self.is_open and self.estimate is None and self.name != current:
+        elif blocked is None and not self.is_open and not self.is_measured and self.name != current:
             blocked = "not open yet"
         return Candidate(self.name, self.estimate, blocked)
 
@@ -66,7 +98,61 @@ class Link:
             await self.transport.open(self._policy.open_timeout_for(self.name))
             self.is_open = True
             self.generation += 1
-            self._journal.record("open", transport=self.name, seconds=self._clock() - start_s)
+            self._opening_count += 1
+            self.heard_s = self._clock()
+            self._progress = self.transport.progress()
+            self._lost = asyncio.get_running_loop().create_future()
+            self._record("open", seconds=self.heard_s - start_s, state=self.transport.state())
+
+    async def call(
+        self, method: str, arguments: dict[str, Any], payload: Payload, timeout_s: float
+    ) -> tuple[Any, Sample | None]:
+        """Call over the open transport; return the answer and what it measured.
+
+        Raises what the transport raises, and TransportFailed as soon as it counts as lost.
+        """
+        generation = self.generation
+        sent_unix_s = time.time()
+        token = self._traffic.begin(payload, sent_unix_s)
+        self.in_flight += 1
+        try:
+            value = await self._unless_lost(self.transport.call(method, arguments, timeout_s))
+            self.heard()
+            sample = sample_of(value, payload.up_bytes, sent_unix_s, self._clock_offset_s)
+            if sample is not None:
+                now_unix_s = time.time()
+                alone = self._traffic.end(token, sample, now_unix_s)
+                self.estimate = learn(self.estimate, alone, now_unix_s)
+        finally:
+            self.in_flight -= 1
+            self._traffic.abandon(token)
+        self._call_count += 1
+        down_bytes = sample.payload.down_bytes if sample else 0
+        self._carried = Payload(
+            self._carried.up_bytes + payload.up_bytes, self._carried.down_bytes + down_bytes
+        )
+        if generation == self.generation:
+            self._needs_trial = False
+        if method != "probe":
+            self._failures_in_a_row = 0
+        return value, sample
+
+    async def _unless_lost(self, call: Any) -> Any:
+        lost = self._lost
+        if lost is None:
+            call.close()
+            raise TransportFailed(f"{self.name}: the connection is closed")
+        calling = asyncio.ensure_future(call)
+        try:
+            await asyncio.wait({calling, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if not calling.done():
+                raise lost.result()
+            return calling.result()
+        finally:
+            if not calling.done():
+                calling.cancel()
+                with suppress(asyncio.CancelledError, CourierError):
+                    await calling
 
     async def probe(self, payload: Payload) -> None:
         """Measure with bytes of a call's size; a PING also compares the clocks."""
@@ -75,26 +161,81 @@ class Link:
             "reply_bytes": payload.down_bytes,
         }
         sent_unix_s = time.time()
-        value = await self.transport.call("probe", arguments, self._policy.probe_timeout_s)
-        if payload == PING:
-            self._clock_offset_s = clock_offset_s(value, sent_unix_s)
-        sample = self.learn(value, payload, sent_unix_s)
+        value, sample = await self.call("probe", arguments, payload, self._policy.probe_timeout_s)
         if sample is None:
             raise TransportFailed("the answer to a probe holds no times")
-        self._journal.record(
+        if payload == PING:
+            self._clock_offset_s = clock_offset_s(value, sent_unix_s)
+            return
+        self._record(
             "probe",
-            transport=self.name,
             bytes_up=payload.up_bytes,
             bytes_down=payload.down_bytes,
             seconds=sample.send_s + sample.receive_s,
         )
 
-    def learn(self, value: Any, payload: Payload, sent_unix_s: float) -> Sample | None:
-        """Take an answered call as a measurement; None when it tells no times."""
-        sample = sample_of(value, payload.up_bytes, sent_unix_s, self._clock_offset_s)
-        if sample is not None:
-            self.estimate = learn(self.estimate, sample)
-        return sample
+    def heard(self) -> None:
+        """Note that the far side is there."""
+        self.heard_s = self._clock()
+
+    def forgive(self, seconds: float) -> None:
+        """Take off the silence what this process itself did not listen."""
+        if self.heard_s is not None:
+            self.heard_s = min(self.heard_s + seconds, self._clock())
+
+    def silence_s(self) -> float:
+        """Return for how long neither bytes nor an answer came; 0 while closed."""
+        progress = self.transport.progress()
+        if not 0 <= progress - self._progress < MOVED_MIN_BYTES:
+            self._progress = progress
+            self.heard()
+        return 0.0 if self.heard_s is None else self._clock() - self.heard_s
+
+    def patience_s(self) -> float:
+        """Return how long it may be silent with what it carries now, if another way is not.
+
+        Bytes on the relay's far side move unseen, so what is under way gets several times the
+        seconds predicted for it.
+        """
+        if self._traffic.payload == PING:
+            return self._policy.silence_s
+        predicted_s = predict_s(self.estimate, self._traffic.payload)
+        if predicted_s is None:
+            return self._policy.silence_unmeasured_s
+        return max(self._policy.silence_s, self._policy.silence_factor * predicted_s)
+
+    def beat(self) -> None:
+        """Ask the far side for a sign of life, unless it is being asked; its failure is a loss."""
+        if self.is_open and self._beating is None:
+            self._beating = asyncio.ensure_future(self._beat(self.generation))
+
+    async def _beat(self, generation: int) -> None:
+        sent_s = self._clock()
+        error: CourierError | None = None
+        try:
+            arguments = {"payload": b"", "reply_bytes": 0}
+            await self.transport.call("probe", arguments, self._policy.silence_alone_s)
+        except CourierError as caught:
+            error = caught
+        finally:
+            self._beating = None
+        if generation != self.generation:
+            return
+        if error is not None and error.ends_the_way:
+            self.lose(error)
+            return
+        # Any other answer, even a refusal, comes from the far side.
+        self.heard()
+        if error is None:
+            round_trip = Sample(PING, self._clock() - sent_s, 0.0)
+            self.estimate = learn(self.estimate, round_trip, time.time())
+
+    def lose(self, error: CourierError) -> None:
+        """End every call under way with ``error``; an idle transport is left at once."""
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_result(error)
+        if self.in_flight == 0:
+            self.leave(error, self.generation)
 
     def leave(self, error: CourierError, generation: int) -> None:
         """Close a failed way and let it rest, unless it was opened anew since it failed."""
@@ -103,16 +244,15 @@ class Link:
         # A second failure of the same opening must not close what is opened next.
         self.generation += 1
         self.is_open = False
+        self.heard_s = None
+        self._lost = None
         self.last_failure = str(error)
-        self._rests_until_s = self._clock() + self._policy.rest_after_failure_s
-        self._journal.record(
-            "left",
-            transport=self.name,
-            kind=error.kind,
-            error=str(error),
-            rest_s=self._policy.rest_after_failure_s,
-        )
-        closing = asyncio.ensure_future(self.transport.close())
+        rest_s = self._policy.rest_s(self._failures_in_a_row)
+        self._failures_in_a_row += 1
+        self._needs_trial = True
+        self._rests_until_s = self._clock() + rest_s
+        self._record("left", kind=error.kind, error=str(error), rest_s=rest_s)
+        closing = asyncio.ensure_future(self._close_transport())
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
@@ -122,6 +262,34 @@ class Link:
 
     async def close(self) -> None:
         """Close the transport for good."""
+        if self.is_open:
+            self.record_health()
         self.is_open = False
-        await self.transport.close()
+        await self._close_transport()
         await self.closed()
+
+    async def _close_transport(self) -> None:
+        if self._beating is not None:
+            self._beating.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._beating
+        await self.transport.close()
+
+    def record_health(self) -> None:
+        """Write to the journal how the transport is and what it has carried."""
+        self._record(
+            "health",
+            state=self.transport.state(),
+            heard_s=None if self.heard_s is None else self._clock() - self.heard_s,
+            round_trip_s=self.estimate.round_trip_s if self.estimate.round_trips_s else None,
+            up_bytes_per_s=self.estimate.up_bytes_per_s,
+            down_bytes_per_s=self.estimate.down_bytes_per_s,
+            bytes_up=self._carried.up_bytes,
+            bytes_down=self._carried.down_bytes,
+            calls=self._call_count,
+            in_flight=self.in_flight,
+            reconnects=max(self._opening_count - 1, 0),
+        )
+
+    def _record(self, event: str, **details: Any) -> None:
+        self._journal.record(event, transport=self.name, replica=self._replica, **details)

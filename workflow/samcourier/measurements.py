@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from .choose import Estimate
+from .estimate import Estimate
 from .records import decode, read_json, write_json
 
 #: Networks change: what is older counts as not measured.

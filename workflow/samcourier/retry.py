@@ -25,8 +25,22 @@ class Policy:
     open_timeout_s: float = 20.0
     #: WebRTC connects within a fraction of a second or, where UDP is closed, not for a minute.
     webrtc_open_timeout_s: float = 4.0
+    #: The next transport is opened beside one that has not opened after this long.
+    head_start_s: float = 1.0
     probe_timeout_s: float = 60.0
-    rest_after_failure_s: float = 15.0
+    #: How long a transport that failed rests before it is tried again; doubled each time.
+    rest_after_failure_s: float = 5.0
+    rest_max_s: float = 120.0
+    #: A transport in use is asked for a sign of life after this long without bytes.
+    beat_s: float = 0.5
+    #: Silent for so long while the service is heard over another transport, it is lost...
+    silence_s: float = 1.2
+    #: ...or for so many times the seconds predicted for what it carries, if that is longer...
+    silence_factor: float = 3.0
+    #: ...or for so long, as long as nothing can be predicted.
+    silence_unmeasured_s: float = 10.0
+    #: With nobody else to ask, only this long a silence is a loss: a service may think.
+    silence_alone_s: float = 120.0
     overload_wait_s: float = 0.5
     overload_wait_max_s: float = 20.0
     service_retries: int = 1
@@ -38,6 +52,10 @@ class Policy:
     def open_timeout_for(self, transport: str) -> float:
         """Return the seconds a transport may take to open."""
         return self.webrtc_open_timeout_s if transport == "webrtc" else self.open_timeout_s
+
+    def rest_s(self, failures: int) -> float:
+        """Return the seconds of rest after ``failures`` failures before this one."""
+        return float(min(self.rest_after_failure_s * 2.0 ** min(failures, 30), self.rest_max_s))
 
     def overload_ceiling_s(self, waits: int) -> float:
         """Return the longest pause after ``waits`` pauses before it: doubling, bounded."""

@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from .choose import Payload
 from .errors import CourierError, ServiceFailed
+from .estimate import Payload
 from .journal import Failure, utc_now
 from .measure import clock_offset_s, sample_of
 from .retry import Policy

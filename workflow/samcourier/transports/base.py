@@ -46,6 +46,14 @@ class Transport(Protocol):
         """
         ...
 
+    def progress(self) -> int:
+        """Return how many bytes are known to have moved since it was made, either way."""
+        ...
+
+    def state(self) -> str:
+        """Return how the connection is, in a word or two of its own library."""
+        ...
+
     async def close(self) -> None:
         """Release everything, waiting for nobody."""
         ...

@@ -23,8 +23,9 @@ class Scripted:
 class FakeTransport:
     """Calls an object in this process; ``opens`` and ``calls`` script what happens before.
 
-    A script that is used up means that everything goes well. ``history`` lists the methods
-    called, openings and closings included.
+    ``asides`` scripts what the manager asks for itself: describe and probe. A script that is used
+    up means that everything goes well. ``history`` lists the methods called, openings and closings
+    included.
     """
 
     def __init__(
@@ -34,13 +35,25 @@ class FakeTransport:
         name: TransportName = "fake",
         opens: Iterable[Scripted] = (),
         calls: Iterable[Scripted] = (),
+        asides: Iterable[Scripted] = (),
     ) -> None:
         self.name: TransportName = name
         self.history: list[str] = []
         self._service = service
         self._opens = iter(opens)
         self._calls = iter(calls)
+        self._asides = iter(asides)
         self._is_open = False
+        #: Set by a test to have bytes move.
+        self.moved_bytes = 0
+
+    def progress(self) -> int:
+        """Return what the test says has moved."""
+        return self.moved_bytes
+
+    def state(self) -> str:
+        """Tell whether it is open."""
+        return "open" if self._is_open else "closed"
 
     async def open(self, timeout_s: float) -> None:
         """Follow the script of openings."""
@@ -53,7 +66,8 @@ class FakeTransport:
         self.history.append(method)
         if not self._is_open:
             raise TransportFailed(f"{self.name}: the connection is closed")
-        await self._follow(next(self._calls, Scripted()), timeout_s)
+        script = self._asides if method in ("describe", "probe") else self._calls
+        await self._follow(next(script, Scripted()), timeout_s)
         if not hasattr(self._service, method):
             raise RequestRefused(f"the service has no method {method!r}", name="NoSuchMethod")
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -25,6 +26,10 @@ _STATUS_CLASS: dict[int, type[CourierError]] = {
 }
 
 
+#: Small against what a slow link carries between two looks at it.
+PIECE_BYTES = 128 * 1024
+
+
 class HttpTransport:
     """``POST /{workspace}/services/{service}/{method}`` with msgpack both ways."""
 
@@ -33,6 +38,8 @@ class HttpTransport:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._client: httpx.AsyncClient | None = None
+        self._moved_bytes = 0
+        self._receiving: set[httpx.Response] = set()
 
     async def open(self, timeout_s: float) -> None:
         """Ask the service to describe itself, which proves URL, token and service."""
@@ -57,7 +64,7 @@ class HttpTransport:
         body = await asyncio.to_thread(msgpack.packb, arguments, default=_encode_ndarray)
         try:
             async with asyncio.timeout(timeout_s):
-                response = await self._client.post(path, content=body)
+                response = await self._post(self._client, path, body)
         except (httpx.HTTPError, TimeoutError, OSError) as error:
             raise TransportFailed(
                 f"http: {type(error).__name__}: {error}".rstrip(": "), name=type(error).__name__
@@ -67,6 +74,33 @@ class HttpTransport:
         return await asyncio.to_thread(
             msgpack.unpackb, response.content, object_hook=_decode_ndarray, strict_map_key=False
         )
+
+    async def _post(self, client: httpx.AsyncClient, path: str, body: bytes) -> httpx.Response:
+        """Send the body piece by piece, so that it shows what moves."""
+
+        async def pieces() -> AsyncIterator[bytes]:
+            for start in range(0, len(body), PIECE_BYTES):
+                piece = body[start : start + PIECE_BYTES]
+                yield piece
+                self._moved_bytes += len(piece)
+
+        headers = {"Content-Length": str(len(body))}
+        async with client.stream("POST", path, content=pieces(), headers=headers) as response:
+            self._receiving.add(response)
+            try:
+                await response.aread()
+            finally:
+                self._receiving.discard(response)
+                self._moved_bytes += response.num_bytes_downloaded
+        return response
+
+    def progress(self) -> int:
+        """Return the bytes handed to the network and taken from it."""
+        return self._moved_bytes + sum(each.num_bytes_downloaded for each in self._receiving)
+
+    def state(self) -> str:
+        """Tell whether connections are kept alive."""
+        return "closed" if self._client is None else "open"
 
     def _service_path(self) -> str:
         # A full id names its own workspace, which need not be the caller's.

@@ -5,26 +5,40 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from samservice.hypha import connect
+from samservice.hypha import answers, connect, connection_state, moved_bytes
 
 from ..errors import Denied, RequestRefused, TransportFailed
 from .base import Endpoint
 from .translate import translate
 
+#: A server that is there answers a WebSocket's ping at once.
+ANSWER_TIMEOUT_S = 2.0
+
+#: hypha-rpc gives a call up when neither an answer nor its own heartbeat came for this long. Above
+#: ``Policy.silence_alone_s``, so that who watches the transport decides first.
+SILENCE_TIMEOUT_S = 180.0
+
 
 class HyphaSession:
-    """Opens the connection when first asked, hands it to everybody, closes it once."""
+    """Opens the connection when first asked, hands it to everybody, closes it with the last."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self._server: Any = None
+        self._users: set[object] = set()
         self._opening = asyncio.Lock()
 
-    async def server(self, timeout_s: float) -> Any:
-        """Return hypha-rpc's server object; raise TransportFailed or Denied."""
+    async def server(self, timeout_s: float, user: object) -> Any:
+        """Return hypha-rpc's server object for ``user``; raise TransportFailed or Denied.
+
+        A connection that does not answer any more is closed and opened anew.
+        """
         async with self._opening:
+            if self._server is not None and not await answers(self._server, ANSWER_TIMEOUT_S):
+                await self._disconnect()
             if self._server is None:
                 self._server = await self._open(timeout_s)
+            self._users.add(user)
             return self._server
 
     async def _open(self, timeout_s: float) -> Any:
@@ -34,6 +48,7 @@ class HyphaSession:
                     self.endpoint.server_url,
                     token=self.endpoint.token,
                     workspace=self.endpoint.workspace,
+                    silence_timeout_s=SILENCE_TIMEOUT_S,
                 )
         except Exception as error:
             translated = translate(error, "websocket")
@@ -45,11 +60,40 @@ class HyphaSession:
                 ) from error
             raise translated from error
 
-    async def close(self) -> None:
-        """Close the connection, if any; the next :meth:`server` opens a new one."""
+    def progress(self) -> int:
+        """Return how many bytes the connection's kernel knows to have arrived, either way."""
+        return 0 if self._server is None else moved_bytes(self._server)
+
+    def state(self) -> str:
+        """Return the connection's state in the words of websockets."""
+        return "closed" if self._server is None else connection_state(self._server)
+
+    async def release(self, user: object) -> None:
+        """Close the connection when its last user leaves; :meth:`server` opens a new one."""
+        self._users.discard(user)
+        if not self._users:
+            await self._disconnect()
+
+    async def _disconnect(self) -> None:
         server, self._server = self._server, None
         if server is not None:
             await server.disconnect()
+
+
+async def list_services(server: Any, endpoint: Endpoint) -> list[str]:
+    """Return the full ids of what is registered under the endpoint's name.
+
+    Raises TransportFailed or Denied.
+    """
+    workspace = endpoint.workspace or server.config["workspace"]
+    prefix, _, name = f"{workspace}/{endpoint.service_id}".rpartition("/")
+    query = {"workspace": prefix.rpartition("/")[2], "service_id": name}
+    try:
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            found = await server.list_services(query)
+    except Exception as error:
+        raise translate(error, "websocket") from error
+    return sorted(str(each["id"]) for each in found)
 
 
 async def call_remote(

@@ -17,12 +17,12 @@ from hypha_rpc import get_rtc_service
 from samservice.rtc import HOST_CANDIDATES_ONLY, RTC_CHUNK_BYTES
 
 from ..errors import TransportFailed
-from .base import TransportName
-from .session import HyphaSession, call_remote
+from .base import Endpoint, TransportName
+from .session import SILENCE_TIMEOUT_S, HyphaSession, call_remote
 from .translate import translate
 
-#: hypha-rpc gives a call up when neither an answer nor a heartbeat came for this long.
-SILENCE_TIMEOUT_S = 20.0
+#: aiortc cuts messages into chunks of this size and numbers them.
+SCTP_CHUNK_BYTES = 1200
 
 #: A closed peer ends its handshake at once; this only bounds the wait for it.
 CLOSE_TIMEOUT_S = 2.0
@@ -36,12 +36,12 @@ class WebRTCTransport:
     def __init__(
         self,
         session: HyphaSession,
+        endpoint: Endpoint | None = None,
         *,
-        owns_session: bool = False,
         ice_servers: list[dict[str, Any]] | None = None,
     ) -> None:
         self._session = session
-        self._owns_session = owns_session
+        self._endpoint = endpoint or session.endpoint
         self._ice_servers = ice_servers or HOST_CANDIDATES_ONLY
         self._peer: Any = None
         self._service: Any = None
@@ -50,9 +50,9 @@ class WebRTCTransport:
         """Exchange the offer, wait for the channel, look the service up."""
         try:
             async with asyncio.timeout(timeout_s):
-                server = await self._session.server(timeout_s)
+                server = await self._session.server(timeout_s, self)
                 self._peer = await self._handshake(server)
-                name = self._session.endpoint.service_id.split(":")[-1]
+                name = self._endpoint.service_id.split(":")[-1]
                 self._service = await self._peer.get_service(name)
         except BaseException as error:
             await self.close()
@@ -79,7 +79,7 @@ class WebRTCTransport:
         connecting = asyncio.ensure_future(
             get_rtc_service(
                 server,
-                self._session.endpoint.rtc_service_id,
+                self._endpoint.rtc_service_id,
                 {
                     "context": {"user": server.config["user"]},
                     "long_message_chunk_size": RTC_CHUNK_BYTES,
@@ -108,11 +108,24 @@ class WebRTCTransport:
         return await call_remote(self._service, method, arguments, timeout_s, self.name)
 
     async def close(self) -> None:
-        """Close channel and peer, and the session too when nobody else uses it."""
+        """Close channel and peer, and leave the shared connection."""
         peer, self._peer, self._service = self._peer, None, None
         if peer is not None:
             with suppress(Exception):
                 await peer.rpc.disconnect()
             await peer.close()
-        if self._owns_session:
-            await self._session.close()
+        await self._session.release(self)
+
+    def progress(self) -> int:
+        """Return the bytes of the SCTP chunks received, and of those sent and acknowledged."""
+        sctp = None if self._peer is None else self._peer.sctp
+        if sctp is None:
+            return 0
+        return SCTP_CHUNK_BYTES * int(sctp._last_sacked_tsn + (sctp._last_received_tsn or 0))
+
+    def state(self) -> str:
+        """Return the states of ICE and of the peer connection."""
+        peer = self._peer
+        return (
+            "closed" if peer is None else f"{peer.connectionState}, ICE {peer.iceConnectionState}"
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from .base import TransportName
+from .base import Endpoint, TransportName
 from .session import HyphaSession, call_remote
 from .translate import translate
 
@@ -15,16 +15,17 @@ class WebSocketTransport:
 
     name: TransportName = "websocket"
 
-    def __init__(self, session: HyphaSession) -> None:
+    def __init__(self, session: HyphaSession, endpoint: Endpoint | None = None) -> None:
         self._session = session
+        self._endpoint = endpoint or session.endpoint
         self._service: Any = None
 
     async def open(self, timeout_s: float) -> None:
         """Connect and look the service up."""
         try:
             async with asyncio.timeout(timeout_s):
-                server = await self._session.server(timeout_s)
-                self._service = await server.get_service(self._session.endpoint.service_id)
+                server = await self._session.server(timeout_s, self)
+                self._service = await server.get_service(self._endpoint.service_id)
         except Exception as error:
             raise translate(error, self.name) from error
 
@@ -33,6 +34,14 @@ class WebSocketTransport:
         return await call_remote(self._service, method, arguments, timeout_s, self.name)
 
     async def close(self) -> None:
-        """Close the shared connection, since a broken one must not be used again."""
+        """Leave the shared connection."""
         self._service = None
-        await self._session.close()
+        await self._session.release(self)
+
+    def progress(self) -> int:
+        """Return the bytes that moved over the shared connection."""
+        return self._session.progress()
+
+    def state(self) -> str:
+        """Return the shared connection's state."""
+        return self._session.state() if self._service is not None else "closed"

@@ -1,0 +1,212 @@
+"""Several copies of one service share the work by speed, come, and go."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from samcourier.call import Answer, Call
+from samcourier.connection import ConnectionManager
+from samcourier.errors import CourierError, Denied, ServiceGone
+from samcourier.estimate import Payload
+from samcourier.journal import ConnectionJournal
+from samcourier.retry import Policy
+from samcourier.transports.base import Transport
+from samcourier.transports.fake import FakeTransport, Scripted
+
+POLICY = Policy(open_timeout_s=1.0, gone_pause_s=0.01, gone_patience_s=1.0)
+ANSWERS = Payload(10, 10)
+
+
+class Copy:
+    """One copy: how long it works on a call, and how many calls it takes."""
+
+    def __init__(self, work_s: float = 0.0, max_queue: int = 3, model: str = "m") -> None:
+        self.work_s = work_s
+        self.max_queue = max_queue
+        self.model = model
+        self.calls = 0
+        self.at_once = self.most_at_once = 0
+        self._engine = asyncio.Lock()
+
+    async def describe(self) -> dict[str, Any]:
+        limits = {"max_queue": self.max_queue, "in_parallel": 1}
+        return {"engine": "e", "model": self.model, "limits": limits}
+
+    async def probe(self, payload: bytes, reply_bytes: int) -> dict[str, Any]:
+        return {"data": bytes(reply_bytes), "received_unix_s": 0.0, "sent_unix_s": 0.0}
+
+    async def segment(self) -> dict[str, Any]:
+        self.calls += 1
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        async with self._engine:
+            await asyncio.sleep(self.work_s)
+        self.at_once -= 1
+        return {"received_unix_s": 0.0, "sent_unix_s": self.work_s}
+
+
+class Found:
+    """A registry whose content a test changes."""
+
+    def __init__(self, **copies: Copy) -> None:
+        self.copies = copies
+        self.scripts: dict[str, list[Scripted]] = {}
+        self.opens: dict[str, list[Scripted]] = {}
+
+    async def find(self) -> Mapping[str | None, Sequence[Transport]]:
+        return {
+            name: [
+                FakeTransport(
+                    each, calls=self.scripts.get(name, ()), opens=self.opens.get(name, ())
+                )
+            ]
+            for name, each in self.copies.items()
+        }
+
+    async def close(self) -> None:
+        pass
+
+
+async def anything(_: Any) -> bool:
+    return True
+
+
+class Bench:
+    def __init__(self, journal: Path, found: Found) -> None:
+        self.path = journal
+        self.journal = ConnectionJournal(journal)
+        self.manager = ConnectionManager(found, self.journal, POLICY)
+
+    async def call(self) -> Answer[bool]:
+        return await self.manager.call(Call("segment", {}, ANSWERS, anything))
+
+    async def calls(self, count: int) -> list[Answer[bool]]:
+        return await asyncio.gather(*(self.call() for _ in range(count)))
+
+    def events(self) -> Counter[tuple[str, str]]:
+        lines = [json.loads(line) for line in self.path.read_text().splitlines()]
+        return Counter((line["event"], line.get("replica")) for line in lines)
+
+
+Make = Callable[[Found], Bench]
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Make]:
+    made: list[Bench] = []
+
+    def make(found: Found) -> Bench:
+        made.append(Bench(tmp_path / "journal.jsonl", found))
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.manager.close()
+        each.journal.close()
+
+
+async def started(made: Bench, copies: int) -> None:
+    await made.manager.start(99)
+    while made.manager.capacity < 3 * copies:
+        await asyncio.sleep(0.005)
+
+
+async def test_copies_share_the_work_by_speed(bench: Make) -> None:
+    found = Found(slow=Copy(work_s=0.06), fast=Copy(work_s=0.02))
+    made = bench(found)
+    await started(made, 2)
+    await made.calls(24)
+    slow, fast = (found.copies[name].calls for name in ("slow", "fast"))
+    assert slow + fast == 24
+    assert 2 * slow < fast
+    assert slow > 0
+
+
+@pytest.mark.parametrize(("max_queue", "expected"), [(1, 1), (2, 2), (99, 3)])
+async def test_a_copy_gets_no_more_calls_at_once_than_it_takes(
+    bench: Make, max_queue: int, expected: int
+) -> None:
+    found = Found(only=Copy(work_s=0.01, max_queue=max_queue))
+    made = bench(found)
+    await made.manager.start(99)
+    assert made.manager.capacity == expected
+    await made.calls(9)
+    assert found.copies["only"].most_at_once == expected
+
+
+async def test_a_copy_that_dies_costs_only_its_calls_under_way(bench: Make) -> None:
+    found = Found(dying=Copy(work_s=0.02), living=Copy(work_s=0.02))
+    gone = Scripted(error=ServiceGone("client not found"))
+    found.scripts["dying"] = [Scripted()] * 2 + [gone] * 99
+    found.opens["dying"] = [Scripted()] + [gone] * 99
+    made = bench(found)
+    await started(made, 2)
+    answers = await made.calls(20)
+    attempts = Counter(
+        (attempt.replica, attempt.outcome) for each in answers for attempt in each.attempts
+    )
+    assert attempts["dying", "ok"] == 2
+    assert attempts["living", "ok"] == 18
+    # Those that were under way, and none after them.
+    assert 1 <= attempts["dying", "failed"] <= 3
+
+
+async def test_a_copy_that_comes_up_later_joins(
+    bench: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("samcourier.pool.FIND_AGAIN_S", 0.02)
+    found = Found(first=Copy(work_s=0.01))
+    made = bench(found)
+    await started(made, 1)
+    found.copies["second"] = Copy(work_s=0.01)
+    async with asyncio.timeout(5):
+        while made.manager.capacity < 6:
+            await asyncio.sleep(0.01)
+    await made.calls(12)
+    assert found.copies["second"].calls > 0
+    del found.copies["second"]
+    async with asyncio.timeout(5):
+        while made.manager.capacity > 3:
+            await asyncio.sleep(0.01)
+    assert made.events()["replica_left", "second"] == 1
+
+
+async def test_when_all_copies_die_a_new_one_is_looked_for_at_once(bench: Make) -> None:
+    gone = Scripted(error=ServiceGone("client not found"))
+    found = Found(old=Copy())
+    found.scripts["old"], found.opens["old"] = [gone] * 99, [Scripted()] + [gone] * 99
+    made = bench(found)
+    await started(made, 1)
+    found.copies = {"new": Copy()}
+    answer = await made.call()
+    assert answer.attempts[-1].replica == "new"
+
+
+async def test_a_copy_of_another_model_gets_no_work(bench: Make) -> None:
+    found = Found(first=Copy(work_s=0.01), other=Copy(model="another"))
+    found.opens["other"] = [Scripted(delay_s=0.05)]
+    made = bench(found)
+    await made.manager.start(99)
+    await made.calls(12)
+    assert found.copies["other"].calls == 0
+    assert made.events()["replica_refused", "other"] == 1
+
+
+@pytest.mark.parametrize("error", [Denied("token expired"), ServiceGone("not registered")])
+async def test_when_no_copy_opens_the_reason_is_said(bench: Make, error: CourierError) -> None:
+    found = Found(only=Copy())
+    found.opens["only"] = [Scripted(error=error)] * 9
+    with pytest.raises(type(error), match=str(error)):
+        await bench(found).manager.start(1)
+
+
+async def test_an_empty_registry_is_a_service_that_is_gone(bench: Make) -> None:
+    with pytest.raises(ServiceGone, match="no copy of the service is registered"):
+        await bench(Found()).manager.start(1)

@@ -1,0 +1,181 @@
+"""A transport is lost when neither bytes nor signs of life move, never because of slow work."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from samcourier.errors import CourierError, Overloaded, ServiceGone, TransportFailed
+from samcourier.estimate import Payload
+from samcourier.journal import ConnectionJournal
+from samcourier.link import Link
+from samcourier.retry import Policy
+from samcourier.transports.fake import FakeTransport, Scripted
+from samcourier.watch import Watch, loss
+
+POLICY = Policy(
+    beat_s=0.05, silence_s=0.15, silence_unmeasured_s=0.15, silence_alone_s=5.0, open_timeout_s=1.0
+)
+FOREVER = Scripted(delay_s=60.0)
+
+
+@pytest.mark.parametrize(
+    ("silence_s", "patience_s", "witness", "lost"),
+    [
+        (1, 2, "http", None),
+        (3, 2, "http", "silent for 3.0 s, while the service is heard over http"),
+        # The service thinks: nobody hears it.
+        (99, 2, None, None),
+        (100, 2, None, "silent for 100 s"),
+        (100, 200, "http", "silent for 100 s"),
+    ],
+)
+def test_what_counts_as_lost(
+    silence_s: float, patience_s: float, witness: str | None, lost: str | None
+) -> None:
+    assert loss(silence_s, patience_s, witness, alone_s=100) == lost
+
+
+class Thinker:
+    """A service whose ``segment`` takes as long as a test wants."""
+
+    def __init__(self) -> None:
+        self.thinks = asyncio.Event()
+
+    async def segment(self) -> str:
+        await self.thinks.wait()
+        return "done"
+
+    async def probe(self, payload: bytes, reply_bytes: int) -> dict[str, Any]:
+        return {"data": bytes(reply_bytes), "received_unix_s": 0.0, "sent_unix_s": 0.0}
+
+
+class Pair:
+    """A busy WebSocket beside an idle HTTP, both open and watched."""
+
+    def __init__(
+        self, journal: Path, used: Iterable[Scripted], witness: Iterable[Scripted]
+    ) -> None:
+        self.path = journal
+        self.journal = ConnectionJournal(journal)
+        self.service = Thinker()
+        self.transports = [
+            FakeTransport(self.service, name="websocket", asides=used),
+            FakeTransport(self.service, name="http", asides=witness),
+        ]
+        self.used, self.witness = (
+            Link(each, self.journal, POLICY, time.monotonic) for each in self.transports
+        )
+        self._watching: asyncio.Task[None] | None = None
+
+    async def call(self) -> Any:
+        """Call over the WebSocket until answered, watched."""
+        for link in (self.used, self.witness):
+            await link.open()
+        watch = Watch([self.used, self.witness], POLICY, time.monotonic)
+        self._watching = asyncio.ensure_future(watch.run())
+        return (await self.used.call("segment", {}, Payload(10, 10), 60.0))[0]
+
+    async def close(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        for link in (self.used, self.witness):
+            await link.close()
+        self.journal.close()
+
+
+Make = Callable[..., Pair]
+
+
+@pytest.fixture
+async def pair(tmp_path: Path) -> AsyncIterator[Make]:
+    made: list[Pair] = []
+
+    def make(used: Iterable[Scripted] = (), witness: Iterable[Scripted] = ()) -> Pair:
+        made.append(Pair(tmp_path / "journal.jsonl", used, witness))
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.close()
+
+
+async def test_a_silent_way_is_lost_while_the_service_is_heard_elsewhere(pair: Make) -> None:
+    with pytest.raises(TransportFailed, match="heard over http") as caught:
+        await pair(used=[FOREVER]).call()
+    assert caught.value.name == "Silent"
+
+
+@pytest.mark.parametrize(
+    ("used", "witness"),
+    [
+        ([], []),
+        # Signs of life that are refused come from the far side all the same.
+        ([Scripted(error=Overloaded("full"))] * 99, []),
+        # Nobody is heard: the service itself is busy.
+        ([FOREVER], [FOREVER]),
+    ],
+    ids=["answers", "refuses", "silent everywhere"],
+)
+async def test_a_service_may_think_as_long_as_it_wants(
+    pair: Make, used: list[Scripted], witness: list[Scripted]
+) -> None:
+    made = pair(used, witness)
+    calling = asyncio.ensure_future(made.call())
+    await asyncio.sleep(6 * POLICY.silence_s)
+    assert not calling.done()
+    made.service.thinks.set()
+    assert await calling == "done"
+
+
+async def test_bytes_that_move_are_a_sign_of_life(pair: Make) -> None:
+    made = pair(used=[FOREVER])
+    calling = asyncio.ensure_future(made.call())
+    for _ in range(12):
+        await asyncio.sleep(POLICY.silence_s / 2)
+        made.transports[0].moved_bytes += 100_000
+    assert not calling.done()
+    made.service.thinks.set()
+    assert await calling == "done"
+
+
+@pytest.mark.parametrize("error", [TransportFailed("reset"), ServiceGone("client not found")])
+async def test_a_sign_of_life_that_fails_ends_the_call_at_once(
+    pair: Make, error: CourierError
+) -> None:
+    with pytest.raises(type(error), match=str(error)):
+        await pair(used=[Scripted(error=error)], witness=[FOREVER]).call()
+
+
+async def test_what_this_process_did_not_listen_to_is_no_silence(pair: Make) -> None:
+    made = pair(used=[Scripted(delay_s=0.3)])
+    calling = asyncio.ensure_future(made.call())
+    await asyncio.sleep(2.5 * POLICY.beat_s)
+    time.sleep(2 * POLICY.silence_s)
+    await asyncio.sleep(0)
+    made.service.thinks.set()
+    assert await calling == "done"
+
+
+async def test_the_journal_tells_how_each_way_was(pair: Make) -> None:
+    made = pair()
+    made.service.thinks.set()
+    await made.call()
+    await made.used.close()
+    lines = [json.loads(line) for line in made.path.read_text().splitlines()]
+    health = next(line for line in lines if line["event"] == "health")
+    assert {name: health[name] for name in ("transport", "state", "calls", "in_flight")} == {
+        "transport": "websocket",
+        "state": "open",
+        "calls": 1,
+        "in_flight": 0,
+    }
+    assert health["heard_s"] >= 0
+    assert (health["bytes_up"], health["reconnects"]) == (10, 0)

@@ -1,0 +1,153 @@
+"""Measured calls and probes -> what a transport can do. Pure: no clock, no I/O.
+
+Of each transport the last few samples count, by their median: one odd sample changes nothing, a
+lasting change is believed after three.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+KEPT_SAMPLES = 5
+
+#: A rate needs bytes to be a rate: smaller calls only tell the round trip.
+RATE_MIN_BYTES = 16 * 1024
+
+#: What is known is worth half as much after this long: networks change.
+TRUST_HALF_LIFE_S = 120.0
+
+_MIN_SECONDS = 1e-4
+
+
+@dataclass(frozen=True)
+class Payload:
+    """One call's bytes: sent, and expected back."""
+
+    up_bytes: int
+    down_bytes: int
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """When bytes were under way, in Unix seconds of this machine."""
+
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One measured call or probe: the seconds it would have taken alone, the service's left out."""
+
+    payload: Payload
+    send_s: float
+    receive_s: float
+    #: Waiting in the service, as it says itself.
+    queue_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The last samples of one transport, oldest first, and when a rate was last seen."""
+
+    round_trips_s: tuple[float, ...] = ()
+    up_s_per_byte: tuple[float, ...] = ()
+    down_s_per_byte: tuple[float, ...] = ()
+    measured_unix_s: float = 0.0
+
+    @property
+    def round_trip_s(self) -> float:
+        """The shortest of the last; 0 until one was seen, since a rate then includes it."""
+        return min(self.round_trips_s, default=0.0)
+
+    @property
+    def up_bytes_per_s(self) -> float | None:
+        """The rate at which it carries images, None until seen."""
+        return _rate(self.up_s_per_byte)
+
+    @property
+    def down_bytes_per_s(self) -> float | None:
+        """The rate at which it carries masks, None until seen."""
+        return _rate(self.down_s_per_byte)
+
+    @property
+    def sample_count(self) -> int:
+        """How many samples tell a rate."""
+        return max(len(self.up_s_per_byte), len(self.down_s_per_byte))
+
+
+def _rate(seconds_per_byte: tuple[float, ...]) -> float | None:
+    return 1 / statistics.median(seconds_per_byte) if seconds_per_byte else None
+
+
+def learn(estimate: Estimate, sample: Sample, at_unix_s: float) -> Estimate:
+    """Return the estimate after one more sample, taken at ``at_unix_s``."""
+    total_s = max(sample.send_s + sample.receive_s, _MIN_SECONDS)
+    is_small = max(sample.payload.up_bytes, sample.payload.down_bytes) < RATE_MIN_BYTES
+    if is_small:
+        estimate = replace(estimate, round_trips_s=_kept(estimate.round_trips_s, total_s))
+    # A transfer that beats the round trip known is itself a better one.
+    half_s = min(estimate.round_trip_s, total_s) / 2
+    return replace(
+        estimate,
+        up_s_per_byte=_paced(
+            estimate.up_s_per_byte, sample.payload.up_bytes, sample.send_s - half_s
+        ),
+        down_s_per_byte=_paced(
+            estimate.down_s_per_byte, sample.payload.down_bytes, sample.receive_s - half_s
+        ),
+        measured_unix_s=estimate.measured_unix_s
+        if is_small and estimate.sample_count
+        else at_unix_s,
+    )
+
+
+def _paced(known: tuple[float, ...], payload_bytes: int, seconds: float) -> tuple[float, ...]:
+    if payload_bytes < RATE_MIN_BYTES:
+        return known
+    return _kept(known, max(seconds, _MIN_SECONDS) / payload_bytes)
+
+
+def _kept(known: tuple[float, ...], new: float) -> tuple[float, ...]:
+    return (*known, new)[-KEPT_SAMPLES:]
+
+
+def alone_s(transfer: Transfer, others: Iterable[Transfer]) -> float:
+    """Return the seconds ``transfer`` would have taken without the others beside it.
+
+    Transfers of one link share it evenly, so each instant counts by the number under way: a
+    call among three is not taken for one over a link of a third of the rate.
+    """
+    others = list(others)
+    edges = {transfer.start_s, transfer.end_s}
+    edges |= {edge for each in others for edge in (each.start_s, each.end_s)}
+    inside = sorted(edge for edge in edges if transfer.start_s <= edge <= transfer.end_s)
+    seconds = 0.0
+    for start_s, end_s in pairwise(inside):
+        beside = sum(each.start_s <= start_s and end_s <= each.end_s for each in others)
+        seconds += (end_s - start_s) / (1 + beside)
+    return seconds
+
+
+def predict_s(estimate: Estimate, payload: Payload) -> float | None:
+    """Return the seconds the payload will travel, None while a rate it needs is unknown."""
+    seconds = estimate.round_trip_s
+    for payload_bytes, rate in (
+        (payload.up_bytes, estimate.up_bytes_per_s),
+        (payload.down_bytes, estimate.down_bytes_per_s),
+    ):
+        if rate is not None:
+            seconds += payload_bytes / rate
+        elif payload_bytes >= RATE_MIN_BYTES:
+            return None
+    return seconds
+
+
+def trust(estimate: Estimate, now_unix_s: float) -> float:
+    """Return how far to rely on an estimate, 0 to 1: less for few samples, less with age."""
+    count = max(estimate.sample_count, len(estimate.round_trips_s) > 0)
+    age_s = max(now_unix_s - estimate.measured_unix_s, 0.0)
+    return float(count / (count + 1) * 0.5 ** (age_s / TRUST_HALF_LIFE_S))

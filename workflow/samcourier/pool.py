@@ -1,0 +1,173 @@
+"""The copies of a service that run now, and which of them takes the next call.
+
+They share the work by speed. One that dies costs its calls under way, which go elsewhere; one
+that comes up later joins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Protocol
+
+from .dataset import SERVICE_IDENTITY
+from .errors import CourierError, ServiceGone
+from .estimate import Payload
+from .journal import ConnectionJournal
+from .link import Link
+from .measurements import Measurements
+from .replica import Replica
+from .share import next_replica
+from .transports.base import Transport
+
+
+class FindReplicas(Protocol):
+    """Finds the copies of a service that run now."""
+
+    async def find(self) -> Mapping[str | None, Sequence[Transport]]:
+        """Return the transports of each copy, in order of preference, by its name."""
+        ...
+
+    async def close(self) -> None:
+        """Release what finding needed."""
+        ...
+
+
+MakeReplica = Callable[[str | None, Sequence[Transport]], Replica]
+
+#: Copies that came or went are noticed this often.
+FIND_AGAIN_S = 30.0
+
+
+class ReplicaPool:
+    """Starts the copies that ``finder`` finds, keeps their number current, and hands them out."""
+
+    def __init__(self, finder: FindReplicas, make: MakeReplica, journal: ConnectionJournal) -> None:
+        self.replicas: list[Replica] = []
+        self._finder = finder
+        self._make = make
+        self._journal = journal
+        self._expected_calls = 0
+        self._known: Measurements | None = None
+        self._description: dict[str, Any] | None = None
+        self._failure: BaseException | None = None
+        self._joining: dict[str | None, asyncio.Task[None]] = {}
+        self._room = asyncio.Condition()
+        self._finding: asyncio.Task[None] | None = None
+
+    @property
+    def capacity(self) -> int:
+        """How many calls the service takes at once from this client."""
+        return sum(replica.limit for replica in self.replicas)
+
+    async def start(self, expected_calls: int, known: Measurements | None) -> dict[str, Any]:
+        """Start every copy and return the description by the first that answers.
+
+        Raises Denied, or ServiceGone when none answers.
+        """
+        self._expected_calls, self._known = expected_calls, known
+        await self._take_in()
+        while self._description is None:
+            if not self._joining:
+                raise self._failure or ServiceGone("no copy of the service is registered")
+            await asyncio.wait(self._joining.values(), return_when=asyncio.FIRST_COMPLETED)
+            # Their callbacks have to run before they count as ended.
+            await asyncio.sleep(0)
+        self._finding = asyncio.ensure_future(self._find_again())
+        return self._description
+
+    async def _find_again(self) -> None:
+        while True:
+            await asyncio.sleep(FIND_AGAIN_S)
+            with suppress(CourierError):
+                await self._take_in()
+
+    async def refresh(self) -> None:
+        """Look for copies now, because those known do not answer."""
+        with suppress(CourierError):
+            await self._take_in()
+            if self._joining:
+                await asyncio.wait(self._joining.values(), return_when=asyncio.FIRST_COMPLETED)
+
+    async def _take_in(self) -> None:
+        """Start the copies that are new; let those go that are not registered any more."""
+        found = await self._finder.find()
+        for replica in [each for each in self.replicas if each.name not in found]:
+            # The last one stays, to say why it cannot be reached.
+            if not replica.in_flight and len(self.replicas) > 1:
+                self.replicas.remove(replica)
+                self._journal.record("replica_left", replica=replica.name)
+                await replica.close()
+        for name in found.keys() - {each.name for each in self.replicas} - self._joining.keys():
+            task = asyncio.ensure_future(self._join(self._make(name, found[name])))
+            self._joining[name] = task
+            task.add_done_callback(lambda _, name=name: self._joining.pop(name))  # type: ignore[misc]
+
+    async def _join(self, replica: Replica) -> None:
+        try:
+            description = await replica.start(self._expected_calls, self._known)
+            self._check_identity(description)
+        except BaseException as error:
+            self._failure = self._failure or error
+            await replica.close()
+            if not isinstance(error, CourierError):
+                raise
+            self._journal.record("replica_refused", replica=replica.name, reason=str(error))
+            return
+        self._description = self._description or description
+        self.replicas.append(replica)
+        if replica.name is not None:
+            self._journal.record("replica", replica=replica.name, limit=replica.limit)
+        async with self._room:
+            self._room.notify_all()
+
+    def _check_identity(self, description: dict[str, Any]) -> None:
+        """Refuse a copy that would make other masks: those of one run come from one model."""
+        if self._description is None:
+            return
+        mine, other = (
+            {name: d.get(name) for name in SERVICE_IDENTITY}
+            for d in (self._description, description)
+        )
+        if mine != other:
+            raise ServiceGone(f"it is another service: {other}, expected {mine}")
+
+    @asynccontextmanager
+    async def turn(self, payload: Payload, tried: set[Link]) -> AsyncIterator[Replica | None]:
+        """Hold a place at the replica that is predicted to answer first, waiting for room.
+
+        Yields None when every transport of every replica is in ``tried``.
+        """
+        replica = await self._take_turn(payload, tried)
+        try:
+            yield replica
+        finally:
+            if replica is not None:
+                replica.in_flight -= 1
+                async with self._room:
+                    self._room.notify_all()
+
+    async def _take_turn(self, payload: Payload, tried: set[Link]) -> Replica | None:
+        async with self._room:
+            while True:
+                untried = [each for each in self.replicas if not tried.issuperset(each.links)]
+                # One whose transports all rest is the last resort.
+                usable = [each for each in untried if each.is_reachable(tried)] or untried
+                if not usable:
+                    return None
+                place = next_replica([each.load(payload) for each in usable])
+                if place is not None:
+                    usable[place].in_flight += 1
+                    return usable[place]
+                await self._room.wait()
+
+    async def close(self) -> None:
+        """End the background work and close every replica."""
+        tasks = [*self._joining.values(), *([self._finding] if self._finding else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for replica in self.replicas:
+            await replica.close()
+        await self._finder.close()

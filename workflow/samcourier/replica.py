@@ -1,0 +1,275 @@
+"""One running copy of the service: its transports, which of them is in use, and how fast it is."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from .call import Call, attempt_record
+from .choose import Choice, rank
+from .errors import CourierError, ServiceGone
+from .estimate import Estimate, Payload, Sample
+from .journal import Attempt, ConnectionJournal, utc_now
+from .link import PING, Link
+from .measurements import Measurements
+from .retry import Policy
+from .scout import Scout
+from .share import Load
+from .transports.base import Transport
+from .watch import Watch
+
+T = TypeVar("T")
+
+#: Beside the images a service works on, one more travels to it and one comes back.
+TRAVELLING = 2
+
+#: The service's seconds are the median of so many calls.
+_KEPT_SERVICE_SECONDS = 5
+
+
+class Replica:
+    """Calls one copy of the service over whichever of its transports is fastest.
+
+    ``name`` is None for a service that has no others. ``transports`` come in order of preference.
+    """
+
+    def __init__(
+        self,
+        name: str | None,
+        transports: Sequence[Transport],
+        journal: ConnectionJournal,
+        policy: Policy,
+        clock: Callable[[], float],
+    ) -> None:
+        self.name = name
+        self.links = [Link(each, journal, policy, clock, name) for each in transports]
+        self.current: str | None = None
+        self.in_flight = 0
+        self.in_parallel = 1
+        self.limit = 1
+        self._journal = journal
+        self._policy = policy
+        self._clock = clock
+        self._service_s: deque[float] = deque(maxlen=_KEPT_SERVICE_SECONDS)
+        self._scout: Scout | None = None
+        self._background: list[asyncio.Task[None]] = []
+
+    @property
+    def estimates(self) -> dict[str, Estimate]:
+        """What is known of each measured transport."""
+        return {link.name: link.estimate for link in self.links if link.is_measured}
+
+    @property
+    def up_bytes_per_s(self) -> float | None:
+        """The rate at which the transport in use carries images, None until measured."""
+        used = self._link_in_use()
+        return used.estimate.up_bytes_per_s if used else None
+
+    def _link_in_use(self) -> Link | None:
+        return next((link for link in self.links if link.name == self.current), None)
+
+    def load(self, payload: Payload) -> Load:
+        """Return how busy it is, as :func:`samcourier.share.next_replica` wants to see it."""
+        best = self._ranked(payload, set())
+        return Load(
+            travel_s=best[0].predicted_s if best else None,
+            service_s=statistics.median(self._service_s) if self._service_s else None,
+            in_flight=self.in_flight,
+            limit=self.limit,
+            in_parallel=self.in_parallel,
+        )
+
+    async def start(self, expected_calls: int, known: Measurements | None = None) -> dict[str, Any]:
+        """Open the first transport that works and return what the service says of itself.
+
+        ``known`` is what other jobs measured: the transport they ended on goes first. One that
+        takes its time is joined by the next; all come up in the background. An empty description
+        is that of a service which has no ``describe``. Raises Denied, or ServiceGone when no
+        transport works.
+        """
+        known_estimates = known.estimates if known is not None else {}
+        for link in self.links:
+            link.estimate = known_estimates.get(link.name, Estimate())
+        last_used = known.last_used if known is not None else None
+        in_order = sorted(self.links, key=lambda link: link.name != last_used)
+        link, description = await self._first_to_open(in_order)
+        self.current = link.name
+        self._note_limits(description)
+        self._scout = Scout(self.links, expected_calls, lambda: self.current)
+        watch = Watch(self.links, self._policy, self._clock)
+        self._background += [
+            asyncio.ensure_future(self._scout.run()),
+            asyncio.ensure_future(watch.run()),
+        ]
+        return description
+
+    async def _first_to_open(self, links: Sequence[Link]) -> tuple[Link, dict[str, Any]]:
+        """Open one after another with a head start each (as RFC 8305 does with addresses)."""
+        openings: dict[asyncio.Task[dict[str, Any]], Link] = {}
+        waiting = list(links)
+        try:
+            while waiting or openings:
+                if waiting:
+                    link = waiting.pop(0)
+                    openings[asyncio.ensure_future(self._open(link))] = link
+                done, _ = await asyncio.wait(
+                    openings,
+                    timeout=self._policy.head_start_s if waiting else None,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                for task in done:
+                    link, error = openings.pop(task), task.exception()
+                    if error is None:
+                        return link, task.result()
+                    if not isinstance(error, CourierError) or error.kind == "denied":
+                        raise error
+        finally:
+            # The others go on opening; who is too late is welcome as a second way.
+            self._background += [asyncio.ensure_future(_ended(task)) for task in openings]
+        raise self.gone()
+
+    async def _open(self, link: Link) -> dict[str, Any]:
+        generation = link.generation
+        try:
+            await link.open()
+            generation = link.generation
+            description = await self._describe(link)
+            if description:
+                await link.probe(PING)
+        except CourierError as error:
+            link.leave(error, generation)
+            # WebSocket and WebRTC share a session: it must be closed before it is opened anew.
+            await link.closed()
+            raise
+        return description
+
+    async def _describe(self, link: Link) -> dict[str, Any]:
+        try:
+            return dict(await link.transport.call("describe", {}, self._policy.open_timeout_s))
+        except CourierError as error:
+            if error.name == "NoSuchMethod":
+                return {}
+            raise
+
+    def _note_limits(self, description: dict[str, Any]) -> None:
+        limits = description.get("limits", {})
+        self.in_parallel = max(int(limits.get("in_parallel", 1)), 1)
+        self.limit = min(self.in_parallel + TRAVELLING, int(limits.get("max_queue", 1 << 30)))
+
+    def choose(self, payload: Payload, tried: set[Link]) -> Choice | None:
+        """Take the best transport not in ``tried``, a resting one only as a last resort."""
+        ranking = self._ranked(payload, tried)
+        if not ranking:
+            untried = [link for link in self.links if link not in tried]
+            ranking = [Choice(link.name, None, "nothing else is left") for link in untried]
+        if not ranking:
+            return None
+        choice = ranking[0]
+        if choice.name != self.current:
+            self._journal.record(
+                "switch",
+                from_transport=self.current,
+                to_transport=choice.name,
+                replica=self.name,
+                reason=choice.reason,
+            )
+            self.current = choice.name
+        return choice
+
+    def _ranked(self, payload: Payload, tried: set[Link]) -> list[Choice]:
+        candidates = [
+            link.candidate(self.current, "failed for this image" if link in tried else None)
+            for link in self.links
+        ]
+        return rank(candidates, payload, self.current, time.time())
+
+    def is_reachable(self, tried: set[Link]) -> bool:
+        """Tell whether a transport not in ``tried`` has not failed."""
+        return any(
+            link.candidate(self.current).blocked is None for link in self.links if link not in tried
+        )
+
+    async def hold(self) -> None:
+        """Wait while the transports are still being compared, unless no call is under way yet."""
+        if self._scout is not None:
+            await self._scout.hold()
+
+    def note_end(self) -> None:
+        """Count a call that has ended, however it did."""
+        if self._scout is not None:
+            self._scout.note_end()
+
+    async def attempt(
+        self, choice: Choice, call: Call[T], deadline_s: float
+    ) -> tuple[Attempt, T | None, CourierError | None]:
+        """Try one transport once; the outcome is an Attempt in any case.
+
+        A transport that failed is left.
+        """
+        link = next(link for link in self.links if link.name == choice.name)
+        started_at, start_s = utc_now(), self._clock()
+        accepted: T | None = None
+        error: CourierError | None = None
+        sample: Sample | None = None
+        answered_s: float | None = None
+        generation = link.generation
+        if self._scout is not None:
+            self._scout.note_start(call.payload)
+        try:
+            await link.open()
+            generation = link.generation
+            start_s = self._clock()
+            timeout_s = max(min(self._policy.attempt_timeout_s, deadline_s - start_s), 0.1)
+            value, sample = await link.call(call.method, call.arguments, call.payload, timeout_s)
+            answered_s = self._clock()
+            accepted = await call.accept(value)
+        except CourierError as caught:
+            error = caught
+        total_s = (answered_s or self._clock()) - start_s
+        if error is not None and error.ends_the_way:
+            link.leave(error, generation)
+        if sample is not None and self._scout is not None:
+            self._scout.note_answer(sample.payload)
+            self._service_s.append(
+                max(total_s - sample.send_s - sample.receive_s - sample.queue_s, 0.0)
+            )
+        attempt = attempt_record(
+            choice, self.name, started_at, call.payload, total_s, sample, error
+        )
+        return attempt, accepted, error
+
+    def gone(self) -> ServiceGone:
+        """Return the error of a service that no transport reaches, with each one's reason."""
+        reasons = "; ".join(
+            f"{link.name}: {link.last_failure.removeprefix(f'{link.name}: ')}"
+            for link in self.links
+            if link.last_failure
+        )
+        return ServiceGone(f"no transport reaches the service ({reasons or 'none was tried'})")
+
+    async def close(self) -> None:
+        """End the background work and close every transport."""
+        for task in self._background:
+            task.cancel()
+        for task in self._background:
+            with suppress(asyncio.CancelledError):
+                await task
+        for link in self.links:
+            await link.close()
+
+
+async def _ended(opening: asyncio.Task[dict[str, Any]]) -> None:
+    """Wait for an opening nobody waits for any more; what it says is in the journal."""
+    try:
+        await asyncio.wait({opening})
+    finally:
+        if not opening.done():
+            opening.cancel()
+            await asyncio.wait({opening})
+    if not opening.cancelled():
+        opening.exception()

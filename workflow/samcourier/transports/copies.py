@@ -1,0 +1,70 @@
+"""The copies of a service that are registered with Hypha, each with its transports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ..errors import TransportFailed
+from .base import Endpoint, Transport
+from .http import HttpTransport
+from .session import HyphaSession, list_services
+from .webrtc import WebRTCTransport
+from .websocket import WebSocketTransport
+
+OPEN_TIMEOUT_S = 20.0
+
+
+def build_transports(endpoint: Endpoint, wanted: str = "auto") -> list[Transport]:
+    """Return the wanted transports in order of preference; ``auto`` means all of them."""
+    return _over(HyphaSession(endpoint), endpoint, wanted)
+
+
+def _over(session: HyphaSession, endpoint: Endpoint, wanted: str) -> list[Transport]:
+    built: list[Transport] = [
+        WebSocketTransport(session, endpoint),
+        WebRTCTransport(session, endpoint),
+        HttpTransport(endpoint),
+    ]
+    return [transport for transport in built if wanted in ("auto", transport.name)]
+
+
+class Copies:
+    """Finds the copies of ``endpoint.service_id``: every client that offers a bare name.
+
+    An id that names its client is one copy. All share one connection to the server.
+    """
+
+    def __init__(self, endpoint: Endpoint, wanted: str = "auto") -> None:
+        self._endpoint = endpoint
+        self._wanted = wanted
+        self._session = HyphaSession(endpoint)
+
+    async def find(self) -> Mapping[str | None, Sequence[Transport]]:
+        """Return the transports of each copy by its client's name; None when it is the only one.
+
+        Raises Denied, or TransportFailed when the server is not reached.
+        """
+        only: dict[str | None, Sequence[Transport]] = {
+            None: _over(self._session, self._endpoint, self._wanted)
+        }
+        if ":" in self._endpoint.service_id or self._wanted == "http":
+            return only
+        try:
+            server = await self._session.server(OPEN_TIMEOUT_S, self)
+            ids = await list_services(server, self._endpoint)
+        except TransportFailed:
+            # Over HTTP the server itself resolves the bare name.
+            return only
+        return {
+            full_id.rpartition(":")[0].rpartition("/")[2]: _over(
+                self._session,
+                replace(self._endpoint, service_id=full_id, rtc_service_id=f"{full_id}-rtc"),
+                self._wanted,
+            )
+            for full_id in ids
+        }
+
+    async def close(self) -> None:
+        """Leave the connection that the copies share."""
+        await self._session.release(self)

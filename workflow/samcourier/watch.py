@@ -1,0 +1,118 @@
+"""Watching the transports of one service: which of them is lost, and how each one is.
+
+A transport is lost when neither bytes nor signs of life move, never because the service is slow:
+a service that thinks without answering is silent over every transport alike. So a silent one
+counts as lost only while the service is heard over another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from .errors import CourierError, TransportFailed
+from .link import Link
+from .retry import Policy
+
+#: How often the journal tells how each transport is, and idle ones are asked for a sign of life.
+HEALTH_S = 10.0
+
+#: Share of ``Policy.beat_s`` between two looks.
+_LOOK_SHARE = 0.5
+
+
+def loss(silence_s: float, patience_s: float, witness: str | None, alone_s: float) -> str | None:
+    """Return why a transport silent for ``silence_s`` is lost, None while it is not.
+
+    ``witness`` names a transport over which the service was heard during that silence.
+    """
+    if silence_s >= alone_s:
+        return f"silent for {silence_s:.0f} s"
+    if witness is not None and silence_s >= patience_s:
+        return f"silent for {silence_s:.1f} s, while the service is heard over {witness}"
+    return None
+
+
+class Watch:
+    """Looks after the links of one service until cancelled."""
+
+    def __init__(self, links: Sequence[Link], policy: Policy, clock: Callable[[], float]) -> None:
+        self._links = links
+        self._policy = policy
+        self._clock = clock
+        self._witnesses: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Look, ask for signs of life, and end the calls of a transport that is lost."""
+        pause_s = _LOOK_SHARE * self._policy.beat_s
+        try:
+            await self._look_on(pause_s)
+        finally:
+            for task in self._witnesses:
+                task.cancel()
+            await asyncio.gather(*self._witnesses, return_exceptions=True)
+
+    async def _look_on(self, pause_s: float) -> None:
+        looked_s = told_s = self._clock()
+        while True:
+            await asyncio.sleep(pause_s)
+            now_s = self._clock()
+            # A process that was stopped or starved did not listen: that silence is its own.
+            late_s = now_s - looked_s - pause_s
+            looked_s = now_s
+            if late_s > pause_s:
+                for link in self._links:
+                    link.forgive(late_s)
+            self._look()
+            if now_s - told_s >= HEALTH_S:
+                told_s = now_s
+                self._tell()
+
+    def _look(self) -> None:
+        silences_s = {link.name: link.silence_s() for link in self._links if link.is_open}
+        busy = [link for link in self._links if link.is_open and link.in_flight]
+        quiet = [link for link in busy if silences_s[link.name] >= self._policy.beat_s]
+        if not quiet:
+            return
+        for link in self._links:
+            if link.is_open and silences_s[link.name] >= self._policy.beat_s:
+                link.beat()
+            elif not link.is_open and not link.is_resting and not self._witnesses:
+                self._call_witness(link)
+        for link in quiet:
+            silence_s = silences_s[link.name]
+            # Heard a whole beat after this one fell silent: the service is there.
+            heard = [
+                name
+                for name, other_s in silences_s.items()
+                if name != link.name and other_s + self._policy.beat_s <= silence_s
+            ]
+            reason = loss(
+                silence_s,
+                link.patience_s(),
+                heard[0] if heard else None,
+                self._policy.silence_alone_s,
+            )
+            if reason is not None:
+                link.lose(TransportFailed(f"{link.name}: {reason}", name="Silent"))
+
+    def _call_witness(self, link: Link) -> None:
+        """Open a transport that nobody uses: that it opens shows that the service is there."""
+
+        async def open_witness() -> None:
+            generation = link.generation
+            try:
+                await link.open()
+            except CourierError as error:
+                link.leave(error, generation)
+
+        task = asyncio.ensure_future(open_witness())
+        self._witnesses.add(task)
+        task.add_done_callback(self._witnesses.discard)
+
+    def _tell(self) -> None:
+        for link in self._links:
+            if link.is_open:
+                if not link.in_flight:
+                    link.beat()
+                link.record_health()
