@@ -19,6 +19,7 @@ from samcourier.transports import (
     WebSocketTransport,
 )
 from samcourier.transports.fake import FakeTransport
+from samcourier.transports.naive import NaiveTransport
 from samservice.app import SegmentationService
 from samservice.watershed import WatershedEngine
 from samservice.wire import pack_array, unpack_array
@@ -27,6 +28,7 @@ REAL: dict[str, Callable[[Endpoint], Transport]] = {
     "websocket": lambda endpoint: WebSocketTransport(HyphaSession(endpoint)),
     "webrtc": lambda endpoint: WebRTCTransport(HyphaSession(endpoint)),
     "http": HttpTransport,
+    "naive": NaiveTransport,
 }
 
 OPEN_TIMEOUT_S = 20.0
@@ -230,3 +232,20 @@ async def test_a_4096_image_travels_over_every_transport_with_equal_masks(
     assert masks[0].max() > 3000
     for mask in masks[1:]:
         np.testing.assert_array_equal(mask, masks[0])
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    ("transport", "extensions"),
+    [("websocket", []), ("naive", ["permessage-deflate"])],
+    indirect=["transport"],
+)
+async def test_only_the_naive_client_compresses(
+    transport: WebSocketTransport | NaiveTransport, extensions: list[str]
+) -> None:
+    if isinstance(transport, NaiveTransport):
+        server = transport._server
+    else:
+        server = await transport._session.server(OPEN_TIMEOUT_S)
+    socket = server.rpc._connection._websocket
+    assert [each.name for each in socket.protocol.extensions] == extensions

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import itertools
 import json
 import os
 import secrets
@@ -10,10 +12,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 
 import jsonschema
 import numpy as np
@@ -31,7 +35,9 @@ pytestmark = pytest.mark.live
 
 REPO = Path(__file__).parents[2]
 SHARED_IMAGES = REPO.parent / "shared" / "images"
-COMMANDS = ("demo-data", "deploy", "verify", "batch", "segment", "report", "check", "serve")
+COMMANDS = (
+    *("demo-data", "deploy", "verify", "bench", "batch", "segment", "report", "check", "serve"),
+)
 COMMAND_TIMEOUT_S = 60
 READY_TIMEOUT_S = 30
 LEAVE_TIMEOUT_S = 5
@@ -91,15 +97,17 @@ def command_line(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "samcourier.cli", *map(str, arguments)]
 
 
-def run(*arguments: object, status: int = 0) -> str:
-    """Run a command to its end and return all it said."""
-    environment = {name: value for name, value in os.environ.items() if name != "HYPHA_TOKEN"}
+def run(
+    *arguments: object, status: int = 0, environment: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """Run a command to its end, with more variables set, and return all it said."""
+    inherited = {name: value for name, value in os.environ.items() if name != "HYPHA_TOKEN"}
     done = subprocess.run(
         command_line(*arguments),
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=environment,
+        env=inherited | dict(environment),
         timeout=COMMAND_TIMEOUT_S,
     )
     assert done.returncode == status, done.stdout
@@ -194,6 +202,71 @@ def test_verify_proves_the_transports(
     assert all(found["works"] for found in verdict["transports"].values())
     assert verdict["description"]["engine"] == "watershed"
     assert len(said.splitlines()) == len(asked)
+
+
+MIB_1 = ("--max-mib", 1, "--runs", 2)
+
+
+def bench_table(directory: Path) -> dict[tuple[str, str, str], dict[str, str]]:
+    """Return the rows by transport, direction and payload bytes."""
+    with (directory / "table.tsv").open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    return {(row["transport"], row["direction"], row["payload_bytes"]): row for row in rows}
+
+
+def test_bench_measures_every_transport_beside_the_naive_client(
+    server: Server, existing: list[object], tmp_path: Path
+) -> None:
+    said = run("bench", *existing, *MIB_1, "--out", tmp_path / "bench")
+    rows = bench_table(tmp_path / "bench")
+    names = ("websocket", "webrtc", "http", "naive")
+    sizes = [str(kib << 10) for kib in (64, 256, 1024)]
+    assert list(rows) == list(itertools.product(names, ("up", "down", "both"), sizes))
+    for row in rows.values():
+        assert (row["runs"], row["remark"]) == ("2", "")
+        assert 0 < float(row["mb_per_s"]) < 10_000
+        assert 0 < float(row["fastest_s"]) <= float(row["seconds"]) <= float(row["slowest_s"])
+        assert row["round_trip_s"] and row["times_naive"]
+    content = json.loads((tmp_path / "bench/bench.json").read_text())
+    assert len(content["rows"]) == len(rows)
+    assert content["description"]["engine"] == "watershed"
+    assert sum(line.startswith("websocket ") for line in said.splitlines()) == 4
+    assert "random bytes" in said
+    for path in tmp_path.rglob("*"):
+        assert (
+            path.name == "token"
+            or path.is_dir()
+            or server.token.encode() not in (path.read_bytes())
+        ), path
+
+
+@pytest.mark.parametrize("has_matplotlib", [True, False])
+def test_bench_draws_its_plot_where_it_can(
+    existing: list[object], tmp_path: Path, has_matplotlib: bool
+) -> None:
+    if has_matplotlib and find_spec("matplotlib") is None:
+        pytest.skip("the extra [plot] is not installed")
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    if not has_matplotlib:
+        (hidden / "matplotlib.py").write_text("raise ModuleNotFoundError")
+    path = os.pathsep.join(filter(None, [str(hidden), os.environ.get("PYTHONPATH")]))
+    out = tmp_path / "bench"
+    options = (*MIB_1, "--transport", "websocket", "--out", out)
+    said = run("bench", *existing, *options, environment={"PYTHONPATH": path})
+    drawn = {path.name for path in out.iterdir()} - {"table.tsv", "bench.json"}
+    assert drawn == ({"plot.png", "plot.svg"} if has_matplotlib else set())
+    assert ("pip install 'samcourier[plot]'" in said) != has_matplotlib
+
+
+def test_bench_says_of_each_transport_why_it_cannot(existing: list[object], tmp_path: Path) -> None:
+    out = tmp_path / "bench"
+    options = (*existing, "--service-id", "nobody", *MIB_1, "--out", out)
+    said = run("bench", *options, status=1)
+    lines = [line for line in said.splitlines() if "does not work: " in line]
+    assert [line.split(":")[0] for line in lines] == ["websocket", "webrtc", "http", "naive"]
+    assert said.splitlines()[-1].startswith("Error: no transport reaches the service")
+    assert all(row["remark"] for row in bench_table(out).values())
 
 
 @pytest.mark.parametrize("transport", ["auto", "websocket", "webrtc", "http"])

@@ -16,6 +16,7 @@ import uvloop
 
 from . import __version__
 from .cli_options import (
+    POSITIVE,
     JsonObject,
     dataset_dir_option,
     segment_options,
@@ -102,6 +103,58 @@ def verify(service: ServiceOptions, dataset_dir: Path, transport: str, out: Path
         click.echo(f"{name:10} {line}", err=True)
     if not working_transports(verdict):
         raise ServiceGone("no transport reaches the service; each one's reason stands above")
+
+
+@main.command()
+@service_options
+@dataset_dir_option
+@transport_option
+@click.option("--runs", type=click.IntRange(1), default=5, show_default=True)
+@click.option(
+    "--max-mib", type=click.IntRange(1), default=64, show_default=True, help="Largest payload."
+)
+@click.option(
+    "--call-limit-s", type=POSITIVE, default=30.0, show_default=True, help="Longest call."
+)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
+def bench(
+    service: ServiceOptions,
+    dataset_dir: Path,
+    transport: str,
+    runs: int,
+    max_mib: int,
+    call_limit_s: float,
+    out: Path,
+) -> None:
+    """Measure the transports by payload size beside the naive client; table and plot go to --out.
+
+    Exits 1 when no transport works.
+    """
+    from rich.console import Console
+
+    from .speed import SpeedSettings, compare_transports, write_comparison
+    from .speed_plot import plot_table
+    from .speed_table import print_table
+    from .transports import build_transports
+    from .transports.naive import NaiveTransport
+
+    # Before minutes of measuring, not after.
+    out.mkdir(parents=True, exist_ok=True)
+    endpoint = find_service(service, dataset_dir)
+    transports = [*build_transports(endpoint, transport), NaiveTransport(endpoint)]
+    settings = SpeedSettings(runs, max_mib << 20, call_limit_s)
+    compared = _run_interruptibly(compare_transports(transports, settings, _say_on_stderr))
+    write_comparison(out, compared, endpoint, settings)
+    print_table(compared.rows, Console())
+    for note in compared.notes:
+        click.echo(note)
+    if not compared.any_works:
+        raise ServiceGone("no transport reaches the service; each one's reason stands above")
+    try:
+        plot_table(compared.rows, out)
+    except ImportError:
+        _say_on_stderr("no plot: matplotlib is missing, pip install 'samcourier[plot]'")
+    _say_on_stderr(f"written to {out}")
 
 
 @main.command()
@@ -332,6 +385,10 @@ def _run_interruptibly(work: Coroutine[Any, Any, R]) -> R:
         return uvloop.run(work)
     except KeyboardInterrupt:
         raise click.Abort from None
+
+
+def _say_on_stderr(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _say(log: ImageLog) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Sequence
 from typing import Any
 
-from .errors import CourierError, ServiceFailed
+from .errors import CourierError
 from .estimate import Payload
 from .journal import Failure, utc_now
-from .measure import clock_offset_s, sample_of
+from .probe import probe_transport
 from .retry import Policy
 from .transports.base import Endpoint, Transport
 
@@ -56,30 +55,22 @@ async def verify_service(
 
 
 async def _measure(transport: Transport, policy: Policy) -> dict[str, Any]:
-    sent_unix_s = time.time()
-    ping = await transport.call("probe", {"payload": b"", "reply_bytes": 0}, policy.probe_timeout_s)
-    round_trip_s = time.time() - sent_unix_s
-    offset_s = clock_offset_s(ping, sent_unix_s)
-    payload = random.randbytes(LARGE_PAYLOAD.up_bytes)
-    sent_unix_s = time.time()
-    answer = await transport.call(
-        "probe",
-        {"payload": payload, "reply_bytes": LARGE_PAYLOAD.down_bytes},
+    ping = await probe_transport(transport, b"", 0, policy.probe_timeout_s)
+    large = await probe_transport(
+        transport,
+        random.randbytes(LARGE_PAYLOAD.up_bytes),
+        LARGE_PAYLOAD.down_bytes,
         policy.probe_timeout_s,
+        ping.clock_offset_s,
     )
-    sample = sample_of(answer, LARGE_PAYLOAD.up_bytes, sent_unix_s, offset_s)
-    arrived = (answer.get("received_bytes"), len(answer.get("data", b"")))
-    expected = (LARGE_PAYLOAD.up_bytes, LARGE_PAYLOAD.down_bytes)
-    if arrived != expected or sample is None:
-        raise ServiceFailed(f"{arrived} bytes arrived up and down, expected {expected}")
     return {
         "works": True,
-        "round_trip_s": round_trip_s,
-        "bytes_up": expected[0],
-        "bytes_down": expected[1],
-        "send_s": sample.send_s,
-        "receive_s": sample.receive_s,
-        "caller": answer.get("caller"),
+        "round_trip_s": ping.travel_s,
+        "bytes_up": LARGE_PAYLOAD.up_bytes,
+        "bytes_down": LARGE_PAYLOAD.down_bytes,
+        "send_s": large.sample.send_s,
+        "receive_s": large.sample.receive_s,
+        "caller": large.answer.get("caller"),
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-TransportName = Literal["websocket", "webrtc", "http", "fake"]
+TransportName = Literal["websocket", "webrtc", "http", "naive", "fake"]
 
 
 @dataclass(frozen=True)

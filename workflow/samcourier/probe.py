@@ -1,0 +1,51 @@
+"""One probe over one open transport, its bytes counted and its ways measured."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import ServiceFailed
+from .estimate import Sample
+from .measure import clock_offset_s, sample_of
+from .transports.base import Transport
+
+
+@dataclass(frozen=True)
+class Probed:
+    """One answered probe. ``clock_offset_s`` is by this probe's own midpoints."""
+
+    answer: dict[str, Any]
+    sample: Sample
+    clock_offset_s: float
+
+    @property
+    def travel_s(self) -> float:
+        """The seconds both ways took, the service's own left out."""
+        return self.sample.send_s + self.sample.receive_s
+
+
+async def probe_transport(
+    transport: Transport,
+    payload: bytes,
+    reply_bytes: int,
+    timeout_s: float,
+    known_offset_s: float | None = None,
+) -> Probed:
+    """Carry a probe both ways; without ``known_offset_s`` both ways count as equally long.
+
+    Raises ServiceFailed when other bytes arrive than were sent, and what the transport raises.
+    """
+    sent_unix_s = time.time()
+    answer = await transport.call(
+        "probe", {"payload": payload, "reply_bytes": reply_bytes}, timeout_s
+    )
+    own_offset_s = clock_offset_s(answer, sent_unix_s)
+    offset_s = own_offset_s if known_offset_s is None else known_offset_s
+    sample = sample_of(answer, len(payload), sent_unix_s, offset_s)
+    arrived = (answer.get("received_bytes"), len(answer.get("data", b"")))
+    expected = (len(payload), reply_bytes)
+    if arrived != expected or sample is None:
+        raise ServiceFailed(f"{arrived} bytes arrived up and down, expected {expected}")
+    return Probed(answer, sample, own_offset_s)
