@@ -9,10 +9,14 @@ reconnects stay uncompressed as well).
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import socket
+import ssl
 import struct
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from hypha_rpc import websocket_client
 
@@ -46,7 +50,9 @@ class UncompressedConnection(websocket_client.WebsocketRPCConnection):  # type: 
     """hypha-rpc's WebSocket connection that does not offer permessage-deflate."""
 
     def _ws_connect_kwargs(self) -> dict[str, Any]:
-        return {**super()._ws_connect_kwargs(), "compression": None}
+        settings = {**super()._ws_connect_kwargs(), "compression": None}
+        # websockets takes the site's proxy from the environment, which does not reach this host.
+        return settings | {"proxy": None} if is_loopback(self._server_url) else settings
 
 
 async def connect(
@@ -56,6 +62,7 @@ async def connect(
     workspace: str | None = None,
     client_id: str | None = None,
     silence_timeout_s: float = 10.0,
+    ca_bundle: Path | None = None,
 ) -> Any:
     """Connect to a Hypha server and return hypha-rpc's server object.
 
@@ -69,6 +76,7 @@ async def connect(
         "client_id": client_id,
         "method_timeout": silence_timeout_s,
         "long_message_chunk_size": WEBSOCKET_CHUNK_BYTES,
+        "ssl": tls_context(ca_bundle) if server_url.startswith("https:") else None,
     }
     given = {name: value for name, value in settings.items() if value is not None}
     async with _connecting:
@@ -78,6 +86,20 @@ async def connect(
             return await websocket_client.connect_to_server(given)
         finally:
             websocket_client.WebsocketRPCConnection = stock
+
+
+def is_loopback(url: str) -> bool:
+    """Tell whether the URL's host is this machine, which no proxy reaches."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def tls_context(ca_bundle: Path | None) -> ssl.SSLContext | None:
+    """Return the TLS settings that trust the certificates in ``ca_bundle``; None for the usual."""
+    return None if ca_bundle is None else ssl.create_default_context(cafile=ca_bundle)
 
 
 async def answers(server: Any, timeout_s: float) -> bool:

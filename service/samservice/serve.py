@@ -13,6 +13,7 @@ import signal
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from .app import Limits, SegmentationService
@@ -42,6 +43,7 @@ class ServeSettings:
     service_id: str = "samservice"
     visibility: str = "protected"
     ice_servers: list[dict[str, Any]] | None = None
+    ca_bundle: Path | None = None
     limits: Limits = field(default_factory=Limits)
 
 
@@ -70,6 +72,7 @@ async def serve(
             token=settings.token,
             workspace=settings.workspace,
             client_id=client_id,
+            ca_bundle=settings.ca_bundle,
         )
     except Exception as error:
         service.close()

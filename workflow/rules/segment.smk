@@ -18,6 +18,7 @@ rule segment:
         batch_size=untracked(config["batch_size"]),
         dataset_dir=untracked(str(DATASET_DIR)),
         token=untracked(token_options()),
+        network=untracked(network_options()),
         transport=untracked(config["transport"]),
         attempt_s=untracked(config["timeouts"]["attempt_s"]),
         image_s=untracked(config["timeouts"]["image_s"]),
@@ -26,7 +27,7 @@ rule segment:
     shell:
         "samcourier batch {params.sheet:q} --batch {wildcards.batch}"
         " --batch-size {params.batch_size} --dataset-dir {params.dataset_dir}"
-        " {params.service:q} {params.token:q} --transport {params.transport}"
+        " {params.service:q} {params.token:q} {params.network:q} --transport {params.transport}"
         " --attempt-timeout-s {params.attempt_s} --image-timeout-s {params.image_s}"
         " --parameters {params.parameters:q} --ome-zarr {params.ome_zarr}"
         " {params.only:q} {params.retry} --out {output} 2> {log}"

@@ -25,6 +25,15 @@ def token_options():
     return [] if token_file is None else ["--token-file", token_file]
 
 
+def network_options():
+    """Return the options that say how connections leave this site; no mask depends on them."""
+    network = config["network"]
+    options = ["--ice-servers", json.dumps(network["ice_servers"])]
+    if network["ca_bundle"] is not None:
+        options += ["--ca-bundle", network["ca_bundle"]]
+    return options
+
+
 def bring_up_service():
     """Deploy and verify the service if this run makes a batch; end the run if that fails."""
     rules_to_run = {job.rule.name for job in workflow.dag.needrun_jobs()}
@@ -35,7 +44,8 @@ def bring_up_service():
             "config.service.target: 'local' serves this machine alone and a cluster's jobs do not"
             " reach it, expected 'existing' with the server_url and service_id of a service"
         )
-    options = ["--dataset-dir", str(DATASET_DIR), *service_options(), *token_options()]
+    options = ["--dataset-dir", str(DATASET_DIR), *service_options()]
+    options += [*token_options(), *network_options()]
     endpoint, verdict = (
         DATASET_DIR / "service/endpoint.json",
         DATASET_DIR / "service.json",

@@ -19,6 +19,7 @@ from .cli_options import (
     POSITIVE,
     JsonObject,
     dataset_dir_option,
+    network_options,
     segment_options,
     service_options,
     transport_option,
@@ -293,6 +294,7 @@ def check(dataset_dir: Path) -> None:
     show_default=True,
 )
 @click.option("--token-file", type=click.Path(path_type=Path))
+@network_options
 def serve(
     engine: str,
     engine_options: dict[str, Any],
@@ -301,6 +303,8 @@ def serve(
     service_id: str,
     visibility: str,
     token_file: Path | None,
+    ice_servers: list[Any],
+    ca_bundle: Path | None,
 ) -> None:
     """Serve an engine through a Hypha server until interrupted."""
     from samservice.engine import build_engine
@@ -308,11 +312,21 @@ def serve(
     from samservice.serve import Address, ServeSettings, serve_until_interrupted
 
     from .deploy.service import read_token
+    from .network import make_network
 
     async def say(address: Address, _server: Any) -> None:
         click.echo(f"ready: {address.service_id} on {address.server_url}", err=True)
 
-    settings = ServeSettings(server_url, read_token(token_file), workspace, service_id, visibility)
+    network = make_network(ice_servers, ca_bundle)
+    settings = ServeSettings(
+        server_url,
+        read_token(token_file),
+        workspace,
+        service_id,
+        visibility,
+        [server.as_dict() for server in network.ice_servers],
+        ca_bundle,
+    )
     try:
         loaded = build_engine(engine, engine_options)
         uvloop.run(serve_until_interrupted(loaded, settings, on_ready=say))

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from .deploy.service import TARGETS, ServiceOptions
+from .network import make_network
 from .transports import TRANSPORT_CHOICES
 
 R = TypeVar("R")
@@ -41,6 +42,23 @@ class JsonObject(click.ParamType[dict[str, Any]]):
         return parsed
 
 
+class JsonList(click.ParamType[list[Any]]):
+    """A JSON list on the command line."""
+
+    name = "JSON"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[Any]:
+        try:
+            parsed = json.loads(value, parse_constant=_refuse_constant)
+        except (TypeError, ValueError):
+            parsed = value
+        if not isinstance(parsed, list):
+            self.fail(f'{value!r} is no JSON list, expected e.g. [{{"urls": "stun:..."}}]')
+        return parsed
+
+
 def service_options(command: Callable[..., R]) -> Callable[..., R]:
     """Add the options that say which service to use; the command gets ``service``."""
 
@@ -53,10 +71,19 @@ def service_options(command: Callable[..., R]) -> Callable[..., R]:
         workspace: str | None,
         service_id: str | None,
         token_file: Path | None,
+        ice_servers: Any,
+        ca_bundle: Path | None,
         **others: Any,
     ) -> R:
         service = ServiceOptions(
-            target, engine, engine_options, server_url, workspace, service_id, token_file
+            target,
+            engine,
+            engine_options,
+            server_url,
+            workspace,
+            service_id,
+            token_file,
+            make_network(ice_servers, ca_bundle),
         )
         return command(service=service, **others)
 
@@ -78,7 +105,20 @@ def service_options(command: Callable[..., R]) -> Callable[..., R]:
         ]
     ):
         with_service = option(with_service)
-    return with_service
+    return network_options(with_service)
+
+
+def network_options(command: Callable[..., R]) -> Callable[..., R]:
+    """Add the options that say how connections leave this site."""
+    command = click.option(
+        "--ca-bundle", type=click.Path(path_type=Path), help="PEM file of certificates to trust."
+    )(command)
+    return click.option(
+        "--ice-servers",
+        type=JsonList(),
+        default="[]",
+        help="STUN and TURN servers for WebRTC; credentials are named by variables.",
+    )(command)
 
 
 def dataset_dir_option(command: Callable[..., R]) -> Callable[..., R]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import Denied, InputError
+from ..network import Network
 from ..transports.base import Endpoint
 from .local import ensure_local_service
 
@@ -28,6 +29,7 @@ class ServiceOptions:
     workspace: str | None = None
     service_id: str | None = None
     token_file: Path | None = None
+    network: Network = field(default_factory=Network)
 
 
 def find_service(options: ServiceOptions, dataset_dir: Path) -> Endpoint:
@@ -50,6 +52,7 @@ def find_service(options: ServiceOptions, dataset_dir: Path) -> Endpoint:
         service_id=service_id,
         rtc_service_id=f"{service_id}-rtc",
         token=read_token(options.token_file),
+        network=options.network,
     )
 
 

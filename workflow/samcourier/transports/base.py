@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from ..network import Network
+
 TransportName = Literal["websocket", "webrtc", "http", "naive", "fake"]
 
 
@@ -25,6 +27,7 @@ class Endpoint:
     service_id: str
     rtc_service_id: str
     token: str | None = field(default=None, repr=False)
+    network: Network = field(default_factory=Network)
 
 
 class Transport(Protocol):

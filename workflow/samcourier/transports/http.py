@@ -10,6 +10,8 @@ import httpx
 import msgpack
 import numpy as np
 
+from samservice.hypha import is_loopback, tls_context
+
 from ..errors import CourierError, Denied, Overloaded, RequestRefused, ServiceGone, TransportFailed
 from .base import Endpoint, TransportName
 from .translate import last_line, translate
@@ -47,8 +49,13 @@ class HttpTransport:
         if self._endpoint.token:
             headers["Authorization"] = f"Bearer {self._endpoint.token}"
         await self.close()
+        url = self._endpoint.server_url.rstrip("/")
         self._client = httpx.AsyncClient(
-            base_url=self._endpoint.server_url.rstrip("/"), headers=headers, timeout=None
+            base_url=url,
+            headers=headers,
+            timeout=None,
+            verify=tls_context(self._endpoint.network.ca_bundle) or True,
+            trust_env=not is_loopback(url),
         )
         try:
             await self.call("describe", {}, timeout_s)

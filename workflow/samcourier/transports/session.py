@@ -48,6 +48,7 @@ class HyphaSession:
                     self.endpoint.server_url,
                     token=self.endpoint.token,
                     workspace=self.endpoint.workspace,
+                    ca_bundle=self.endpoint.network.ca_bundle,
                     silence_timeout_s=SILENCE_TIMEOUT_S,
                 )
         except Exception as error:

@@ -37,12 +37,11 @@ class WebRTCTransport:
         self,
         session: HyphaSession,
         endpoint: Endpoint | None = None,
-        *,
-        ice_servers: list[dict[str, Any]] | None = None,
     ) -> None:
         self._session = session
         self._endpoint = endpoint or session.endpoint
-        self._ice_servers = ice_servers or HOST_CANDIDATES_ONLY
+        servers = [each.as_dict() for each in self._endpoint.network.ice_servers]
+        self._ice_servers = servers or HOST_CANDIDATES_ONLY
         self._peer: Any = None
         self._service: Any = None
 

@@ -1,0 +1,75 @@
+"""How a site lets connections out: what the config may say, and what must come from elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from samcourier.errors import InputError
+from samcourier.network import IceServer, Network, make_network
+from samservice.hypha import is_loopback
+
+ENVIRONMENT = {"TURN_USER": "lab", "TURN_PASSWORD": "s3cret", "EMPTY": ""}
+TURN = {
+    "urls": "turn:turn.example.org:3478",
+    "username_variable": "TURN_USER",
+    "credential_variable": "TURN_PASSWORD",
+}
+
+
+def test_credentials_come_from_the_environment() -> None:
+    network = make_network([TURN, {"urls": ["stun:a:1", "stun:b:2"]}], None, ENVIRONMENT)
+    assert network.ice_servers == (
+        IceServer(("turn:turn.example.org:3478",), "lab", "s3cret"),
+        IceServer(("stun:a:1", "stun:b:2")),
+    )
+    assert "s3cret" not in repr(network)
+
+
+def test_nothing_said_means_this_sites_addresses_alone() -> None:
+    assert make_network([], None, {}) == Network()
+
+
+@pytest.mark.parametrize(
+    ("servers", "words"),
+    [
+        ({}, "expected a list"),
+        (["turn:a"], r"ice_servers\.0: 'turn:a', expected a mapping"),
+        ([{}], r"ice_servers\.0\.urls: None, expected e\.g\. turn:"),
+        ([{"urls": []}], r"urls: \[\], expected"),
+        ([{"urls": "http://a"}], "urls: 'http://a', expected one of stun:"),
+        ([{"urls": [3]}], "urls: 3, expected one of"),
+        ([TURN | {"user": "x"}], "unknown key 'user'"),
+        ([TURN | {"credential": "s3cret"}], "credentials come from variables"),
+        ([TURN | {"credential_variable": "TURN_PASWORD"}], "no variable 'TURN_PASWORD'"),
+        ([TURN | {"credential_variable": "EMPTY"}], "no variable 'EMPTY'"),
+        ([TURN, TURN | {"username_variable": 3}], r"ice_servers\.1\.username_variable"),
+    ],
+)
+def test_a_slip_is_one_line(servers: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        make_network(servers, None, ENVIRONMENT)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_missing_file_of_certificates_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"ca_bundle: .*site\.pem: no such file"):
+        make_network([], tmp_path / "site.pem")
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://127.0.0.1:8000", True),
+        ("http://127.9.9.9", True),
+        ("ws://localhost:1/ws", True),
+        ("https://[::1]:2", True),
+        ("https://hypha.example.org", False),
+        ("http://10.0.0.1", False),
+        ("http://localhost.example.org", False),
+    ],
+)
+def test_a_proxy_is_not_asked_for_this_machine(url: str, expected: bool) -> None:
+    assert is_loopback(url) == expected
