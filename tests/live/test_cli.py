@@ -36,7 +36,8 @@ pytestmark = pytest.mark.live
 REPO = Path(__file__).parents[2]
 SHARED_IMAGES = REPO.parent / "shared" / "images"
 COMMANDS = (
-    *("demo-data", "deploy", "verify", "bench", "batch", "segment", "report", "check", "serve"),
+    *("demo-data", "deploy", "verify", "bench", "batch", "segment", "report", "check", "monitor"),
+    "serve",
 )
 COMMAND_TIMEOUT_S = 60
 READY_TIMEOUT_S = 30
@@ -283,6 +284,8 @@ def test_segment_uses_the_transport_it_is_told(
         assert f"squares: 16 objects, {transport}" in said
     assert log["object_count"] == read_mask(results / "masks/squares.ome.zarr").max() == 16
     run("check", results)
+    watched = run("monitor", results)
+    assert ": ended after " in watched and "1 done, 0 failed, 0 left of 1 images" in watched
     for path in results.rglob("*"):
         assert not path.is_file() or server.token.encode() not in path.read_bytes(), path
 

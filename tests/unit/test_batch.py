@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import os
 import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -276,6 +277,19 @@ async def test_a_second_run_calls_nobody_and_touches_no_mask(bench: Bench) -> No
     assert bench.call_count == 0
     assert bench.mtimes() == before
     assert second == first
+
+
+async def test_a_second_run_renews_the_time_of_each_log_and_no_word_of_it(bench: Bench) -> None:
+    torn = bench.path(bench.images[0])
+    torn.write_bytes(b"torn")
+    logs = [bench.dataset_dir / "logs" / f"{image}.json" for image in bench.images]
+    await bench.run()
+    for log in logs:
+        os.utime(log, (0, 0))
+    before = [log.read_bytes() for log in logs[1:]]
+    await bench.run()
+    assert [log.read_bytes() for log in logs[1:]] == before
+    assert all(log.stat().st_mtime > 0 for log in logs)
 
 
 async def test_a_mask_without_its_log_is_reused_and_said_so(bench: Bench) -> None:

@@ -28,6 +28,7 @@ from samcourier.journal import (
 from samcourier.masks import write_mask
 from samcourier.records import write_json
 from samcourier.report import build_report, write_report
+from samcourier.run_record import start_record
 
 Damage = Callable[[Path], None]
 
@@ -193,6 +194,8 @@ def test_a_complete_folder_with_its_report_has_nothing_wrong(finished_run: Path)
         (log("near", seconds=ImageSeconds(2.0, read=-1.0)), "logs/near.json", "-1 s"),
         (log("torn", seconds=ImageSeconds(-3.0)), "logs/torn.json", "-3 s"),
         (write("complete.json", b"{}"), "complete.json", "damaged"),
+        (write("run.json", b'{"schema": '), "run.json", "damaged: not a whole record"),
+        (write("run.json", b'{"schema": "samcourier/run/1"}'), "run.json", "damaged"),
         (write("complete.json", b'{"keys": {"torn": "k"}}'), "complete.json", "torn: complete"),
         (write("complete.json", b'{"keys": {"near": "k"}}'), "complete.json", "near: complete"),
         (write("complete.json", b'{"keys": {"gone": "k"}}'), "complete.json", "gone: complete"),
@@ -214,6 +217,7 @@ def test_a_planted_damage_is_found(
         write("masks/near.ome.zarr/.DS_Store", b"x"),
         write("masks/._near.ome.zarr", b"x"),
         write("logs/._near.json", b"x"),
+        lambda dataset_dir: start_record(dataset_dir, []),
         write("service/lock"),
         write("batches/0001.lock"),
         write("logs/connection/0001.jsonl", b'{"at": "2026-'),

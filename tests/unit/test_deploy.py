@@ -28,6 +28,8 @@ from samcourier.deploy.record import (
 )
 from samcourier.deploy.service import ServiceOptions, find_service, read_token
 from samcourier.errors import Denied, InputError, ServiceFailed
+from samcourier.network import Network
+from samcourier.transports import Endpoint
 
 
 def own_identity() -> str:
@@ -351,8 +353,12 @@ def test_an_existing_service_is_found_where_it_is_said_to_be(
 ) -> None:
     monkeypatch.setenv("HYPHA_TOKEN", "secret")
     address = {"server_url": "https://h", "workspace": "w", "service_id": "w/c:s"}
-    endpoint = find_service(ServiceOptions(target="existing", **address), tmp_path)  # type: ignore[arg-type]
-    assert asdict(endpoint) == address | {"rtc_service_id": "w/c:s-rtc", "token": "secret"}
+    network = Network(ca_bundle=tmp_path / "site.pem")
+    options = ServiceOptions(target="existing", network=network, **address)  # type: ignore[arg-type]
+    endpoint = find_service(options, tmp_path)
+    assert endpoint == Endpoint(
+        **address, rtc_service_id="w/c:s-rtc", token="secret", network=network
+    )
     assert "secret" not in repr(endpoint)
 
 

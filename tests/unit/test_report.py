@@ -23,8 +23,9 @@ from samcourier.journal import (
     read_image_log,
     write_image_log,
 )
+from samcourier.plain_text import plain
 from samcourier.report import Report, build_report, render_page, write_report
-from samcourier.report_table import COLUMNS, plain
+from samcourier.report_table import COLUMNS
 from samcourier.travel import TransportUse, describe_services, summarise_transports, wall_time_s
 
 HOSTILE = '<script>alert("1")</script> & \u202e\ud800\x1b[31m\x00 =1+1\n\tend'

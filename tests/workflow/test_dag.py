@@ -178,6 +178,23 @@ def test_a_fresh_run_brings_the_service_up_once_and_makes_every_batch(
     assert finished_once[1] == [*SERVICE, "0001", "0002", "0003", "report"]
 
 
+def test_a_run_says_what_it_is_to_do(finished: Project) -> None:
+    """Without the masks that hold already; a run that makes no batch leaves the last word."""
+
+    def said() -> dict[str, Any]:
+        record = json.loads((finished / "results/cells/run.json").read_text())
+        return {name: record[name] for name in ("images", "batches", "kept")}
+
+    fresh = {"images": 7, "batches": 3, "kept": {"batches": 0, "done": 0, "failed": 0}}
+    assert said() == fresh
+    delete_the_report(finished)
+    finished.run()
+    assert said() == fresh
+    delete_a_mask(finished)
+    finished.run()
+    assert said() == {"images": 7, "batches": 3, "kept": {"batches": 2, "done": 4, "failed": 0}}
+
+
 def delete_a_mask(project: Project) -> None:
     shutil.rmtree(project / "results/cells/masks/img_4.ome.zarr")
 

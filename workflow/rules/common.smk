@@ -117,6 +117,27 @@ def lock_run():
     print(os.getpid(), file=RUN_LOCK, flush=True)
 
 
+def batches_to_make():
+    """Return the ids of the batches that this run makes, once it is decided."""
+    jobs = workflow.dag.needrun_jobs()
+    return {job.wildcards.batch for job in jobs if job.rule.name == "segment"}
+
+
+def record_run():
+    """Write what this run is to do, for who watches it, if it makes a batch."""
+    from samcourier.run_record import start_record
+
+    to_make = batches_to_make()
+    if not to_make or workflow.touch:
+        return
+    start_record(
+        DATASET_DIR,
+        [batch for batch_id, batch in BATCHES.items() if batch_id in to_make],
+        [batch for batch_id, batch in BATCHES.items() if batch_id not in to_make],
+        ONLY or None,
+    )
+
+
 def report_what_there_is():
     """Write the report of a run that ended before the rule: images without mask are named."""
     if all(manifest.exists() for manifest in MANIFESTS):

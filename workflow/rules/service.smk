@@ -36,8 +36,7 @@ def network_options():
 
 def bring_up_service():
     """Deploy and verify the service if this run makes a batch; end the run if that fails."""
-    rules_to_run = {job.rule.name for job in workflow.dag.needrun_jobs()}
-    if "segment" not in rules_to_run or workflow.touch:
+    if not batches_to_make() or workflow.touch:
         return
     if config["service"]["target"] == "local" and not workflow.local_exec:
         refuse(

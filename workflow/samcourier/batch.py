@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -175,6 +176,7 @@ class BatchRun:
             and is_whole(mask, deep=True)
         ):
             if same and log is not None and log.status == "done":
+                _mark_as_seen(path)
                 return log
             reused = draft.reused(mask, provenance.get("object_count"))
             _keep(path, reused)
@@ -186,6 +188,7 @@ class BatchRun:
             and log.failure.kind == "image"
             and not self._settings.retry_failed
         ):
+            _mark_as_seen(path)
             return log
         return None
 
@@ -267,6 +270,12 @@ def _storage_errors(path: Path) -> Iterator[None]:
 def _keep(path: Path, log: ImageLog) -> None:
     with _storage_errors(path):
         write_image_log(path, log)
+
+
+def _mark_as_seen(path: Path) -> None:
+    """Renew the time of a log that still holds: whoever watches sees that the run came by."""
+    with _storage_errors(path):
+        os.utime(path)
 
 
 @dataclass(frozen=True)

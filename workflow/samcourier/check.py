@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from .journal import (
 )
 from .masks import is_whole, read_provenance
 from .records import read_json
-from .store import MASK_SUFFIX, stat_mask
+from .run_record import read_run_record, run_record_path
+from .store import MASK_SUFFIX, is_held, stat_mask
 
 #: Parts may exceed their whole by this: clocks are read one after another.
 TOLERANCE_S = 0.05
@@ -57,6 +57,7 @@ def check_run(dataset_dir: Path) -> list[Finding]:
         *_check_logs(logs, masks),
         *_check_manifests(manifests, logs, masks),
         *_check_complete(dataset_dir, logs),
+        *_check_run_record(dataset_dir),
     }
     return sorted(found)
 
@@ -72,21 +73,12 @@ def _check_leftovers(dataset_dir: Path) -> Iterator[Finding]:
             where = path.relative_to(dataset_dir).as_posix()
             if name.endswith(_LEFTOVER_SUFFIXES):
                 yield Finding(where, "left behind by a writer that was stopped")
-            elif path.suffix == ".lock" and path.is_file() and _is_held(path):
+            elif path.suffix == ".lock" and path.is_file() and is_held(path):
                 yield Finding(where, "held by a process: a run is still at work")
         # The inside of a mask is the mask's own affair, a leftover is one finding.
         folders[:] = [
             name for name in folders if not name.endswith((MASK_SUFFIX, *_LEFTOVER_SUFFIXES))
         ]
-
-
-def _is_held(lock: Path) -> bool:
-    with lock.open("rb") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def _check_masks(
@@ -223,3 +215,9 @@ def _check_complete(dataset_dir: Path, logs: Mapping[str, ImageLog | None]) -> I
         log = logs.get(image)
         if log is None or log.status != "done" or log.key != key:
             yield Finding(path.name, f"{image}: complete with key {key}, its log does not say so")
+
+
+def _check_run_record(dataset_dir: Path) -> Iterator[Finding]:
+    path = run_record_path(dataset_dir)
+    if path.exists() and read_run_record(dataset_dir) is None:
+        yield Finding(path.name, "damaged: not a whole record of a run")

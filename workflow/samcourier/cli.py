@@ -15,6 +15,7 @@ import click
 import uvloop
 
 from . import __version__
+from .cli_monitor import monitor
 from .cli_options import (
     POSITIVE,
     JsonObject,
@@ -51,6 +52,9 @@ class _Cli(click.Group):
 @click.version_option(__version__)
 def main() -> None:
     """Segment microscopy images with a remote service, over the transport that works fastest."""
+
+
+main.add_command(monitor)
 
 
 @main.command("demo-data")
@@ -209,6 +213,7 @@ def segment(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from .journal import write_manifest
+    from .run_record import start_record
     from .store import manifest_path
 
     rows = _rows_of(inputs)
@@ -216,6 +221,7 @@ def segment(
     _check_only(only, rows)
     batches = make_batches(rows, batch_size)
     asked = [each for each in batches if not only or any(row.image in only for row in each.rows)]
+    start_record(dataset_dir, asked, only=only or None)
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),

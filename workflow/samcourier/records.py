@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -90,13 +91,21 @@ def _decode(kind: Any, value: Any) -> Any:
         return _decode_fields(kind, value)
     if kind is float and type(value) in (int, float):
         return float(value)
-    if kind in (int, str) and type(value) is kind:
+    # A count that 64 bits do not hold is none, and no arithmetic may overflow on it.
+    if kind is int and type(value) is int and abs(value) < 1 << 64:
+        return value
+    if kind is str and isinstance(value, str):
         return value
     raise ValueError(f"{value!r} is not {kind}")
 
 
+@functools.cache
+def _field_kinds(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
 def _decode_fields(kind: Any, value: dict[str, Any]) -> Any:
-    kinds = typing.get_type_hints(kind)
+    kinds = _field_kinds(kind)
     if value.keys() != {each.name for each in fields(kind)}:
         raise ValueError(f"{kind.__name__} has the keys {sorted(value)}")
     return kind(**{name: _decode(kinds[name], item) for name, item in value.items()})

@@ -24,8 +24,9 @@ from .journal import (
     read_manifest,
 )
 from .outcome import Outcome, judge
+from .plain_text import plain
 from .records import write_atomic, write_json
-from .report_table import COLUMNS, column_groups, plain, tsv
+from .report_table import COLUMNS, column_groups, tsv
 from .store import manifest_path
 from .travel import describe_services, summarise_transports, wall_time_s
 

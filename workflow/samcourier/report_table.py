@@ -10,8 +10,8 @@ from itertools import groupby
 
 from .journal import Attempt, CallBytes, CallSeconds
 from .outcome import Outcome
+from .plain_text import plain
 
-_LONGEST_TEXT = 500
 #: A spreadsheet takes a cell that begins so for a formula.
 _FORMULA_STARTS = ("=", "+", "-", "@")
 
@@ -58,17 +58,6 @@ class Column:
             text = plain(value)
             return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
         return str(round(value, 6))
-
-
-def plain(text: str) -> str:
-    """Return text of the sheet or service as one printable line of bounded length.
-
-    Control characters, text direction marks and lone surrogates become U+FFFD.
-    """
-    line = " ".join(text.split())
-    if len(line) > _LONGEST_TEXT:
-        line = line[: _LONGEST_TEXT - 1] + "…"
-    return "".join(each if each.isprintable() else "\ufffd" for each in line)
 
 
 def tsv(outcomes: Iterable[Outcome]) -> str:

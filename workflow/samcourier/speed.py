@@ -16,9 +16,9 @@ from typing import Any
 
 from .errors import CourierError
 from .journal import utc_now
+from .plain_text import plain
 from .probe import Probed, probe_transport
 from .records import write_atomic, write_json
-from .report_table import plain
 from .retry import Policy
 from .speed_table import BASELINE, DIRECTIONS, Case, Record, Row, as_tsv, size_text, table_rows
 from .transports.base import Endpoint, Transport

@@ -7,6 +7,7 @@ nothing heavy may be imported here.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -42,6 +43,18 @@ def log_path(dataset_dir: Path, image: str) -> Path:
 def connection_journal_path(dataset_dir: Path, batch_id: str) -> Path:
     """Return where a batch writes what its connection manager saw."""
     return dataset_dir / "logs" / "connection" / f"{batch_id}.jsonl"
+
+
+def is_held(lock: Path) -> bool:
+    """Tell whether a process of this host holds the lock; one that does not exist is free."""
+    try:
+        with lock.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def zarr_files(directory: str | os.PathLike[str]) -> Iterator[os.DirEntry[str]]:

@@ -1,0 +1,95 @@
+"""``samcourier monitor``: look at a run again and again until it has ended."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .cli_options import POSITIVE
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .monitor import Monitor, RunView
+
+LOOK_EVERY_S = 0.5
+#: In a log the end of a run is noticed this soon, whatever the time between lines.
+NOTICE_END_S = 2.0
+#: Looking may take this share of one core; a larger folder is looked at less often.
+LOOKING_SHARE = 0.1
+
+
+@click.command()
+@click.argument("run", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--once", is_flag=True, help="Print one view and exit.")
+@click.option(
+    "--every-s",
+    type=POSITIVE,
+    default=10.0,
+    show_default=True,
+    help="Seconds between lines where the output is no terminal.",
+)
+def monitor(run: Path, once: bool, every_s: float) -> None:
+    """Watch the run whose results folder is RUN, e.g. results/demo, until it ends.
+
+    Reads files only: start it in another terminal, before or after the run, or not at all.
+    """
+    from rich.console import Console
+
+    from .monitor import Monitor
+    from .monitor_view import render
+
+    # A terminal that cannot show a character shows another one.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    console = Console(highlight=False)
+    watched = Monitor(run)
+    with suppress(KeyboardInterrupt, BrokenPipeError):
+        if once:
+            console.print(render(watched.look()))
+        elif console.is_terminal and not console.is_dumb_terminal:
+            _watch_live(watched, console)
+        else:
+            _watch_in_lines(watched, every_s)
+
+
+def _watch_live(watched: Monitor, console: Console) -> None:
+    from rich.live import Live
+
+    from .monitor_view import render
+
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            start_s = time.monotonic()
+            view = watched.look()
+            live.update(render(view, console.height), refresh=True)
+            if has_ended(view):
+                return
+            time.sleep(max(LOOK_EVERY_S, (time.monotonic() - start_s) / LOOKING_SHARE))
+
+
+def _watch_in_lines(watched: Monitor, every_s: float) -> None:
+    from .monitor_view import plain_line
+
+    next_line_s = time.monotonic()
+    while True:
+        start_s = time.monotonic()
+        view = watched.look()
+        if start_s >= next_line_s or has_ended(view):
+            click.echo(plain_line(view))
+            next_line_s = start_s + every_s
+        if has_ended(view):
+            return
+        pause_s = min(NOTICE_END_S, max(next_line_s - time.monotonic(), 0.0))
+        time.sleep(max(pause_s, (time.monotonic() - start_s) / LOOKING_SHARE))
+
+
+def has_ended(view: RunView) -> bool:
+    """Tell whether there is nothing more to wait for."""
+    return view.state != "running"

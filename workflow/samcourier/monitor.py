@@ -1,0 +1,265 @@
+"""What a run is doing, from its results folder alone: nothing is written, nobody is asked."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from heapq import nlargest
+from pathlib import Path
+from typing import Literal
+
+from .deploy.owners import is_running
+from .journal import parse_time
+from .monitor_files import Change, Health, ImageLogs, ImageSeen, Journals, Rates, mtimes_ns
+from .run_record import Kept, RunRecord, read_run_record
+from .store import is_held
+
+#: ``unrecorded`` has no run.json, ``stopped`` is gone without having written its report.
+State = Literal["running", "ended", "stopped", "unrecorded"]
+
+#: The present pace is that of the last minute, or of so many images where that takes longer.
+RECENT_S = 60.0
+RECENT_IMAGES = 20
+MOST_ERRORS = 20
+#: The time of a file may lie behind the clock by a tick of the kernel.
+CLOCK_TICK_S = 0.05
+
+
+@dataclass(frozen=True)
+class TransportView:
+    """One transport over all batches; None where nothing was said of it.
+
+    ``states`` counts the open ways of the batches in work by their state. ``heard_s`` is how
+    long ago the service was last heard over it.
+    """
+
+    name: str
+    calls: int
+    failures: int
+    bytes_up: int
+    bytes_down: int
+    round_trip_s: float | None
+    up_bytes_per_s: float | None
+    down_bytes_per_s: float | None
+    states: tuple[tuple[str, int], ...]
+    in_flight: int
+    reconnects: int | None
+    heard_s: float | None
+
+
+@dataclass(frozen=True)
+class ErrorView:
+    """An image that failed; ``kind`` is the failure class of :mod:`samcourier.errors`."""
+
+    moment_unix_s: float
+    image: str
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run at one moment. ``images`` are all that were asked for, None when no run says so.
+
+    ``kept`` images held already when the run began or were found whole; they count as done too.
+    """
+
+    dataset: str
+    state: State
+    host: str | None
+    seen_unix_s: float
+    elapsed_s: float | None
+    quiet_s: float | None
+    images: int | None
+    done: int
+    kept: int
+    failed: int
+    recent_per_min: float | None
+    overall_per_min: float | None
+    batches: int | None
+    batches_done: int
+    batches_in_work: tuple[str, ...]
+    transports: tuple[TransportView, ...]
+    changes: tuple[Change, ...]
+    errors: tuple[ErrorView, ...]
+
+    @property
+    def left(self) -> int | None:
+        """Images that are neither done nor failed."""
+        return None if self.images is None else max(self.images - self.done - self.failed, 0)
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until the end at the present pace, None when it cannot be told."""
+        per_min = self.recent_per_min or self.overall_per_min
+        if self.state != "running" or self.left is None or not per_min:
+            return None
+        return self.left / per_min * 60
+
+
+class Monitor:
+    """Looks at a results folder again and again, reading what is new.
+
+    Raises FileNotFoundError when there is no such folder.
+    """
+
+    def __init__(self, dataset_dir: Path, clock_unix_s: Callable[[], float] = time.time) -> None:
+        if not dataset_dir.is_dir():
+            raise FileNotFoundError(f"{dataset_dir}: no such folder of results")
+        self._dataset_dir = dataset_dir
+        self._clock_unix_s = clock_unix_s
+        self._begin(read_run_record(dataset_dir))
+
+    def _begin(self, record: RunRecord | None) -> None:
+        self._record = record
+        self._since_unix_s = parse_time(record.started_at).timestamp() if record else 0.0
+        self._files_since_unix_s = self._since_unix_s - CLOCK_TICK_S
+        self._is_here = record is None or record.host == platform.node()
+        logs_dir = self._dataset_dir / "logs"
+        self._logs = ImageLogs(logs_dir, self._since_unix_s)
+        self._journals = Journals(logs_dir / "connection", self._since_unix_s)
+
+    def look(self) -> RunView:
+        """Return the run as it stands now."""
+        now_unix_s = self._clock_unix_s()
+        record = read_run_record(self._dataset_dir)
+        if record != self._record:
+            self._begin(record)
+        # Before the logs are read: what a process wrote before its end is then seen.
+        alive = record is not None and self._is_here and is_running(record.process)
+        reported_unix_s = self._reported_unix_s()
+        self._logs.refresh(now_unix_s)
+        self._journals.refresh()
+        seen = self._logs.seen.values()
+        kept = record.kept if record else Kept()
+        images = record.images if record else None
+        is_settled = images is not None and len(seen) + kept.done + kept.failed >= images
+        state = self._state(alive, reported_unix_s, is_settled)
+        began_unix_s = self._since_unix_s if record else None
+        last_unix_s = max((each.moment_unix_s for each in seen), default=0.0)
+        last_unix_s = max(last_unix_s, self._journals.last_unix_s)
+        end_unix_s = now_unix_s if state == "running" else max(last_unix_s, reported_unix_s)
+        moments = sorted(each.moment_unix_s for each in seen if each.is_computed)
+        recent = recent_per_min(moments, now_unix_s) if state == "running" else None
+        failed = sum(each.failure is not None for each in seen)
+        made, in_work = self._batches()
+        return RunView(
+            dataset=self._dataset_dir.resolve().name,
+            state=state,
+            host=record.host if record else None,
+            seen_unix_s=now_unix_s,
+            elapsed_s=None if began_unix_s is None else max(end_unix_s - began_unix_s, 0.0),
+            quiet_s=max(now_unix_s - last_unix_s, 0.0) if last_unix_s else None,
+            images=images,
+            done=kept.done + len(seen) - failed,
+            kept=kept.done + sum(not each.is_computed and not each.failure for each in seen),
+            failed=kept.failed + failed,
+            recent_per_min=recent,
+            overall_per_min=per_min(len(moments), began_unix_s, end_unix_s),
+            batches=record.batches if record else None,
+            batches_done=made + kept.batches,
+            batches_in_work=in_work,
+            transports=self._transports(in_work, now_unix_s),
+            changes=tuple(self._journals.changes),
+            errors=_errors(seen),
+        )
+
+    def _reported_unix_s(self) -> float:
+        """Return when this run wrote its report, 0 when it has not yet."""
+        written = [0.0]
+        for name in ("report.tsv", "complete.json"):
+            try:
+                written.append((self._dataset_dir / name).stat().st_mtime)
+            except OSError:
+                continue
+        return max(written) if max(written) >= self._files_since_unix_s else 0.0
+
+    def _state(self, alive: bool, reported_unix_s: float, is_settled: bool) -> State:
+        if self._record is None:
+            return "unrecorded"
+        # A report can also be asked for by hand while the run goes on.
+        if reported_unix_s and (is_settled or not alive):
+            return "ended"
+        # Nobody can look for a process of another host.
+        return "running" if alive or not self._is_here else "stopped"
+
+    def _batches(self) -> tuple[int, tuple[str, ...]]:
+        """Return how many manifests this run has written, and the ids of batches in work."""
+        directory = self._dataset_dir / "batches"
+        since_ns = self._files_since_unix_s * 1e9
+        made_ns = {
+            name.removesuffix(".json"): mtime_ns
+            for name, mtime_ns in mtimes_ns(directory, ".json").items()
+            if not name.startswith(".") and mtime_ns >= since_ns
+        }
+        in_work = []
+        for name, mtime_ns in mtimes_ns(directory, ".lock").items():
+            batch_id = name.removeprefix(".").removesuffix(".lock")
+            if mtime_ns < since_ns or made_ns.get(batch_id, 0) >= mtime_ns:
+                continue
+            # Another host's locks are not seen here: what began and has not ended is in work.
+            if not self._is_here or is_held(directory / name):
+                in_work.append(batch_id)
+        return len(made_ns), tuple(sorted(in_work))
+
+    def _transports(self, in_work: Sequence[str], now_unix_s: float) -> tuple[TransportView, ...]:
+        traffic, journals = self._logs.traffic, self._journals
+        names = {name for name, _ in traffic} | journals.health.keys()
+        names |= {transport for _, transport in journals.links}
+        views = [self._transport(name, in_work, now_unix_s) for name in names if name]
+        return tuple(sorted(views, key=lambda view: (-view.calls, view.name)))
+
+    def _transport(self, name: str, in_work: Sequence[str], now_unix_s: float) -> TransportView:
+        links = [
+            link
+            for batch_id in in_work
+            for link in self._journals.links.get((batch_id, name), {}).values()
+        ]
+        heard_unix_s = [link.heard_unix_s for link in links if link.heard_unix_s is not None]
+        health = self._journals.health.get(name, Health())
+        rates = self._logs.rates.get(name, Rates())
+        traffic = self._logs.traffic
+        return TransportView(
+            name=name,
+            calls=traffic[name, "calls"],
+            failures=traffic[name, "failures"],
+            bytes_up=traffic[name, "bytes_up"],
+            bytes_down=traffic[name, "bytes_down"],
+            round_trip_s=health.round_trip_s,
+            up_bytes_per_s=health.up_bytes_per_s or rates.up_bytes_per_s,
+            down_bytes_per_s=health.down_bytes_per_s or rates.down_bytes_per_s,
+            states=tuple(sorted(Counter(link.state for link in links).items())),
+            in_flight=sum(link.in_flight for link in links),
+            reconnects=health.reconnects,
+            heard_s=max(now_unix_s - max(heard_unix_s), 0.0) if heard_unix_s else None,
+        )
+
+
+def recent_per_min(moments_unix_s: Sequence[float], now_unix_s: float) -> float | None:
+    """Return images per minute of late; ``moments_unix_s`` are those of each image, ascending."""
+    images = max(sum(moment > now_unix_s - RECENT_S for moment in moments_unix_s), RECENT_IMAGES)
+    if images < len(moments_unix_s):
+        return per_min(images, moments_unix_s[-images - 1], now_unix_s)
+    # The first image had to wait for the service to come up.
+    return (
+        per_min(len(moments_unix_s) - 1, moments_unix_s[0], now_unix_s) if moments_unix_s else None
+    )
+
+
+def per_min(images: int, began_unix_s: float | None, ended_unix_s: float) -> float | None:
+    """Return images per minute over a time, None when that is not known or nothing was done."""
+    if began_unix_s is None or ended_unix_s <= began_unix_s or not images:
+        return None
+    return images / (ended_unix_s - began_unix_s) * 60
+
+
+def _errors(seen: Iterable[ImageSeen]) -> tuple[ErrorView, ...]:
+    errors = [
+        ErrorView(each.moment_unix_s, each.image, each.failure.kind, each.failure.message)
+        for each in seen
+        if each.failure is not None
+    ]
+    return tuple(nlargest(MOST_ERRORS, errors, key=lambda error: error.moment_unix_s))

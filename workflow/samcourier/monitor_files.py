@@ -1,0 +1,294 @@
+"""The files of a run that grow while it is under way, read again only where they changed."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from heapq import nlargest
+from pathlib import Path
+from typing import Any
+
+from .journal import Attempt, Failure, ImageLog, parse_time, read_image_log
+from .records import parse_json
+
+#: More of the last switches and failures than any screen shows are not kept.
+KEPT_CHANGES = 100
+#: A file may say anything at any length.
+_LONGEST_WORDS = 1000
+#: Looking at each of many files takes long on a network file system.
+LOOK_AT_EACH_S = 5.0
+
+
+@dataclass(frozen=True)
+class ImageSeen:
+    """An image that this run came by: when, with which outcome, over which transports."""
+
+    image: str
+    moment_unix_s: float
+    is_computed: bool
+    failure: Failure | None
+    traffic: Counter[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Bytes per second as last measured, and when."""
+
+    moment_unix_s: float = 0.0
+    up_bytes_per_s: float | None = None
+    down_bytes_per_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """A transport was left or switched to, and why."""
+
+    moment_unix_s: float
+    batch: str
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class LinkSeen:
+    """The last word on one batch's way to one replica of the service."""
+
+    state: str
+    in_flight: int
+    heard_unix_s: float | None
+
+
+@dataclass
+class Health:
+    """What the journals say of one transport, over all batches."""
+
+    moment_unix_s: float = 0.0
+    round_trip_s: float | None = None
+    up_bytes_per_s: float | None = None
+    down_bytes_per_s: float | None = None
+    reconnects: int | None = None
+
+
+def mtimes_ns(directory: Path, suffix: str) -> dict[str, int]:
+    """Return the mtimes of the files that end in ``suffix`` by name; none if no folder."""
+    return {name: found.st_mtime_ns for name, found in _stats(directory, suffix)}
+
+
+def _stats(directory: Path, suffix: str) -> Iterator[tuple[str, os.stat_result]]:
+    for entry in _entries(directory, suffix):
+        with suppress(FileNotFoundError):
+            yield entry.name, entry.stat()
+
+
+def _entries(directory: Path, suffix: str) -> Iterator[os.DirEntry[str]]:
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(directory) as entries:
+        yield from (entry for entry in entries if entry.name.endswith(suffix))
+
+
+class ImageLogs:
+    """The image logs written, or found to hold still, since ``since_unix_s``."""
+
+    def __init__(self, directory: Path, since_unix_s: float) -> None:
+        self._directory = directory
+        self._since_unix_s = since_unix_s
+        self._looked_at_each_unix_s = -math.inf
+        #: (inode, mtime in ns, bytes) of every whole log, also of an earlier run's.
+        self._known: dict[str, tuple[int, int, int]] = {}
+        self.seen: dict[str, ImageSeen] = {}
+        #: Counts by (transport, "calls" | "failures" | "bytes_up" | "bytes_down").
+        self.traffic: Counter[tuple[str, str]] = Counter()
+        self.rates: dict[str, Rates] = {}
+
+    def refresh(self, now_unix_s: float) -> None:
+        """Read the logs that are new or changed, forget those that are gone.
+
+        A log is written beside and renamed, so its inode tells without a look at the file; that
+        one was found to hold still, or was copied over, shows within :data:`LOOK_AT_EACH_S`.
+        """
+        looks_at_each = abs(now_unix_s - self._looked_at_each_unix_s) >= LOOK_AT_EACH_S
+        if looks_at_each:
+            self._looked_at_each_unix_s = now_unix_s
+        names = set()
+        for entry in _entries(self._directory, ".json"):
+            names.add(entry.name)
+            known = self._known.get(entry.name)
+            if known is None or looks_at_each or known[0] != entry.inode():
+                self._look_at(entry, known)
+        for name in self._known.keys() - names:
+            self._forget(name)
+
+    def _look_at(self, entry: os.DirEntry[str], known: tuple[int, int, int] | None) -> None:
+        try:
+            found = entry.stat()
+        except FileNotFoundError:
+            return
+        stamp = (entry.inode(), found.st_mtime_ns, found.st_size)
+        if stamp == known:
+            return
+        self._forget(entry.name)
+        log = read_image_log(self._directory / entry.name)
+        if log is not None:
+            self._known[entry.name] = stamp
+            self._take(entry.name, log, found.st_mtime)
+
+    def _forget(self, name: str) -> None:
+        self._known.pop(name, None)
+        old = self.seen.pop(name, None)
+        if old is not None:
+            self.traffic.subtract(old.traffic)
+
+    def _take(self, name: str, log: ImageLog, modified_unix_s: float) -> None:
+        finished_unix_s = parse_time(log.finished_at).timestamp()
+        is_new = finished_unix_s >= self._since_unix_s
+        moment_unix_s = finished_unix_s if is_new else modified_unix_s
+        if moment_unix_s < self._since_unix_s:
+            return
+        traffic: Counter[tuple[str, str]] = Counter()
+        # A log that holds still tells of the calls of an earlier run.
+        for attempt in log.attempts if is_new else ():
+            traffic[attempt.transport, "calls"] += 1
+            traffic[attempt.transport, "failures"] += attempt.outcome == "failed"
+            traffic[attempt.transport, "bytes_up"] += attempt.bytes.up
+            traffic[attempt.transport, "bytes_down"] += attempt.bytes.down
+            self._measure(attempt)
+        failure = log.failure or Failure("unknown", "unknown", "it does not say why")
+        self.seen[name] = ImageSeen(
+            log.image,
+            moment_unix_s,
+            is_computed=is_new and not log.reused,
+            failure=failure if log.status == "failed" else None,
+            traffic=traffic,
+        )
+        self.traffic.update(traffic)
+
+    def _measure(self, attempt: Attempt) -> None:
+        moment_unix_s = parse_time(attempt.started_at).timestamp()
+        known = self.rates.get(attempt.transport, Rates())
+        if attempt.outcome == "ok" and known.moment_unix_s <= moment_unix_s:
+            self.rates[attempt.transport] = Rates(
+                moment_unix_s,
+                _rate(attempt.bytes.up, attempt.seconds.send),
+                _rate(attempt.bytes.down, attempt.seconds.receive),
+            )
+
+
+class Journals:
+    """The connection journals' events since ``since_unix_s``, each line read once."""
+
+    def __init__(self, directory: Path, since_unix_s: float) -> None:
+        self._directory = directory
+        self._since_unix_s = since_unix_s
+        self._forget()
+
+    def _forget(self) -> None:
+        self._offsets: dict[str, int] = {}
+        self._reconnects: dict[tuple[str, str, str | None], int] = {}
+        #: By batch and transport, then by replica.
+        self.links: dict[tuple[str, str], dict[str | None, LinkSeen]] = {}
+        self.health: dict[str, Health] = {}
+        self.changes: list[Change] = []
+        self.last_unix_s = 0.0
+
+    def refresh(self) -> None:
+        """Read what was appended; a half-written line waits until it is whole."""
+        sizes = {name: found.st_size for name, found in _stats(self._directory, ".jsonl")}
+        # Journals only grow: one that did not is another one.
+        if any(sizes.get(name, -1) < at for name, at in self._offsets.items()):
+            self._forget()
+        for name, size in sizes.items():
+            if size > self._offsets.get(name, 0):
+                self._read(name)
+        self.changes = nlargest(KEPT_CHANGES, self.changes, key=lambda each: each.moment_unix_s)
+
+    def _read(self, name: str) -> None:
+        offset = self._offsets.get(name, 0)
+        try:
+            with (self._directory / name).open("rb") as stream:
+                stream.seek(offset)
+                content = stream.read()
+        except FileNotFoundError:
+            return
+        whole_bytes = content.rfind(b"\n") + 1
+        self._offsets[name] = offset + whole_bytes
+        for line in content[:whole_bytes].splitlines():
+            event = parse_json(line)
+            if isinstance(event, dict):
+                self._take(name.removesuffix(".jsonl"), event)
+
+    def _take(self, batch: str, event: dict[str, Any]) -> None:
+        try:
+            moment_unix_s = parse_time(event["at"]).timestamp()
+        except (KeyError, TypeError, ValueError):
+            return
+        if moment_unix_s < self._since_unix_s:
+            return
+        self.last_unix_s = max(self.last_unix_s, moment_unix_s)
+        transport = _words(event, "transport")
+        match event.get("event"):
+            case "switch":
+                way = (_words(event, "from_transport"), _words(event, "to_transport"))
+                what = " → ".join(name for name in way if name)
+                self._change(moment_unix_s, batch, what, _words(event, "reason"))
+            case "left":
+                self._link(batch, transport, None, LinkSeen("left", 0, None))
+                self._change(moment_unix_s, batch, f"{transport} left", _words(event, "error"))
+            case "open":
+                self._link(batch, transport, None, LinkSeen("open", 0, None))
+            case "health":
+                self._take_health(batch, transport, moment_unix_s, event)
+
+    def _change(self, moment_unix_s: float, batch: str, what: str, reason: str) -> None:
+        self.changes.append(Change(moment_unix_s, batch, what, reason))
+
+    def _link(self, batch: str, transport: str, replica: str | None, seen: LinkSeen) -> None:
+        links = self.links.setdefault((batch, transport), {})
+        # What names no replica speaks for all of them.
+        if replica is None:
+            links.clear()
+        else:
+            links.pop(None, None)
+        links[replica] = seen
+
+    def _take_health(
+        self, batch: str, transport: str, moment_unix_s: float, event: dict[str, Any]
+    ) -> None:
+        replica = _words(event, "replica") or None
+        heard_s = _number(event, "heard_s")
+        heard_unix_s = None if heard_s is None else moment_unix_s - heard_s
+        in_flight = int(_number(event, "in_flight") or 0)
+        seen = LinkSeen(_words(event, "state"), in_flight, heard_unix_s)
+        self._link(batch, transport, replica, seen)
+        health = self.health.setdefault(transport, Health())
+        counted = int(_number(event, "reconnects") or 0)
+        # A batch that is run again appends to its journal and counts from zero.
+        before = self._reconnects.get((batch, transport, replica), 0)
+        more = counted - before if counted >= before else counted
+        self._reconnects[batch, transport, replica] = counted
+        health.reconnects = (health.reconnects or 0) + more
+        if moment_unix_s >= health.moment_unix_s:
+            health.moment_unix_s = moment_unix_s
+            for name in ("round_trip_s", "up_bytes_per_s", "down_bytes_per_s"):
+                value = _number(event, name)
+                if value is not None:
+                    setattr(health, name, value)
+
+
+def _rate(size_bytes: int, seconds: float | None) -> float | None:
+    return size_bytes / seconds if seconds and size_bytes else None
+
+
+def _words(event: dict[str, Any], name: str) -> str:
+    value = event.get(name)
+    return value[:_LONGEST_WORDS] if isinstance(value, str) else ""
+
+
+def _number(event: dict[str, Any], name: str) -> float | None:
+    value = event.get(name)
+    try:
+        return float(value) if isinstance(value, (int, float)) else None
+    except OverflowError:
+        return None

@@ -1,0 +1,220 @@
+"""A run as a person reads it: on a terminal, or as one line of a log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from .monitor import RunView, TransportView
+from .plain_text import plain
+
+#: Without a sign for so long, the view says since when.
+QUIET_S = 30.0
+#: As many transports as stand side by side on 80 columns.
+MOST_TRANSPORTS = 4
+MOST_LINES = 5
+#: Headline, progress, transports and the cursor; a blank line and a title for each list.
+_LINES_ABOVE = 16
+_LINES_AROUND_A_LIST = 2
+
+_STATE_STYLES = {"running": "cyan", "ended": "green", "stopped": "red", "unrecorded": "yellow"}
+_NOTHING = "–"
+_MOMENT_WIDTH = len("12-31 23:59:59")
+
+
+def render(view: RunView, height_lines: int | None = None) -> RenderableType:
+    """Return the whole view; with a height its lists are cut to fit, without one they wrap."""
+    lists = {
+        "last switches (UTC)": [
+            (each.moment_unix_s, f"{each.batch} {each.what}: {each.reason}")
+            for each in view.changes
+        ],
+        "last errors (UTC)": [
+            (each.moment_unix_s, f"{each.image} ({each.kind}): {each.message}")
+            for each in view.errors
+        ],
+    }
+    shown = {title: lines for title, lines in lists.items() if lines}
+    most_lines = _most_lines(len(shown), height_lines)
+    parts: list[RenderableType] = [_headline(view), *_progress(view)]
+    if view.transports:
+        parts += [Text(), _transport_table(view.transports[:MOST_TRANSPORTS])]
+    for title, lines in shown.items():
+        parts += [Text(), _list(title, lines[:most_lines], is_cut=height_lines is not None)]
+    return Group(*parts)
+
+
+def _most_lines(list_count: int, height_lines: int | None) -> int:
+    if height_lines is None or not list_count:
+        return MOST_LINES
+    room = height_lines - _LINES_ABOVE - _LINES_AROUND_A_LIST * list_count
+    return min(max(room // list_count, 1), MOST_LINES)
+
+
+def plain_line(view: RunView) -> str:
+    """Return the view as one line without colours, for a log file."""
+    moment = datetime.fromtimestamp(view.seen_unix_s, UTC)
+    used = (
+        f"{each.name} {each.calls} calls"
+        + (f" {each.failures} failed" if each.failures else "")
+        + (f" {_bytes(each.up_bytes_per_s)}/s up" if each.up_bytes_per_s else "")
+        for each in view.transports[:MOST_TRANSPORTS]
+    )
+    parts = [_state_words(view), _counts(view), *_paces(view), *used]
+    return plain(f"{moment:%Y-%m-%dT%H:%M:%SZ} {view.dataset}: {', '.join(parts)}")
+
+
+def duration(seconds: float) -> str:
+    """Return seconds in the two units that matter."""
+    minutes, rest_s = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours:02d} h"
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest_s:02d} s" if minutes else f"{rest_s} s"
+
+
+def _headline(view: RunView) -> Text:
+    line = Text()
+    line.append(plain(view.dataset), "bold")
+    line.append("  ")
+    line.append(plain(_state_words(view)), _STATE_STYLES[view.state])
+    return line
+
+
+def _state_words(view: RunView) -> str:
+    after = f" after {duration(view.elapsed_s)}" if view.elapsed_s is not None else ""
+    match view.state:
+        case "running":
+            quiet = view.quiet_s is not None and view.quiet_s > QUIET_S
+            since = f", no sign for {duration(view.quiet_s or 0)}" if quiet else ""
+            return f"running on {view.host} for {duration(view.elapsed_s or 0)}{since}"
+        case "ended":
+            return f"ended{after}"
+        case "stopped":
+            return f"not running any more, stopped{after} without a report"
+        case _:
+            return "no run is recorded here"
+
+
+def _progress(view: RunView) -> list[RenderableType]:
+    parts: list[RenderableType] = []
+    if view.images:
+        settled = min(view.done + view.failed, view.images)
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            ProgressBar(total=view.images, completed=settled, width=60),
+            Text(f"{100 * settled // view.images} %"),
+        )
+        parts.append(bar)
+    counts = Text(_counts(view))
+    counts.highlight_regex(r"[1-9][0-9,]* failed", "red")
+    parts.append(counts)
+    if paces := _paces(view):
+        parts.append(Text(", ".join(paces)))
+    if view.batches is not None:
+        batches = f"batches {view.batches_done:,} of {view.batches:,}"
+        if view.batches_in_work:
+            batches += f", in work: {_some(view.batches_in_work)}"
+        parts.append(Text(plain(batches)))
+    return parts
+
+
+def _counts(view: RunView) -> str:
+    kept = f" ({view.kept:,} of them from before)" if view.kept else ""
+    counts = f"{view.done:,} done{kept}, {view.failed:,} failed"
+    if view.images is None:
+        return counts
+    return f"{counts}, {view.left:,} left of {view.images:,} images"
+
+
+def _paces(view: RunView) -> list[str]:
+    paces = []
+    if view.recent_per_min is not None:
+        paces.append(f"{view.recent_per_min:,.1f} images/min now")
+    if view.overall_per_min is not None:
+        paces.append(f"{view.overall_per_min:,.1f} images/min overall")
+    if view.left_s is not None:
+        paces.append(f"{duration(view.left_s)} left")
+    return paces
+
+
+def _some(names: tuple[str, ...], most: int = 8) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def _transport_table(transports: Iterable[TransportView]) -> Table:
+    """Return the transports side by side: their figures are there to be compared."""
+    rows: tuple[tuple[str, Callable[[TransportView], str]], ...] = (
+        ("state", _states),
+        ("calls", _calls),
+        ("in flight", lambda each: str(each.in_flight)),
+        ("sent", lambda each: _amount(each.bytes_up, each.up_bytes_per_s)),
+        ("received", lambda each: _amount(each.bytes_down, each.down_bytes_per_s)),
+        ("round trip", lambda each: _seconds(each.round_trip_s)),
+        ("reconnects", lambda each: _text(each.reconnects)),
+        (
+            "last heard",
+            lambda each: _NOTHING if each.heard_s is None else f"{duration(each.heard_s)} ago",
+        ),
+    )
+    transports = list(transports)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("", style="dim", no_wrap=True)
+    for each in transports:
+        table.add_column(Text(plain(each.name), "bold"), no_wrap=True)
+    for heading, cell in rows:
+        table.add_row(heading, *(Text(plain(cell(each))) for each in transports))
+    return table
+
+
+def _states(view: TransportView) -> str:
+    if len(view.states) == 1 and view.states[0][1] == 1:
+        return view.states[0][0] or _NOTHING
+    return ", ".join(f"{count} {state}" for state, count in view.states) or _NOTHING
+
+
+def _calls(view: TransportView) -> str:
+    return f"{view.calls:,}" + (f", {view.failures:,} failed" if view.failures else "")
+
+
+def _amount(size_bytes: int, bytes_per_s: float | None) -> str:
+    rate = f", {_bytes(bytes_per_s)}/s" if bytes_per_s else ""
+    return f"{_bytes(size_bytes)}{rate}"
+
+
+def _bytes(size_bytes: float) -> str:
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size_bytes >= factor:
+            amount = size_bytes / factor
+            return f"{amount:,.{0 if amount >= 100 else 1}f} {unit}"
+    return f"{size_bytes:.0f} B"
+
+
+def _seconds(seconds: float | None) -> str:
+    if seconds is None:
+        return _NOTHING
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def _text(number: int | None) -> str:
+    return _NOTHING if number is None else f"{number:,}"
+
+
+def _list(title: str, lines: Iterable[tuple[float, str]], is_cut: bool) -> RenderableType:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True, min_width=_MOMENT_WIDTH, style="dim")
+    table.add_column(no_wrap=is_cut, overflow="ellipsis" if is_cut else "fold")
+    for moment_unix_s, line in lines:
+        table.add_row(
+            f"{datetime.fromtimestamp(moment_unix_s, UTC):%m-%d %H:%M:%S}", Text(plain(line))
+        )
+    return Group(Text(title, "bold"), table)
