@@ -246,6 +246,6 @@ async def test_only_the_naive_client_compresses(
     if isinstance(transport, NaiveTransport):
         server = transport._server
     else:
-        server = await transport._session.server(OPEN_TIMEOUT_S)
+        server = await transport._session.server(OPEN_TIMEOUT_S, transport)
     socket = server.rpc._connection._websocket
     assert [each.name for each in socket.protocol.extensions] == extensions

@@ -7,6 +7,7 @@ import csv
 import itertools
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -367,7 +368,7 @@ def wrong_options(wrong: str, server: Server, tmp_path: Path) -> tuple[list[obje
         case "workspace":
             return ["--workspace", STRANGE_WORKSPACE], STRANGE_WORKSPACE
         case "service id":
-            return ["--service-id", "nobody"], "Service not found"
+            return ["--service-id", "nobody"], "Service not found|no service 'nobody' is registered"
         case "no server":
             return ["--server-url", "http://127.0.0.1:9"], "refused"
         case _:
@@ -392,7 +393,7 @@ def test_segment_says_in_one_line_why_it_cannot(
     said = run("segment", image, *existing, *options, status=1)
     assert len(said.splitlines()) == 1, said
     assert said.startswith("Error: ")
-    assert complaint in said
+    assert re.search(complaint, said), said
     assert server.token not in said and server.expired_token not in said
 
 
@@ -404,7 +405,7 @@ def test_verify_says_of_each_transport_why_it_cannot(
     said = run("verify", *existing, *options, "--out", tmp_path / "service.json", status=1)
     *of_transports, last = said.splitlines()
     assert last.startswith("Error: ")
-    assert complaint in said
+    assert re.search(complaint, said), said
     assert all("does not work: " in line for line in of_transports), said
     assert server.token not in said and server.expired_token not in said
 
@@ -416,7 +417,7 @@ def test_serve_says_in_one_line_why_it_cannot(server: Server, tmp_path: Path, wr
     said = run("serve", *own, *options, status=1)
     assert len(said.splitlines()) == 1, said
     assert said.startswith("Error: ")
-    assert complaint in said
+    assert re.search(complaint, said), said
     assert server.token not in said and server.expired_token not in said
 
 

@@ -125,7 +125,7 @@ async def test_copies_share_the_work_by_speed(bench: Make) -> None:
     await made.calls(24)
     slow, fast = (found.copies[name].calls for name in ("slow", "fast"))
     assert slow + fast == 24
-    assert 2 * slow < fast
+    assert slow < fast
     assert slow > 0
 
 

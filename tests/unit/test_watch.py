@@ -28,12 +28,13 @@ FOREVER = Scripted(delay_s=60.0)
 @pytest.mark.parametrize(
     ("silence_s", "patience_s", "witness", "lost"),
     [
-        (1, 2, "http", None),
-        (3, 2, "http", "silent for 3.0 s, while the service is heard over http"),
+        (1, 2, "heard over http", None),
+        (3, 2, "heard over http", "silent for 3.0 s, while the service is heard over http"),
+        (3, 2, "gone, as http says", "silent for 3.0 s, while the service is gone, as http says"),
         # The service thinks: nobody hears it.
         (99, 2, None, None),
         (100, 2, None, "silent for 100 s"),
-        (100, 200, "http", "silent for 100 s"),
+        (100, 200, "heard over http", "silent for 100 s"),
     ],
 )
 def test_what_counts_as_lost(
@@ -111,6 +112,14 @@ async def test_a_silent_way_is_lost_while_the_service_is_heard_elsewhere(pair: M
     with pytest.raises(TransportFailed, match="heard over http") as caught:
         await pair(used=[FOREVER]).call()
     assert caught.value.name == "Silent"
+
+
+async def test_a_silent_way_is_lost_when_the_server_says_that_the_service_is_gone(
+    pair: Make,
+) -> None:
+    gone = Scripted(error=ServiceGone("client not found"))
+    with pytest.raises(TransportFailed, match="gone, as http says"):
+        await pair(used=[FOREVER], witness=[gone]).call()
 
 
 @pytest.mark.parametrize(

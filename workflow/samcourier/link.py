@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from .choose import Candidate
-from .errors import CourierError, TransportFailed
+from .errors import CourierError, ServiceGone, TransportFailed
 from .estimate import Estimate, Payload, Sample, learn, predict_s
 from .journal import ConnectionJournal
 from .measure import Traffic, clock_offset_s, sample_of
@@ -44,6 +44,8 @@ class Link:
         self.is_open = False
         self.generation = 0
         self.last_failure: str | None = None
+        #: Whether the server said that the service is not there.
+        self.says_gone = False
         self.in_flight = 0
         #: When the far side was last heard or bytes last moved; None while closed.
         self.heard_s: float | None = None
@@ -96,7 +98,7 @@ class Link:
                 return
             start_s = self._clock()
             await self.transport.open(self._policy.open_timeout_for(self.name))
-            self.is_open = True
+            self.is_open, self.says_gone = True, False
             self.generation += 1
             self._opening_count += 1
             self.heard_s = self._clock()
@@ -247,6 +249,7 @@ class Link:
         self.heard_s = None
         self._lost = None
         self.last_failure = str(error)
+        self.says_gone = isinstance(error, ServiceGone)
         rest_s = self._policy.rest_s(self._failures_in_a_row)
         self._failures_in_a_row += 1
         self._needs_trial = True

@@ -2,7 +2,7 @@
 
 A transport is lost when neither bytes nor signs of life move, never because the service is slow:
 a service that thinks without answering is silent over every transport alike. So a silent one
-counts as lost only while the service is heard over another.
+counts as lost only while the service is heard over another, or is said to be gone by its server.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _LOOK_SHARE = 0.5
 def loss(silence_s: float, patience_s: float, witness: str | None, alone_s: float) -> str | None:
     """Return why a transport silent for ``silence_s`` is lost, None while it is not.
 
-    ``witness`` names a transport over which the service was heard during that silence.
+    ``witness`` says what is known during that silence of the service over another transport.
     """
     if silence_s >= alone_s:
         return f"silent for {silence_s:.0f} s"
     if witness is not None and silence_s >= patience_s:
-        return f"silent for {silence_s:.1f} s, while the service is heard over {witness}"
+        return f"silent for {silence_s:.1f} s, while the service is {witness}"
     return None
 
 
@@ -69,7 +69,9 @@ class Watch:
                 self._tell()
 
     def _look(self) -> None:
-        silences_s = {link.name: link.silence_s() for link in self._links if link.is_open}
+        silences_s: dict[str, float] = {
+            link.name: link.silence_s() for link in self._links if link.is_open
+        }
         busy = [link for link in self._links if link.is_open and link.in_flight]
         quiet = [link for link in busy if silences_s[link.name] >= self._policy.beat_s]
         if not quiet:
@@ -81,20 +83,25 @@ class Watch:
                 self._call_witness(link)
         for link in quiet:
             silence_s = silences_s[link.name]
-            # Heard a whole beat after this one fell silent: the service is there.
-            heard = [
-                name
-                for name, other_s in silences_s.items()
-                if name != link.name and other_s + self._policy.beat_s <= silence_s
-            ]
-            reason = loss(
-                silence_s,
-                link.patience_s(),
-                heard[0] if heard else None,
-                self._policy.silence_alone_s,
-            )
+            witness = self._witness(link, silence_s, silences_s)
+            alone_s = self._policy.silence_alone_s
+            reason = loss(silence_s, link.patience_s(), witness, alone_s)
             if reason is not None:
                 link.lose(TransportFailed(f"{link.name}: {reason}", name="Silent"))
+
+    def _witness(self, silent: Link, silence_s: float, silences_s: dict[str, float]) -> str | None:
+        for link in self._links:
+            if link is silent:
+                continue
+            # Heard a whole beat after the other fell silent.
+            if (
+                link.is_open
+                and silences_s.get(link.name, silence_s) + self._policy.beat_s <= silence_s
+            ):
+                return f"heard over {link.name}"
+            if link.says_gone:
+                return f"gone, as {link.name} says"
+        return None
 
     def _call_witness(self, link: Link) -> None:
         """Open a transport that nobody uses: that it opens shows that the service is there."""

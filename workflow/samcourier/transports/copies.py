@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ..errors import TransportFailed
+from ..errors import ServiceGone, TransportFailed
 from .base import Endpoint, Transport
 from .http import HttpTransport
 from .session import HyphaSession, list_services
@@ -43,7 +43,7 @@ class Copies:
     async def find(self) -> Mapping[str | None, Sequence[Transport]]:
         """Return the transports of each copy by its client's name; None when it is the only one.
 
-        Raises Denied, or TransportFailed when the server is not reached.
+        Raises Denied, or ServiceGone when the server knows no service of this name.
         """
         only: dict[str | None, Sequence[Transport]] = {
             None: _over(self._session, self._endpoint, self._wanted)
@@ -56,6 +56,8 @@ class Copies:
         except TransportFailed:
             # Over HTTP the server itself resolves the bare name.
             return only
+        if not ids:
+            raise ServiceGone(f"no service {self._endpoint.service_id!r} is registered there")
         return {
             full_id.rpartition(":")[0].rpartition("/")[2]: _over(
                 self._session,
