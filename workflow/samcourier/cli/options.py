@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import click
 
-from .deploy.service import TARGETS, ServiceOptions
-from .network import make_network
-from .transports import TRANSPORT_CHOICES
+from ..deploy.service import TARGETS, ServiceOptions
+from ..network import make_network
+from ..transports import TRANSPORT_CHOICES
 
 R = TypeVar("R")
 

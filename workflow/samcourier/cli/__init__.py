@@ -1,0 +1,39 @@
+"""The command line: every rule of the workflow is one of these commands.
+
+An expected failure is one line on standard error and exit status 1; a traceback is a bug.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .. import __version__
+from ..errors import CourierError
+from .dataset import batch, check, demo_data, report, segment
+from .monitor import monitor
+from .service import bench, deploy, serve, verify
+
+
+class _Cli(click.Group):
+    """Shows expected failures as one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CourierError as error:
+            raise click.ClickException(str(error)) from error
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{where}{error.strerror or error}") from error
+
+
+@click.group(cls=_Cli)
+@click.version_option(__version__)
+def main() -> None:
+    """Segment microscopy images with a remote service, over the transport that works fastest."""
+
+
+for _command in (demo_data, deploy, verify, bench, batch, segment, report, check, monitor, serve):
+    main.add_command(_command)

@@ -1,0 +1,167 @@
+"""The commands about a service: bring it up, prove it, measure it, run it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import uvloop
+
+from ..deploy.service import ServiceOptions, find_service
+from ..errors import ServiceGone
+from ..records import write_json
+from .options import (
+    POSITIVE,
+    JsonObject,
+    dataset_dir_option,
+    network_options,
+    service_options,
+    transport_option,
+)
+from .terminal import run_interruptibly, say
+
+
+@click.command()
+@service_options
+@dataset_dir_option
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
+def deploy(service: ServiceOptions, dataset_dir: Path, out: Path) -> None:
+    """Bring the service up, if it is ours to bring up, and write where it is to --out."""
+    endpoint = find_service(service, dataset_dir)
+    write_json(
+        out,
+        {
+            "server_url": endpoint.server_url,
+            "workspace": endpoint.workspace,
+            "service_id": endpoint.service_id,
+        },
+    )
+
+
+@click.command()
+@service_options
+@dataset_dir_option
+@transport_option
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
+def verify(service: ServiceOptions, dataset_dir: Path, transport: str, out: Path) -> None:
+    """Prove each transport with a large payload both ways; the verdict goes to --out."""
+    from ..transports import build_transports
+    from ..verify import verify_service, working_transports
+
+    endpoint = find_service(service, dataset_dir)
+    verdict = uvloop.run(verify_service(endpoint, build_transports(endpoint, transport)))
+    write_json(out, verdict)
+    for name, found in verdict["transports"].items():
+        if found["works"]:
+            line = f"works, {found['send_s']:.2f} s up, {found['receive_s']:.2f} s down for 4 MiB"
+        else:
+            line = f"does not work: {found['failure']['message']}"
+        click.echo(f"{name:10} {line}", err=True)
+    if not working_transports(verdict):
+        raise ServiceGone("no transport reaches the service; each one's reason stands above")
+
+
+@click.command()
+@service_options
+@dataset_dir_option
+@transport_option
+@click.option("--runs", type=click.IntRange(1), default=5, show_default=True)
+@click.option(
+    "--max-mib", type=click.IntRange(1), default=64, show_default=True, help="Largest payload."
+)
+@click.option(
+    "--call-limit-s", type=POSITIVE, default=30.0, show_default=True, help="Longest call."
+)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
+def bench(
+    service: ServiceOptions,
+    dataset_dir: Path,
+    transport: str,
+    runs: int,
+    max_mib: int,
+    call_limit_s: float,
+    out: Path,
+) -> None:
+    """Measure the transports by payload size beside the naive client; table and plot go to --out.
+
+    Exits 1 when no transport works.
+    """
+    from rich.console import Console
+
+    from ..speed import SpeedSettings, compare_transports, write_comparison
+    from ..speed_plot import plot_table
+    from ..speed_table import print_table
+    from ..transports import build_transports
+    from ..transports.naive import NaiveTransport
+
+    # Before minutes of measuring, not after.
+    out.mkdir(parents=True, exist_ok=True)
+    endpoint = find_service(service, dataset_dir)
+    transports = [*build_transports(endpoint, transport), NaiveTransport(endpoint)]
+    settings = SpeedSettings(runs, max_mib << 20, call_limit_s)
+    compared = run_interruptibly(compare_transports(transports, settings, say))
+    write_comparison(out, compared, endpoint, settings)
+    print_table(compared.rows, Console())
+    for note in compared.notes:
+        click.echo(note)
+    if not compared.any_works:
+        raise ServiceGone("no transport reaches the service; each one's reason stands above")
+    try:
+        plot_table(compared.rows, out)
+    except ImportError:
+        say("no plot: matplotlib is missing, pip install 'samcourier[plot]'")
+    say(f"written to {out}")
+
+
+@click.command()
+@click.option("--engine", default="watershed", show_default=True)
+@click.option("--engine-options", type=JsonObject(), default="{}")
+@click.option("--server-url", required=True, help="The Hypha server to serve through.")
+@click.option("--workspace", help="Without it, the token's own.")
+@click.option("--service-id", default="samservice", show_default=True)
+@click.option(
+    "--visibility",
+    type=click.Choice(("protected", "public")),
+    default="protected",
+    show_default=True,
+)
+@click.option("--token-file", type=click.Path(path_type=Path))
+@network_options
+def serve(
+    engine: str,
+    engine_options: dict[str, Any],
+    server_url: str,
+    workspace: str | None,
+    service_id: str,
+    visibility: str,
+    token_file: Path | None,
+    ice_servers: list[Any],
+    ca_bundle: Path | None,
+) -> None:
+    """Serve an engine through a Hypha server until interrupted."""
+    from samservice.engine import build_engine
+    from samservice.errors import ServiceError
+    from samservice.serve import Address, ServeSettings, serve_until_interrupted
+
+    from ..deploy.service import read_token
+    from ..network import make_network
+
+    async def announce(address: Address, _server: Any) -> None:
+        say(f"ready: {address.service_id} on {address.server_url}")
+
+    network = make_network(ice_servers, ca_bundle)
+    settings = ServeSettings(
+        server_url,
+        read_token(token_file),
+        workspace,
+        service_id,
+        visibility,
+        [server.as_dict() for server in network.ice_servers],
+        ca_bundle,
+    )
+    try:
+        loaded = build_engine(engine, engine_options)
+        uvloop.run(serve_until_interrupted(loaded, settings, on_ready=announce))
+    except ServiceError as error:
+        raise click.ClickException(error.message) from error
