@@ -34,9 +34,9 @@ from figures import Figures
 from hypha_rpc import connect_to_server
 
 from samcourier.batch import BatchRun, BatchSettings
-from samcourier.call import Call
-from samcourier.choose import Payload
 from samcourier.connection import connected
+from samcourier.connection.call import Call
+from samcourier.connection.choose import Payload
 from samcourier.dataset import Batch, ImageRow
 from samcourier.demo import DEMO_IMAGES, write_image
 from samcourier.journal import ConnectionJournal

@@ -23,7 +23,9 @@ from samcourier.batch import (
     BatchRun,
     BatchSettings,
 )
-from samcourier.connection import ConnectionManager, OnlyCopy
+from samcourier.connection import ConnectionManager, OnlyReplica
+from samcourier.connection.replica import TRAVELLING
+from samcourier.connection.retry import Policy
 from samcourier.dataset import Batch, ImageRow
 from samcourier.errors import (
     CourierError,
@@ -36,8 +38,6 @@ from samcourier.errors import (
 )
 from samcourier.journal import ConnectionJournal, ImageLog, Manifest, read_image_log
 from samcourier.masks import read_mask
-from samcourier.replica import TRAVELLING
-from samcourier.retry import Policy
 from samcourier.store import log_path, mask_path, read_provenance, zarr_files
 from samcourier.transports.fake import FakeTransport, Scripted
 from samservice.app import SegmentationService
@@ -175,7 +175,7 @@ class Bench:
             for image in self.images
         )
         with ConnectionJournal(self.root / "journal.jsonl") as journal:
-            manager = ConnectionManager(OnlyCopy([transport]), journal, IMPATIENT)
+            manager = ConnectionManager(OnlyReplica([transport]), journal, IMPATIENT)
             try:
                 description = await manager.start(len(rows)) or (identity or DESCRIPTION)
                 run = BatchRun(

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samcourier.choose import CLEAR_GAIN, Candidate, image_codec, promising, rank
-from samcourier.estimate import TRUST_HALF_LIFE_S, Estimate, Payload, Sample, learn
+from samcourier.connection.choose import CLEAR_GAIN, Candidate, image_codec, promising, rank
+from samcourier.connection.estimate import TRUST_HALF_LIFE_S, Estimate, Payload, Sample, learn
 
 MB = 1_000_000
 IMAGE = Payload(8 * MB, 1 * MB)

@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 
-from samcourier.call import Answer, Call, CallFailed
-from samcourier.connection import ConnectionManager, OnlyCopy
+from samcourier.connection import ConnectionManager, OnlyReplica
+from samcourier.connection.call import Answer, Call, CallFailed
+from samcourier.connection.estimate import Estimate, Payload
+from samcourier.connection.measurements import Measurements
+from samcourier.connection.retry import Policy, what_next
 from samcourier.errors import (
     CourierError,
     Denied,
@@ -24,10 +27,7 @@ from samcourier.errors import (
     ServiceGone,
     TransportFailed,
 )
-from samcourier.estimate import Estimate, Payload
 from samcourier.journal import ConnectionJournal
-from samcourier.measurements import Measurements
-from samcourier.retry import Policy, what_next
 from samcourier.transports.fake import FakeTransport, Scripted
 
 #: A testing switch without waiting: pauses of nothing.
@@ -75,7 +75,9 @@ class Bench:
             name: FakeTransport(Echo(), name=name, **script)  # type: ignore[arg-type]
             for name, script in transports.items()
         }
-        self.manager = ConnectionManager(OnlyCopy(list(self.fakes.values())), self.journal, policy)
+        self.manager = ConnectionManager(
+            OnlyReplica(list(self.fakes.values())), self.journal, policy
+        )
 
     async def hello(self) -> Answer[str]:
         return await self.manager.call(HELLO)
@@ -169,7 +171,7 @@ async def test_an_answer_that_does_not_fit_counts_as_a_failed_attempt(bench: Mak
 async def test_a_failed_transport_rests_and_is_tried_by_a_probe_before_an_image(
     bench: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("samcourier.scout._TICK_S", 0.01)
+    monkeypatch.setattr("samcourier.connection.scout._TICK_S", 0.01)
     slow = [Scripted(delay_s=0.05)] * 99
     made = bench(
         replace(PATIENT, rest_after_failure_s=0.05),

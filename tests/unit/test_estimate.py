@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samcourier.estimate import (
+from samcourier.connection.estimate import (
     KEPT_SAMPLES,
     TRUST_HALF_LIFE_S,
     Estimate,
@@ -18,7 +18,7 @@ from samcourier.estimate import (
     predict_s,
     trust,
 )
-from samcourier.measure import Traffic
+from samcourier.connection.measure import Traffic
 
 MB = 1_000_000
 PING = Payload(0, 0)

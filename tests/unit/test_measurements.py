@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from samcourier import measurements
-from samcourier.estimate import Estimate
-from samcourier.measurements import TRUST_S, Measurements, read_measurements, write_measurements
+from samcourier.connection import measurements
+from samcourier.connection.estimate import Estimate
+from samcourier.connection.measurements import (
+    TRUST_S,
+    Measurements,
+    read_measurements,
+    write_measurements,
+)
 
 WEBRTC = Estimate((0.01,), (2e-7, 3e-7), (), 1e9)
 

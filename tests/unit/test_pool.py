@@ -1,4 +1,4 @@
-"""Several copies of one service share the work by speed, come, and go."""
+"""Several replicas of one service share the work by speed, come, and go."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from samcourier.call import Answer, Call
 from samcourier.connection import ConnectionManager
+from samcourier.connection.call import Answer, Call
+from samcourier.connection.estimate import Payload
+from samcourier.connection.retry import Policy
 from samcourier.errors import CourierError, Denied, ServiceGone
-from samcourier.estimate import Payload
 from samcourier.journal import ConnectionJournal
-from samcourier.retry import Policy
 from samcourier.transports.base import Transport
 from samcourier.transports.fake import FakeTransport, Scripted
 
@@ -24,8 +24,8 @@ POLICY = Policy(open_timeout_s=1.0, gone_pause_s=0.01, gone_patience_s=1.0)
 ANSWERS = Payload(10, 10)
 
 
-class Copy:
-    """One copy: how long it works on a call, and how many calls it takes."""
+class Replica:
+    """One replica: how long it works on a call, and how many calls it takes."""
 
     def __init__(self, work_s: float = 0.0, max_queue: int = 3, model: str = "m") -> None:
         self.work_s = work_s
@@ -55,8 +55,8 @@ class Copy:
 class Found:
     """A registry whose content a test changes."""
 
-    def __init__(self, **copies: Copy) -> None:
-        self.copies = copies
+    def __init__(self, **replicas: Replica) -> None:
+        self.replicas = replicas
         self.scripts: dict[str, list[Scripted]] = {}
         self.opens: dict[str, list[Scripted]] = {}
 
@@ -67,7 +67,7 @@ class Found:
                     each, calls=self.scripts.get(name, ()), opens=self.opens.get(name, ())
                 )
             ]
-            for name, each in self.copies.items()
+            for name, each in self.replicas.items()
         }
 
     async def close(self) -> None:
@@ -112,18 +112,18 @@ async def bench(tmp_path: Path) -> AsyncIterator[Make]:
         each.journal.close()
 
 
-async def started(made: Bench, copies: int) -> None:
+async def started(made: Bench, replicas: int) -> None:
     await made.manager.start(99)
-    while made.manager.capacity < 3 * copies:
+    while made.manager.capacity < 3 * replicas:
         await asyncio.sleep(0.005)
 
 
-async def test_copies_share_the_work_by_speed(bench: Make) -> None:
-    found = Found(slow=Copy(work_s=0.06), fast=Copy(work_s=0.02))
+async def test_replicas_share_the_work_by_speed(bench: Make) -> None:
+    found = Found(slow=Replica(work_s=0.06), fast=Replica(work_s=0.02))
     made = bench(found)
     await started(made, 2)
     await made.calls(24)
-    slow, fast = (found.copies[name].calls for name in ("slow", "fast"))
+    slow, fast = (found.replicas[name].calls for name in ("slow", "fast"))
     assert slow + fast == 24
     assert slow < fast
     assert slow > 0
@@ -133,16 +133,16 @@ async def test_copies_share_the_work_by_speed(bench: Make) -> None:
 async def test_a_copy_gets_no_more_calls_at_once_than_it_takes(
     bench: Make, max_queue: int, expected: int
 ) -> None:
-    found = Found(only=Copy(work_s=0.01, max_queue=max_queue))
+    found = Found(only=Replica(work_s=0.01, max_queue=max_queue))
     made = bench(found)
     await made.manager.start(99)
     assert made.manager.capacity == expected
     await made.calls(9)
-    assert found.copies["only"].most_at_once == expected
+    assert found.replicas["only"].most_at_once == expected
 
 
 async def test_a_copy_that_dies_costs_only_its_calls_under_way(bench: Make) -> None:
-    found = Found(dying=Copy(work_s=0.02), living=Copy(work_s=0.02))
+    found = Found(dying=Replica(work_s=0.02), living=Replica(work_s=0.02))
     gone = Scripted(error=ServiceGone("client not found"))
     found.scripts["dying"] = [Scripted()] * 2 + [gone] * 99
     found.opens["dying"] = [Scripted()] + [gone] * 99
@@ -161,52 +161,52 @@ async def test_a_copy_that_dies_costs_only_its_calls_under_way(bench: Make) -> N
 async def test_a_copy_that_comes_up_later_joins(
     bench: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("samcourier.pool.FIND_AGAIN_S", 0.02)
-    found = Found(first=Copy(work_s=0.01))
+    monkeypatch.setattr("samcourier.connection.pool.FIND_AGAIN_S", 0.02)
+    found = Found(first=Replica(work_s=0.01))
     made = bench(found)
     await started(made, 1)
-    found.copies["second"] = Copy(work_s=0.01)
+    found.replicas["second"] = Replica(work_s=0.01)
     async with asyncio.timeout(5):
         while made.manager.capacity < 6:
             await asyncio.sleep(0.01)
     await made.calls(12)
-    assert found.copies["second"].calls > 0
-    del found.copies["second"]
+    assert found.replicas["second"].calls > 0
+    del found.replicas["second"]
     async with asyncio.timeout(5):
         while made.manager.capacity > 3:
             await asyncio.sleep(0.01)
     assert made.events()["replica_left", "second"] == 1
 
 
-async def test_when_all_copies_die_a_new_one_is_looked_for_at_once(bench: Make) -> None:
+async def test_when_all_replicas_die_a_new_one_is_looked_for_at_once(bench: Make) -> None:
     gone = Scripted(error=ServiceGone("client not found"))
-    found = Found(old=Copy())
+    found = Found(old=Replica())
     found.scripts["old"], found.opens["old"] = [gone] * 99, [Scripted()] + [gone] * 99
     made = bench(found)
     await started(made, 1)
-    found.copies = {"new": Copy()}
+    found.replicas = {"new": Replica()}
     answer = await made.call()
     assert answer.attempts[-1].replica == "new"
 
 
 async def test_a_copy_of_another_model_gets_no_work(bench: Make) -> None:
-    found = Found(first=Copy(work_s=0.01), other=Copy(model="another"))
+    found = Found(first=Replica(work_s=0.01), other=Replica(model="another"))
     found.opens["other"] = [Scripted(delay_s=0.05)]
     made = bench(found)
     await made.manager.start(99)
     await made.calls(12)
-    assert found.copies["other"].calls == 0
+    assert found.replicas["other"].calls == 0
     assert made.events()["replica_refused", "other"] == 1
 
 
 @pytest.mark.parametrize("error", [Denied("token expired"), ServiceGone("not registered")])
 async def test_when_no_copy_opens_the_reason_is_said(bench: Make, error: CourierError) -> None:
-    found = Found(only=Copy())
+    found = Found(only=Replica())
     found.opens["only"] = [Scripted(error=error)] * 9
     with pytest.raises(type(error), match=str(error)):
         await bench(found).manager.start(1)
 
 
 async def test_an_empty_registry_is_a_service_that_is_gone(bench: Make) -> None:
-    with pytest.raises(ServiceGone, match="no copy of the service is registered"):
+    with pytest.raises(ServiceGone, match="no replica of the service is registered"):
         await bench(Found()).manager.start(1)

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from samcourier.connection.estimate import Payload, Sample
 from samcourier.errors import Denied, ServiceFailed, TransportFailed
-from samcourier.estimate import Payload, Sample
 from samcourier.speed import (
     Comparison,
     SpeedSettings,

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from samcourier.connection.estimate import Payload
+from samcourier.connection.link import Link
+from samcourier.connection.retry import Policy
+from samcourier.connection.watch import Watch, loss
 from samcourier.errors import CourierError, Overloaded, ServiceGone, TransportFailed
-from samcourier.estimate import Payload
 from samcourier.journal import ConnectionJournal
-from samcourier.link import Link
-from samcourier.retry import Policy
 from samcourier.transports.fake import FakeTransport, Scripted
-from samcourier.watch import Watch, loss
 
 POLICY = Policy(
     beat_s=0.05, silence_s=0.15, silence_unmeasured_s=0.15, silence_alone_s=5.0, open_timeout_s=1.0

@@ -26,9 +26,10 @@ from samservice.wire import (
     unpack_array,
 )
 
-from .call import Answer, Call, CallFailed
-from .choose import image_codec
 from .connection import ConnectionManager
+from .connection.call import Answer, Call, CallFailed
+from .connection.choose import image_codec
+from .connection.estimate import Payload
 from .dataset import Batch, ImageRow
 from .draft import Draft, manifest_entry, service_identity
 from .errors import (
@@ -39,7 +40,6 @@ from .errors import (
     ServiceGone,
     StorageFailed,
 )
-from .estimate import Payload
 from .journal import (
     ImageLog,
     Manifest,

@@ -14,12 +14,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from .connection.probe import Probed, probe_transport
+from .connection.retry import Policy
 from .errors import CourierError
 from .journal import utc_now
 from .plain_text import plain
-from .probe import Probed, probe_transport
 from .records import write_atomic, write_json
-from .retry import Policy
 from .speed_table import BASELINE, DIRECTIONS, Case, Record, Row, as_tsv, size_text, table_rows
 from .transports.base import Endpoint, Transport
 

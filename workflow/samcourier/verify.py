@@ -6,11 +6,11 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from .connection.estimate import Payload
+from .connection.probe import probe_transport
+from .connection.retry import Policy
 from .errors import CourierError
-from .estimate import Payload
 from .journal import Failure, utc_now
-from .probe import probe_transport
-from .retry import Policy
 from .transports.base import Endpoint, Transport
 
 SERVICE_SCHEMA = "samcourier/service/1"

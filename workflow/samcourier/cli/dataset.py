@@ -188,11 +188,11 @@ def _run(
     """Run one batch under its lock, over a connection of its own."""
     from ..batch import BatchRun, BatchSettings, batch_lock
     from ..connection import connected
+    from ..connection.measurements import measurements_path, read_measurements, write_measurements
+    from ..connection.retry import Policy
     from ..journal import ConnectionJournal
-    from ..measurements import measurements_path, read_measurements, write_measurements
-    from ..retry import Policy
     from ..store import connection_journal_path
-    from ..transports import Copies
+    from ..transports import Replicas
 
     settings = BatchSettings(dataset_dir, parameters, ome_zarr, retry_failed, only or None)
     policy = Policy(attempt_timeout_s=attempt_timeout_s, image_timeout_s=image_timeout_s)
@@ -203,7 +203,7 @@ def _run(
         known = read_measurements(shared, endpoint.service_id)
         with ConnectionJournal(connection_journal_path(dataset_dir, batch.batch_id)) as journal:
             async with connected(
-                Copies(endpoint, transport), journal, len(batch.rows), policy, known
+                Replicas(endpoint, transport), journal, len(batch.rows), policy, known
             ) as (
                 manager,
                 description,

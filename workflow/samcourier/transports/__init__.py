@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .base import Endpoint, Transport
-from .copies import Copies, build_transports
 from .http import HttpTransport
+from .replicas import Replicas, build_transports
 from .session import HyphaSession
 from .webrtc import WebRTCTransport
 from .websocket import WebSocketTransport
@@ -13,10 +13,10 @@ TRANSPORT_CHOICES = ("auto", "websocket", "webrtc", "http")
 
 __all__ = [
     "TRANSPORT_CHOICES",
-    "Copies",
     "Endpoint",
     "HttpTransport",
     "HyphaSession",
+    "Replicas",
     "Transport",
     "WebRTCTransport",
     "WebSocketTransport",

@@ -14,16 +14,16 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+from ..errors import CourierError, ServiceGone
+from ..journal import Attempt, ConnectionJournal
+from ..transports.base import Transport
 from .call import Answer, Call, CallFailed
-from .errors import CourierError, ServiceGone
 from .estimate import Estimate
-from .journal import Attempt, ConnectionJournal
 from .link import Link
 from .measurements import Measurements
 from .pool import FindReplicas, ReplicaPool
 from .replica import Replica
 from .retry import Patience, Policy, what_next
-from .transports.base import Transport
 
 T = TypeVar("T")
 
@@ -126,8 +126,8 @@ class ConnectionManager:
 
     def _spent(self, replica: Replica, transport: str, error: CourierError) -> list[Link]:
         """Return the ways that are not worth a try for this image after ``error``."""
-        has_copies = len(self._pool.replicas) > 1
-        if isinstance(error, ServiceGone) and has_copies:
+        has_others = len(self._pool.replicas) > 1
+        if isinstance(error, ServiceGone) and has_others:
             return replica.links
         return [link for link in replica.links if link.name == transport]
 
@@ -139,17 +139,19 @@ class ConnectionManager:
         await asyncio.sleep(pause_s)
 
     def _gone(self) -> ServiceGone:
-        return self._first.gone() if self._first else ServiceGone("no copy of the service is left")
+        return (
+            self._first.gone() if self._first else ServiceGone("no replica of the service is left")
+        )
 
 
-class OnlyCopy:
+class OnlyReplica:
     """A service that runs once, reached by ``transports`` in order of preference."""
 
     def __init__(self, transports: Sequence[Transport]) -> None:
         self._transports = transports
 
     async def find(self) -> dict[str | None, Sequence[Transport]]:
-        """Return the one copy, which has no name."""
+        """Return the one replica, which has no name."""
         return {None: self._transports}
 
     async def close(self) -> None:
@@ -167,9 +169,9 @@ async def connected(
     """Yield a started manager and the service's description; close everything at the end.
 
     ``transports`` are those of a service that runs once, in order of preference, or what finds
-    the copies of one that may run several times.
+    the replicas of one that may run several times.
     """
-    finder = OnlyCopy(transports) if isinstance(transports, Sequence) else transports
+    finder = OnlyReplica(transports) if isinstance(transports, Sequence) else transports
     manager = ConnectionManager(finder, journal, policy)
     try:
         yield manager, await manager.start(expected_calls, known)

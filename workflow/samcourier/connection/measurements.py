@@ -8,8 +8,8 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from ..records import decode, read_json, write_json
 from .estimate import Estimate
-from .records import decode, read_json, write_json
 
 #: Networks change: what is older counts as not measured.
 TRUST_S = 600.0

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from ..errors import CourierError
+from ..journal import Attempt, CallBytes, CallSeconds, Failure
 from .choose import Choice
-from .errors import CourierError
 from .estimate import Payload, Sample
-from .journal import Attempt, CallBytes, CallSeconds, Failure
 
 T = TypeVar("T")
 

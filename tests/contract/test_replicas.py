@@ -1,4 +1,4 @@
-"""Two real copies of a service behind one name: they share the work, and one may be killed."""
+"""Two real replicas of a service behind one name: they share the work, and one may be killed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from samcourier.call import Answer, Call
 from samcourier.connection import ConnectionManager, connected
+from samcourier.connection.call import Answer, Call
+from samcourier.connection.estimate import Payload
 from samcourier.deploy.record import write_private
-from samcourier.estimate import Payload
 from samcourier.journal import ConnectionJournal
-from samcourier.transports import Copies, Endpoint
+from samcourier.transports import Endpoint, Replicas
 from samservice.wire import pack_array, packed_nbytes
 
 pytestmark = pytest.mark.live
@@ -27,7 +27,7 @@ NAME = "twice"
 READY_TIMEOUT_S = 60
 
 
-async def serve_copy(endpoint: Endpoint, directory: Path) -> asyncio.subprocess.Process:
+async def serve_replica(endpoint: Endpoint, directory: Path) -> asyncio.subprocess.Process:
     """Start `samcourier serve` and return it when it is ready."""
     write_private(directory / "token", endpoint.token or "")
     process = await asyncio.create_subprocess_exec(
@@ -38,15 +38,15 @@ async def serve_copy(endpoint: Endpoint, directory: Path) -> asyncio.subprocess.
     assert process.stderr is not None
     async with asyncio.timeout(READY_TIMEOUT_S):
         while b"ready:" not in (line := await process.stderr.readline()):
-            assert line, "the copy ended"
+            assert line, "the replica ended"
     return process
 
 
 @pytest.fixture
-async def copies(
+async def replicas(
     live_endpoint: Endpoint, tmp_path: Path
 ) -> AsyncIterator[list[asyncio.subprocess.Process]]:
-    processes = await asyncio.gather(*(serve_copy(live_endpoint, tmp_path) for _ in range(2)))
+    processes = await asyncio.gather(*(serve_replica(live_endpoint, tmp_path) for _ in range(2)))
     yield list(processes)
     for process in processes:
         if process.returncode is None:
@@ -72,10 +72,10 @@ async def segment(manager: ConnectionManager, number: int) -> Answer[int]:
     return await manager.call(Call("segment_all", arguments, payload, object_count))
 
 
-async def test_copies_share_the_work_and_one_may_be_killed(
-    live_endpoint: Endpoint, copies: list[asyncio.subprocess.Process], tmp_path: Path
+async def test_replicas_share_the_work_and_one_may_be_killed(
+    live_endpoint: Endpoint, replicas: list[asyncio.subprocess.Process], tmp_path: Path
 ) -> None:
-    found = Copies(replace(live_endpoint, service_id=NAME, rtc_service_id=f"{NAME}-rtc"))
+    found = Replicas(replace(live_endpoint, service_id=NAME, rtc_service_id=f"{NAME}-rtc"))
     with ConnectionJournal(tmp_path / "journal.jsonl") as journal:
         async with connected(found, journal, 60) as (manager, description):
             assert description["engine"] == "watershed"
@@ -90,11 +90,11 @@ async def test_copies_share_the_work_and_one_may_be_killed(
             rest = [asyncio.ensure_future(segment(manager, number)) for number in range(24)]
             while not any(each.done() for each in rest):
                 await asyncio.sleep(0.01)
-            copies[0].kill()
+            replicas[0].kill()
             async with asyncio.timeout(60):
                 alone = await asyncio.gather(*rest)
     assert [each.value for each in alone] == [each.value for each in together]
     lost = [attempt for each in alone for attempt in each.attempts if attempt.outcome == "failed"]
-    # What was under way at the killed copy, each over no more ways than it has.
+    # What was under way at the killed replica, each over no more ways than it has.
     assert len({attempt.replica for attempt in lost}) <= 1
     assert len(lost) <= 9, lost

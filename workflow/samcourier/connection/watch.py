@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from .errors import CourierError, TransportFailed
+from ..errors import CourierError, TransportFailed
 from .link import Link
 from .retry import Policy
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from .errors import CourierError, ServiceGone
+from ..errors import CourierError, ServiceGone
 
 Step = Literal["give_up", "next_transport", "wait", "retry"]
 

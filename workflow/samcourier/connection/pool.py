@@ -1,4 +1,4 @@
-"""The copies of a service that run now, and which of them takes the next call.
+"""The replicas of a service that run now, and which of them takes the next call.
 
 They share the work by speed. One that dies costs its calls under way, which go elsewhere; one
 that comes up later joins.
@@ -11,22 +11,22 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
 
-from .dataset import SERVICE_IDENTITY
-from .errors import CourierError, ServiceGone
+from ..dataset import SERVICE_IDENTITY
+from ..errors import CourierError, ServiceGone
+from ..journal import ConnectionJournal
+from ..transports.base import Transport
 from .estimate import Payload
-from .journal import ConnectionJournal
 from .link import Link
 from .measurements import Measurements
 from .replica import Replica
 from .share import next_replica
-from .transports.base import Transport
 
 
 class FindReplicas(Protocol):
-    """Finds the copies of a service that run now."""
+    """Finds the replicas of a service that run now."""
 
     async def find(self) -> Mapping[str | None, Sequence[Transport]]:
-        """Return the transports of each copy, in order of preference, by its name."""
+        """Return the transports of each replica, in order of preference, by its name."""
         ...
 
     async def close(self) -> None:
@@ -36,12 +36,12 @@ class FindReplicas(Protocol):
 
 MakeReplica = Callable[[str | None, Sequence[Transport]], Replica]
 
-#: Copies that came or went are noticed this often.
+#: Replicas that came or went are noticed this often.
 FIND_AGAIN_S = 30.0
 
 
 class ReplicaPool:
-    """Starts the copies that ``finder`` finds, keeps their number current, and hands them out."""
+    """Starts the replicas that ``finder`` finds, keeps their number current, and hands them out."""
 
     def __init__(self, finder: FindReplicas, make: MakeReplica, journal: ConnectionJournal) -> None:
         self.replicas: list[Replica] = []
@@ -62,7 +62,7 @@ class ReplicaPool:
         return sum(replica.limit for replica in self.replicas)
 
     async def start(self, expected_calls: int, known: Measurements | None) -> dict[str, Any]:
-        """Start every copy and return the description by the first that answers.
+        """Start every replica and return the description by the first that answers.
 
         Raises Denied, or ServiceGone when none answers.
         """
@@ -70,7 +70,7 @@ class ReplicaPool:
         await self._take_in()
         while self._description is None:
             if not self._joining:
-                raise self._failure or ServiceGone("no copy of the service is registered")
+                raise self._failure or ServiceGone("no replica of the service is registered")
             await asyncio.wait(self._joining.values(), return_when=asyncio.FIRST_COMPLETED)
             # Their callbacks have to run before they count as ended.
             await asyncio.sleep(0)
@@ -84,14 +84,14 @@ class ReplicaPool:
                 await self._take_in()
 
     async def refresh(self) -> None:
-        """Look for copies now, because those known do not answer."""
+        """Look for replicas now, because those known do not answer."""
         with suppress(CourierError):
             await self._take_in()
             if self._joining:
                 await asyncio.wait(self._joining.values(), return_when=asyncio.FIRST_COMPLETED)
 
     async def _take_in(self) -> None:
-        """Start the copies that are new; let those go that are not registered any more."""
+        """Start the replicas that are new; let those go that are not registered any more."""
         found = await self._finder.find()
         for replica in [each for each in self.replicas if each.name not in found]:
             # The last one stays, to say why it cannot be reached.
@@ -123,7 +123,7 @@ class ReplicaPool:
             self._room.notify_all()
 
     def _check_identity(self, description: dict[str, Any]) -> None:
-        """Refuse a copy that would make other masks: those of one run come from one model."""
+        """Refuse a replica that would make other masks: those of one run come from one model."""
         if self._description is None:
             return
         mine, other = (

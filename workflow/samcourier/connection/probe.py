@@ -6,10 +6,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import ServiceFailed
+from ..errors import ServiceFailed
+from ..transports.base import Transport
 from .estimate import Sample
 from .measure import clock_offset_s, sample_of
-from .transports.base import Transport
 
 
 @dataclass(frozen=True)

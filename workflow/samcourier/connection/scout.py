@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from ..errors import CourierError
 from .choose import promising
-from .errors import CourierError
 from .estimate import Payload, trust
 from .link import PING, Link
 

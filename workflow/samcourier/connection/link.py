@@ -9,13 +9,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from ..errors import CourierError, ServiceGone, TransportFailed
+from ..journal import ConnectionJournal
+from ..transports.base import Transport
 from .choose import Candidate
-from .errors import CourierError, ServiceGone, TransportFailed
 from .estimate import Estimate, Payload, Sample, learn, predict_s
-from .journal import ConnectionJournal
 from .measure import Traffic, clock_offset_s, sample_of
 from .retry import Policy
-from .transports.base import Transport
 
 #: Less than this may be our own signs of life, which a dead relay's kernel still confirms.
 MOVED_MIN_BYTES = 4096
@@ -83,7 +83,7 @@ class Link:
         return self._needs_trial
 
     def candidate(self, current: str | None, refused: str | None = None) -> Candidate:
-        """Return the transport as :func:`samcourier.choose.rank` wants to see it."""
+        """Return the transport as :func:`samcourier.connection.choose.rank` wants to see it."""
         blocked = refused
         if blocked is None and (self._needs_trial or self._rests_until_s > self._clock()):
             blocked = f"failed: {self.last_failure}"

@@ -1,4 +1,4 @@
-"""One running copy of the service: its transports, which of them is in use, and how fast it is."""
+"""One replica of the service: its transports, which of them is in use, and how fast it is."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from ..errors import CourierError, ServiceGone
+from ..journal import Attempt, ConnectionJournal, utc_now
+from ..transports.base import Transport
 from .call import Call, attempt_record
 from .choose import Choice, rank
-from .errors import CourierError, ServiceGone
 from .estimate import Estimate, Payload, Sample
-from .journal import Attempt, ConnectionJournal, utc_now
 from .link import PING, Link
 from .measurements import Measurements
 from .retry import Policy
 from .scout import Scout
 from .share import Load
-from .transports.base import Transport
 from .watch import Watch
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ _KEPT_SERVICE_SECONDS = 5
 
 
 class Replica:
-    """Calls one copy of the service over whichever of its transports is fastest.
+    """Calls one replica of the service over whichever of its transports is fastest.
 
     ``name`` is None for a service that has no others. ``transports`` come in order of preference.
     """
@@ -74,7 +74,7 @@ class Replica:
         return next((link for link in self.links if link.name == self.current), None)
 
     def load(self, payload: Payload) -> Load:
-        """Return how busy it is, as :func:`samcourier.share.next_replica` wants to see it."""
+        """Return how busy it is, for :func:`samcourier.connection.share.next_replica`."""
         best = self._ranked(payload, set())
         return Load(
             travel_s=best[0].predicted_s if best else None,

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import replace
 from typing import Any
 
-from .errors import ServiceFailed
+from ..errors import ServiceFailed
 from .estimate import RATE_MIN_BYTES, Payload, Sample, Transfer, alone_s
 
 #: So many past transfers may overlap one that ends now.

@@ -1,4 +1,4 @@
-"""The copies of a service that are registered with Hypha, each with its transports."""
+"""The replicas of a service that are registered with Hypha, each with its transports."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def _over(session: HyphaSession, endpoint: Endpoint, wanted: str) -> list[Transp
     return [transport for transport in built if wanted in ("auto", transport.name)]
 
 
-class Copies:
-    """Finds the copies of ``endpoint.service_id``: every client that offers a bare name.
+class Replicas:
+    """Finds the replicas of ``endpoint.service_id``: every client that offers a bare name.
 
-    An id that names its client is one copy. All share one connection to the server.
+    An id that names its client is one replica. All share one connection to the server.
     """
 
     def __init__(self, endpoint: Endpoint, wanted: str = "auto") -> None:
@@ -41,7 +41,7 @@ class Copies:
         self._session = HyphaSession(endpoint)
 
     async def find(self) -> Mapping[str | None, Sequence[Transport]]:
-        """Return the transports of each copy by its client's name; None when it is the only one.
+        """Return the transports of each replica by its client's name; None when it is the only one.
 
         Raises Denied, or ServiceGone when the server knows no service of this name.
         """
@@ -68,5 +68,5 @@ class Copies:
         }
 
     async def close(self) -> None:
-        """Leave the connection that the copies share."""
+        """Leave the connection that the replicas share."""
         await self._session.release(self)
