@@ -23,6 +23,9 @@ from hypha_rpc import websocket_client
 #: Best over WebSocket, and safe: a default peer buffers max(512 000, 2 x its own chunk) bytes.
 WEBSOCKET_CHUNK_BYTES = 500_000
 
+#: A cancelled task ends within a turn of the event loop; this only bounds the wait for it.
+TASK_END_TIMEOUT_S = 1.0
+
 # hypha-rpc logs every closed connection; who calls gets an error that says more.
 for _name in ("RPC", "websocket-client", "webrtc-client"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
@@ -79,13 +82,50 @@ async def connect(
         "ssl": tls_context(ca_bundle) if server_url.startswith("https:") else None,
     }
     given = {name: value for name, value in settings.items() if value is not None}
+    made: list[UncompressedConnection] = []
+
+    def make(*arguments: Any, **options: Any) -> UncompressedConnection:
+        made.append(UncompressedConnection(*arguments, **options))
+        return made[-1]
+
     async with _connecting:
         stock = websocket_client.WebsocketRPCConnection
-        websocket_client.WebsocketRPCConnection = UncompressedConnection
+        websocket_client.WebsocketRPCConnection = make
         try:
             return await websocket_client.connect_to_server(given)
+        except BaseException:
+            for connection in made:
+                await end_connection(connection, wait_s=0)
+            raise
         finally:
             websocket_client.WebsocketRPCConnection = stock
+
+
+async def end_connection(connection: Any, wait_s: float) -> None:
+    """End hypha-rpc's connection for good, waiting ``wait_s`` at most for the server's goodbye.
+
+    By itself hypha-rpc waits 5 s for a goodbye, and without limit for its own task that looks for
+    the manager of a server that is gone: told of a failure before it is cancelled, it tries again.
+    """
+    # Nothing may reconnect from here on.
+    connection._closed = True
+    rpc = getattr(connection._handle_message, "__self__", None)
+    tasks = list(rpc._background_tasks) if rpc is not None else []
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=TASK_END_TIMEOUT_S)
+    websocket = connection._websocket
+    loop = asyncio.get_running_loop()
+    aborting = loop.call_later(wait_s, websocket.transport.abort) if websocket is not None else None
+    try:
+        await (rpc or connection).disconnect()
+    finally:
+        if aborting is not None:
+            aborting.cancel()
+        # A reconnection that was under way may have made another.
+        if connection._websocket is not None:
+            connection._websocket.transport.abort()
 
 
 def is_loopback(url: str) -> bool:
@@ -136,7 +176,8 @@ def moved_bytes(server: Any) -> int:
 
 
 def _websocket(server: Any) -> Any:
-    return server.rpc._connection._websocket
+    connection = server.rpc._connection
+    return None if connection is None else connection._websocket
 
 
 _TCP_INFO_BYTES = 256

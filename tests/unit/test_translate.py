@@ -9,7 +9,7 @@ import msgpack
 import pytest
 from hypha_rpc.rpc import RemoteException
 from websockets.datastructures import Headers
-from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.exceptions import ConnectionClosedError, InvalidMessage, InvalidStatus
 from websockets.frames import Close
 from websockets.http11 import Response
 
@@ -24,7 +24,7 @@ from samcourier.errors import (
     TransportFailed,
 )
 from samcourier.transports.http import _refusal
-from samcourier.transports.translate import last_line, translate
+from samcourier.transports.translate import last_line, translate, translate_opening
 from samservice.errors import (
     EmbeddingsUnsupported,
     ImageTooLarge,
@@ -284,6 +284,14 @@ def test_the_frames_of_a_remote_traceback_are_not_its_words() -> None:
         ),
         (
             403,
+            "RemoteException: ArithmeticError: PermissionError: [Errno 13] weights.pt",
+            ServiceFailed,
+            "RuntimeError",
+        ),
+        # Hypha makes a 404 of a model's KeyError.
+        (404, "RemoteException: KeyError: 'decoder_state'", ServiceFailed, "RuntimeError"),
+        (
+            403,
             "RemoteException: samservice.errors.SegmentationFailed: "
             "[samservice.SegmentationFailed] PermissionError: weights",
             ServiceFailed,
@@ -297,6 +305,24 @@ def test_an_http_answer_is_read_before_its_status(
     translated = over_http(status, detail)
     assert type(translated) is expected
     assert translated.name == name
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (AttributeError("offer"), TransportFailed),
+        (remote(RuntimeError("too many WebRTC peers (64), use WebSocket")), TransportFailed),
+        (InvalidMessage("did not receive a valid HTTP response"), TransportFailed),
+        (InvalidStatus(Response(429, "Too Many Requests", Headers())), Overloaded),
+        (ConnectionAbortedError("Authentication error: The token has expired."), Denied),
+        (remote(KeyError("Service not found: ws/*:segmenter@*")), ServiceGone),
+    ],
+    ids=lambda value: str(value)[:60] if isinstance(value, Exception) else "",
+)
+def test_an_opening_cannot_fail_by_the_services_work(
+    error: Exception, expected: type[CourierError]
+) -> None:
+    assert type(translate_opening(error, "webrtc")) is expected
 
 
 @pytest.mark.parametrize("error", [Denied("token"), ServiceGone("gone"), ImageUnfit("NaN")])

@@ -14,7 +14,7 @@ from samservice.hypha import is_loopback, tls_context
 
 from ..errors import CourierError, Denied, Overloaded, RequestRefused, ServiceGone, TransportFailed
 from .base import Endpoint, TransportName
-from .translate import last_line, translate
+from .translate import is_from_far_side, last_line, translate
 
 _STATUS_CLASS: dict[int, type[CourierError]] = {
     401: Denied,
@@ -76,11 +76,17 @@ class HttpTransport:
             raise TransportFailed(
                 f"http: {type(error).__name__}: {error}".rstrip(": "), name=type(error).__name__
             ) from error
+        if not _is_from_hypha(response):
+            raise _said_in_between(response)
         if response.status_code != 200:
             raise _refusal(response, method)
-        return await asyncio.to_thread(
-            msgpack.unpackb, response.content, object_hook=_decode_ndarray, strict_map_key=False
-        )
+        try:
+            return await asyncio.to_thread(_unpack, response.content)
+        except (ValueError, KeyError, TypeError) as error:
+            raise TransportFailed(
+                f"http: an answer of {len(response.content)} bytes that is not msgpack: {error}",
+                name=type(error).__name__,
+            ) from error
 
     async def _post(self, client: httpx.AsyncClient, path: str, body: bytes) -> httpx.Response:
         """Send the body piece by piece, so that it shows what moves."""
@@ -124,13 +130,30 @@ class HttpTransport:
             await client.aclose()
 
 
+def _is_from_hypha(response: httpx.Response) -> bool:
+    """Hypha packs its answers, and names its errors in JSON; gateways and firewalls write pages."""
+    kind = response.headers.get("content-type", "")
+    return "msgpack" in kind or ("json" in kind and response.status_code != 200)
+
+
+def _said_in_between(response: httpx.Response) -> CourierError:
+    """Translate what was not said by Hypha, such as a gateway's page or a firewall's."""
+    status = response.status_code
+    error_class = Overloaded if status == 429 else TransportFailed
+    kind = response.headers.get("content-type", "no content type")
+    return error_class(
+        f"http: status {status} with {kind}, which is not Hypha's", name=f"HTTP{status}"
+    )
+
+
 def _refusal(response: httpx.Response, method: str) -> CourierError:
     """Translate an answer that is not 200: a named error in the text counts before the status."""
     text = _detail(response)
     if response.status_code == 404 and text.startswith(f"{method} not found"):
         return RequestRefused(f"the service has no method {method!r}", name="NoSuchMethod")
     translated = translate(RuntimeError(text), "http")
-    said_by_service = translated.name != "RuntimeError"
+    # Of what the method raised, Hypha guesses a status by its words: 404, 403 or 400 say nothing.
+    said_by_service = translated.name != "RuntimeError" or is_from_far_side(text)
     error_class = _STATUS_CLASS.get(response.status_code)
     if said_by_service or error_class is None:
         return translated
@@ -150,6 +173,10 @@ def _detail(response: httpx.Response) -> str:
     except ValueError:
         return response.text
     return str(answer.get("detail", answer)) if isinstance(answer, dict) else str(answer)
+
+
+def _unpack(content: bytes) -> Any:
+    return msgpack.unpackb(content, object_hook=_decode_ndarray, strict_map_key=False)
 
 
 def _encode_ndarray(value: object) -> dict[str, Any]:

@@ -5,11 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from samservice.hypha import answers, connect, connection_state, moved_bytes
+from websockets.exceptions import InvalidStatus
+from websockets.protocol import State
+
+from samservice.hypha import answers, connect, connection_state, end_connection, moved_bytes
 
 from ..errors import Denied, RequestRefused, TransportFailed
 from .base import Endpoint
-from .translate import translate
+from .translate import translate, translate_opening
+
+#: A healthy server answers the closing of a connection within a round trip.
+CLOSE_TIMEOUT_S = 0.5
 
 #: A server that is there answers a WebSocket's ping at once.
 ANSWER_TIMEOUT_S = 2.0
@@ -44,15 +50,24 @@ class HyphaSession:
     async def _open(self, timeout_s: float) -> Any:
         try:
             async with asyncio.timeout(timeout_s):
-                return await connect(
+                server = await connect(
                     self.endpoint.server_url,
                     token=self.endpoint.token,
                     workspace=self.endpoint.workspace,
                     ca_bundle=self.endpoint.network.ca_bundle,
                     silence_timeout_s=SILENCE_TIMEOUT_S,
                 )
+                _fail_calls_when_lost(server)
+                return server
+        except InvalidStatus as error:
+            # Hypha takes every upgrade and refuses a token afterwards: whatever the status, this
+            # was said by something in between, and over HTTP it may let us through.
+            translated = translate_opening(error, "websocket")
+            if isinstance(translated, Denied):
+                translated = TransportFailed(str(translated), name=translated.name)
+            raise translated from error
         except Exception as error:
-            translated = translate(error, "websocket")
+            translated = translate_opening(error, "websocket")
             if isinstance(translated, Denied):
                 raise Denied(
                     f"{self.endpoint.server_url} refuses workspace {self.endpoint.workspace!r}: "
@@ -78,7 +93,24 @@ class HyphaSession:
     async def _disconnect(self) -> None:
         server, self._server = self._server, None
         if server is not None:
-            await server.disconnect()
+            connection = server.rpc._connection
+            if connection is not None:
+                await end_connection(connection, CLOSE_TIMEOUT_S)
+
+
+def _fail_calls_when_lost(server: Any) -> None:
+    """Let a lost connection fail the calls under way, which hypha-rpc leaves to their deadline.
+
+    It connects again by itself, but the answers that were on their way then are gone.
+    """
+    rpc, connection = server.rpc, server.rpc._connection
+
+    def on_disconnected(reason: str | None = None) -> None:
+        protocol = connection._websocket.protocol
+        closed = protocol.close_exc if protocol.state is State.CLOSED else "closed"
+        rpc._reject_pending_calls(f"Connection lost: {reason or closed}")
+
+    connection.on_disconnected(on_disconnected)
 
 
 async def list_services(server: Any, endpoint: Endpoint) -> list[str]:

@@ -45,7 +45,7 @@ _PHRASES: tuple[tuple[type[CourierError], re.Pattern[str]], ...] = (
         Overloaded,
         re.compile(
             r"too many (calls|requests)|maximum number of ongoing|\d+ concurrent requests"
-            r"|rate limit|server busy|\boverloaded\b",
+            r"|rate limit|server busy|\boverloaded\b|HTTP 429\b",
             re.I,
         ),
     ),
@@ -85,7 +85,7 @@ def translate(error: BaseException, transport: str) -> CourierError:
         return _CLASS_OF_KIND[named.kind](named.message, name=type(named).__name__)
     name = type(error).__name__
     said = f"{transport}: {name}: {last_line(text)}"
-    is_far = _FAR_SIDE.match(text) is not None
+    is_far = is_from_far_side(text)
     words = last_line(text) if is_far else f"{name}: {text}"
     for error_class, pattern in _PHRASES:
         if pattern.search(words):
@@ -96,6 +96,19 @@ def translate(error: BaseException, transport: str) -> CourierError:
     if isinstance(error, OSError | TimeoutError | EOFError):
         return TransportFailed(said, name=name)
     return ServiceFailed(said, name=name)
+
+
+def translate_opening(error: BaseException, transport: str) -> CourierError:
+    """As :func:`translate`, for an opening: nothing was asked of the service, so it cannot fail."""
+    translated = translate(error, transport)
+    if type(translated) is ServiceFailed:
+        return TransportFailed(str(translated), name=translated.name)
+    return translated
+
+
+def is_from_far_side(text: str) -> bool:
+    """Whether an error's text was carried here from the method that was called."""
+    return _FAR_SIDE.match(text) is not None
 
 
 def last_line(text: str) -> str:

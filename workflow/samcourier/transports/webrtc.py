@@ -19,13 +19,13 @@ from samservice.rtc import HOST_CANDIDATES_ONLY, RTC_CHUNK_BYTES
 from ..errors import TransportFailed
 from .base import Endpoint, TransportName
 from .session import SILENCE_TIMEOUT_S, HyphaSession, call_remote
-from .translate import translate
+from .translate import translate_opening
 
 #: aiortc cuts messages into chunks of this size and numbers them.
 SCTP_CHUNK_BYTES = 1200
 
 #: A closed peer ends its handshake at once; this only bounds the wait for it.
-CLOSE_TIMEOUT_S = 2.0
+CLOSE_TIMEOUT_S = 0.5
 
 
 class WebRTCTransport:
@@ -61,7 +61,7 @@ class WebRTCTransport:
                     name="TimeoutError",
                 ) from error
             if isinstance(error, Exception):
-                raise translate(error, self.name) from error
+                raise translate_opening(error, self.name) from error
             raise
 
     async def _handshake(self, server: Any) -> Any:

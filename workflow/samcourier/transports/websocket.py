@@ -7,7 +7,7 @@ from typing import Any
 
 from .base import Endpoint, TransportName
 from .session import HyphaSession, call_remote
-from .translate import translate
+from .translate import translate_opening
 
 
 class WebSocketTransport:
@@ -27,7 +27,7 @@ class WebSocketTransport:
                 server = await self._session.server(timeout_s, self)
                 self._service = await server.get_service(self._endpoint.service_id)
         except Exception as error:
-            raise translate(error, self.name) from error
+            raise translate_opening(error, self.name) from error
 
     async def call(self, method: str, arguments: dict[str, Any], timeout_s: float) -> Any:
         """Call the service, within ``timeout_s``."""

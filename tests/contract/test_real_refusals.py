@@ -1,0 +1,242 @@
+"""What becomes of a call that the server or the service really refuses, breaks or never answers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from samcourier.transports import Endpoint, Transport
+from samservice.hypha import connect
+
+from .real_world import (
+    AT_ONCE_S,
+    BUILD,
+    DEADLINE_S,
+    MARGIN_S,
+    OPEN_TIMEOUT_S,
+    assert_works,
+    failure_within,
+)
+
+pytestmark = pytest.mark.live
+
+#: A few more messages than the server takes of one connection.
+FLOOD_CALLS = 205
+
+
+@asynccontextmanager
+async def opened(name: str, endpoint: Endpoint) -> AsyncIterator[Transport]:
+    transport = BUILD[name](endpoint)
+    try:
+        await transport.open(OPEN_TIMEOUT_S)
+        yield transport
+    finally:
+        await transport.close()
+
+
+def beside(scripted: Endpoint, service: str) -> Endpoint:
+    """Where the same service is, on another connection of the scripted process."""
+    host = scripted.service_id.partition(":")[0]
+    return replace(scripted, service_id=f"{host}-{service}:{service}")
+
+
+@pytest.fixture(params=BUILD)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def tokens(scripted: Endpoint) -> dict[str, str]:
+    """Real tokens, made by the server for this workspace and for that of somebody else."""
+    owner = await connect(scripted.server_url, token=scripted.token)
+    stranger = await connect(scripted.server_url)
+    tokens = {
+        "good": await owner.generate_token({"expires_in": 3600}),
+        "expired": await owner.generate_token({"expires_in": 1}),
+        "stranger": await stranger.generate_token({"expires_in": 3600}),
+    }
+    await stranger.disconnect()
+    await owner.disconnect()
+    await asyncio.sleep(2.2)
+    return tokens
+
+
+@pytest.mark.parametrize("token", ["expired", "stranger"])
+@pytest.mark.parametrize("names_workspace", [True, False])
+async def test_a_caller_without_rights_is_denied(
+    scripted: Endpoint, tokens: dict[str, str], name: str, token: str, names_workspace: bool
+) -> None:
+    workspace = scripted.workspace if names_workspace else None
+    await is_denied(name, replace(scripted, token=tokens[token], workspace=workspace))
+
+
+# Over HTTP nothing is asked of the caller's own workspace: the service's id names one.
+@pytest.mark.parametrize("name", ["websocket", "webrtc"], indirect=True)
+async def test_a_token_of_another_workspace_is_denied(
+    scripted: Endpoint, tokens: dict[str, str], name: str
+) -> None:
+    await is_denied(name, replace(scripted, token=tokens["good"], workspace="somebody-elses"))
+
+
+async def is_denied(name: str, endpoint: Endpoint) -> None:
+    transport = BUILD[name](endpoint)
+    try:
+        failure = await failure_within(AT_ONCE_S, transport.open(OPEN_TIMEOUT_S))
+    finally:
+        await transport.close()
+    assert failure.kind == "denied", (failure.kind, failure)
+
+
+async def test_the_servers_http_limit_asks_to_wait(
+    scripted: Endpoint, tokens: dict[str, str]
+) -> None:
+    async with opened("http", replace(scripted, token=tokens["good"])) as transport:
+
+        async def call_often() -> None:
+            for _ in range(500):
+                await transport.call("describe", {}, OPEN_TIMEOUT_S)
+
+        failure = await failure_within(OPEN_TIMEOUT_S, call_often())
+        assert (failure.kind, failure.name) == ("overload", "HTTP429")
+        await asyncio.sleep(0.3)
+        assert await transport.call("answer", {"value": 7}, OPEN_TIMEOUT_S) == 7
+
+
+async def test_the_servers_message_limit_asks_to_wait(scripted: Endpoint) -> None:
+    async with opened("websocket", beside(scripted, "flooded")) as transport:
+        start_s = time.monotonic()
+        flood = [transport.call("hold", {"seconds": 3600}, 2.0) for _ in range(FLOOD_CALLS)]
+        ends = await asyncio.gather(*flood, return_exceptions=True)
+        kinds = Counter(getattr(end, "kind", repr(end)) for end in ends)
+        # Those that were not sent yet are sent on the next connection, and nobody answers them.
+        assert kinds["overload"] > 0.8 * FLOOD_CALLS, kinds
+        assert kinds["overload"] + kinds["transport"] == FLOOD_CALLS, kinds
+        assert time.monotonic() - start_s < 2.0 + MARGIN_S
+        # hypha-rpc connects again by itself, so the same transport stays good.
+        assert await transport.call("answer", {"value": 7}, OPEN_TIMEOUT_S) == 7
+
+
+@pytest.mark.parametrize(
+    ("service", "chunk_bytes", "up_bytes", "down_bytes", "within_s"),
+    [
+        # BufferFull on the service's side: a default peer takes 524 288 bytes in one message.
+        ("stock", 700_000, 650_000, 0, DEADLINE_S),
+        # BufferFull on this side, which takes two chunks of its own.
+        ("over-the-buffer", 500_000, 0, 1_020_000, DEADLINE_S),
+        # This side closes with 1009.
+        ("never-chunked", 500_000, 0, 3_000_000, AT_ONCE_S),
+        # The server closes the service's connection with 1009.
+        ("never-chunked", 500_000, 0, 17_000_000, DEADLINE_S),
+    ],
+    ids=["full-there", "full-here", "1009-here", "1009-there"],
+)
+async def test_a_message_too_large_is_lost_on_the_way(
+    scripted: Endpoint,
+    monkeypatch: pytest.MonkeyPatch,
+    service: str,
+    chunk_bytes: int,
+    up_bytes: int,
+    down_bytes: int,
+    within_s: float,
+) -> None:
+    monkeypatch.setattr("samservice.hypha.WEBSOCKET_CHUNK_BYTES", chunk_bytes)
+    async with opened("websocket", beside(scripted, service)) as transport:
+        call = transport.call(
+            "probe",
+            {"payload": bytes(up_bytes), "reply_bytes": down_bytes},
+            within_s or OPEN_TIMEOUT_S,
+        )
+        failure = await failure_within(within_s, call)
+    assert failure.kind == "transport", failure
+
+
+async def test_a_chunk_above_the_channels_limit_is_lost_on_the_way(
+    scripted: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("samcourier.transports.webrtc.RTC_CHUNK_BYTES", 300_000)
+    async with opened("webrtc", scripted) as transport:
+        call = transport.call("probe", {"payload": bytes(1_000_000)}, OPEN_TIMEOUT_S)
+        failure = await failure_within(AT_ONCE_S, call)
+    assert failure.kind == "transport", failure
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["out of memory", "connection to the GPU timed out", "PermissionError: [Errno 13] weights.pt"],
+)
+async def test_a_service_that_raises_has_failed_itself(
+    scripted: Endpoint, name: str, said: str
+) -> None:
+    async with opened(name, scripted) as transport:
+        call = transport.call("fail", {"said": said}, OPEN_TIMEOUT_S)
+        failure = await failure_within(AT_ONCE_S, call)
+        assert failure.kind == "service", failure
+        assert said in str(failure)
+        assert await transport.call("answer", {"value": 7}, OPEN_TIMEOUT_S) == 7
+
+
+async def test_a_reply_that_cannot_be_sent_is_the_services_failure(
+    scripted: Endpoint, name: str
+) -> None:
+    async with opened(name, scripted) as transport:
+        failure = await failure_within(DEADLINE_S, transport.call("unsendable", {}, DEADLINE_S))
+        assert failure.kind == "service", failure
+
+
+@pytest.mark.parametrize("value", [None, "text", 3.5, [1, {"a": b"\x00"}], np.arange(3.0)])
+async def test_a_reply_of_any_type_arrives_as_it_is(
+    scripted: Endpoint, name: str, value: Any
+) -> None:
+    async with opened(name, scripted) as transport:
+        answer = await transport.call("answer", {"value": value}, OPEN_TIMEOUT_S)
+        assert type(answer) is type(value)
+        np.testing.assert_equal(answer, value)
+
+
+async def test_a_missing_method_is_named(scripted: Endpoint, name: str) -> None:
+    async with opened(name, scripted) as transport:
+        failure = await failure_within(AT_ONCE_S, transport.call("nothing", {}, OPEN_TIMEOUT_S))
+    assert (failure.kind, failure.name) == ("request", "NoSuchMethod")
+
+
+@pytest.mark.parametrize(
+    ("rtc_service", "failure_name", "within_s"),
+    [
+        # As behind a firewall: the offer is answered, and what is sent to the peer is not.
+        ("no-route-rtc", "TransportFailed", DEADLINE_S),
+        ("too-late-rtc", "TransportFailed", DEADLINE_S),
+        ("refused-rtc", "TransportFailed", AT_ONCE_S),
+        ("nonsense-rtc", "TransportFailed", AT_ONCE_S),
+        ("scripted", "TransportFailed", AT_ONCE_S),
+        ("nothing-rtc", "ServiceGone", AT_ONCE_S),
+    ],
+)
+async def test_an_offer_that_leads_to_no_channel(
+    scripted: Endpoint, rtc_service: str, failure_name: str, within_s: float
+) -> None:
+    host = scripted.rtc_service_id.partition(":")[0]
+    transport = BUILD["webrtc"](replace(scripted, rtc_service_id=f"{host}:{rtc_service}"))
+    failure = await failure_within(within_s, transport.open(within_s or OPEN_TIMEOUT_S))
+    await transport.close()
+    assert type(failure).__name__ == failure_name, failure
+
+
+async def test_a_channel_closed_by_the_service_is_lost_at_once(scripted: Endpoint) -> None:
+    async with opened("websocket", scripted) as beside, opened("webrtc", scripted) as transport:
+        calling = asyncio.ensure_future(transport.call("hold", {"seconds": 60}, OPEN_TIMEOUT_S))
+        await asyncio.sleep(0.1)
+        await beside.call("drop_channels", {}, OPEN_TIMEOUT_S)
+        assert (await failure_within(AT_ONCE_S, calling)).kind == "transport"
+        again = transport.call("answer", {"value": 7}, OPEN_TIMEOUT_S)
+        assert (await failure_within(AT_ONCE_S, again)).kind == "transport"
+        await transport.close()
+        await assert_works(transport)
