@@ -37,8 +37,10 @@ check: .venv/installed-test ## format, lint, types, workflow, unit tests: under 
 	.venv/bin/snakemake --dry-run --quiet
 	.venv/bin/python -m pytest tests/unit
 
-bench: .venv/installed-test ## measure against the naive client
+bench: .venv/installed-test ## measure against the naive client, the raw network and a service that takes its time
 	.venv/bin/python bench/naive.py
+	.venv/bin/python bench/limits.py
+	.venv/bin/python bench/busy.py
 
 COMPILE = .venv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
   --fork-strategy fewest --no-emit-index-url

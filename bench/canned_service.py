@@ -10,7 +10,12 @@ import argparse
 import asyncio
 import json
 import secrets
+import subprocess
+import sys
 import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,16 +26,24 @@ import uvloop
 from hypha_rpc import connect_to_server
 
 from samcourier.deploy.supervisor import running_hypha
+from samcourier.transports import Endpoint
 from samservice.app import SegmentationService
 from samservice.errors import EmbeddingsUnsupported
 from samservice.serve import Address, ServeSettings, serve
 
+SERVICE_TIMEOUT_S = 90
+
 
 class CannedEngine:
-    """Returns the same mask, cut to the image, for every image."""
+    """Returns the same mask, cut to the image, for every image, after ``work_s`` seconds.
 
-    def __init__(self, mask: np.ndarray) -> None:
+    ``busy_log`` gets a line for each image: when its work began and ended, in Unix seconds.
+    """
+
+    def __init__(self, mask: np.ndarray, work_s: float = 0.0, busy_log: Path | None = None) -> None:
         self._mask = mask.astype(np.uint32)
+        self._work_s = work_s
+        self._busy_log = busy_log
 
     def describe(self) -> dict[str, Any]:
         return {"engine": "canned", "model": "canned", "model_sha256": None} | {
@@ -45,6 +58,11 @@ class CannedEngine:
         pass
 
     def segment(self, image: np.ndarray, axes: str, parameters: dict[str, Any]) -> np.ndarray:
+        began_unix_s = time.time()
+        time.sleep(self._work_s)
+        if self._busy_log is not None:
+            with self._busy_log.open("a") as log:
+                log.write(f"{began_unix_s} {time.time()}\n")
         return self._mask[: image.shape[-2], : image.shape[-1]]
 
     def encode(self, image: np.ndarray, axes: str) -> dict[str, Any]:
@@ -56,36 +74,64 @@ class CannedEngine:
         raise EmbeddingsUnsupported("canned")
 
 
-async def main(mask_path: Path, out: Path) -> None:
-    """Serve until killed; write where to ``out`` once everything is registered."""
-    engine = CannedEngine(tifffile.imread(mask_path))
+async def serve_canned(
+    engine: CannedEngine, url: str, token: str, on_ready: Callable[[dict[str, Any]], object]
+) -> None:
+    """Serve until killed; ``on_ready`` gets an Endpoint's fields once everything is registered."""
+
+    async def ready(address: Address, _server: Any) -> None:
+        stock = await connect_to_server({"server_url": url, "token": token})
+        service = SegmentationService(engine)
+
+        async def segment_all(image: np.ndarray, context: Any = None) -> Any:
+            return await service.segment_all(image)
+
+        await stock.register_service(
+            {
+                "id": "stock",
+                "config": {"visibility": "protected", "require_context": True},
+                "segment_all": segment_all,
+            }
+        )
+        on_ready(asdict(address) | {"token": token})
+
+    await serve(engine, ServeSettings(url, token), on_ready=ready, stop=asyncio.Event())
+
+
+async def main(options: argparse.Namespace) -> None:
+    """Start a Hypha server and serve; write where to ``options.out``."""
+    engine = CannedEngine(tifffile.imread(options.mask), options.work_s, options.busy_log)
     token = secrets.token_urlsafe(48)
     with tempfile.TemporaryDirectory(prefix="samcourier-bench-") as directory:
         async with running_hypha(Path(directory), token) as (url, _hypha):
+            await serve_canned(
+                engine, url, token, lambda found: options.out.write_text(json.dumps(found))
+            )
 
-            async def ready(address: Address, _server: Any) -> None:
-                stock = await connect_to_server({"server_url": url, "token": token})
-                service = SegmentationService(engine)
 
-                async def segment_all(image: np.ndarray, context: Any = None) -> Any:
-                    return await service.segment_all(image)
-
-                await stock.register_service(
-                    {
-                        "id": "stock",
-                        "config": {"visibility": "protected", "require_context": True},
-                        "segment_all": segment_all,
-                    }
-                )
-                found = asdict(address) | {"token": token}
-                out.write_text(json.dumps(found))
-
-            await serve(engine, ServeSettings(url, token), on_ready=ready, stop=asyncio.Event())
+@contextmanager
+def running_canned_service(mask: Path, scratch: Path, *options: object) -> Iterator[Endpoint]:
+    """Run this module in a process of its own until the end; yield where the service is."""
+    found, log_path = scratch / "service.json", scratch / "service.log"
+    command = [sys.executable, __file__, mask, found, *options]
+    with log_path.open("w") as log:
+        service = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
+    try:
+        deadline_s = time.monotonic() + SERVICE_TIMEOUT_S
+        while not found.exists():
+            if service.poll() is not None or time.monotonic() > deadline_s:
+                sys.exit(log_path.read_text())
+            time.sleep(0.2)
+        yield Endpoint(**json.loads(found.read_text()))
+    finally:
+        service.terminate()
+        service.wait()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("mask", type=Path)
     parser.add_argument("out", type=Path)
-    options = parser.parse_args()
-    uvloop.run(main(options.mask, options.out))
+    parser.add_argument("--work-s", type=float, default=0.0)
+    parser.add_argument("--busy-log", type=Path)
+    uvloop.run(main(parser.parse_args()))

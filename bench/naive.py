@@ -13,12 +13,9 @@ the service alone has gained, samservice's registration too (``fast_service``).
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -30,6 +27,7 @@ from typing import Any
 import numpy as np
 import tifffile
 import uvloop
+from canned_service import running_canned_service
 from figures import Figures
 from hypha_rpc import connect_to_server
 
@@ -45,7 +43,6 @@ from samservice.wire import FAST_IMAGE_CODEC, pack_array, packed_nbytes, unpack_
 
 RUNS = 5
 IMAGE_COUNT = 16
-SERVICE_TIMEOUT_S = 90
 
 
 @asynccontextmanager
@@ -135,14 +132,17 @@ async def measure(endpoint: Endpoint, paths: list[Path], scratch: Path) -> Figur
     return figures
 
 
-def make_images(directory: Path) -> tuple[list[Path], Path]:
-    """Write the demo's single-channel 2048 x 2048 images, each several times, and a mask."""
-    large = [each for each in DEMO_IMAGES if each.size_px == (2048, 2048) and each.axes == "YX"]
+def make_images(
+    directory: Path, size_px: int = 2048, image_count: int = IMAGE_COUNT
+) -> tuple[list[Path], Path]:
+    """Write the demo's square single-channel images of this size, repeated, and a mask."""
+    square = (size_px, size_px)
+    large = [each for each in DEMO_IMAGES if each.size_px == square and each.axes == "YX"]
     large = [each for each in large if each.dtype == "uint16"]
     for each in large:
         write_image(each, directory)
     paths = []
-    for number in range(IMAGE_COUNT):
+    for number in range(image_count):
         path = directory / f"large_{number}.tif"
         shutil.copy(directory / f"{large[number % len(large)].id}.tif", path)
         paths.append(path)
@@ -155,21 +155,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="samcourier-bench-") as name:
         scratch = Path(name)
         paths, mask = make_images(scratch)
-        found = scratch / "service.json"
-        command = [sys.executable, str(Path(__file__).with_name("canned_service.py")), mask, found]
-        with (scratch / "service.log").open("w") as log:
-            service = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            deadline_s = time.monotonic() + SERVICE_TIMEOUT_S
-            while not found.exists():
-                if service.poll() is not None or time.monotonic() > deadline_s:
-                    sys.exit((scratch / "service.log").read_text())
-                time.sleep(0.2)
-            endpoint = Endpoint(**json.loads(found.read_text()))
+        with running_canned_service(mask, scratch) as endpoint:
             uvloop.run(measure(endpoint, paths, scratch)).publish()
-        finally:
-            service.terminate()
-            service.wait()
 
 
 if __name__ == "__main__":

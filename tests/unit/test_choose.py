@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samcourier.connection.choose import CLEAR_GAIN, Candidate, image_codec, promising, rank
-from samcourier.connection.estimate import TRUST_HALF_LIFE_S, Estimate, Payload, Sample, learn
+from samcourier.connection.estimate import TRUST_HALF_LIFE_S, Estimate, Pace, Payload, Sample, learn
 
 MB = 1_000_000
 IMAGE = Payload(8 * MB, 1 * MB)
@@ -17,8 +17,8 @@ def measured(
     name: str, seconds: float, blocked: str | None = None, samples: int = 5, at_s: float = 0.0
 ) -> Candidate:
     """Return a transport that is predicted to take ``seconds`` for IMAGE."""
-    pace = (seconds / (IMAGE.up_bytes + IMAGE.down_bytes),) * samples
-    return Candidate(name, Estimate((0.0,), pace, pace, at_s), blocked)
+    up, down = Pace(IMAGE.up_bytes, seconds * 8 / 9), Pace(IMAGE.down_bytes, seconds / 9)
+    return Candidate(name, Estimate((0.0,), (up,) * samples, (down,) * samples, at_s), blocked)
 
 
 UNKNOWN = Candidate("webrtc")
@@ -56,8 +56,8 @@ def test_every_choice_says_why_in_words() -> None:
 
 
 def test_one_transport_is_best_for_small_and_another_for_large_payloads() -> None:
-    near = Candidate("websocket", Estimate((0.001,), (1 / MB,), (1 / MB,)))
-    broad = Candidate("webrtc", Estimate((0.100,), (0.02 / MB,), (0.02 / MB,)))
+    near = Candidate("websocket", Estimate((0.001,), (Pace(MB, 1.0),), (Pace(MB, 1.0),)))
+    broad = Candidate("webrtc", Estimate((0.100,), (Pace(MB, 0.02),), (Pace(MB, 0.02),)))
     assert rank([near, broad], Payload(10_000, 0))[0].name == "websocket"
     assert rank([near, broad], Payload(8 * MB, 0))[0].name == "webrtc"
 
@@ -97,8 +97,11 @@ def test_noise_below_the_clear_gain_never_switches(noise: list[float]) -> None:
 @pytest.mark.parametrize(
     ("other_s", "samples", "age_s", "taken", "worth_a_look"),
     [
-        (0.5, 1, 0, True, True),
-        (0.7, 1, 0, False, True),
+        # Few samples are enough only where waiting for more costs much.
+        (0.45, 1, 0, True, True),
+        (0.55, 1, 0, False, True),
+        (0.55, 2, 0, False, True),
+        (0.55, 3, 0, True, True),
         (0.7, 5, 0, True, True),
         (0.7, 5, TRUST_HALF_LIFE_S, False, True),
         (0.5, 5, TRUST_HALF_LIFE_S, True, True),

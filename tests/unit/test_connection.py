@@ -14,7 +14,7 @@ import pytest
 
 from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.call import Answer, Call, CallFailed
-from samcourier.connection.estimate import Estimate, Payload
+from samcourier.connection.estimate import Estimate, Pace, Payload
 from samcourier.connection.measurements import Measurements
 from samcourier.connection.retry import Policy, what_next
 from samcourier.errors import (
@@ -265,7 +265,7 @@ async def test_a_call_has_a_deadline_of_its_own(bench: Make) -> None:
 async def test_a_batch_starts_where_the_last_one_ended(bench: Make) -> None:
     made = bench(websocket={}, webrtc={}, http={})
     fast, slow = (
-        Estimate((0.001,), (1 / rate,) * 3, (1 / rate,) * 3, time.time()) for rate in (50e6, 1e6)
+        Estimate((0.001,), (Pace(1000, 1000 / rate),) * 3, (), time.time()) for rate in (50e6, 1e6)
     )
     known = Measurements("s", 0.0, "webrtc", {"websocket": slow, "webrtc": fast, "http": slow})
     await made.manager.start(9, known)

@@ -10,6 +10,7 @@ from samcourier.connection.estimate import (
     KEPT_SAMPLES,
     TRUST_HALF_LIFE_S,
     Estimate,
+    Pace,
     Payload,
     Sample,
     Transfer,
@@ -22,6 +23,7 @@ from samcourier.connection.measure import Traffic
 
 MB = 1_000_000
 PING = Payload(0, 0)
+SECOND = Pace(MB, 1.0)
 
 
 def learned(*samples: Sample) -> Estimate:
@@ -71,8 +73,14 @@ def test_a_lasting_change_is_believed_after_three_samples(before: float, after: 
     assert learned(*map(sent_at, rates)).up_bytes_per_s == pytest.approx(after * MB)
 
 
+def test_a_small_probe_says_little_beside_a_whole_image() -> None:
+    look = Sample(Payload(256_000, 0), 0.0001, 0.0)
+    assert learned(look, sent_at(10)).up_bytes_per_s == pytest.approx(10 * MB)
+    assert learned(sent_at(10), look, look).up_bytes_per_s == pytest.approx(10 * MB)
+
+
 def test_a_rate_that_the_payload_needs_must_be_known() -> None:
-    only_up = Estimate((0.01,), up_s_per_byte=(1 / MB,))
+    only_up = Estimate((0.01,), up=(Pace(MB, 1.0),))
     assert predict_s(only_up, Payload(MB, 100)) == pytest.approx(1.01)
     assert predict_s(only_up, Payload(MB, MB)) is None
 
@@ -118,11 +126,11 @@ def test_calls_that_wait_in_the_service_do_not_count_as_sent() -> None:
     [
         (Estimate(), 0, 0),
         (Estimate((0.1,)), 0, 1 / 2),
-        (Estimate((), (1e-6,)), 0, 1 / 2),
-        (Estimate((), (1e-6,) * 2), 0, 2 / 3),
-        (Estimate((), (1e-6,) * 5), 0, 5 / 6),
-        (Estimate((), (1e-6,) * 5), TRUST_HALF_LIFE_S, 5 / 12),
-        (Estimate((), (1e-6,) * 5), -3, 5 / 6),
+        (Estimate((), (SECOND,)), 0, 1 / 2),
+        (Estimate((), (SECOND,) * 2), 0, 2 / 3),
+        (Estimate((), (SECOND,) * 5), 0, 5 / 6),
+        (Estimate((), (SECOND,) * 5), TRUST_HALF_LIFE_S, 5 / 12),
+        (Estimate((), (SECOND,) * 5), -3, 5 / 6),
     ],
 )
 def test_few_samples_and_old_ones_are_trusted_less(

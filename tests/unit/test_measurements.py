@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from samcourier.connection import measurements
-from samcourier.connection.estimate import Estimate
+from samcourier.connection.estimate import Estimate, Pace
 from samcourier.connection.measurements import (
     TRUST_S,
     Measurements,
@@ -15,7 +15,7 @@ from samcourier.connection.measurements import (
     write_measurements,
 )
 
-WEBRTC = Estimate((0.01,), (2e-7, 3e-7), (), 1e9)
+WEBRTC = Estimate((0.01,), (Pace(9, 2e-7), Pace(8, 3e-7)), (), 1e9)
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

@@ -19,6 +19,10 @@ from .estimate import Estimate, Payload, predict_s, trust
 CLEAR_GAIN = 0.2
 CLEAR_GAIN_S = 0.005
 
+#: A switch needs so many samples of both, unless waiting for them costs more than this.
+SWITCH_SAMPLES = 3
+WAIT_MAX_S = 0.5
+
 SLOW_LINK_BYTES_PER_S = 30e6
 
 
@@ -100,8 +104,12 @@ def _keep_current(
         choice
         for choice in choices
         if choice is not kept
-        and _is_clear_gain(
-            kept, choice, _mutual_trust(candidates[kept.name], candidates[choice.name], now_unix_s)
+        and _is_proved_gain(
+            kept,
+            choice,
+            candidates[kept.name].estimate,
+            candidates[choice.name].estimate,
+            now_unix_s,
         )
     ]
     if better:
@@ -111,8 +119,17 @@ def _keep_current(
     return [kept, *(choice for choice in choices if choice.name != current)]
 
 
-def _mutual_trust(one: Candidate, other: Candidate, now_unix_s: float) -> float:
-    return min(trust(one.estimate, now_unix_s), trust(other.estimate, now_unix_s))
+def _is_proved_gain(
+    current: Choice, other: Choice, of_current: Estimate, of_other: Estimate, now_unix_s: float
+) -> bool:
+    """Tell whether a gain is clear enough for how far both measurements can be trusted."""
+    if current.predicted_s is not None and other.predicted_s is not None:
+        samples = min(of_current.sample_count, of_other.sample_count)
+        waiting_costs_s = current.predicted_s - other.predicted_s
+        if samples < SWITCH_SAMPLES and waiting_costs_s < WAIT_MAX_S:
+            return False
+    trusted = min(trust(of_current, now_unix_s), trust(of_other, now_unix_s))
+    return _is_clear_gain(current, other, trusted)
 
 
 def _is_clear_gain(current: Choice, other: Choice, trusted: float) -> bool:

@@ -1,15 +1,18 @@
 """Measured calls and probes -> what a transport can do. Pure: no clock, no I/O.
 
-Of each transport the last few samples count, by their median: one odd sample changes nothing, a
-lasting change is believed after three.
+Of each transport the last few samples count, by their median weighted with bytes: one odd sample
+changes nothing, a lasting change is believed after three, and a small probe says little beside
+a whole image.
 """
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TypeVar
+
+T = TypeVar("T")
 
 KEPT_SAMPLES = 5
 
@@ -50,12 +53,20 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Pace:
+    """So many bytes took so many seconds one way, the round trip left out."""
+
+    payload_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Estimate:
-    """The last samples of one transport, oldest first, and when a rate was last seen."""
+    """The last samples of one transport, oldest first, and when a pace was last seen."""
 
     round_trips_s: tuple[float, ...] = ()
-    up_s_per_byte: tuple[float, ...] = ()
-    down_s_per_byte: tuple[float, ...] = ()
+    up: tuple[Pace, ...] = ()
+    down: tuple[Pace, ...] = ()
     measured_unix_s: float = 0.0
 
     @property
@@ -66,21 +77,27 @@ class Estimate:
     @property
     def up_bytes_per_s(self) -> float | None:
         """The rate at which it carries images, None until seen."""
-        return _rate(self.up_s_per_byte)
+        return _rate(self.up)
 
     @property
     def down_bytes_per_s(self) -> float | None:
         """The rate at which it carries masks, None until seen."""
-        return _rate(self.down_s_per_byte)
+        return _rate(self.down)
 
     @property
     def sample_count(self) -> int:
-        """How many samples tell a rate."""
-        return max(len(self.up_s_per_byte), len(self.down_s_per_byte))
+        """How many samples tell a rate; round trips, where calls are too small to tell one."""
+        return max(len(self.up), len(self.down)) or len(self.round_trips_s)
 
 
-def _rate(seconds_per_byte: tuple[float, ...]) -> float | None:
-    return 1 / statistics.median(seconds_per_byte) if seconds_per_byte else None
+def _rate(paces: tuple[Pace, ...]) -> float | None:
+    """Return the median rate of all bytes, None without any."""
+    bytes_left = sum(pace.payload_bytes for pace in paces) / 2
+    for pace in sorted(paces, key=lambda pace: pace.seconds / pace.payload_bytes):
+        bytes_left -= pace.payload_bytes
+        if bytes_left <= 0:
+            return pace.payload_bytes / pace.seconds
+    return None
 
 
 def learn(estimate: Estimate, sample: Sample, at_unix_s: float) -> Estimate:
@@ -89,29 +106,25 @@ def learn(estimate: Estimate, sample: Sample, at_unix_s: float) -> Estimate:
     is_small = max(sample.payload.up_bytes, sample.payload.down_bytes) < RATE_MIN_BYTES
     if is_small:
         estimate = replace(estimate, round_trips_s=_kept(estimate.round_trips_s, total_s))
+    # A round trip does not make a rate younger.
+    keeps_age = is_small and bool(estimate.up or estimate.down)
     # A transfer that beats the round trip known is itself a better one.
     half_s = min(estimate.round_trip_s, total_s) / 2
     return replace(
         estimate,
-        up_s_per_byte=_paced(
-            estimate.up_s_per_byte, sample.payload.up_bytes, sample.send_s - half_s
-        ),
-        down_s_per_byte=_paced(
-            estimate.down_s_per_byte, sample.payload.down_bytes, sample.receive_s - half_s
-        ),
-        measured_unix_s=estimate.measured_unix_s
-        if is_small and estimate.sample_count
-        else at_unix_s,
+        up=_paced(estimate.up, sample.payload.up_bytes, sample.send_s - half_s),
+        down=_paced(estimate.down, sample.payload.down_bytes, sample.receive_s - half_s),
+        measured_unix_s=estimate.measured_unix_s if keeps_age else at_unix_s,
     )
 
 
-def _paced(known: tuple[float, ...], payload_bytes: int, seconds: float) -> tuple[float, ...]:
+def _paced(known: tuple[Pace, ...], payload_bytes: int, seconds: float) -> tuple[Pace, ...]:
     if payload_bytes < RATE_MIN_BYTES:
         return known
-    return _kept(known, max(seconds, _MIN_SECONDS) / payload_bytes)
+    return _kept(known, Pace(payload_bytes, max(seconds, _MIN_SECONDS)))
 
 
-def _kept(known: tuple[float, ...], new: float) -> tuple[float, ...]:
+def _kept(known: tuple[T, ...], new: T) -> tuple[T, ...]:
     return (*known, new)[-KEPT_SAMPLES:]
 
 
@@ -148,6 +161,6 @@ def predict_s(estimate: Estimate, payload: Payload) -> float | None:
 
 def trust(estimate: Estimate, now_unix_s: float) -> float:
     """Return how far to rely on an estimate, 0 to 1: less for few samples, less with age."""
-    count = max(estimate.sample_count, len(estimate.round_trips_s) > 0)
+    count = estimate.sample_count
     age_s = max(now_unix_s - estimate.measured_unix_s, 0.0)
     return float(count / (count + 1) * 0.5 ** (age_s / TRUST_HALF_LIFE_S))

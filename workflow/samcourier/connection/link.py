@@ -70,7 +70,7 @@ class Link:
     @property
     def is_measured(self) -> bool:
         """Whether anything but the round trip is known."""
-        return self.estimate.sample_count > 0
+        return bool(self.estimate.up or self.estimate.down)
 
     @property
     def wants_trial(self) -> bool:

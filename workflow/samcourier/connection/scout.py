@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from ..errors import CourierError
-from .choose import promising
+from .choose import SWITCH_SAMPLES, promising
 from .estimate import Payload, trust
 from .link import PING, Link
 
@@ -19,8 +19,8 @@ PROBE_MIN_CALLS_LEFT = 3
 LOOK_MAX_BYTES = 256 << 10
 PROOF_MAX_BYTES = 4 << 20
 
-#: A proof is taken until the measurements are trusted this far: two samples.
-PROVED_TRUST = 0.6
+#: A proof is renewed when the trust in it has fallen below this.
+TRUSTED = 0.5
 
 #: Losers are looked at again this often, and all probes together carry no more than this share
 #: of the bytes.
@@ -109,9 +109,9 @@ class Scout:
             return
         whole = self._first_payload.result()
         for link in self._promising(whole, current):
-            while self._pays() and trust(link.estimate, time.time()) < PROVED_TRUST:
-                if not await self._probe(link, _cut(whole, PROOF_MAX_BYTES)):
-                    break
+            while link in self._promising(whole, current) and not _is_proved(link):
+                if not self._pays() or not await self._probe(link, _cut(whole, PROOF_MAX_BYTES)):
+                    return
             if link in self._promising(whole, current):
                 self._compared.set()
 
@@ -143,6 +143,12 @@ class Scout:
     async def _probe(self, link: Link, payload: Payload) -> bool:
         self._probed_bytes += payload.up_bytes + payload.down_bytes
         return await _measure(link, payload)
+
+
+def _is_proved(link: Link) -> bool:
+    """Tell whether more samples would not make it more trusted, however old the others are."""
+    fresh = trust(link.estimate, time.time()) > TRUSTED
+    return link.estimate.sample_count >= SWITCH_SAMPLES and fresh
 
 
 def _cut(payload: Payload, max_bytes: int) -> Payload:
