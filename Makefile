@@ -9,7 +9,7 @@ SHELL := bash
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-microsam check bench lock upgrade clean
+.PHONY: help run test test-microsam check bench bench-networks lock upgrade clean
 
 help: ## list these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -41,6 +41,9 @@ bench: .venv/installed-test ## measure against the naive client, the raw network
 	.venv/bin/python bench/naive.py
 	.venv/bin/python bench/limits.py
 	.venv/bin/python bench/busy.py
+
+bench-networks: .venv/installed-test ## measure the transports in slow, blocked and failing networks (root)
+	.venv/bin/python bench/networks
 
 COMPILE = .venv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
   --fork-strategy fewest --no-emit-index-url

@@ -65,13 +65,15 @@ class HttpTransport:
 
     async def call(self, method: str, arguments: dict[str, Any], timeout_s: float) -> Any:
         """Call the service, within ``timeout_s``."""
-        if self._client is None:
-            raise TransportFailed("http: not open")
         path = f"{self._service_path()}/{method}"
         body = await asyncio.to_thread(msgpack.packb, arguments, default=_encode_ndarray)
+        # Closed, perhaps, by another call's failure while this one was packed.
+        client = self._client
+        if client is None:
+            raise TransportFailed("http: not open")
         try:
             async with asyncio.timeout(timeout_s):
-                response = await self._post(self._client, path, body)
+                response = await self._post(client, path, body)
         except (httpx.HTTPError, TimeoutError, OSError) as error:
             raise TransportFailed(
                 f"http: {type(error).__name__}: {error}".rstrip(": "), name=type(error).__name__
