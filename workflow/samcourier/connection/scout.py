@@ -79,8 +79,6 @@ class Scout:
 
     async def run(self) -> None:
         """Bring every transport up, measure it, and go on looking until cancelled."""
-        # A handshake keeps the event loop busy just when the first image should set out.
-        await asyncio.wait({self._first_payload}, timeout=HOLD_S)
         bringing_up = [asyncio.ensure_future(self._bring_up(link)) for link in self._links]
         try:
             for brought in asyncio.as_completed(bringing_up):
