@@ -5,8 +5,8 @@ connection (``webrtc_client._create_offer``: ``rpc._services = server.rpc._servi
 that line (D1) chunks of a large request land in another object's cache, (D2) methods that
 need the caller's context get none, and every service of the connection is exposed. Its chunks
 also exceed the SCTP message limit that aiortc enforces (D3). This endpoint adds just the
-shared service to the peer's own, sends small chunks, and takes the identity from the offer,
-which Hypha verified, never from what the peer says of itself.
+shared service to the peer's own, sends chunks that the peer takes, and takes the identity from
+the offer, which Hypha verified, never from what the peer says of itself.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import asyncio
 import logging
 from typing import Any
 
-from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
 from hypha_rpc.rpc import RPC
-from hypha_rpc.webrtc_client import WebRTCConnection
+
+from .rtc_peer import Channel, Implementation, Peer, chunk_bytes, open_peer
 
 logger = logging.getLogger(__name__)
-
-#: Chunk and envelope stay far below the 64 KiB that every SCTP peer accepts in one message.
-RTC_CHUNK_BYTES = 60 * 1024
 
 #: One entry without urls: host candidates only. An empty list would count as unset in
 #: hypha-rpc and fall back to a public STUN server.
 HOST_CANDIDATES_ONLY: list[dict[str, Any]] = [{"urls": []}]
 
 MAX_PEERS = 64
+
+#: An offer whose maker does not connect within this is forgotten.
+OPEN_TIMEOUT_S = 30.0
 
 
 class PeerRPC(RPC):  # type: ignore[misc]
@@ -48,12 +48,17 @@ class RtcEndpoint:
     """Answers WebRTC offers for one service and closes its peers."""
 
     def __init__(
-        self, server: Any, shared: dict[str, Any], ice_servers: list[dict[str, Any]]
+        self,
+        server: Any,
+        shared: dict[str, Any],
+        ice_servers: list[dict[str, Any]],
+        implementation: Implementation | None = None,
     ) -> None:
         self._server = server
         self._shared = shared
         self._ice_servers = ice_servers
-        self._peers: dict[RTCPeerConnection, PeerRPC | None] = {}
+        self._implementation = implementation
+        self._peers: dict[Peer, PeerRPC | None] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     async def offer(
@@ -68,41 +73,37 @@ class RtcEndpoint:
             "ws": workspace,
             "connection_type": "webrtc",
         }
-        peer = RTCPeerConnection(RTCConfiguration([RTCIceServer(**s) for s in self._ice_servers]))
+
+        def share(channel: Channel) -> None:
+            if peer in self._peers:
+                self._peers[peer] = self._share_over(
+                    channel, workspace, verified, chunk_bytes(params["sdp"])
+                )
+
+        peer = open_peer(
+            self._ice_servers,
+            on_channel=share,
+            on_lost=lambda: self._close_soon(peer),
+            implementation=self._implementation,
+        )
         self._peers[peer] = None
-
-        @peer.on("datachannel")
-        def on_datachannel(channel: Any) -> None:
-            if self._peers.get(peer, False) is None:
-                self._peers[peer] = self._share_over(channel, workspace, verified)
-                channel.on("close", lambda: self._close_soon(peer))
-
-        @peer.on("connectionstatechange")
-        def on_connectionstatechange() -> None:
-            if peer.connectionState in ("failed", "closed"):
-                self._close_soon(peer)
-
         try:
-            await peer.setRemoteDescription(
-                RTCSessionDescription(sdp=params["sdp"], type=params["type"])
-            )
-            await peer.setLocalDescription(await peer.createAnswer())
+            answer = await peer.answer(params)
         except BaseException:
             await self._close_peer(peer)
             raise
-        return {
-            "sdp": peer.localDescription.sdp,
-            "type": peer.localDescription.type,
-            "workspace": workspace,
-        }
+        asyncio.get_running_loop().call_later(OPEN_TIMEOUT_S, self._give_up_waiting, peer)
+        return {**answer, "workspace": workspace, "implementation": peer.implementation}
 
-    def _share_over(self, channel: Any, workspace: str, verified: dict[str, Any]) -> PeerRPC:
+    def _share_over(
+        self, channel: Channel, workspace: str, verified: dict[str, Any], chunk_size_bytes: int
+    ) -> PeerRPC:
         rpc = PeerRPC(
-            WebRTCConnection(channel),
+            channel,
             client_id=channel.label,
             default_context=verified,
             workspace=workspace,
-            long_message_chunk_size=RTC_CHUNK_BYTES,
+            long_message_chunk_size=chunk_size_bytes,
             logger=None,
         )
         # Hypha let the caller reach `offer`, which has the service's own visibility; the peer's
@@ -111,13 +112,17 @@ class RtcEndpoint:
         rpc.add_service({**self._shared, "config": config}, overwrite=True)
         return rpc
 
-    def _close_soon(self, peer: RTCPeerConnection) -> None:
+    def _give_up_waiting(self, peer: Peer) -> None:
+        if self._peers.get(peer, False) is None:
+            self._close_soon(peer)
+
+    def _close_soon(self, peer: Peer) -> None:
         if peer in self._peers:
             task = asyncio.ensure_future(self._close_peer(peer))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
-    async def _close_peer(self, peer: RTCPeerConnection) -> None:
+    async def _close_peer(self, peer: Peer) -> None:
         rpc = self._peers.pop(peer, None)
         if rpc is not None:
             await rpc.disconnect()
@@ -137,9 +142,10 @@ async def register_rtc_endpoint(
     *,
     visibility: str,
     ice_servers: list[dict[str, Any]] | None = None,
+    implementation: Implementation | None = None,
 ) -> RtcEndpoint:
     """Register ``endpoint_id`` whose ``offer`` gives WebRTC peers the ``shared`` service."""
-    endpoint = RtcEndpoint(server, shared, ice_servers or HOST_CANDIDATES_ONLY)
+    endpoint = RtcEndpoint(server, shared, ice_servers or HOST_CANDIDATES_ONLY, implementation)
     await server.register_service(
         {
             "id": endpoint_id,

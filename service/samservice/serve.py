@@ -21,6 +21,7 @@ from .engine import Engine
 from .errors import NotConnected, WrongParameter
 from .hypha import connect
 from .rtc import register_rtc_endpoint
+from .rtc_peer import Implementation
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,10 @@ class Address:
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """How to register: ids are per service, ``visibility`` is Hypha's protected or public."""
+    """How to register: ids are per service, ``visibility`` is Hypha's protected or public.
+
+    ``rtc_implementation`` None is the fastest that is installed.
+    """
 
     server_url: str
     token: str | None = field(default=None, repr=False)
@@ -44,6 +48,7 @@ class ServeSettings:
     visibility: str = "protected"
     ice_servers: list[dict[str, Any]] | None = None
     ca_bundle: Path | None = None
+    rtc_implementation: Implementation | None = None
     limits: Limits = field(default_factory=Limits)
 
 
@@ -102,6 +107,7 @@ async def serve(
             shared,
             visibility=settings.visibility,
             ice_servers=settings.ice_servers,
+            implementation=settings.rtc_implementation,
         )
         workspace = server.config["workspace"]
         prefix = f"{workspace}/{client_id}"

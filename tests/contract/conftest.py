@@ -16,9 +16,16 @@ import pytest_asyncio
 from samcourier.deploy.local import ensure_local_service, stop_local_service
 from samcourier.deploy.supervisor import running_hypha
 from samcourier.transports import Endpoint
+from samservice.rtc_peer import Implementation, available_implementations
 
 from .faulty_proxy import FaultyProxy, faulty_proxy
 from .real_world import ROOT_TOKEN, scripted_service
+
+NEEDS_WRTC = pytest.mark.skipif(
+    "wrtc" not in available_implementations(), reason="the extra [wrtc] is not installed"
+)
+IMPLEMENTATIONS = ["aiortc", pytest.param("wrtc", marks=NEEDS_WRTC)]
+
 
 #: Low enough to be reached on purpose, high enough not to be by chance.
 LIMITS = {
@@ -58,3 +65,15 @@ async def proxy(scripted: Endpoint) -> AsyncIterator[FaultyProxy]:
 @pytest.fixture
 def proxied(scripted: Endpoint, proxy: FaultyProxy) -> Endpoint:
     return replace(scripted, server_url=proxy.url)
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def answering(request: pytest.FixtureRequest) -> Implementation:
+    """The WebRTC library of the service."""
+    return request.param
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def calling(request: pytest.FixtureRequest) -> Implementation:
+    """The WebRTC library of the client."""
+    return request.param

@@ -15,7 +15,8 @@ from hypha_rpc import get_rtc_service
 from samcourier.transports import Endpoint, build_transports
 from samcourier.verify import verify_service
 from samservice.hypha import connect
-from samservice.rtc import HOST_CANDIDATES_ONLY, RTC_CHUNK_BYTES
+from samservice.rtc import HOST_CANDIDATES_ONLY
+from samservice.rtc_peer import RTC_CHUNK_BYTES, Implementation
 from samservice.serve import Address, ServeSettings, serve
 from samservice.watershed import WatershedEngine
 
@@ -44,13 +45,14 @@ class Host:
 
 
 @pytest.fixture
-async def host(live_endpoint: Endpoint) -> AsyncIterator[Host]:
+async def host(live_endpoint: Endpoint, answering: Implementation) -> AsyncIterator[Host]:
     settings = ServeSettings(
         live_endpoint.server_url,
         live_endpoint.token,
         live_endpoint.workspace,
         SERVICE,
         visibility="public",
+        rtc_implementation=answering,
     )
     ready: asyncio.Future[Host] = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
@@ -74,7 +76,7 @@ def reveal() -> str:
 
 
 class Peer:
-    """A WebRTC caller written by hand on hypha-rpc, whose messages can be forged."""
+    """A WebRTC caller written by hand on hypha-rpc and aiortc, whose messages can be forged."""
 
     def __init__(self, server: Any, connection: Any, host: Host) -> None:
         self.user_id: str = server.config["user"]["id"]

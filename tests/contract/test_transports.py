@@ -21,21 +21,39 @@ from samcourier.transports import (
 from samcourier.transports.fake import FakeTransport
 from samcourier.transports.naive import NaiveTransport
 from samservice.app import SegmentationService
+from samservice.rtc_peer import Implementation, available_implementations
 from samservice.watershed import WatershedEngine
 from samservice.wire import pack_array, unpack_array
 
+
+def webrtc(implementation: Implementation) -> Callable[[Endpoint], Transport]:
+    return lambda endpoint: WebRTCTransport(HyphaSession(endpoint), implementation=implementation)
+
+
 REAL: dict[str, Callable[[Endpoint], Transport]] = {
     "websocket": lambda endpoint: WebSocketTransport(HyphaSession(endpoint)),
-    "webrtc": lambda endpoint: WebRTCTransport(HyphaSession(endpoint)),
+    "webrtc": webrtc("aiortc"),
+    "webrtc-wrtc": webrtc("wrtc"),
     "http": HttpTransport,
     "naive": NaiveTransport,
 }
+NOT_INSTALLED = set() if "wrtc" in available_implementations() else {"webrtc-wrtc"}
+NAMES = [
+    pytest.param(
+        name,
+        marks=[
+            pytest.mark.live,
+            pytest.mark.skipif(name in NOT_INSTALLED, reason="the extra [wrtc] is not installed"),
+        ],
+    )
+    for name in REAL
+]
 
 OPEN_TIMEOUT_S = 20.0
 CALL_TIMEOUT_S = 120.0
 
 
-@pytest.fixture(params=[*(pytest.param(name, marks=pytest.mark.live) for name in REAL), "fake"])
+@pytest.fixture(params=[*NAMES, "fake"])
 async def transport(
     request: pytest.FixtureRequest, live_endpoint: Endpoint
 ) -> AsyncIterator[Transport]:
@@ -175,8 +193,7 @@ async def test_a_closed_transport_refuses_calls_and_opens_again(transport: Trans
     assert (await transport.call("describe", {}, CALL_TIMEOUT_S))["engine"] == "watershed"
 
 
-@pytest.mark.live
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", NAMES)
 async def test_a_service_that_is_not_there_is_gone(name: str, live_endpoint: Endpoint) -> None:
     missing = replace(
         live_endpoint,
@@ -186,20 +203,17 @@ async def test_a_service_that_is_not_there_is_gone(name: str, live_endpoint: End
     await expect_no_opening(REAL[name](missing), ServiceGone)
 
 
-@pytest.mark.live
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", NAMES)
 async def test_a_wrong_token_is_denied(name: str, live_endpoint: Endpoint) -> None:
     await expect_no_opening(REAL[name](replace(live_endpoint, token="not.a.token")), Denied)
 
 
-@pytest.mark.live
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", NAMES)
 async def test_a_stranger_is_denied(name: str, live_endpoint: Endpoint) -> None:
     await expect_no_opening(REAL[name](replace(live_endpoint, token=None)), Denied)
 
 
-@pytest.mark.live
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", NAMES)
 async def test_no_server_is_a_transport_failure(name: str, live_endpoint: Endpoint) -> None:
     nowhere = replace(live_endpoint, server_url="http://127.0.0.1:9")
     await expect_no_opening(REAL[name](nowhere), TransportFailed)
@@ -220,8 +234,8 @@ async def test_a_4096_image_travels_over_every_transport_with_equal_masks(
 ) -> None:
     image = pack_array(blobs((4096, 4096)), "blosc-lz4")
     masks = []
-    for build in REAL.values():
-        transport = build(live_endpoint)
+    for name in REAL.keys() - NOT_INSTALLED:
+        transport = REAL[name](live_endpoint)
         await transport.open(OPEN_TIMEOUT_S)
         try:
             answer = await segment(transport, image)

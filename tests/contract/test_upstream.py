@@ -16,7 +16,8 @@ from hypha_rpc.websocket_client import WebsocketRPCConnection
 
 from samcourier.transports import Endpoint
 from samservice.hypha import connect
-from samservice.rtc import HOST_CANDIDATES_ONLY, RTC_CHUNK_BYTES
+from samservice.rtc import HOST_CANDIDATES_ONLY
+from samservice.rtc_peer import RTC_CHUNK_BYTES
 
 CALL_TIMEOUT_S = 10.0
 
