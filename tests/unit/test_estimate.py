@@ -42,6 +42,8 @@ def learned(*samples: Sample) -> Estimate:
         ([Sample(Payload(MB, MB), 0.1, 0.05)], 0.0, 10, 20),
         # An inflated round trip does not hide the shortest of the last few.
         ([Sample(PING, 0.01, 0.01), Sample(PING, 0.5, 0.5)], 0.02, None, None),
+        # Nor does it leave a short transfer no time: it would look infinitely fast.
+        ([Sample(PING, 0.05, 0.05), Sample(Payload(MB, 0), 0.04, 0.0)], 0.1, 40, None),
     ],
 )
 def test_what_samples_teach(

@@ -19,6 +19,9 @@ KEPT_SAMPLES = 5
 #: A rate needs bytes to be a rate: smaller calls only tell the round trip.
 RATE_MIN_BYTES = 16 * 1024
 
+#: No more than this share of a transfer's time is taken for the round trip.
+ROUND_TRIP_MAX_SHARE = 0.75
+
 #: What is known is worth half as much after this long: networks change.
 TRUST_HALF_LIFE_S = 120.0
 
@@ -108,8 +111,8 @@ def learn(estimate: Estimate, sample: Sample, at_unix_s: float) -> Estimate:
         estimate = replace(estimate, round_trips_s=_kept(estimate.round_trips_s, total_s))
     # A round trip does not make a rate younger.
     keeps_age = is_small and bool(estimate.up or estimate.down)
-    # A transfer that beats the round trip known is itself a better one.
-    half_s = min(estimate.round_trip_s, total_s) / 2
+    # A round trip that was measured long, beside a short transfer, must not leave it no time.
+    half_s = min(estimate.round_trip_s, ROUND_TRIP_MAX_SHARE * total_s) / 2
     return replace(
         estimate,
         up=_paced(estimate.up, sample.payload.up_bytes, sample.send_s - half_s),
