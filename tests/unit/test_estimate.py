@@ -17,6 +17,7 @@ from samcourier.connection.estimate import (
     alone_s,
     learn,
     predict_s,
+    renewed,
     trust,
 )
 from samcourier.connection.measure import Traffic
@@ -144,3 +145,10 @@ def test_few_samples_and_old_ones_are_trusted_less(
 def test_a_round_trip_does_not_renew_the_trust_in_a_rate() -> None:
     estimate = learn(learned(sent_at(10)), Sample(PING, 0.0, 0.01), 500.0)
     assert estimate.measured_unix_s == 0.0
+
+
+@pytest.mark.parametrize(("look_mb_s", "samples_left"), [(5, 2), (15, 2), (25, 1)])
+def test_a_look_that_finds_it_much_faster_begins_anew(look_mb_s: float, samples_left: int) -> None:
+    before = learned(sent_at(10))
+    look = Sample(Payload(64_000, 0), 0.064 / look_mb_s, 0.0)
+    assert len(renewed(before, learn(before, look, 1.0)).up) == samples_left

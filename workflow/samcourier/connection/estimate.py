@@ -19,6 +19,9 @@ KEPT_SAMPLES = 5
 #: A rate needs bytes to be a rate: smaller calls only tell the round trip.
 RATE_MIN_BYTES = 16 * 1024
 
+#: So many times the rate that was known is a change, not noise.
+SURPRISE = 2.0
+
 #: No more than this share of a transfer's time is taken for the round trip.
 ROUND_TRIP_MAX_SHARE = 0.75
 
@@ -119,6 +122,18 @@ def learn(estimate: Estimate, sample: Sample, at_unix_s: float) -> Estimate:
         down=_paced(estimate.down, sample.payload.down_bytes, sample.receive_s - half_s),
         measured_unix_s=estimate.measured_unix_s if keeps_age else at_unix_s,
     )
+
+
+def renewed(before: Estimate, after: Estimate) -> Estimate:
+    """Return what is known after one more small look at a transport that nobody uses.
+
+    A look that finds it much faster than it was begins anew: what large images once found would
+    outweigh it for long.
+    """
+    rate = before.up_bytes_per_s
+    if rate is None or after.up[-1].payload_bytes / after.up[-1].seconds < SURPRISE * rate:
+        return after
+    return replace(after, up=after.up[-1:], down=after.down[-1:])
 
 
 def _paced(known: tuple[Pace, ...], payload_bytes: int, seconds: float) -> tuple[Pace, ...]:

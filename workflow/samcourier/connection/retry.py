@@ -29,7 +29,7 @@ class Policy:
     head_start_s: float = 1.0
     probe_timeout_s: float = 60.0
     #: How long a transport that failed rests before it is tried again; doubled each time.
-    rest_after_failure_s: float = 5.0
+    rest_after_failure_s: float = 1.0
     rest_max_s: float = 120.0
     #: A transport in use is asked for a sign of life after this long without bytes.
     beat_s: float = 0.5

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from ..errors import CourierError
 from .choose import SWITCH_SAMPLES, promising
-from .estimate import Payload, trust
+from .estimate import Payload, renewed, trust
 from .link import PING, Link
 
 #: A probe costs bytes: with fewer calls left than this it cannot pay for itself.
@@ -24,7 +24,8 @@ TRUSTED = 0.5
 
 #: Losers are looked at again this often, and all probes together carry no more than this share
 #: of the bytes.
-LOOK_AGAIN_S = 10.0
+LOOK_AGAIN_S = 3.0
+LOOK_AGAIN_MAX_BYTES = 64 << 10
 PROBE_SHARE = 0.02
 
 #: While the transports are still being compared, one image more sets out after each such pause.
@@ -123,19 +124,23 @@ class Scout:
     async def _look_again(self) -> None:
         if not self._first_payload.done():
             return
-        payload = _cut(self._first_payload.result(), LOOK_MAX_BYTES)
+        payload = _cut(self._first_payload.result(), LOOK_AGAIN_MAX_BYTES)
         for link in self._links:
             if link.wants_trial and self._pays():
-                await self._probe(link, payload)
-                await self._prove()
+                await self._look(link, payload)
             if link.name == self._current() or not link.is_open:
                 continue
             age_s = time.time() - link.estimate.measured_unix_s
             cost = self._probed_bytes + payload.up_bytes + payload.down_bytes
             affordable = cost <= PROBE_SHARE * self._carried_bytes
             if age_s >= LOOK_AGAIN_S and affordable and self._pays():
-                await self._probe(link, payload)
-                await self._prove()
+                await self._look(link, payload)
+
+    async def _look(self, link: Link, payload: Payload) -> None:
+        before = link.estimate
+        if await self._probe(link, payload) and link.estimate.up:
+            link.estimate = renewed(before, link.estimate)
+            await self._prove()
 
     def _pays(self) -> bool:
         return self._calls_left >= PROBE_MIN_CALLS_LEFT
