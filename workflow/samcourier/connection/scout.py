@@ -22,11 +22,10 @@ PROOF_MAX_BYTES = 4 << 20
 #: A proof is renewed when the trust in it has fallen below this.
 TRUSTED = 0.5
 
-#: Losers are looked at again this often, and all probes together carry no more than this share
-#: of the bytes.
+#: Losers are looked at again this often, for no more than this share of the bytes carried.
 LOOK_AGAIN_S = 3.0
 LOOK_AGAIN_MAX_BYTES = 64 << 10
-PROBE_SHARE = 0.02
+LOOK_AGAIN_SHARE = 0.02
 
 #: While the transports are still being compared, one image more sets out after each such pause.
 HOLD_S = 0.5
@@ -50,7 +49,7 @@ class Scout:
         self._compared = asyncio.Event()
         self._one_by_one = asyncio.Lock()
         self._carried_bytes = 0
-        self._probed_bytes = 0
+        self._looked_bytes = 0
 
     async def hold(self) -> None:
         """Let the first call go at once and the next ones one by one until there is a comparison.
@@ -101,7 +100,7 @@ class Scout:
         if link.estimate.round_trips_s or await _measure(link, PING):
             payload = _cut(await self._first_payload, LOOK_MAX_BYTES)
             if link.is_open and not link.is_measured and self._pays():
-                await self._probe(link, payload)
+                await _measure(link, payload)
 
     async def _prove(self) -> None:
         """Measure what looks better than the transport in use with real sizes, if it pays."""
@@ -111,7 +110,7 @@ class Scout:
         whole = self._first_payload.result()
         for link in self._promising(whole, current):
             while link in self._promising(whole, current) and not _is_proved(link):
-                if not self._pays() or not await self._probe(link, _cut(whole, PROOF_MAX_BYTES)):
+                if not self._pays() or not await _measure(link, _cut(whole, PROOF_MAX_BYTES)):
                     return
             if link in self._promising(whole, current):
                 self._compared.set()
@@ -131,23 +130,20 @@ class Scout:
             if link.name == self._current() or not link.is_open:
                 continue
             age_s = time.time() - link.estimate.measured_unix_s
-            cost = self._probed_bytes + payload.up_bytes + payload.down_bytes
-            affordable = cost <= PROBE_SHARE * self._carried_bytes
+            looked_bytes = self._looked_bytes + payload.up_bytes + payload.down_bytes
+            affordable = looked_bytes <= LOOK_AGAIN_SHARE * self._carried_bytes
             if age_s >= LOOK_AGAIN_S and affordable and self._pays():
+                self._looked_bytes = looked_bytes
                 await self._look(link, payload)
 
     async def _look(self, link: Link, payload: Payload) -> None:
         before = link.estimate
-        if await self._probe(link, payload) and link.estimate.up:
+        if await _measure(link, payload) and link.estimate.up:
             link.estimate = renewed(before, link.estimate)
             await self._prove()
 
     def _pays(self) -> bool:
         return self._calls_left >= PROBE_MIN_CALLS_LEFT
-
-    async def _probe(self, link: Link, payload: Payload) -> bool:
-        self._probed_bytes += payload.up_bytes + payload.down_bytes
-        return await _measure(link, payload)
 
 
 def _is_proved(link: Link) -> bool:
