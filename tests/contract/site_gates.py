@@ -32,8 +32,11 @@ async def _join(
 ) -> None:
     """Forward both ways between a client and this machine's ``port``."""
     there, back = await asyncio.open_connection("127.0.0.1", port)
-    back.write(first)
-    await asyncio.gather(_pump(reader, back), _pump(there, writer))
+    try:
+        back.write(first)
+        await asyncio.gather(_pump(reader, back), _pump(there, writer))
+    finally:
+        back.transport.abort()
 
 
 @asynccontextmanager
@@ -78,6 +81,8 @@ async def forward_proxy(hosts: list[str]) -> AsyncIterator[str]:
             url = urlsplit(target.decode())
             hosts.append(f"{method.decode()} {url.hostname}")
             path = url.path + (f"?{url.query}" if url.query else "")
+            # Each request names its own host, so a connection carries one.
+            rest = rest.replace(b"keep-alive", b"close")
             first = b" ".join([method, path.encode(), rest])
             await _join(reader, writer, url.port or 80, first)
 

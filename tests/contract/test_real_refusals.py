@@ -162,7 +162,7 @@ async def test_a_message_too_large_is_lost_on_the_way(
 async def test_a_chunk_above_the_channels_limit_is_lost_on_the_way(
     scripted: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("samcourier.transports.webrtc.RTC_CHUNK_BYTES", 300_000)
+    monkeypatch.setattr("samcourier.transports.webrtc.chunk_bytes", lambda sdp: 300_000)
     async with opened("webrtc", scripted) as transport:
         call = transport.call("probe", {"payload": bytes(1_000_000)}, OPEN_TIMEOUT_S)
         failure = await failure_within(AT_ONCE_S, call)

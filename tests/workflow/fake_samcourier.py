@@ -27,6 +27,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         command.add_argument("--target", required=True, choices=("local", "existing"))
         command.add_argument("--engine")
         command.add_argument("--engine-options", type=json.loads)
+        command.add_argument("--ice-servers", required=True, type=json.loads)
+        command.add_argument("--ca-bundle")
         for option in ("--server-url", "--workspace", "--service-id", "--token-file"):
             command.add_argument(option)
         command.add_argument("--out", required=True, type=Path)

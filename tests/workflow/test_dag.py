@@ -412,8 +412,8 @@ def test_the_inner_snakefile_serves_as_well(finished: Project) -> None:
 
 
 KNOWN = (
-    "batch_size, dataset, images, ome_zarr, parameters, retry_failed, service, sheet, timeouts,"
-    " transport"
+    "batch_size, dataset, images, network, ome_zarr, parameters, retry_failed, service, sheet,"
+    " timeouts, transport"
 )
 
 
@@ -593,6 +593,7 @@ def test_the_whole_command_reaches_samcourier_unchanged(fresh: Project) -> None:
             "service_id": "lab/gpu:sam",
             "token_file": "secrets/my token",
         },
+        network={"ice_servers": [{"urls": "stun:a b:1"}], "ca_bundle": "site's.pem"},
     )
     fresh.run()
     calls = {call["name"]: call["options"] for call in fresh.calls}
@@ -600,6 +601,8 @@ def test_the_whole_command_reaches_samcourier_unchanged(fresh: Project) -> None:
         assert calls[name]["server_url"] == "https://hypha.example.org"
         assert calls[name]["service_id"] == "lab/gpu:sam"
         assert calls[name]["token_file"] == "secrets/my token"
+        assert calls[name]["ice_servers"] == [{"urls": "stun:a b:1"}]
+        assert calls[name]["ca_bundle"] == "site's.pem"
     assert calls["0001"]["parameters"] == parameters
     assert calls["0001"]["image_timeout_s"] == 1800
 
