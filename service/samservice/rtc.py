@@ -59,6 +59,7 @@ class RtcEndpoint:
         self._ice_servers = ice_servers
         self._implementation = implementation
         self._peers: dict[Peer, PeerRPC | None] = {}
+        self._waiting: dict[Peer, asyncio.TimerHandle] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     async def offer(
@@ -76,6 +77,7 @@ class RtcEndpoint:
 
         def share(channel: Channel) -> None:
             if peer in self._peers:
+                self._stop_waiting(peer)
                 self._peers[peer] = self._share_over(
                     channel, workspace, verified, chunk_bytes(params["sdp"])
                 )
@@ -87,12 +89,14 @@ class RtcEndpoint:
             implementation=self._implementation,
         )
         self._peers[peer] = None
+        self._waiting[peer] = asyncio.get_running_loop().call_later(
+            OPEN_TIMEOUT_S, self._close_soon, peer
+        )
         try:
             answer = await peer.answer(params)
         except BaseException:
             await self._close_peer(peer)
             raise
-        asyncio.get_running_loop().call_later(OPEN_TIMEOUT_S, self._give_up_waiting, peer)
         return {**answer, "workspace": workspace, "implementation": peer.implementation}
 
     def _share_over(
@@ -112,9 +116,10 @@ class RtcEndpoint:
         rpc.add_service({**self._shared, "config": config}, overwrite=True)
         return rpc
 
-    def _give_up_waiting(self, peer: Peer) -> None:
-        if self._peers.get(peer, False) is None:
-            self._close_soon(peer)
+    def _stop_waiting(self, peer: Peer) -> None:
+        waiting = self._waiting.pop(peer, None)
+        if waiting is not None:
+            waiting.cancel()
 
     def _close_soon(self, peer: Peer) -> None:
         if peer in self._peers:
@@ -123,6 +128,7 @@ class RtcEndpoint:
             task.add_done_callback(self._closing.discard)
 
     async def _close_peer(self, peer: Peer) -> None:
+        self._stop_waiting(peer)
         rpc = self._peers.pop(peer, None)
         if rpc is not None:
             await rpc.disconnect()

@@ -178,6 +178,23 @@ async def test_a_copy_that_comes_up_later_joins(
     assert made.events()["replica_left", "second"] == 1
 
 
+@pytest.mark.parametrize("turns_of_the_loop", range(12))
+async def test_a_run_may_end_at_any_moment_of_a_leaving(
+    bench: Make, monkeypatch: pytest.MonkeyPatch, turns_of_the_loop: int
+) -> None:
+    monkeypatch.setattr("samcourier.connection.pool.FIND_AGAIN_S", 0.001)
+    found = Found(stays=Replica(), leaves=Replica())
+    made = bench(found)
+    await started(made, 2)
+    del found.replicas["leaves"]
+    async with asyncio.timeout(5):
+        while not made.events()["replica_left", "leaves"]:
+            await asyncio.sleep(0)
+        for _ in range(turns_of_the_loop):
+            await asyncio.sleep(0)
+        await made.manager.close()
+
+
 async def test_when_all_replicas_die_a_new_one_is_looked_for_at_once(bench: Make) -> None:
     gone = Scripted(error=ServiceGone("client not found"))
     found = Found(old=Replica())

@@ -6,7 +6,6 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from ..errors import CourierError, ServiceGone, TransportFailed
@@ -16,6 +15,7 @@ from .choose import Candidate
 from .estimate import Estimate, Payload, Sample, learn, predict_s
 from .measure import Traffic, clock_offset_s, sample_of
 from .retry import Policy
+from .tasks import end_all
 
 #: Less than this may be our own signs of life, which a dead relay's kernel still confirms.
 MOVED_MIN_BYTES = 4096
@@ -151,10 +151,7 @@ class Link:
                 raise lost.result()
             return calling.result()
         finally:
-            if not calling.done():
-                calling.cancel()
-                with suppress(asyncio.CancelledError, CourierError):
-                    await calling
+            await end_all([calling])
 
     async def probe(self, payload: Payload) -> None:
         """Measure with bytes of a call's size; a PING also compares the clocks."""
@@ -273,9 +270,7 @@ class Link:
 
     async def _close_transport(self) -> None:
         if self._beating is not None:
-            self._beating.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._beating
+            await end_all([self._beating])
         await self.transport.close()
 
     def record_health(self) -> None:

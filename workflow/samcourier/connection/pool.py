@@ -53,6 +53,7 @@ class ReplicaPool:
         self._description: dict[str, Any] | None = None
         self._failure: BaseException | None = None
         self._joining: dict[str | None, asyncio.Task[None]] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
         self._room = asyncio.Condition()
         self._finding: asyncio.Task[None] | None = None
 
@@ -98,7 +99,10 @@ class ReplicaPool:
             if not replica.in_flight and len(self.replicas) > 1:
                 self.replicas.remove(replica)
                 self._journal.record("replica_left", replica=replica.name)
-                await replica.close()
+                # Closed apart, so that a look that is cut short leaves nothing open.
+                leaving = asyncio.ensure_future(replica.close())
+                self._leaving.add(leaving)
+                leaving.add_done_callback(self._leaving.discard)
         for name in found.keys() - {each.name for each in self.replicas} - self._joining.keys():
             task = asyncio.ensure_future(self._join(self._make(name, found[name])))
             self._joining[name] = task
@@ -168,6 +172,7 @@ class ReplicaPool:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._leaving)
         for replica in self.replicas:
             await replica.close()
         await self._finder.close()

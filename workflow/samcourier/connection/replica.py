@@ -7,7 +7,6 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from ..errors import CourierError, ServiceGone
@@ -21,6 +20,7 @@ from .measurements import Measurements
 from .retry import Policy
 from .scout import Scout
 from .share import Load
+from .tasks import end_all
 from .watch import Watch
 
 T = TypeVar("T")
@@ -254,11 +254,7 @@ class Replica:
 
     async def close(self) -> None:
         """End the background work and close every transport."""
-        for task in self._background:
-            task.cancel()
-        for task in self._background:
-            with suppress(asyncio.CancelledError):
-                await task
+        await end_all(self._background)
         for link in self.links:
             await link.close()
 

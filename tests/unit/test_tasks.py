@@ -1,0 +1,54 @@
+"""Background tasks end, and so does who waits for their end."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from samcourier.connection.tasks import end_all
+from samcourier.errors import TransportFailed
+
+
+async def slow_to_end(release: asyncio.Event, error: Exception | None = None) -> None:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await release.wait()
+        if error is not None:
+            raise error
+
+
+async def begun(release: asyncio.Event, error: Exception | None = None) -> asyncio.Task[None]:
+    task = asyncio.ensure_future(slow_to_end(release, error))
+    await asyncio.sleep(0)
+    return task
+
+
+async def test_who_is_cancelled_while_waiting_for_an_end_is_cancelled() -> None:
+    release = asyncio.Event()
+    task = await begun(release)
+    waiting = asyncio.ensure_future(end_all([task]))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    release.set()
+    await asyncio.wait({task})
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [(None, False), (TransportFailed("closed"), False), (KeyError("a defect of ours"), True)],
+)
+async def test_only_a_defect_is_raised(error: Exception | None, raised: bool) -> None:
+    release = asyncio.Event()
+    release.set()
+    task = await begun(release, error)
+    try:
+        await end_all([task])
+    except KeyError:
+        assert raised
+    else:
+        assert not raised
+    assert task.done()
