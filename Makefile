@@ -9,7 +9,7 @@ SHELL := bash
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-microsam check bench bench-networks lock upgrade clean
+.PHONY: help run test test-microsam test-bioengine check bench bench-networks lock upgrade clean
 
 help: ## list these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -22,11 +22,15 @@ run: .venv/installed-local ## segment the images of config/ over a local service
 	  if [ -e "$$results/$$made" ]; then echo "$$results/$$made"; fi; \
 	done; exit $$status
 
-test: .venv/installed-test ## all tests but those of micro-sam itself
-	.venv/bin/python -m pytest -m 'not microsam'
+test: .venv/installed-test ## all tests but those of micro-sam itself and of a BioEngine worker
+	.venv/bin/python -m pytest -m 'not microsam and not bioengine'
 
 test-microsam: .venv-microsam/installed-microsam ## micro-sam's own classes through the service (several GB)
 	.venv-microsam/bin/python -m pytest -m microsam
+
+test-bioengine: .venv/installed-test ## the app on a stock BioEngine worker; BIOENGINE_PYTHON=its python
+	@test -x "$(BIOENGINE_PYTHON)" || { echo 'name the python of an environment with BioEngine (docs/bioengine.md): make test-bioengine BIOENGINE_PYTHON=...'; exit 1; }
+	BIOENGINE_PYTHON='$(abspath $(BIOENGINE_PYTHON))' .venv/bin/python -m pytest -m bioengine tests/bioengine
 
 check: .venv/installed-test ## format, lint, types, workflow, unit tests: under a minute
 	.venv/bin/ruff format --check .

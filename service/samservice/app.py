@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from . import __version__
+from .access import AccessRules
 from .axes import MASK_AXES, mask_shape
 from .boundary import (
     check_embedding,
@@ -73,7 +74,12 @@ class SegmentationService:
     and the object count, an ndarray gets the uint32 mask alone.
     """
 
-    def __init__(self, engine: Engine, limits: Limits | None = None) -> None:
+    def __init__(
+        self, engine: Engine, limits: Limits | None = None, access: AccessRules | None = None
+    ) -> None:
+        """``access`` None lets everyone call whom the server lets through."""
+        #: Replaced as a whole when the rules change.
+        self.access = access or AccessRules.for_users(())
         self._engine = engine
         self._limits = limits or Limits()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
@@ -98,6 +104,7 @@ class SegmentationService:
         Returns a uint32 instance mask with the image's axes less C, 0 is background.
         Raises a :class:`~samservice.errors.ServiceError` by name.
         """
+        self.access.check("segment_all", context)
         received_unix_s = time.time()
         async with self._slot():
             stopwatch = Stopwatch()
@@ -141,6 +148,7 @@ class SegmentationService:
 
         Raises :class:`~samservice.errors.EmbeddingsUnsupported` when the engine has none.
         """
+        self.access.check("encode_image", context)
         async with self._slot():
             packed = is_packed(image)
             checked, image_axes = await asyncio.to_thread(self._checked_image, image, axes)
@@ -149,6 +157,7 @@ class SegmentationService:
 
     async def describe(self, context: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return engine, model and its hash, versions, parameters, capabilities and limits."""
+        self.access.check("describe", context)
         return {
             **self._description,
             "service": "samservice",
@@ -165,6 +174,7 @@ class SegmentationService:
 
         Says how many bytes came, when (this machine's clock), and from whom.
         """
+        self.access.check("probe", context)
         received_unix_s = time.time()
         if not isinstance(payload, bytes) or len(payload) > self._limits.max_probe_bytes:
             raise WrongParameter(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from hypha_rpc.rpc import RPC
@@ -53,7 +54,9 @@ class RtcEndpoint:
         shared: dict[str, Any],
         ice_servers: list[dict[str, Any]],
         implementation: Implementation | None = None,
+        authorize: Callable[[dict[str, Any] | None], None] | None = None,
     ) -> None:
+        self._authorize = authorize
         self._server = server
         self._shared = shared
         self._ice_servers = ice_servers
@@ -66,6 +69,8 @@ class RtcEndpoint:
         self, params: dict[str, Any], context: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """Answer one offer (``sdp``, ``type``) of the caller that ``context`` names."""
+        if self._authorize is not None:
+            self._authorize(context)
         if len(self._peers) >= MAX_PEERS:
             raise RuntimeError(f"too many WebRTC peers ({MAX_PEERS}), use WebSocket")
         workspace = self._server.config["workspace"]
@@ -149,9 +154,15 @@ async def register_rtc_endpoint(
     visibility: str,
     ice_servers: list[dict[str, Any]] | None = None,
     implementation: Implementation | None = None,
+    authorize: Callable[[dict[str, Any] | None], None] | None = None,
 ) -> RtcEndpoint:
-    """Register ``endpoint_id`` whose ``offer`` gives WebRTC peers the ``shared`` service."""
-    endpoint = RtcEndpoint(server, shared, ice_servers or HOST_CANDIDATES_ONLY, implementation)
+    """Register ``endpoint_id`` whose ``offer`` gives WebRTC peers the ``shared`` service.
+
+    ``authorize`` raises for the context of a caller who gets no peer at all.
+    """
+    endpoint = RtcEndpoint(
+        server, shared, ice_servers or HOST_CANDIDATES_ONLY, implementation, authorize
+    )
     await server.register_service(
         {
             "id": endpoint_id,

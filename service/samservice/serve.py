@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .access import AccessRules
 from .app import Limits, SegmentationService
 from .engine import Engine
 from .errors import NotConnected, WrongParameter
@@ -38,7 +39,8 @@ class Address:
 class ServeSettings:
     """How to register: ids are per service, ``visibility`` is Hypha's protected or public.
 
-    ``rtc_implementation`` None is the fastest that is installed.
+    ``authorized_users`` are e-mail addresses and ids, or ``*``; none given, everyone whom the
+    visibility lets through. ``rtc_implementation`` None is the fastest that is installed.
     """
 
     server_url: str
@@ -50,6 +52,7 @@ class ServeSettings:
     ca_bundle: Path | None = None
     rtc_implementation: Implementation | None = None
     limits: Limits = field(default_factory=Limits)
+    authorized_users: tuple[str, ...] = ()
 
 
 async def serve(
@@ -64,13 +67,31 @@ async def serve(
     ``on_ready`` gets the address and hypha-rpc's server object once both are registered.
     Raises :class:`NotConnected`, or :class:`WrongParameter` for an id that Hypha cannot hold.
     """
+    access = AccessRules.for_users(settings.authorized_users)
+    service = SegmentationService(engine, settings.limits, access)
+    try:
+        await serve_through(service, settings, on_ready=on_ready, stop=stop)
+    finally:
+        service.close()
+
+
+async def serve_through(
+    service: SegmentationService,
+    settings: ServeSettings,
+    *,
+    on_ready: Callable[[Address, Any], Awaitable[None]],
+    stop: asyncio.Event,
+) -> None:
+    """Serve ``service``, whose own limits and access rules hold, like :func:`serve`.
+
+    It is not closed: what else uses it goes on.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", settings.service_id):
         raise WrongParameter(
             f"service id {settings.service_id!r}, expected letters, digits, '.', '_' and '-'"
         )
     # Replicas of one id would throw each other out if they shared a client id.
     client_id = f"{settings.service_id}-{uuid.uuid4().hex[:12]}"
-    service = SegmentationService(engine, settings.limits)
     try:
         server = await connect(
             settings.server_url,
@@ -80,7 +101,6 @@ async def serve(
             ca_bundle=settings.ca_bundle,
         )
     except Exception as error:
-        service.close()
         said = " ".join(str(error).split())
         raise NotConnected(
             f"cannot serve through {settings.server_url}: {type(error).__name__}: {said}"
@@ -108,6 +128,7 @@ async def serve(
             visibility=settings.visibility,
             ice_servers=settings.ice_servers,
             implementation=settings.rtc_implementation,
+            authorize=lambda context: service.access.check_any(context),
         )
         workspace = server.config["workspace"]
         prefix = f"{workspace}/{client_id}"
@@ -123,7 +144,6 @@ async def serve(
         finally:
             await endpoint.close()
     finally:
-        service.close()
         await server.disconnect()
 
 

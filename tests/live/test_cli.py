@@ -206,6 +206,28 @@ def test_verify_proves_the_transports(
     assert len(said.splitlines()) == len(asked)
 
 
+@pytest.mark.parametrize(
+    ("authorized_users", "refused"),
+    [(["*"], False), (["ann@example.org", "*"], False), (["ann@example.org", "bob"], True)],
+)
+def test_serve_lets_its_authorized_users_in_alone(
+    server: Server,
+    existing: list[object],
+    tmp_path: Path,
+    authorized_users: list[str],
+    refused: bool,
+) -> None:
+    named = [part for user in authorized_users for part in ("--authorized-user", user)]
+    out = tmp_path / "service.json"
+    asked = [part if part != "samservice" else "guarded" for part in existing]
+    with serving(server, tmp_path / "serve.log", "--service-id", "guarded", *named) as guarded:
+        run("verify", *asked, "--out", out, status=1 if refused else 0)
+        guarded.end(signal.SIGTERM)
+    for found in json.loads(out.read_text())["transports"].values():
+        assert found["works"] is not refused
+        assert not refused or "may not" in found["failure"]["message"]
+
+
 MIB_1 = ("--max-mib", 1, "--runs", 2)
 
 

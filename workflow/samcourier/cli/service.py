@@ -127,6 +127,13 @@ def bench(
     show_default=True,
 )
 @click.option("--token-file", type=click.Path(path_type=Path))
+@click.option(
+    "--authorized-user",
+    "authorized_users",
+    multiple=True,
+    help="E-mail address or id of a user who may call; may be repeated. Without it, everyone "
+    "whom the visibility lets through.",
+)
 @network_options
 def serve(
     engine: str,
@@ -136,6 +143,7 @@ def serve(
     service_id: str,
     visibility: str,
     token_file: Path | None,
+    authorized_users: tuple[str, ...],
     ice_servers: list[Any],
     ca_bundle: Path | None,
 ) -> None:
@@ -159,6 +167,7 @@ def serve(
         visibility,
         [server.as_dict() for server in network.ice_servers],
         ca_bundle,
+        authorized_users=authorized_users,
     )
     try:
         loaded = build_engine(engine, engine_options)

@@ -1,0 +1,179 @@
+"""The BioEngine app: one engine behind BioEngine's proxy, and beside it endpoints of its own.
+
+The worker loads this module where only BioEngine and the standard library are installed, so
+everything else is imported inside methods. What must be known before an instance exists comes
+from the environment (``application_env_vars``, under any key):
+
+- ``SAMSERVICE_ENGINE``: ``watershed`` (default) or ``microsam``
+- ``SAMSERVICE_CPUS``, ``SAMSERVICE_MEMORY_MB``: what a replica reserves
+- ``SAMSERVICE_GPU_MEMORY_MB``: as BioEngine's ``gpu_memory_mb``, -1 for a whole GPU
+"""
+
+import os
+from typing import Any
+
+import bioengine
+
+ENGINE = os.environ.get("SAMSERVICE_ENGINE", "watershed")
+
+#: What the service waits with, the proxy does not: the queue's own limit answers "busy".
+MAX_ONGOING_REQUESTS = 64
+
+REQUIREMENTS = ["aiortc>=1.16", "hypha-rpc==0.21.47", "numcodecs>=0.13", "scikit-image>=0.24"]
+ENGINE_REQUIREMENTS = {"microsam": ["micro-sam==1.8.14"]}
+
+
+def _reserved() -> dict[str, Any]:
+    """Return the resources that the environment asks for, in the words of bioengine.app."""
+    reserved: dict[str, Any] = {"num_cpus": float(os.environ.get("SAMSERVICE_CPUS", "1"))}
+    for name in ("memory_mb", "gpu_memory_mb"):
+        if value := os.environ.get(f"SAMSERVICE_{name.upper()}"):
+            reserved[name] = int(value)
+    return reserved
+
+
+@bioengine.app(
+    pip=[*REQUIREMENTS, *ENGINE_REQUIREMENTS.get(ENGINE, [])],
+    max_ongoing_requests=MAX_ONGOING_REQUESTS,
+    **_reserved(),
+)
+class SegmentationApp:
+    """The methods of samservice; ``direct_ids`` says where they are without the proxy."""
+
+    def __init__(
+        self,
+        engine_options: dict[str, Any] | None = None,
+        limits: dict[str, int] | None = None,
+        ice_servers: list[dict[str, Any]] | None = None,
+        trust_proxy_identity: bool = False,
+    ) -> None:
+        """``engine_options`` are the engine's, ``limits`` those of samservice.app.Limits.
+
+        Over the proxy's own WebRTC a caller may claim to be anybody, so whoever comes through
+        the proxy is nobody, unless ``trust_proxy_identity`` says that the worker is mended.
+        """
+        self._engine_options = engine_options or {}
+        self._limits = limits or {}
+        self._ice_servers = ice_servers
+        self._trust_proxy_identity = trust_proxy_identity
+        self._service: Any = None
+        self._direct: Any = None
+
+    @bioengine.async_init
+    async def load(self) -> None:
+        """Load the engine and open the endpoints; without those the app runs all the same."""
+        import asyncio
+
+        from samservice.access import AccessRules
+        from samservice.app import Limits, SegmentationService
+        from samservice.direct import DirectEndpoint
+        from samservice.engine import build_engine
+        from samservice.serve import ServeSettings
+
+        engine = await asyncio.to_thread(build_engine, ENGINE, self._engine_options)
+        # Closed until the worker's rules are known.
+        self._service = SegmentationService(engine, Limits(**self._limits), AccessRules({}))
+        self._direct = DirectEndpoint(
+            self._service,
+            ServeSettings(
+                os.environ.get("HYPHA_SERVER_URL", ""),
+                token=os.environ.get("HYPHA_TOKEN"),
+                workspace=os.environ.get("HYPHA_WORKSPACE"),
+                service_id=f"{os.environ['BIOENGINE_APPLICATION_ID']}-direct",
+                # As the proxy's services are; the rules decide who may call.
+                visibility="public",
+                ice_servers=self._ice_servers,
+            ),
+            read_users_by_method=_users_by_method,
+        )
+        await self._direct.keep_up(wait_s=10.0)
+
+    @bioengine.health_check
+    async def stay_connected(self) -> None:
+        """Bring back endpoints that are gone; that never makes a replica unhealthy."""
+        if self._direct is not None:
+            await self._direct.keep_up()
+
+    async def __del__(self) -> None:
+        """Leave Hypha before Ray ends the replica."""
+        if self._direct is not None:
+            await self._direct.close()
+        if self._service is not None:
+            self._service.close()
+
+    @bioengine.method(context=True)
+    async def segment_all(
+        self,
+        image_or_embedding: Any,
+        embedding: bool = False,
+        axes: str | None = None,
+        context: dict[str, Any] | None = None,
+        **parameters: Any,
+    ) -> Any:
+        """Segment an image (see samservice.app); further keywords are the engine's parameters."""
+        return await self._through_proxy(
+            "segment_all", context, image_or_embedding, embedding=embedding, axes=axes, **parameters
+        )
+
+    @bioengine.method(context=True)
+    async def encode_image(
+        self, image: Any, axes: str | None = None, context: dict[str, Any] | None = None
+    ) -> Any:
+        """Return the embedding of an image for segment_all."""
+        return await self._through_proxy("encode_image", context, image, axes=axes)
+
+    @bioengine.method(context=True)
+    async def describe(self, context: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return engine, model, versions, parameters and limits."""
+        described: dict[str, Any] = await self._through_proxy("describe", context)
+        return described
+
+    @bioengine.method(context=True)
+    async def probe(
+        self, payload: Any, reply_bytes: int = 0, context: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Answer with reply_bytes bytes, to measure a transport."""
+        answer: dict[str, Any] = await self._through_proxy(
+            "probe", context, payload, reply_bytes=reply_bytes
+        )
+        return answer
+
+    @bioengine.method(context=True)
+    async def direct_ids(self, context: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return server_url, workspace, service_id and rtc_service_id of a replica's endpoints.
+
+        When they are not there, ``unavailable`` says why.
+        """
+        found: dict[str, Any] = self._direct.where()
+        return found
+
+    async def _through_proxy(
+        self, method: str, context: dict[str, Any] | None, *arguments: Any, **options: Any
+    ) -> Any:
+        """Call the service for a caller of the proxy.
+
+        Raises RuntimeError with the service's text: its classes are unknown to the proxy.
+        """
+        from samservice.errors import NotAuthorized, ServiceError
+
+        await self._direct.rules_known()
+        known = context if self._trust_proxy_identity else None
+        try:
+            return await getattr(self._service, method)(*arguments, context=known, **options)
+        except NotAuthorized as error:
+            reason = "" if known else "; who calls is only certain at the ids that direct_ids tells"
+            raise RuntimeError(f"{error}{reason}") from None
+        except ServiceError as error:
+            raise RuntimeError(str(error)) from None
+
+
+async def _users_by_method() -> dict[str, list[str]]:
+    """Return who may call what, as the worker told the proxy (deploy_app's authorized_users)."""
+    from ray import serve
+
+    proxy = serve.get_deployment_handle(
+        "ProxyDeployment", app_name=os.environ["BIOENGINE_APPLICATION_ID"]
+    )
+    data: dict[str, Any] = await proxy.get_app_data.remote()
+    users: dict[str, list[str]] = data["authorized_users"]
+    return users
