@@ -24,13 +24,18 @@ def parse(argv: list[str]) -> argparse.Namespace:
     deploy, verify = commands.add_parser("deploy"), commands.add_parser("verify")
     batch, report = commands.add_parser("batch"), commands.add_parser("report")
     for command in (deploy, verify, batch):
-        command.add_argument("--target", required=True, choices=("local", "existing"))
+        command.add_argument("--target", required=True, choices=("local", "bioengine", "existing"))
         command.add_argument("--engine")
         command.add_argument("--engine-options", type=json.loads)
         command.add_argument("--ice-servers", required=True, type=json.loads)
         command.add_argument("--ca-bundle")
         for option in ("--server-url", "--workspace", "--service-id", "--token-file"):
             command.add_argument(option)
+        for option in ("--worker-id", "--application-id", "--cpus", "--memory-mb"):
+            command.add_argument(option)
+        for option in ("--gpu-memory-mb", "--replicas", "--deploy-timeout-s"):
+            command.add_argument(option)
+        command.add_argument("--authorized-user", action="append", default=[])
         command.add_argument("--out", required=True, type=Path)
     for command in (verify, batch):
         command.add_argument("--transport", required=True)

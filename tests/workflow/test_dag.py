@@ -427,7 +427,7 @@ KNOWN = (
         ({"zzz": 3}, f"config: unknown key 'zzz', expected {KNOWN}"),
         (
             {"service": {"tagret": "local"}},
-            "config.service: unknown key 'tagret', did you mean 'target'? expected engine,",
+            "config.service: unknown key 'tagret', did you mean 'target'? expected application_id,",
         ),
         ({"batch_size": 0}, "config.batch_size: 0, expected: a whole number of images (1 or more)"),
         ({"batch_size": "six"}, "config.batch_size: 'six', expected: a whole number of images"),
@@ -441,6 +441,13 @@ KNOWN = (
             {"service": {"target": "existing"}},
             "config.service.server_url: None, expected: URL of the Hypha server, since",
         ),
+        (
+            {"service": {"target": "bioengine"}},
+            "config.service.server_url: None, expected: URL of the Hypha server, since",
+        ),
+        ({"service": {"replicas": 0}}, "config.service.replicas: 0, expected: a whole number of"),
+        ({"service": {"authorized_users": "a@b"}}, "config.service.authorized_users: 'a@b', exp"),
+        ({"service": {"application_id": "a b"}}, "config.service.application_id: 'a b', expected"),
         ({"images": ["img_33"]}, "config.images: 'img_33', did you mean 'img_3'? expected ids of"),
         ({"retry_failed": "yes"}, "config.retry_failed: 'yes', expected: true to try again"),
         ({"images": []}, "config.images: [], expected: image ids of the sheet"),
@@ -605,6 +612,35 @@ def test_the_whole_command_reaches_samcourier_unchanged(fresh: Project) -> None:
         assert calls[name]["ca_bundle"] == "site's.pem"
     assert calls["0001"]["parameters"] == parameters
     assert calls["0001"]["image_timeout_s"] == 1800
+
+
+def test_the_settings_of_a_bioengine_app_reach_samcourier(fresh: Project) -> None:
+    service = {
+        "target": "bioengine",
+        "server_url": "https://hypha.example.org",
+        "engine": "microsam",
+        "engine_options": {"model": "vit_b_lm"},
+        "worker_id": "lab/gpu:bioengine-worker",
+        "application_id": "cells",
+        "gpu_memory_mb": -1,
+        "replicas": 2,
+        "authorized_users": ["a@example.org", "*"],
+    }
+    fresh.configure(service=service)
+    fresh.run()
+    calls = {call["name"]: call["options"] for call in fresh.calls}
+    for name in (*SERVICE, "0001"):
+        given = calls[name]
+        assert given["authorized_user"] == service["authorized_users"]
+        assert (given["gpu_memory_mb"], given["replicas"], given["cpus"]) == ("-1", "2", "1")
+        assert given["memory_mb"] is None
+        for key in ("target", "server_url", "engine", "engine_options", "worker_id"):
+            assert given[key] == service[key]
+        assert given["application_id"] == "cells"
+    # No mask depends on how many replicas made it, or for whom.
+    fresh.configure(service=service | {"replicas": 1, "authorized_users": []})
+    fresh.run()
+    assert not set(fresh.ran) - set(SERVICE)
 
 
 def test_the_real_command_line_takes_what_the_rules_give(fresh: Project) -> None:

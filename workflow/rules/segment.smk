@@ -17,6 +17,7 @@ rule segment:
         sheet=untracked(config["sheet"]),
         batch_size=untracked(config["batch_size"]),
         dataset_dir=untracked(str(DATASET_DIR)),
+        app=untracked(app_options()),
         token=untracked(token_options()),
         network=untracked(network_options()),
         transport=untracked(config["transport"]),
@@ -27,7 +28,8 @@ rule segment:
     shell:
         "samcourier batch {params.sheet:q} --batch {wildcards.batch}"
         " --batch-size {params.batch_size} --dataset-dir {params.dataset_dir}"
-        " {params.service:q} {params.token:q} {params.network:q} --transport {params.transport}"
+        " {params.service:q} {params.app:q} {params.token:q} {params.network:q}"
+        " --transport {params.transport}"
         " --attempt-timeout-s {params.attempt_s} --image-timeout-s {params.image_s}"
         " --parameters {params.parameters:q} --ome-zarr {params.ome_zarr}"
         " {params.only:q} {params.retry} --out {output} 2> {log}"

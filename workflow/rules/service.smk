@@ -6,16 +6,38 @@ def service_options():
     """Return the options that say which service to use, on which the labels depend."""
     service = config["service"]
     options = ["--target", service["target"]]
-    if service["target"] == "local":
+    if service["target"] != "existing":
         options += ["--engine", service["engine"]]
         options += [
             "--engine-options",
             json.dumps(service["engine_options"], sort_keys=True),
         ]
-        return options
-    for key in ("server_url", "workspace", "service_id"):
-        if service[key] is not None:
-            options += [f"--{key.replace('_', '-')}", service[key]]
+    if service["target"] != "local":
+        options += given_options("server_url", "workspace")
+    if service["target"] == "existing":
+        options += given_options("service_id")
+    return options
+
+
+def given_options(*keys):
+    """Return the options of those keys of ``service`` that are not null."""
+    service = config["service"]
+    return [
+        word
+        for key in keys
+        if service[key] is not None
+        for word in (f"--{key.replace('_', '-')}", str(service[key]))
+    ]
+
+
+def app_options():
+    """Return where and how the app runs on a BioEngine worker; no mask depends on it."""
+    if config["service"]["target"] != "bioengine":
+        return []
+    options = given_options("worker_id", "application_id", "cpus", "memory_mb")
+    options += given_options("gpu_memory_mb", "replicas", "deploy_timeout_s")
+    for user in config["service"]["authorized_users"]:
+        options += ["--authorized-user", user]
     return options
 
 
@@ -41,10 +63,11 @@ def bring_up_service():
     if config["service"]["target"] == "local" and not workflow.local_exec:
         refuse(
             "config.service.target: 'local' serves this machine alone and a cluster's jobs do not"
-            " reach it, expected 'existing' with the server_url and service_id of a service"
+            " reach it, expected 'bioengine' with the server_url of a worker, or 'existing' with"
+            " the server_url and service_id of a service"
         )
     options = ["--dataset-dir", str(DATASET_DIR), *service_options()]
-    options += [*token_options(), *network_options()]
+    options += [*app_options(), *token_options(), *network_options()]
     endpoint, verdict = (
         DATASET_DIR / "service/endpoint.json",
         DATASET_DIR / "service.json",

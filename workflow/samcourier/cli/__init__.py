@@ -13,7 +13,7 @@ from .. import __version__
 from ..errors import CourierError
 from .dataset import batch, check, demo_data, report, segment
 from .monitor import monitor
-from .service import bench, deploy, serve, verify
+from .service import bench, deploy, serve, undeploy, verify
 
 
 class _Cli(click.Group):
@@ -35,5 +35,6 @@ def main() -> None:
     """Segment microscopy images with a remote service, over the transport that works fastest."""
 
 
-for _command in (demo_data, deploy, verify, bench, batch, segment, report, check, monitor, serve):
+_commands = (demo_data, deploy, verify, undeploy, bench, batch, segment, report, check, monitor)
+for _command in (*_commands, serve):
     main.add_command(_command)

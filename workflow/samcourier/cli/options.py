@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from ..deploy.bioengine_app import AppSettings
 from ..deploy.service import TARGETS, ServiceOptions
 from ..network import make_network
 from ..transports import TRANSPORT_CHOICES
@@ -73,6 +74,7 @@ def service_options(command: Callable[..., R]) -> Callable[..., R]:
         token_file: Path | None,
         ice_servers: Any,
         ca_bundle: Path | None,
+        app: AppSettings,
         **others: Any,
     ) -> R:
         service = ServiceOptions(
@@ -84,6 +86,7 @@ def service_options(command: Callable[..., R]) -> Callable[..., R]:
             service_id,
             token_file,
             make_network(ice_servers, ca_bundle),
+            app,
         )
         return command(service=service, **others)
 
@@ -92,11 +95,15 @@ def service_options(command: Callable[..., R]) -> Callable[..., R]:
             click.option(
                 "--target", type=click.Choice(TARGETS), default="local", show_default=True
             ),
-            click.option("--engine", default="watershed", show_default=True, help="Local only."),
-            click.option("--engine-options", type=JsonObject(), default="{}", help="Local only."),
-            click.option("--server-url", help="Hypha server of an existing service."),
-            click.option("--workspace", help="Hypha workspace of an existing service."),
-            click.option("--service-id", help="Name, or workspace/client:name."),
+            click.option(
+                "--engine", default="watershed", show_default=True, help="Not of an existing one."
+            ),
+            click.option("--engine-options", type=JsonObject(), default="{}", help="As --engine."),
+            click.option("--server-url", help="Hypha server of the service, unless it is local."),
+            click.option("--workspace", help="Hypha workspace; without it, the token's own."),
+            click.option(
+                "--service-id", help="Of an existing service: a name, or workspace/client:name."
+            ),
             click.option(
                 "--token-file",
                 type=click.Path(path_type=Path),
@@ -105,7 +112,56 @@ def service_options(command: Callable[..., R]) -> Callable[..., R]:
         ]
     ):
         with_service = option(with_service)
-    return network_options(with_service)
+    return network_options(app_options(with_service))
+
+
+def app_options(command: Callable[..., R]) -> Callable[..., R]:
+    """Add the options of an app on a BioEngine worker; the command gets ``app``."""
+
+    @wraps(command)
+    def with_app(
+        worker_id: str | None,
+        application_id: str | None,
+        cpus: float,
+        memory_mb: int | None,
+        gpu_memory_mb: int | None,
+        replicas: int,
+        authorized_users: tuple[str, ...],
+        deploy_timeout_s: float,
+        **others: Any,
+    ) -> R:
+        app = AppSettings(
+            worker_id,
+            application_id,
+            cpus,
+            memory_mb,
+            gpu_memory_mb,
+            replicas,
+            authorized_users,
+            deploy_timeout_s,
+        )
+        return command(app=app, **others)
+
+    options: list[Callable[..., Callable[..., R]]] = [
+        click.option("--worker-id", help="BioEngine worker: workspace/client:bioengine-worker."),
+        click.option("--application-id", help="On the worker; without it, made from the settings."),
+        click.option("--cpus", type=POSITIVE, default=1.0, show_default=True, help="A replica's."),
+        click.option("--memory-mb", type=click.IntRange(1), help="A replica's."),
+        click.option("--gpu-memory-mb", type=click.IntRange(-1), help="-1 for a whole GPU."),
+        click.option("--replicas", type=click.IntRange(1), default=1, show_default=True),
+        click.option(
+            "--authorized-user",
+            "authorized_users",
+            multiple=True,
+            metavar="USER",
+            help="E-mail address or id, * for everyone; without it, who deploys.",
+        ),
+        click.option("--deploy-timeout-s", type=POSITIVE, default=1800.0, show_default=True),
+    ]
+    with_options: Callable[..., R] = with_app
+    for option in reversed(options):
+        with_options = option(with_options)
+    return with_options
 
 
 def network_options(command: Callable[..., R]) -> Callable[..., R]:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 import uvloop
 
-from ..deploy.service import ServiceOptions, find_service
+from ..deploy.service import ServiceOptions, deploy_service, find_service, undeploy_service
 from ..errors import ServiceGone
 from ..records import write_json
 from .options import (
@@ -28,7 +28,7 @@ from .terminal import run_interruptibly, say
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
 def deploy(service: ServiceOptions, dataset_dir: Path, out: Path) -> None:
     """Bring the service up, if it is ours to bring up, and write where it is to --out."""
-    endpoint = find_service(service, dataset_dir)
+    endpoint = deploy_service(service, dataset_dir, say)
     write_json(
         out,
         {
@@ -37,6 +37,14 @@ def deploy(service: ServiceOptions, dataset_dir: Path, out: Path) -> None:
             "service_id": endpoint.service_id,
         },
     )
+
+
+@click.command()
+@service_options
+@dataset_dir_option
+def undeploy(service: ServiceOptions, dataset_dir: Path) -> None:
+    """Take the service away from its BioEngine worker, whoever uses it; twice is no error."""
+    undeploy_service(service, dataset_dir, say)
 
 
 @click.command()

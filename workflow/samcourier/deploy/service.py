@@ -1,21 +1,32 @@
-"""Where the service is, by target: started here when needed, or somebody else's."""
+"""Where the service is, by target: started when needed, here or on a worker, or somebody else's."""
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+import uvloop
 
 from ..errors import Denied, InputError
 from ..network import Network
 from ..transports.base import Endpoint
+from .bioengine import bring_up, locate, take_down
+from .bioengine_app import AppPlan, AppSettings, pack_app, plan_app
+from .bioengine_ready import Found, Say
+from .bioengine_worker import WorkerAddress
 from .local import ensure_local_service
+from .record import write_private
 
 TOKEN_VARIABLE = "HYPHA_TOKEN"
 
-Target = Literal["local", "existing"]
-TARGETS: tuple[Target, ...] = ("local", "existing")
+Target = Literal["local", "bioengine", "existing"]
+TARGETS: tuple[Target, ...] = ("local", "bioengine", "existing")
+
+#: Beside the endpoint of the run: which application was brought up, so that no job asks again.
+BIOENGINE_RECORD = Path("service", "bioengine.json")
 
 
 @dataclass(frozen=True)
@@ -30,16 +41,46 @@ class ServiceOptions:
     service_id: str | None = None
     token_file: Path | None = None
     network: Network = field(default_factory=Network)
+    app: AppSettings = field(default_factory=AppSettings)
+
+
+def deploy_service(options: ServiceOptions, dataset_dir: Path, say: Say) -> Endpoint:
+    """As :func:`find_service`, but bring the app up on a BioEngine worker where it is missing.
+
+    Raises what :func:`samcourier.deploy.bioengine.bring_up` raises too.
+    """
+    if options.target != "bioengine":
+        return find_service(options, dataset_dir)
+    address, plan = _bioengine(options)
+    found = uvloop.run(bring_up(address, plan, options.app.deploy_timeout_s, say))
+    _write_found(dataset_dir, address, plan, found)
+    return _endpoint(options, address, found)
+
+
+def undeploy_service(options: ServiceOptions, dataset_dir: Path, say: Say) -> None:
+    """Take the app away from the BioEngine worker; raise InputError for any other target."""
+    if options.target != "bioengine":
+        raise InputError(
+            f"service.target {options.target}: nothing to undeploy, expected target bioengine"
+        )
+    address, plan = _bioengine(options)
+    uvloop.run(take_down(address, plan, say))
+    (dataset_dir / BIOENGINE_RECORD).unlink(missing_ok=True)
 
 
 def find_service(options: ServiceOptions, dataset_dir: Path) -> Endpoint:
     """Return the endpoint of the service, starting the local one when it does not run.
 
-    Raises InputError for missing settings, Denied for an unreadable token, ServiceFailed when
-    the local service does not come up.
+    On a BioEngine worker it must run already: a job changes nothing there. Raises InputError for
+    missing settings, Denied for an unreadable token, ServiceFailed when the local service does
+    not come up, ServiceGone when the worker does not have the app.
     """
     if options.target == "local":
         return ensure_local_service(dataset_dir / "service", options.engine, options.engine_options)
+    if options.target == "bioengine":
+        address, plan = _bioengine(options)
+        found = _read_found(dataset_dir, address, plan) or uvloop.run(locate(address, plan))
+        return _endpoint(options, address, found)
     missing = [name for name in ("server_url", "service_id") if not getattr(options, name)]
     if missing:
         raise InputError(
@@ -54,6 +95,63 @@ def find_service(options: ServiceOptions, dataset_dir: Path) -> Endpoint:
         token=read_token(options.token_file),
         network=options.network,
     )
+
+
+def _bioengine(options: ServiceOptions) -> tuple[WorkerAddress, AppPlan]:
+    if not options.server_url:
+        raise InputError("service.target bioengine needs service.server_url")
+    address = WorkerAddress(
+        server_url=options.server_url,
+        workspace=options.workspace,
+        worker_id=options.app.worker_id,
+        token=read_token(options.token_file),
+        ca_bundle=options.network.ca_bundle,
+    )
+    plan = plan_app(
+        pack_app(),
+        options.app,
+        options.engine,
+        options.engine_options,
+        options.network.ice_servers,
+    )
+    return address, plan
+
+
+def _endpoint(options: ServiceOptions, address: WorkerAddress, found: Found) -> Endpoint:
+    return Endpoint(
+        server_url=address.server_url,
+        workspace=address.workspace,
+        service_id=found.service_id,
+        rtc_service_id=found.rtc_service_id,
+        token=address.token,
+        network=options.network,
+    )
+
+
+def _identity(address: WorkerAddress, plan: AppPlan) -> dict[str, str | None]:
+    return {
+        "server_url": address.server_url,
+        "worker_id": address.worker_id,
+        "workspace": address.workspace,
+        "application_id": plan.application_id,
+        "fingerprint": plan.fingerprint,
+    }
+
+
+def _write_found(dataset_dir: Path, address: WorkerAddress, plan: AppPlan, found: Found) -> None:
+    path = dataset_dir / BIOENGINE_RECORD
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_private(path, json.dumps(_identity(address, plan) | asdict(found), indent=1))
+
+
+def _read_found(dataset_dir: Path, address: WorkerAddress, plan: AppPlan) -> Found | None:
+    """Return what the run's deploy found, None when that was another app or is not readable."""
+    try:
+        record = json.loads((dataset_dir / BIOENGINE_RECORD).read_text())
+        is_this = all(record[name] == value for name, value in _identity(address, plan).items())
+        return Found(record["service_id"], record["rtc_service_id"]) if is_this else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def read_token(token_file: Path | None) -> str | None:

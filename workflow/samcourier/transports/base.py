@@ -18,8 +18,8 @@ TransportName = Literal["websocket", "webrtc", "http", "naive", "fake"]
 class Endpoint:
     """Where a service is: the server's URL, the workspace, Hypha ids, and how to be let in.
 
-    ``service_id`` and ``rtc_service_id`` are ``workspace/client:name`` or a bare name, which
-    Hypha resolves inside ``workspace``; None is the token's own workspace.
+    ``service_id`` and ``rtc_service_id`` are ``workspace/client:name``, ``workspace/name`` or a
+    bare name, which Hypha resolves inside ``workspace``; None is the token's own workspace.
     """
 
     server_url: str

@@ -100,7 +100,7 @@ class WebRTCTransport:
             long_message_chunk_size=chunk_bytes(answer["sdp"]),
             logger=None,
         )
-        name = self._endpoint.service_id.split(":")[-1]
+        name = self._endpoint.service_id.rpartition("/")[2].rpartition(":")[2]
         return await self._rpc.get_remote_service(f"{workspace}/{label}:{name}")
 
     def state(self) -> str:

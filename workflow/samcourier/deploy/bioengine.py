@@ -1,0 +1,221 @@
+"""Bring the app up on a BioEngine worker, find it there, and take it down again.
+
+What runs is compared with the plan first, so that a second time changes nothing; what others
+run under the same id is never replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from ..errors import Denied, RequestRefused, ServiceFailed, ServiceGone
+from .bioengine_app import ALIAS_PREFIX, AppPlan, differences
+from .bioengine_ready import (
+    FAILED,
+    GONE,
+    Found,
+    Pace,
+    Say,
+    find_direct,
+    through_proxy,
+    wait_for_answer,
+    wait_until_running,
+)
+from .bioengine_worker import (
+    ANSWER_TIMEOUT_S,
+    BUILD_TIMEOUT_S,
+    Worker,
+    WorkerAddress,
+    connected_worker,
+    list_ids,
+)
+
+
+async def bring_up(
+    address: WorkerAddress, plan: AppPlan, timeout_s: float, say: Say, pace: Pace | None = None
+) -> Found:
+    """Upload and deploy what differs, wait until it answers, and return where it is.
+
+    Raises Denied; RequestRefused when somebody else's app has this id; ServiceFailed with the
+    worker's own reason; ServiceGone when the worker or the app is not there any more.
+    """
+    if address.token is None:
+        raise Denied(
+            "service.target bioengine needs a token of one of the worker's administrators:"
+            " set HYPHA_TOKEN or service.token_file"
+        )
+    pace = pace or Pace()
+    deadline = time.monotonic() + timeout_s
+    async with connected_worker(address, pace.poll_s) as worker:
+        say(f"worker {worker.worker_id}")
+        if await _must_deploy(worker, plan, pace, say):
+            await _deploy(worker, plan, address.token, say)
+        status = await wait_until_running(worker, plan, deadline, pace, say)
+        return await wait_for_answer(worker, plan, status, deadline, pace, say)
+
+
+async def locate(address: WorkerAddress, plan: AppPlan) -> Found:
+    """Return where the planned app runs, changing nothing; raise ServiceGone when it does not."""
+    async with connected_worker(address) as worker:
+        status = await worker.status_of(plan.application_id)
+        if status["status"] != "RUNNING" or differences(status, plan):
+            raise ServiceGone(
+                f"application {plan.application_id} is {_state(status, plan)} on worker"
+                f" {worker.worker_id}; samcourier deploy brings it up"
+            )
+        return await find_direct(worker, plan) or through_proxy(status, "it is not registered")
+
+
+async def take_down(
+    address: WorkerAddress, plan: AppPlan, say: Say, pace: Pace | None = None
+) -> None:
+    """Stop the application and delete its artifact unless another application needs it.
+
+    What is not there is no error. Raises what the worker refuses.
+    """
+    pace = pace or Pace()
+    async with connected_worker(address, pace.poll_s) as worker:
+        status = await worker.status_of(plan.application_id)
+        if status["status"] == GONE:
+            say(f"application {plan.application_id} does not run on worker {worker.worker_id}")
+        else:
+            await _stop(worker, plan.application_id, pace)
+            say(f"application {plan.application_id} is stopped")
+        artifact_id = status.get("artifact_id") or _artifact_id(worker, plan)
+        others = await worker.ask("get_app_status", "what else runs", ANSWER_TIMEOUT_S, logs_tail=0)
+        is_needed = any(each.get("artifact_id") == artifact_id for each in others.values())
+        is_ours = artifact_id.rpartition("/")[2].startswith(f"{ALIAS_PREFIX}-")
+        if is_ours and not is_needed and artifact_id in await _artifacts(worker):
+            await worker.ask(
+                "delete_app",
+                f"to delete the artifact {artifact_id}",
+                ANSWER_TIMEOUT_S,
+                artifact_id=artifact_id,
+            )
+            say(f"artifact {artifact_id} is deleted")
+
+
+def _state(status: dict[str, Any], plan: AppPlan) -> str:
+    state = str(status["status"])
+    if state == "RUNNING":
+        return f"running with other settings ({', '.join(differences(status, plan))})"
+    return f"not running ({state})"
+
+
+async def _must_deploy(worker: Worker, plan: AppPlan, pace: Pace, say: Say) -> bool:
+    """Compare what runs with the plan; take away only what has failed."""
+    status = await worker.status_of(plan.application_id)
+    state = status["status"]
+    if state == "DELETING":
+        say(f"application {plan.application_id} is being removed; waiting for that")
+        await _wait_until_gone(worker, plan.application_id, pace)
+        return True
+    if state == GONE:
+        return True
+    differs = differences(status, plan)
+    if differs and state != "DEPLOY_FAILED":
+        raise RequestRefused(
+            f"application {plan.application_id} on worker {worker.worker_id} runs with other"
+            f" settings ({', '.join(differs)}) and may be in use; leave service.application_id out"
+            " to run beside it, or take it away with samcourier undeploy",
+            name="ApplicationInUse",
+        )
+    if state not in FAILED:
+        say(f"application {plan.application_id} is there already, {state}")
+        return False
+    say(f"application {plan.application_id} is {state}, deploying it anew")
+    # Until the new one has started, the worker would go on telling the failure of the old.
+    await _stop(worker, plan.application_id, pace)
+    return True
+
+
+async def _deploy(worker: Worker, plan: AppPlan, token: str, say: Say) -> None:
+    if not await worker.ask("check_access", "for access", ANSWER_TIMEOUT_S):
+        raise Denied(
+            f"worker {worker.worker_id} lets only its administrators deploy, and the token's user"
+            " is none: ask one of them to add you, or to deploy and give you the service's id"
+            " (service.target existing)"
+        )
+    artifact_id = _artifact_id(worker, plan)
+    if await _is_uploaded(worker, plan):
+        say(f"artifact {artifact_id} {plan.package.version} is there already")
+    else:
+        say(f"uploading {artifact_id} {plan.package.version}, {len(plan.package.files)} files")
+        await _upload(worker, plan)
+    say(f"deploying application {plan.application_id}")
+    await worker.ask(
+        "deploy_app",
+        f"to deploy {plan.application_id}",
+        BUILD_TIMEOUT_S,
+        artifact_id=artifact_id,
+        version=plan.package.version,
+        application_id=plan.application_id,
+        hypha_token=token,
+        **plan.parameters,
+    )
+
+
+def _artifact_id(worker: Worker, plan: AppPlan) -> str:
+    return f"{worker.workspace}/{plan.package.artifact_alias}"
+
+
+async def _artifacts(worker: Worker) -> dict[str, Any]:
+    return dict(await worker.ask("list_apps", "for its apps", ANSWER_TIMEOUT_S))
+
+
+async def _is_uploaded(worker: Worker, plan: AppPlan) -> bool:
+    """Tell whether the worker holds the package whole, in this version and with this content."""
+    entry = (await _artifacts(worker)).get(_artifact_id(worker, plan))
+    if entry is None:
+        return False
+    artifact = entry["manifest"]
+    manifest = artifact.get("manifest") or artifact
+    return (
+        manifest.get("content_sha256") == plan.package.content_sha256
+        and str(manifest.get("version")) == plan.package.version
+        and {each["name"].partition("/")[0] for each in plan.package.files}
+        <= {str(name).partition("/")[0] for name in entry["files"]}
+    )
+
+
+async def _upload(worker: Worker, plan: AppPlan) -> None:
+    try:
+        await worker.ask(
+            "upload_app",
+            "to upload the app",
+            BUILD_TIMEOUT_S,
+            files=list(plan.package.files),
+        )
+    except ServiceFailed as error:
+        # Another run of the same checkout may have been faster.
+        if isinstance(error, ServiceGone) or not await _is_uploaded(worker, plan):
+            raise
+
+
+async def _stop(worker: Worker, application_id: str, pace: Pace) -> None:
+    await worker.ask(
+        "stop_app", f"to stop {application_id}", ANSWER_TIMEOUT_S, application_id=application_id
+    )
+    await _wait_until_gone(worker, application_id, pace)
+
+
+async def _wait_until_gone(worker: Worker, application_id: str, pace: Pace) -> None:
+    """Wait for the worker to forget the application and for its endpoints to leave Hypha.
+
+    The worker forgets first and ends the replicas afterwards.
+    """
+    deadline = time.monotonic() + pace.end_s
+    names = (application_id, f"{application_id}-direct")
+    while True:
+        state = (await worker.status_of(application_id))["status"]
+        left = [await list_ids(worker.server, worker.workspace, name) for name in names]
+        if state == GONE and not any(left):
+            return
+        if time.monotonic() > deadline:
+            raise ServiceFailed(
+                f"application {application_id} was not gone within {pace.end_s:g} s after worker"
+                f" {worker.worker_id} was told to stop it, last {state}"
+            )
+        await asyncio.sleep(pace.poll_s)

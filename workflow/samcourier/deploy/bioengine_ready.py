@@ -1,0 +1,156 @@
+"""Wait until an application on a BioEngine worker runs, and until it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import CourierError, Denied, ServiceFailed, ServiceGone
+from ..plain_text import plain
+from ..transports.translate import translate
+from .bioengine_app import AppPlan
+from .bioengine_log import LogTail
+from .bioengine_worker import ANSWER_TIMEOUT_S, Worker, list_ids
+
+Say = Callable[[str], None]
+
+FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
+GONE = "NOT_RUNNING"
+
+LOG_LINES = 50
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often the worker is asked, and how long is waited for what should come soon."""
+
+    poll_s: float = 2.0
+    direct_s: float = 60.0
+    end_s: float = 120.0
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where the app is: ids as :class:`~samcourier.transports.base.Endpoint` takes them.
+
+    ``without_direct`` says why only the proxy of BioEngine is left, None when it is not.
+    """
+
+    service_id: str
+    rtc_service_id: str
+    without_direct: str | None = None
+
+
+async def wait_until_running(
+    worker: Worker, plan: AppPlan, deadline: float, pace: Pace, say: Say
+) -> dict[str, Any]:
+    """Follow the worker's status, showing what changes and what the replicas log.
+
+    ``deadline`` is of time.monotonic. Raises ServiceFailed with the worker's own reason,
+    ServiceGone when the application was taken away.
+    """
+    log, shown = LogTail(say), ""
+    while True:
+        status = await worker.status_of(plan.application_id, LOG_LINES)
+        state, message = status["status"], plain(str(status.get("message") or ""))
+        if (line := f"{state}: {message}".rstrip(": ")) != shown:
+            say(shown := line)
+        log.show(status)
+        if state in FAILED:
+            raise ServiceFailed(
+                f"worker {worker.worker_id} could not deploy {plan.application_id}, {state}:"
+                f" {_reason(status)}",
+                name=state,
+            )
+        if state in (GONE, "DELETING"):
+            raise ServiceGone(
+                f"application {plan.application_id} is gone from worker {worker.worker_id} while it"
+                " was deployed: somebody stopped it, or the worker has started anew"
+            )
+        if state == "RUNNING" and (status.get("service_ids") or {}).get("websocket_service_id"):
+            return status
+        if time.monotonic() > deadline:
+            raise ServiceFailed(
+                f"application {plan.application_id} was not running within"
+                f" service.deploy_timeout_s, last {shown}"
+            )
+        await asyncio.sleep(pace.poll_s)
+
+
+def _reason(status: dict[str, Any]) -> str:
+    """Return what the unhealthy parts say, else what the application says, in one line."""
+    parts = (status.get("deployments") or {}).values()
+    said = [str(part["message"]) for part in parts if part.get("message")]
+    return plain("; ".join(said) or str(status.get("message") or "")) or "no reason given"
+
+
+async def wait_for_answer(
+    worker: Worker,
+    plan: AppPlan,
+    status: dict[str, Any],
+    deadline: float,
+    pace: Pace,
+    say: Say,
+) -> Found:
+    """Call the app until it answers: at its own endpoint, after a while also over the proxy.
+
+    Raises Denied, or why the last call failed when ``deadline`` has passed.
+    """
+    direct_deadline = min(deadline, time.monotonic() + pace.direct_s)
+    while True:
+        found = await find_direct(worker, plan)
+        if found is None and time.monotonic() > direct_deadline:
+            found = through_proxy(status, await _why_not_direct(worker, status))
+        if found is not None:
+            try:
+                described = await _describe(worker, found)
+                say(f"{found.service_id} answers: engine {plain(str(described.get('engine')))}")
+                if found.without_direct:
+                    say(f"its own endpoint is missing: {found.without_direct}")
+                return found
+            except CourierError as error:
+                if isinstance(error, Denied) or time.monotonic() > deadline:
+                    why = f" (its own endpoint: {found.without_direct})"
+                    said = f"{error}{why if found.without_direct else ''}"
+                    raise type(error)(
+                        f"application {plan.application_id} runs, but does not answer:"
+                        f" {worker.masked(said)}",
+                        name=error.name,
+                    ) from None
+        await asyncio.sleep(pace.poll_s)
+
+
+async def find_direct(worker: Worker, plan: AppPlan) -> Found | None:
+    """Return the app's own endpoint by a name that finds every replica; None when it has none."""
+    if not await list_ids(worker.server, worker.workspace, plan.direct_name):
+        return None
+    service_id = f"{worker.workspace}/{plan.direct_name}"
+    return Found(service_id, f"{service_id}-rtc")
+
+
+def through_proxy(status: dict[str, Any], why: str) -> Found:
+    """Return BioEngine's own services of the application."""
+    ids = status["service_ids"]
+    return Found(ids["websocket_service_id"], ids["webrtc_service_id"], why)
+
+
+async def _why_not_direct(worker: Worker, status: dict[str, Any]) -> str:
+    try:
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            proxy = await worker.server.get_service(status["service_ids"]["websocket_service_id"])
+            told = await proxy.direct_ids()
+    except Exception as error:
+        return plain(worker.masked(str(translate(error, "websocket"))))
+    return plain(worker.masked(str(told.get("unavailable") or "it is not registered")))
+
+
+async def _describe(worker: Worker, found: Found) -> dict[str, Any]:
+    try:
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            service = await worker.server.get_service(found.service_id)
+            return dict(await service.describe())
+    except Exception as error:
+        raise translate(error, "websocket") from None
