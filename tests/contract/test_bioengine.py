@@ -185,11 +185,18 @@ async def test_the_app_is_brought_up_and_segments_over_every_transport(site: Sit
     ],
 )
 async def test_a_second_time_changes_nothing(site: Site, settings: dict[str, Any]) -> None:
-    worker = await site.worker()
+    worker = await site.worker(Script(log=("loaded",)))
     first = await site.bring_up(plan(**settings))
     done = list(worker.changes)
+    site.said.clear()
     assert await site.bring_up(plan(**settings)) == first
     assert worker.changes == done
+    assert [line.partition(" ")[0] for line in site.said] == [
+        "worker",
+        "application",
+        "RUNNING",
+        first.service_id,
+    ]
     assert await locate(site.address(), plan(**settings)) == first
 
 

@@ -204,7 +204,14 @@ class WorkerDouble:
         part = {
             "status": "HEALTHY" if is_up else "UPDATING",
             "message": self.script.part_message,
-            "logs": {"replica-1": {"stdout": log[-logs_tail:] if logs_tail else [], "stderr": []}},
+            "logs": {
+                "replica-1": {
+                    "creation_timestamp": 1764000000.5,
+                    "timezone": "UTC",
+                    "stdout": log[-logs_tail:] if logs_tail else [],
+                    "stderr": [],
+                }
+            },
         }
         return {
             "status": state,

@@ -254,7 +254,9 @@ def test_each_line_of_a_replica_is_shown_once() -> None:
         return {"deployments": {APP_CLASS: {"logs": logs}}}
 
     tail.show(status({"r1": {"stdout": ["a", ""], "stderr": []}, "r2": {"stdout": ["a"]}}))
-    tail.show(status({"r1": {"stdout": ["a", "", "b\x07"], "stderr": ["c"]}}))
+    # What a worker tells of a replica beside its lines.
+    about = {"creation_timestamp": 1764000000.5, "timezone": "UTC"}
+    tail.show(status({"r1": about | {"stdout": ["a", "", "b\x07"], "stderr": ["c"]}}))
     tail.show(status({"error": "Error retrieving logs: gone"}))
     tail.show(status(None))
     tail.show({})

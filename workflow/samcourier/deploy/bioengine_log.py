@@ -22,8 +22,9 @@ class LogTail:
                 # In place of the streams there may be a sentence why there are none.
                 if not isinstance(streams, dict):
                     continue
-                for stream, lines in streams.items():
-                    self._show_new(str(replica), str(stream), [str(line) for line in lines])
+                for stream in ("stdout", "stderr"):
+                    lines = [str(line) for line in streams.get(stream) or ()]
+                    self._show_new(str(replica), stream, lines)
 
     def _show_new(self, replica: str, stream: str, lines: list[str]) -> None:
         for line in lines[overlap(self._shown.get((replica, stream), []), lines) :]:

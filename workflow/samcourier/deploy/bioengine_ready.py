@@ -56,9 +56,13 @@ async def wait_until_running(
     while True:
         status = await worker.status_of(plan.application_id, LOG_LINES)
         state, message = status["status"], plain(str(status.get("message") or ""))
+        ids = status.get("service_ids") or {}
+        is_up = state == "RUNNING" and bool(ids.get("websocket_service_id"))
+        # What an app that was there already has logged is nobody's news.
+        if shown or not is_up:
+            log.show(status)
         if (line := f"{state}: {message}".rstrip(": ")) != shown:
             say(shown := line)
-        log.show(status)
         if state in FAILED:
             raise ServiceFailed(
                 f"worker {worker.worker_id} could not deploy {plan.application_id}, {state}:"
@@ -70,7 +74,7 @@ async def wait_until_running(
                 f"application {plan.application_id} is gone from worker {worker.worker_id} while it"
                 " was deployed: somebody stopped it, or the worker has started anew"
             )
-        if state == "RUNNING" and (status.get("service_ids") or {}).get("websocket_service_id"):
+        if is_up:
             return status
         if time.monotonic() > deadline:
             raise ServiceFailed(
