@@ -18,7 +18,7 @@ import tifffile
 
 import samcourier.batch
 from samcourier.batch import (
-    IMAGES_AT_HAND,
+    AT_HAND,
     SERVICE_FAILURES_IN_A_ROW,
     BatchRun,
     BatchSettings,
@@ -38,6 +38,7 @@ from samcourier.errors import (
 )
 from samcourier.journal import ConnectionJournal, ImageLog, Manifest, read_image_log
 from samcourier.masks import read_mask
+from samcourier.selection import Selection, parse_pick
 from samcourier.store import log_path, mask_path, read_provenance, zarr_files
 from samcourier.transports.fake import FakeTransport, Scripted
 from samservice.app import SegmentationService
@@ -64,7 +65,7 @@ DESCRIPTION = {
 
 
 #: One is worked on, two travel, one is read and one written.
-MOST_IMAGES = 1 + TRAVELLING + IMAGES_AT_HAND
+MOST_IMAGES = 1 + TRAVELLING + AT_HAND
 
 
 def bright(image: np.ndarray) -> np.ndarray:
@@ -139,6 +140,7 @@ class Bench:
         self.history: list[str] = []
         self.images = [f"cell{number}" for number in range(count)]
         self.pixel_size_um: float | None = None
+        self.cells: dict[str, Any] = {}
         for number, image in enumerate(self.images):
             tifffile.imwrite(self.path(image), image_of(number))
 
@@ -171,7 +173,7 @@ class Bench:
         transport = FakeTransport(made or service, calls=calls or [])
         self.history = transport.history
         rows = tuple(
-            ImageRow(image, self.path(image), pixel_size_um=self.pixel_size_um)
+            ImageRow(image, self.path(image), pixel_size_um=self.pixel_size_um, **self.cells)
             for image in self.images
         )
         with ConnectionJournal(self.root / "journal.jsonl") as journal:
@@ -265,6 +267,74 @@ async def test_no_more_images_are_in_flight_than_there_is_room_for(tmp_path: Pat
 
     await bench.run(Watched())
     assert 1 < most_at_once <= MOST_IMAGES
+
+
+# Stacks.
+
+MOVIE = Selection(t=parse_pick("all", volume=False))
+
+
+async def test_a_stack_is_segmented_plane_by_plane_into_one_mask(bench: Bench) -> None:
+    bench.images = bench.images[:1]
+    written = np.stack([image_of(number) for number in range(7)])
+    tifffile.imwrite(bench.path("cell0"), written, imagej=True, metadata={"axes": "TYX"})
+    bench.cells = {"selection": MOVIE}
+    first = await bench.run()
+    assert (bench.statuses(first), bench.call_count) == (["done"], 7)
+    mask = read_mask(bench.mask("cell0"))
+    np.testing.assert_array_equal(mask, np.stack([bright(plane) for plane in written]))
+    log = bench.log("cell0")
+    assert (log.axes, log.shape, log.planes, log.object_count) == ("TYX", (7, 10, 12), 7, 14)
+    assert sorted(attempt.plane for attempt in log.attempts) == list(range(7))
+    assert await bench.run() == first
+    assert bench.call_count == 0
+    written[5, 0, 0] = 5000
+    tifffile.imwrite(bench.path("cell0"), written, imagej=True, metadata={"axes": "TYX"})
+    assert (await bench.run()).images["cell0"].key != first.images["cell0"].key
+
+
+async def test_a_plane_that_fails_is_its_image_s_failure_and_the_others_go_on(
+    bench: Bench,
+) -> None:
+    written = np.stack([image_of(number) for number in range(3)])
+    tifffile.imwrite(bench.path("cell1"), written, imagej=True, metadata={"axes": "TYX"})
+    bench.cells = {"selection": MOVIE}
+    bench.engine.fails[1002] = NotFinite("holds NaN")
+    assert bench.statuses(await bench.run()) == ["done", "image", "image"]
+    assert "holds NaN" in bench.log("cell1").failure.message
+    assert not bench.mask("cell1").exists()
+
+
+async def test_no_more_planes_are_in_flight_than_there_is_room_for(bench: Bench) -> None:
+    at_once, most_at_once = 0, 0
+
+    class Watched(RawService):
+        async def segment_all(self, image_or_embedding: Any, **parameters: Any) -> np.ndarray:
+            nonlocal at_once, most_at_once
+            at_once += 1
+            most_at_once = max(most_at_once, at_once)
+            await asyncio.sleep(0.002)
+            at_once -= 1
+            return bright(image_or_embedding)
+
+    written = np.stack([image_of(number) for number in range(20)])
+    for image in bench.images:
+        tifffile.imwrite(bench.path(image), written, imagej=True, metadata={"axes": "TYX"})
+    bench.cells = {"selection": MOVIE}
+    assert bench.statuses(await bench.run(Watched())) == ["done"] * 3
+    assert 1 < most_at_once <= MOST_IMAGES
+
+
+async def test_parameters_of_the_sheet_are_those_of_their_image(bench: Bench) -> None:
+    await bench.run(parameters={"sigma": 1.0})
+    bench.cells = {"parameters": {"sigma": 2.0}}
+    await bench.run(parameters={"sigma": 1.0})
+    assert bench.call_count == 3
+    assert bench.log("cell0").parameters == {"sigma": 2.0}
+    bench.cells = {"parameters": {"radius": 1}}
+    manifest = await bench.run()
+    assert bench.statuses(manifest) == ["image"] * 3
+    assert manifest.images["cell2"].failure.startswith("WrongParameter: the sheet's parameters: ")
 
 
 # Running again.

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from samcourier.dataset import (
     rows_digest,
 )
 from samcourier.errors import InputError, ServiceFailed
+from samcourier.selection import Pick, Selection, parse_pick
 
 
 @pytest.fixture
@@ -41,9 +43,54 @@ def test_a_full_sheet_is_read_row_by_row(sheet: Path) -> None:
         "#c.tif\tC\n"
     )
     assert read_sheet(sheet) == [
-        ImageRow("A-1_x.2", Path("a b.tif"), "ZYX", 1, 0.65, Path("t/a.tif")),
-        ImageRow("B", Path("# not a comment, a path"), None, "DAPI", None, None),
+        ImageRow(
+            "A-1_x.2",
+            Path("a b.tif"),
+            Selection(channel=1, axes="ZYX"),
+            0.65,
+            truth=Path("t/a.tif"),
+        ),
+        ImageRow("B", Path("# not a comment, a path"), Selection(channel="DAPI")),
     ]
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "expected"),
+    [
+        ("scene", "2", Selection(scene=2)),
+        ("scene", "Image 2", Selection(scene="Image 2")),
+        ("t", "3", Selection(t=Pick("index", 3, 3))),
+        ("t", "all", Selection(t=Pick("planes"))),
+        ("t", "2-5", Selection(t=Pick("planes", 2, 5))),
+        ("z", "max", Selection(z=Pick("max"))),
+        ("z", "MAX 2 - 5", Selection(z=Pick("max", 2, 5))),
+        ("z", "volume", Selection(z=Pick("volume"))),
+        ("z", "volume 0-7", Selection(z=Pick("volume", 0, 7))),
+        ("channel", "DAPI,GFP", Selection(channel="DAPI,GFP")),
+    ],
+)
+def test_what_of_a_file_is_the_image_stands_in_the_sheet(
+    sheet: Path, column: str, cell: str, expected: Selection
+) -> None:
+    sheet.write_text(f"image\tpath\t{column}\na\ta.tif\t{cell}\n")
+    assert read_sheet(sheet) == [ImageRow("a", Path("a.tif"), expected)]
+
+
+@pytest.mark.parametrize(
+    "pick",
+    [
+        Pick("index", 3, 3),
+        *(Pick(how, *ends) for how in ("planes", "max", "volume") for ends in ((), (0, 4))),
+    ],
+    ids=str,
+)
+def test_a_pick_is_written_as_it_is_read(pick: Pick) -> None:
+    assert parse_pick(str(pick), volume=True) == pick
+
+
+def test_parameters_of_one_image_are_json(sheet: Path) -> None:
+    sheet.write_text('image\tpath\tparameters\na\ta.tif\t{"min_area_px": 50}\n')
+    assert read_sheet(sheet) == [ImageRow("a", Path("a.tif"), parameters={"min_area_px": 50})]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +124,7 @@ HEADER = "image\tpath\taxes\tpixel_size_um\n"
         ("axes\tchannel\nYX\t0\n", ["line 1: no column image, path"]),
         (
             "image\tpath\tAxis\na\ta.tif\t\n",
-            ["line 1: unknown column 'Axis', did you mean 'axes'.*pixel_size_um, truth"],
+            ["line 1: unknown column 'Axis', did you mean 'axes'.*parameters, truth"],
         ),
         ("image\tpath\tqqqq\na\ta.tif\t\n", ["line 1: unknown column 'qqqq', expected"]),
         ("image\tpath\tpath\na\ta.tif\tb\n", ["line 1: column 'path' stands 2 times"]),
@@ -90,6 +137,25 @@ HEADER = "image\tpath\taxes\tpixel_size_um\n"
         (HEADER + "a\ta.tif\tYX\t1\textra\n", ["line 2: 5 cells, expected 4"]),
         (HEADER + "a\ta.tif\tYYX\n", ["line 2: axes 'YYX', expected letters"]),
         (HEADER + 'a\t"a.tif\nb\tb.tif\n', ["line 2: unexpected end of data"]),
+        *(
+            (f"image\tpath\t{axis}\na\ta.tif\t{cell}\n", [f"line 2: {axis} '{cell}'{problem}"])
+            for axis, cell, problem in (
+                ("z", "-1", ", expected a zero-based index"),
+                ("z", "1.5", ", expected .* or volume"),
+                ("z", "5-2", " ends before it begins"),
+                ("z", "all 2-5", ", expected"),
+                ("z", "first", ", expected"),
+                ("t", "volume", ", expected .* projection.$"),
+                ("t", "maximum", ", expected"),
+            )
+        ),
+        *(
+            (
+                f"image\tpath\tparameters\na\ta.tif\t{cell}\n",
+                [f"line 2: parameters '{re.escape(cell)}', expected a JSON object"],
+            )
+            for cell in ("min_area_px=50", "50", "[1]", "null")
+        ),
         *(
             (HEADER + f"a\ta.tif\t\t{size}\n", [f"line 2: pixel_size_um '{size}', expected"])
             for size in ("0", "-1", "nan", "inf", "0,65", "half")
@@ -219,19 +285,24 @@ def test_an_empty_batch_is_refused(size: int) -> None:
         make_batches(rows(2), size)
 
 
-BASE = ImageRow("a", Path("a.tif"), "YX", 0, 0.5, None)
+WHAT = Selection(channel=0, axes="YX")
+BASE = ImageRow("a", Path("a.tif"), WHAT, 0.5)
 
 
 @pytest.mark.parametrize(
     ("changed", "shapes_the_mask"),
     [
-        (ImageRow("b", Path("a.tif"), "YX", 0, 0.5), True),
-        (ImageRow("a", Path("b.tif"), "YX", 0, 0.5), True),
-        (ImageRow("a", Path("a.tif"), None, 0, 0.5), True),
-        (ImageRow("a", Path("a.tif"), "YX", None, 0.5), True),
-        (ImageRow("a", Path("a.tif"), "YX", "0", 0.5), True),
-        (ImageRow("a", Path("a.tif"), "YX", 0, None), True),
-        (ImageRow("a", Path("a.tif"), "YX", 0, 0.5, Path("t.tif")), False),
+        (replace(BASE, image="b"), True),
+        (replace(BASE, path=Path("b.tif")), True),
+        (replace(BASE, selection=replace(WHAT, axes=None)), True),
+        (replace(BASE, selection=replace(WHAT, channel=None)), True),
+        (replace(BASE, selection=replace(WHAT, channel="0")), True),
+        (replace(BASE, selection=replace(WHAT, scene=1)), True),
+        (replace(BASE, selection=replace(WHAT, t=Pick("max"))), True),
+        (replace(BASE, selection=replace(WHAT, z=Pick("planes", 0, 3))), True),
+        (replace(BASE, pixel_size_um=None), True),
+        (replace(BASE, parameters={"sigma": 2}), True),
+        (replace(BASE, truth=Path("t.tif")), False),
     ],
 )
 def test_the_digest_of_rows_changes_with_what_shapes_a_mask(

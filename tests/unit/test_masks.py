@@ -55,7 +55,7 @@ def version(request: pytest.FixtureRequest) -> OmeZarrVersion:
 
 
 def write(path: Path, mask: np.ndarray, version: OmeZarrVersion = "0.4", **more: Any) -> MaskFacts:
-    axes = "ZYX"[-mask.ndim :]
+    axes = more.pop("axes", "TZYX"[-mask.ndim :])
     return write_mask(path, mask, axes, provenance=PROVENANCE, ome_zarr=version, **more)
 
 
@@ -71,15 +71,26 @@ VALIDATORS = (validate_with_yaozarrs, validate_with_ome_zarr_models)
 
 
 @pytest.mark.parametrize("validate", VALIDATORS)
-@pytest.mark.parametrize("shape", [(300, 280), (1100, 1030), (3, 300, 280), (1, 1)])
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [
+        ((300, 280), "YX"),
+        ((1100, 1030), "YX"),
+        ((3, 300, 280), "ZYX"),
+        ((3, 300, 280), "TYX"),
+        ((2, 5, 300, 280), "TZYX"),
+        ((1, 1), "YX"),
+    ],
+)
 def test_a_mask_is_valid_for_both_validators_and_level_0_is_equal(
     tmp_path: Path,
     shape: tuple[int, ...],
+    axes: str,
     version: OmeZarrVersion,
     validate: Callable[[Path, OmeZarrVersion], None],
 ) -> None:
     path, mask = tmp_path / STEM, sparse_mask(*shape)
-    write(path, mask, version, pixel_size_um=0.5)
+    write(path, mask, version, pixel_size_um=0.5, axes=axes)
     validate(path, version)
     np.testing.assert_array_equal(read_mask(path), mask)
     assert read_mask(path).dtype == np.uint32

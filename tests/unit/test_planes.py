@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import logging.handlers
 import os
@@ -10,11 +11,14 @@ from typing import Any, Literal
 
 import imagecodecs
 import numpy as np
+import PIL.Image
 import pytest
 import tifffile
+import zarr
 
 from samcourier.errors import ImageUnfit
-from samcourier.planes import pixels_sha256, read_plane
+from samcourier.planes import Plane, open_planes, pixels_sha256
+from samcourier.selection import Selection, parse_pick
 
 RNG = np.random.default_rng(3)
 
@@ -29,6 +33,27 @@ def ome(axes: str, **metadata: Any) -> dict[str, Any]:
 
 def imagej(axes: str, **metadata: Any) -> dict[str, Any]:
     return {"imagej": True, "metadata": {"axes": axes, **metadata}}
+
+
+def selection(**cells: Any) -> Selection:
+    """Return the selection that a row with these cells writes."""
+    for axis in "tz":
+        if axis in cells:
+            cells[axis] = parse_pick(cells[axis], volume=axis == "z")
+    return Selection(**cells)
+
+
+def read_plane(path: Path, **cells: Any) -> Plane:
+    """Read the only plane of an image."""
+    with open_planes(path, selection(**cells)) as planes:
+        assert (len(planes), planes.stack_axes, planes.stack_shape) == (1, "", ())
+        plane = planes.read()
+        assert (planes.shape, planes.axes, planes.dtype) == (
+            plane.pixels.shape,
+            plane.axes,
+            plane.pixels.dtype,
+        )
+        return plane
 
 
 PLAIN: dict[str, Any] = {"photometric": "minisblack", "metadata": None}
@@ -52,14 +77,10 @@ def tif(tmp_path: Path) -> Path:
         ((1, 1, 1, 20, 30), ome("TCZYX"), None, "YX", (20, 30)),
         ((1, 2, 1, 20, 30), ome("TCZYX"), None, "CYX", (2, 20, 30)),
         ((1, 1, 20, 30), {"metadata": {"axes": "TZYX"}}, None, "YX", (20, 30)),
-        ((4, 20, 30), ome("ZYX"), "ZYX", "ZYX", (4, 20, 30)),
-        ((4, 20, 30), imagej("TYX"), "ZYX", "ZYX", (4, 20, 30)),
-        ((4, 20, 30), PLAIN, "ZYX", "ZYX", (4, 20, 30)),
+        ((4, 20, 30), imagej("TYX"), "CYX", "CYX", (4, 20, 30)),
         ((4, 20, 30), PLAIN, "CYX", "CYX", (4, 20, 30)),
         ((20, 30, 4), PLAIN, "YXC", "CYX", (4, 20, 30)),
         ((20, 30), ome("YX"), "XY", "YX", (30, 20)),
-        ((4, 2, 20, 30), imagej("ZCYX"), "ZCYX", "CZYX", (2, 4, 20, 30)),
-        ((2, 4, 20, 30), ome("CZYX"), "CZYX", "CZYX", (2, 4, 20, 30)),
     ],
 )
 def test_axes_are_the_files_unless_overridden(
@@ -82,17 +103,17 @@ def test_axes_are_the_files_unless_overridden(
 def test_axes_are_moved_not_reshaped(tif: Path) -> None:
     written = pixels(4, 2, 20, 30)
     tifffile.imwrite(tif, written, **imagej("ZCYX"))
-    np.testing.assert_array_equal(
-        read_plane(tif, axes="ZCYX").pixels, written.transpose(1, 0, 2, 3)
-    )
+    plane = read_plane(tif, z="volume")
+    assert plane.axes == "CZYX"
+    np.testing.assert_array_equal(plane.pixels, written.transpose(1, 0, 2, 3))
 
 
 @pytest.mark.parametrize(
     ("shape", "options", "axes", "message"),
     [
-        ((4, 20, 30), ome("ZYX"), None, r"\(4, 20, 30\) \(ZYX\) has several Z, expected one plane"),
-        ((4, 20, 30), ome("ZYX"), "TYX", "several time points"),
-        ((4, 20, 30), imagej("TYX"), None, r"\(TYX\) has several time points, expected one"),
+        ((4, 20, 30), ome("ZYX"), None, r"has 4 Z; write into the column z of the sheet which"),
+        ((4, 20, 30), ome("ZYX"), "TYX", "has 4 time points; write into the column t"),
+        ((4, 20, 30), imagej("TYX"), None, r"has 4 time points; .* \(4\), a range .* max"),
         ((6, 20, 30), {"metadata": {"axes": "QYX"}}, None, "does not label.* Q .*write the axes"),
         ((6, 20, 30), {"metadata": {"axes": "HYX"}}, None, "does not label.* H "),
         ((20, 30), PLAIN, "ZYX", r"axes ZYX name 3 dimensions, the image has.*\(20, 30\) \(YX\)"),
@@ -111,21 +132,42 @@ def test_an_image_that_leaves_its_axes_open_is_refused(
     assert str(caught.value).startswith(f"{tif}: ")
 
 
-def test_a_time_series_is_refused_before_it_fills_the_memory(
-    tif: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tifffile.imwrite(tif, pixels(3, 20, 30), **ome("TYX"))
+def test_only_the_plane_asked_for_is_read(tif: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = pixels(3, 20, 30)
+    tifffile.imwrite(tif, written, **ome("TYX"))
     monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", lambda self: pytest.fail("was read"))
-    with pytest.raises(ImageUnfit, match="several time points"):
-        read_plane(tif)
+    np.testing.assert_array_equal(read_plane(tif, t="1").pixels, written[1])
 
 
-def test_two_images_in_one_file_are_refused(tif: Path) -> None:
+@pytest.mark.parametrize(
+    ("scene", "number"), [(0, 0), (1, 1), ("second", 1), (2, 2), ("small", 2), ("first", 0)]
+)
+def test_a_scene_is_picked_by_index_or_name(tif: Path, scene: int | str, number: int) -> None:
+    written = [pixels(20, 30), pixels(20, 30), pixels(8, 9)]
     with tifffile.TiffWriter(tif, ome=True) as writer:
-        writer.write(pixels(20, 30))
-        writer.write(pixels(20, 30))
-    with pytest.raises(ImageUnfit, match="2 images of shape"):
-        read_plane(tif)
+        for name, each in zip(("first", "second", "small"), written, strict=True):
+            writer.write(each, metadata={"axes": "YX", "Name": name, "PhysicalSizeX": len(name)})
+    plane = read_plane(tif, scene=scene)
+    np.testing.assert_array_equal(plane.pixels, written[number])
+    assert plane.pixel_size_um == len(("first", "second", "small")[number])
+
+
+@pytest.mark.parametrize(
+    ("scene", "message"),
+    [
+        (None, "is one of several, expected scene 0 to 1 or one of a, b; write it into the sheet"),
+        (2, "no scene 2, expected scene 0 to 1 or one of a, b"),
+        ("c", "no scene 'c', expected scene 0 to 1 or one of a, b"),
+    ],
+)
+def test_a_scene_that_is_not_there_is_refused(
+    tif: Path, scene: int | str | None, message: str
+) -> None:
+    with tifffile.TiffWriter(tif, ome=True) as writer:
+        for name in "ab":
+            writer.write(pixels(20, 30), metadata={"axes": "YX", "Name": name})
+    with pytest.raises(ImageUnfit, match=message):
+        read_plane(tif, scene=scene)
 
 
 def test_of_a_pyramid_the_full_size_is_read(tif: Path) -> None:
@@ -178,9 +220,106 @@ def test_the_only_channel_of_a_plane_is_channel_0(tif: Path) -> None:
 def test_a_channel_of_a_stack_is_a_stack(tif: Path) -> None:
     written = pixels(4, 2, 20, 30)
     tifffile.imwrite(tif, written, **imagej("ZCYX"))
-    plane = read_plane(tif, axes="ZCYX", channel=1)
+    plane = read_plane(tif, z="volume", channel=1)
     assert plane.axes == "ZYX"
     np.testing.assert_array_equal(plane.pixels, written[:, 1])
+
+
+STACK = ("TZCYX", (3, 5, 2, 20, 30))
+
+
+@pytest.mark.parametrize("options", [ome("TCZYX"), imagej("TZCYX")], ids=["ome", "imagej"])
+@pytest.mark.parametrize(
+    ("cells", "axes", "plane_axes", "expected"),
+    [
+        ({"t": "1", "z": "2", "channel": 0}, "YX", "YX", lambda a: a[1, 2, 0]),
+        ({"t": "1", "z": "2"}, "CYX", "CYX", lambda a: a[1, 2]),
+        ({"t": "1", "z": "2", "channel": "1,0"}, "CYX", "CYX", lambda a: a[1, 2, ::-1]),
+        ({"t": "2", "z": "max", "channel": 1}, "YX", "YX", lambda a: a[2, :, 1].max(0)),
+        ({"t": "2", "z": "max 1-3", "channel": 1}, "YX", "YX", lambda a: a[2, 1:4, 1].max(0)),
+        ({"t": "max", "z": "max", "channel": 1}, "YX", "YX", lambda a: a[:, :, 1].max((0, 1))),
+        ({"t": "all", "z": "4", "channel": 0}, "TYX", "YX", lambda a: a[:, 4, 0]),
+        ({"t": "1-2", "z": "max"}, "TCYX", "CYX", lambda a: a[1:].max(1)),
+        ({"t": "0", "z": "1-3", "channel": 0}, "ZYX", "YX", lambda a: a[0, 1:4, 0]),
+        ({"t": "0", "z": "volume"}, "CZYX", "CZYX", lambda a: a[0].swapaxes(0, 1)),
+        ({"t": "0", "z": "volume 2-2", "channel": 0}, "YX", "YX", lambda a: a[0, 2, 0]),
+        ({"t": "all", "z": "volume 0-1", "channel": 1}, "TZYX", "ZYX", lambda a: a[:, :2, 1]),
+        ({"t": "all", "z": "all", "channel": 1}, "TZYX", "YX", lambda a: a[:, :, 1]),
+        ({"t": "all", "z": "3-4"}, "TCZYX", "CYX", lambda a: a[:, 3:].swapaxes(1, 2)),
+    ],
+)
+def test_t_and_z_are_picked_projected_or_taken_one_by_one(
+    tif: Path,
+    options: dict[str, Any],
+    cells: dict[str, Any],
+    axes: str,
+    plane_axes: str,
+    expected: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    written = pixels(*STACK[1])
+    order = [STACK[0].index(axis) for axis in options["metadata"]["axes"]]
+    tifffile.imwrite(tif, written.transpose(order), **options)
+    wanted = expected(written)
+    with open_planes(tif, selection(**cells)) as planes:
+        assert (planes.axes, planes.plane_axes, planes.shape) == (axes, plane_axes, wanted.shape)
+        assert planes.mask_axes == axes.replace("C", "")
+        # Of TCZYX the mask has TZYX: where a plane lies counts T and Z alone.
+        if axes == "TCZYX":
+            wanted = wanted.swapaxes(1, 2)
+        for number in range(len(planes)):
+            np.testing.assert_array_equal(
+                planes.read(number).pixels, wanted[planes.position(number)]
+            )
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({"t": "3", "z": "0"}, "t 3, expected positions 0 to 2"),
+        ({"t": "0", "z": "3-5"}, "z 3-5, expected positions 0 to 4"),
+        ({"t": "0", "z": "max 4-9"}, "z max 4-9, expected positions 0 to 4"),
+        ({"t": "0"}, "has 5 Z; write into the column z"),
+        ({"z": "0"}, "has 3 time points; write into the column t"),
+        ({"t": "0", "z": "0", "channel": "0,1,0"}, "expected one, or nucleus and cytoplasm"),
+        ({"t": "0", "z": "0", "channel": "1,1"}, "expected one, or nucleus and cytoplasm"),
+        ({"t": "0", "z": "0", "channel": "0,DAPI"}, "no channel 'DAPI', expected 0 to 1"),
+    ],
+)
+def test_positions_that_are_not_there_are_refused(
+    tif: Path, cells: dict[str, Any], message: str
+) -> None:
+    tifffile.imwrite(tif, pixels(*STACK[1]), **imagej(STACK[0]))
+    with pytest.raises(ImageUnfit, match=message), open_planes(tif, selection(**cells)):
+        pass
+
+
+@pytest.mark.parametrize("cells", [{"t": "0"}, {"z": "all"}, {"z": "volume"}, {"t": "max"}])
+def test_the_only_position_of_an_axis_that_is_not_there_may_be_asked_for(
+    tif: Path, cells: dict[str, Any]
+) -> None:
+    tifffile.imwrite(tif, pixels(20, 30))
+    assert read_plane(tif, **cells).axes == "YX"
+
+
+def test_another_position_of_an_axis_that_is_not_there_is_refused(tif: Path) -> None:
+    tifffile.imwrite(tif, pixels(20, 30))
+    with pytest.raises(ImageUnfit, match="z 1, expected positions 0 to 0"):
+        read_plane(tif, z="1")
+
+
+def test_the_digest_of_a_stack_tells_its_planes_and_their_arrangement(tif: Path) -> None:
+    tifffile.imwrite(tif, pixels(2, 3, 20, 30), **imagej("TZYX"))
+    digests = set()
+    for axes, cells in (
+        ("TZYX", {"t": "all", "z": "all"}),
+        ("ZTYX", {"t": "all", "z": "all"}),
+        ("TZYX", {"t": "all", "z": "0"}),
+        ("TZYX", {"t": "all", "z": "1"}),
+        ("TZYX", {"t": "all", "z": "volume"}),
+    ):
+        with open_planes(tif, selection(axes=axes, **cells)) as planes:
+            digests.add(planes.sha256())
+    assert len(digests) == 5
 
 
 @pytest.mark.parametrize(
@@ -270,12 +409,111 @@ def test_a_png_is_read_with_all_its_bits(
     np.testing.assert_array_equal(plane.pixels, expected)
 
 
+@pytest.mark.parametrize(("shape", "axes"), [((20, 30), "YX"), ((20, 30, 3), "CYX")])
+def test_a_jpeg_is_read(tmp_path: Path, shape: tuple[int, ...], axes: str) -> None:
+    written = np.full(shape, 90, np.uint8)
+    path = tmp_path / "image.jpg"
+    path.write_bytes(imagecodecs.jpeg_encode(written, level=100))
+    plane = read_plane(path)
+    assert (plane.axes, plane.pixels.dtype) == (axes, np.uint8)
+    np.testing.assert_allclose(plane.pixels, 90, atol=1)
+
+
+def test_a_palette_becomes_its_colours(tmp_path: Path) -> None:
+    image = PIL.Image.new("P", (30, 20), 1)
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    image.save(tmp_path / "image.png")
+    plane = read_plane(tmp_path / "image.png")
+    assert plane.axes == "CYX"
+    assert [int(channel.max()) for channel in plane.pixels[:3]] == [10, 20, 30]
+
+
+def write_ome_zarr(path: Path, written: np.ndarray, axes: str, version: str, **more: Any) -> None:
+    """Write an image as ome-zarr-py does, 0.65 µm a pixel."""
+    kinds = {"t": "time", "c": "channel"}
+    named = [
+        {"name": axis, "type": kinds.get(axis, "space")}
+        | ({"unit": "micrometer"} if axis in "zyx" else {})
+        for axis in axes.lower()
+    ]
+    scale = [0.65 if axis in "YX" else 1.0 for axis in axes]
+    levels = [written, written[..., ::2, ::2]]
+    is_v2 = version == "0.4"
+    group = zarr.open_group(path, mode="w", zarr_format=2 if is_v2 else 3)
+    datasets = []
+    for name, level in enumerate(levels):
+        group.create_array(str(name), data=level, chunks=(1,) * (level.ndim - 2) + (16, 16))
+        step = {"type": "scale", "scale": [s * (2**name if s != 1 else 1) for s in scale]}
+        datasets.append({"path": str(name), "coordinateTransformations": [step]})
+    content = {"multiscales": [{"axes": named, "datasets": datasets}], **more}
+    group.attrs.update(content if is_v2 else {"ome": {"version": "0.5", **content}})
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_an_ome_zarr_is_read_at_full_size(tmp_path: Path, version: str) -> None:
+    written = pixels(2, 3, 20, 30)
+    path = tmp_path / "image.zarr"
+    omero = {"channels": [{"label": "DAPI"}, {"label": "GFP"}]}
+    write_ome_zarr(path, written, "CZYX", version, omero=omero)
+    plane = read_plane(path, channel="GFP", z="1")
+    np.testing.assert_array_equal(plane.pixels, written[1, 1])
+    assert (plane.axes, plane.pixel_size_um) == ("YX", pytest.approx(0.65))
+    assert read_plane(path, z="volume").axes == "CZYX"
+
+
+def test_the_images_of_a_bioformats2raw_folder_are_scenes(tmp_path: Path) -> None:
+    root = tmp_path / "image.zarr"
+    zarr.open_group(root, mode="w", zarr_format=2).attrs.update({"bioformats2raw.layout": 3})
+    written = [pixels(20, 30) for _ in range(11)]
+    for number, each in enumerate(written):
+        write_ome_zarr(root / str(number), each, "YX", "0.4")
+    np.testing.assert_array_equal(read_plane(root, scene=10).pixels, written[10])
+    with pytest.raises(ImageUnfit, match="is one of several, expected scene 0 to 10"):
+        read_plane(root)
+
+
+def test_a_chunk_that_cannot_be_decoded_is_unfit(tmp_path: Path) -> None:
+    path = tmp_path / "image.zarr"
+    write_ome_zarr(path, pixels(20, 30), "YX", "0.4")
+    (path / "0" / "0.0").write_bytes(b"no chunk")
+    with pytest.raises(ImageUnfit, match="damaged OME-Zarr"):
+        read_plane(path)
+
+
+def cmyk_jpeg() -> bytes:
+    """Return what a printer's image looks like."""
+    file = io.BytesIO()
+    PIL.Image.fromarray(pixels(20, 30, 4, dtype="uint8"), "CMYK").save(file, "JPEG")
+    return file.getvalue()
+
+
+def zarr_folder(path: Path, attributes: dict[str, Any]) -> None:
+    zarr.open_group(path, mode="w", zarr_format=2).attrs.update(attributes)
+
+
+def cut_zarr(path: Path) -> None:
+    zarr_folder(path, {"multiscales": []})
+    (path / ".zattrs").write_text('{"multisc')
+
+
 UNREADABLE: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "missing": (lambda p: None, "no such file, expected a TIFF or PNG"),
+    "missing": (lambda p: None, "no such file, expected a TIFF, PNG"),
     "directory": (Path.mkdir, "is a directory"),
     "empty": (lambda p: p.write_bytes(b""), "the file is empty"),
     "text": (lambda p: p.write_text("a,b,c"), "begins with b'a,b,c', expected"),
-    "jpeg": (lambda p: p.write_bytes(b"\xff\xd8\xff\xe0" + b"0" * 99), "expected a TIFF or PNG"),
+    "half a jpeg": (
+        lambda p: p.write_bytes(imagecodecs.jpeg_encode(pixels(20, 30, dtype="u1"))[:200]),
+        "damaged JPEG",
+    ),
+    "jpeg header alone": (lambda p: p.write_bytes(b"\xff\xd8\xff\xe0"), "damaged JPEG"),
+    "cmyk jpeg": (lambda p: p.write_bytes(cmyk_jpeg()), "a CMYK JPEG, expected grey or RGB"),
+    "empty folder of zarr": (lambda p: zarr_folder(p, {}), "a Zarr without multiscales"),
+    "plate": (lambda p: zarr_folder(p, {"plate": {}}), "an OME-Zarr plate, expected one of its"),
+    "zarr attributes cut": (lambda p: cut_zarr(p), "damaged Zarr"),
+    "multiscales without arrays": (
+        lambda p: zarr_folder(p, {"multiscales": [{"datasets": [{"path": "0"}], "axes": []}]}),
+        "damaged OME-Zarr",
+    ),
     "header alone": (lambda p: p.write_bytes(b"II*\0"), "damaged TIFF"),
     "header, then zeros": (lambda p: p.write_bytes(b"II*\0" + bytes(500)), "TIFF"),
     "header, then noise": (lambda p: p.write_bytes(b"MM\0*" + b"\x07" * 500), "TIFF"),
@@ -319,7 +557,7 @@ def test_a_truncated_stack_is_never_taken_for_a_plane(
     whole = tif.read_bytes()
     tif.write_bytes(whole[:-1] if kept == -1 else whole[: int(len(whole) * kept)])
     try:
-        plane = read_plane(tif, axes="ZYX")
+        plane = read_plane(tif, axes="ZYX", z="volume")
     except ImageUnfit:
         pass
     else:
@@ -336,7 +574,7 @@ def test_tifffiles_log_does_not_leak(tif: Path, capfd: pytest.CaptureFixture[str
     logging.getLogger().addHandler(leaked)
     try:
         with pytest.raises(ImageUnfit, match=r"damaged TIFF .*offset"):
-            read_plane(tif)
+            read_plane(tif, z="volume")
     finally:
         logging.getLogger().removeHandler(leaked)
     assert leaked.buffer == []

@@ -11,30 +11,19 @@ import fcntl
 import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from samservice.labels import count_objects
-from samservice.wire import (
-    WireError,
-    is_packed,
-    pack_array,
-    packed_nbytes,
-    unpack_array,
-)
-
 from .connection import ConnectionManager
-from .connection.call import Answer, Call, CallFailed
-from .connection.choose import image_codec
-from .connection.estimate import Payload
 from .dataset import Batch, ImageRow
 from .draft import Draft, manifest_entry, service_identity
 from .errors import (
     CourierError,
     Denied,
+    ImageUnfit,
     RequestRefused,
     ServiceFailed,
     ServiceGone,
@@ -47,18 +36,17 @@ from .journal import (
     read_image_log,
     write_image_log,
 )
-from .masks import OmeZarrVersion, check_mask, remove_leftovers, write_mask
-from .planes import Plane, read_plane
+from .masks import OmeZarrVersion, remove_leftovers, write_mask
+from .places import Places, together
+from .plane_call import PlaneCaller, Segmented
+from .planes import Plane, Planes, opened_planes
 from .store import is_whole, log_path, mask_path, read_provenance
 
-#: Beside the images that are called for, one is read and one written: more only takes memory.
-IMAGES_AT_HAND = 2
+#: Beside what is called for, one is read and one written: more only takes memory.
+AT_HAND = 2
 
 #: So many images failing by the service one after another are no accident.
 SERVICE_FAILURES_IN_A_ROW = 5
-
-#: Masks compress far better than images; only the first image's prediction needs a guess.
-FIRST_GUESS_DOWN_SHARE = 0.05
 
 _FAILS_EVERY_IMAGE = (Denied, RequestRefused, ServiceGone, StorageFailed)
 
@@ -85,13 +73,17 @@ class BatchRun:
         on_image: Callable[[ImageLog], None] | None = None,
     ) -> None:
         self._settings = settings
-        self._manager = manager
-        self._packs = "wire" in description
+        self._caller = PlaneCaller(manager, description)
         self._identity = service_identity(description)
-        self._max_image_bytes = int(description.get("limits", {}).get("max_image_bytes", 1 << 31))
         self._on_image = on_image or (lambda _: None)
-        self._down_share = FIRST_GUESS_DOWN_SHARE
         self._service_failures_in_a_row = 0
+
+        def capacity() -> int:
+            return manager.capacity + AT_HAND
+
+        self._images_under_way = Places(capacity)
+        # Planes of stacks have places of their own: images that wait for them keep theirs.
+        self._planes_under_way = Places(capacity)
 
     async def run(self, batch: Batch) -> Manifest:
         """Segment every image asked for and return the manifest of the whole batch.
@@ -101,27 +93,12 @@ class BatchRun:
         only = self._settings.only
         asked = [row for row in batch.rows if only is None or row.image in only]
         entries = {row.image: self._as_it_stands(row) for row in batch.rows if row not in asked}
-        room = asyncio.Condition()
-        under_way = 0
 
         async def one(row: ImageRow) -> None:
-            nonlocal under_way
-            async with room:
-                await room.wait_for(lambda: under_way < self._manager.capacity + IMAGES_AT_HAND)
-                under_way += 1
-            try:
+            async with self._images_under_way.place():
                 entries[row.image] = await self._image(row)
-            finally:
-                under_way -= 1
-                async with room:
-                    room.notify_all()
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for row in asked:
-                    group.create_task(one(row))
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+        await together(one(row) for row in asked)
         return Manifest(batch.batch_id, {row.image: entries[row.image] for row in batch.rows})
 
     def _as_it_stands(self, row: ImageRow) -> ManifestEntry:
@@ -139,26 +116,36 @@ class BatchRun:
 
     async def _segmented(self, row: ImageRow) -> ImageLog:
         form = {"ome_zarr": self._settings.ome_zarr, "pixel_size_um": row.pixel_size_um}
-        draft = Draft(row, self._settings.parameters, self._identity, form)
+        parameters = {**self._settings.parameters, **row.parameters}
+        draft = Draft(row, parameters, self._identity, form)
         path = log_path(self._settings.dataset_dir, row.image)
         try:
-            plane = await asyncio.to_thread(
-                read_plane, row.path, axes=row.axes, channel=row.channel
-            )
-            draft.saw(plane)
-            known = await asyncio.to_thread(self._known_outcome, row, draft)
-            if known is not None:
-                return known
-            await self._travel(row, plane, draft)
-            log = draft.done()
+            log = await self._brought_to_a_mask(row, draft)
         except CourierError as error:
+            if row.parameters and isinstance(error, RequestRefused):
+                error = ImageUnfit(f"the sheet's parameters: {error}", name=error.name)
             log = draft.failed(error)
             await asyncio.to_thread(_keep, path, log)
             if isinstance(error, _FAILS_EVERY_IMAGE):
                 raise
             self._count_service_failure(error)
-        else:
-            await asyncio.to_thread(_keep, path, log)
+        return log
+
+    async def _brought_to_a_mask(self, row: ImageRow, draft: Draft) -> ImageLog:
+        async with opened_planes(row.path, row.selection) as planes:
+            first = await asyncio.to_thread(planes.read)
+            digest = first.pixels_sha256
+            if planes.stack_axes:
+                digest = await asyncio.to_thread(planes.sha256)
+            draft.saw(planes, digest)
+            known = await asyncio.to_thread(self._known_outcome, row, draft)
+            if known is not None:
+                return known
+            made = await self._segment_all(planes, first, draft)
+            self._service_failures_in_a_row = 0
+            await self._write(row, planes, made, draft)
+        log = draft.done()
+        await asyncio.to_thread(_keep, log_path(self._settings.dataset_dir, row.image), log)
         return log
 
     def _known_outcome(self, row: ImageRow, draft: Draft) -> ImageLog | None:
@@ -192,59 +179,39 @@ class BatchRun:
             return log
         return None
 
-    async def _travel(self, row: ImageRow, plane: Plane, draft: Draft) -> None:
-        """Pack, call, check, write: what one image goes through when it has no mask yet."""
-        with draft.stage("pack"):
-            image: Any = plane.pixels
-            up_bytes = image.nbytes
-            if self._packs:
-                codec = image_codec(self._manager.up_bytes_per_s)
-                image = await asyncio.to_thread(pack_array, plane.pixels, codec)
-                up_bytes = packed_nbytes(image)
+    async def _segment_all(self, planes: Planes, first: Plane, draft: Draft) -> Segmented:
+        """Return the mask of every plane, as many under way as the service takes."""
+        if not planes.stack_axes:
+            return await self._caller.segment(first, draft)
+        mask = np.zeros(planes.mask_shape, np.uint32)
+        found: dict[int, Segmented] = {}
 
-        async def accept(value: Any) -> _Received:
-            with draft.stage("unpack"):
-                return await asyncio.to_thread(self._received, value, plane)
+        async def one(number: int) -> None:
+            async with self._planes_under_way.place():
+                with draft.stage("read"):
+                    plane = await asyncio.to_thread(planes.read, number)
+                found[number] = await self._caller.segment(plane, draft, number)
+                mask[planes.position(number)] = found[number].mask
+                found[number] = replace(found[number], mask=mask)
 
-        arguments = {"image_or_embedding": image, **self._settings.parameters}
-        if self._packs:
-            arguments["axes"] = plane.axes
-        payload = Payload(up_bytes, int(up_bytes * self._down_share))
-        try:
-            answer: Answer[_Received] = await self._manager.call(
-                Call("segment_all", arguments, payload, accept)
-            )
-        except CallFailed as failed:
-            draft.attempts = failed.attempts
-            raise failed.cause from failed
-        self._service_failures_in_a_row = 0
-        draft.attempts = answer.attempts
-        received = answer.value
-        self._down_share = draft.attempts[-1].bytes.down / max(up_bytes, 1)
+        await together(one(number) for number in range(len(planes)))
+        notes = dict.fromkeys(each.note for each in found.values() if each.note)
+        object_count = sum(each.object_count for each in found.values())
+        return Segmented(mask, object_count, "; ".join(notes) or None)
+
+    async def _write(self, row: ImageRow, planes: Planes, made: Segmented, draft: Draft) -> None:
         mask = mask_path(self._settings.dataset_dir, row.image)
         with draft.stage("write"), _storage_errors(mask):
             await asyncio.to_thread(
                 write_mask,
                 mask,
-                received.mask,
-                plane.axes.replace("C", ""),
-                provenance=draft.provenance(received.object_count),
+                made.mask,
+                planes.mask_axes,
+                provenance=draft.provenance(made.object_count),
                 pixel_size_um=draft.form["pixel_size_um"],
                 ome_zarr=self._settings.ome_zarr,
             )
-        draft.mask, draft.object_count, draft.note = mask, received.object_count, received.note
-
-    def _received(self, value: Any, plane: Plane) -> _Received:
-        """Unpack an answer; raise ServiceFailed when the mask does not fit its image."""
-        note, mask = None, value
-        if isinstance(value, dict) and is_packed(value.get("mask")):
-            note = value.get("note")
-            try:
-                mask = unpack_array(value["mask"], self._max_image_bytes)
-            except WireError as error:
-                raise ServiceFailed(f"the mask cannot be unpacked: {error}") from error
-        mask = check_mask(mask, plane.pixels.shape, plane.axes)
-        return _Received(mask, count_objects(mask), None if note is None else str(note))
+        draft.mask, draft.object_count, draft.note = mask, made.object_count, made.note
 
     def _count_service_failure(self, error: CourierError) -> None:
         if error.kind != "service":
@@ -276,13 +243,6 @@ def _mark_as_seen(path: Path) -> None:
     """Renew the time of a log that still holds: whoever watches sees that the run came by."""
     with _storage_errors(path):
         os.utime(path)
-
-
-@dataclass(frozen=True)
-class _Received:
-    mask: np.ndarray
-    object_count: int
-    note: str | None
 
 
 @contextmanager

@@ -12,14 +12,18 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError, ServiceFailed
+from .selection import Pick, Selection, parse_pick
 
 REQUIRED_COLUMNS = ("image", "path")
-OPTIONAL_COLUMNS = ("axes", "channel", "pixel_size_um", "truth")
+OPTIONAL_COLUMNS = (
+    *("scene", "t", "z", "channel", "axes"),
+    *("pixel_size_um", "parameters", "truth"),
+)
 COLUMNS = REQUIRED_COLUMNS + OPTIONAL_COLUMNS
 
 #: What of a service's ``describe()`` decides which labels it returns.
@@ -36,15 +40,15 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 class ImageRow:
     """One row of the sample sheet.
 
-    ``channel`` is a zero-based index or a channel's name; ``axes`` overrides what the file says
-    of its dimensions (:data:`AXES_RULE`); ``truth`` is a label image to compare the mask with.
+    ``pixel_size_um`` overrides the file's; ``parameters`` override those of the run; ``truth`` is
+    a label image to compare the mask with.
     """
 
     image: str
     path: Path
-    axes: str | None = None
-    channel: int | str | None = None
+    selection: Selection = field(default_factory=Selection)
     pixel_size_um: float | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     truth: Path | None = None
 
 
@@ -130,7 +134,10 @@ def make_batches(rows: Sequence[ImageRow], batch_size: int) -> list[Batch]:
 
 def rows_digest(rows: Sequence[ImageRow]) -> str:
     """Return 16 hex digits over what shapes the masks of ``rows``: all columns but ``truth``."""
-    shaping = [[row.image, str(row.path), row.axes, row.channel, row.pixel_size_um] for row in rows]
+    shaping = [
+        [row.image, str(row.path), astuple(row.selection), row.pixel_size_um, dict(row.parameters)]
+        for row in rows
+    ]
     return hashlib.sha256(_canonical_json(shaping)).hexdigest()[:16]
 
 
@@ -215,26 +222,56 @@ def _header_problems(header: Sequence[str]) -> list[str]:
 def _parse_row(cells: Mapping[str, str], header: Sequence[str]) -> tuple[ImageRow, list[str]]:
     problems = []
     image, path = cells.get("image", ""), cells.get("path", "")
-    axes, channel = cells.get("axes", "").upper(), cells.get("channel", "")
     pixel_size, truth = cells.get("pixel_size_um", ""), cells.get("truth", "")
     if "image" in header and not _SAFE_ID.fullmatch(image):
         problems.append(f"image {image!r} is not a safe file name, expected {ID_RULE}")
     if "path" in header and not path:
         problems.append("path is empty, expected an image file")
-    if axes and not are_axes_valid(axes):
-        problems.append(f"axes {axes!r}, expected {AXES_RULE}, or nothing to trust the file")
+    selection, selection_problems = _parse_selection(cells)
+    parameters, parameter_problems = _parse_parameters(cells.get("parameters", ""))
+    problems += selection_problems + parameter_problems
     pixel_size_um = _positive_number(pixel_size)
     if pixel_size and pixel_size_um is None:
         problems.append(f"pixel_size_um {pixel_size!r}, expected a positive number of micrometres")
     row = ImageRow(
         image=image,
         path=Path(path),
-        axes=axes or None,
-        channel=int(channel) if re.fullmatch("[0-9]+", channel) else channel or None,
+        selection=selection,
         pixel_size_um=pixel_size_um,
+        parameters=parameters,
         truth=Path(truth) if truth else None,
     )
     return row, problems
+
+
+def _parse_selection(cells: Mapping[str, str]) -> tuple[Selection, list[str]]:
+    problems = []
+    picks: dict[str, Pick | None] = {"t": None, "z": None}
+    for name in picks:
+        if cells.get(name):
+            try:
+                picks[name] = parse_pick(cells[name], volume=name == "z")
+            except ValueError as error:
+                problems.append(f"{name} {error}")
+    axes = cells.get("axes", "").upper()
+    if axes and not are_axes_valid(axes):
+        problems.append(f"axes {axes!r}, expected {AXES_RULE}, or nothing to trust the file")
+    scene, channel = (_index_or_name(cells.get(name, "")) for name in ("scene", "channel"))
+    return Selection(scene, picks["t"], picks["z"], channel, axes or None), problems
+
+
+def _parse_parameters(text: str) -> tuple[dict[str, Any], list[str]]:
+    try:
+        parameters = json.loads(text) if text else {}
+    except ValueError:
+        parameters = None
+    if not isinstance(parameters, dict):
+        return {}, [f'parameters {text!r}, expected a JSON object such as {{"min_area_px": 50}}']
+    return parameters, []
+
+
+def _index_or_name(text: str) -> int | str | None:
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else text or None
 
 
 def _positive_number(text: str) -> float | None:

@@ -14,7 +14,7 @@ from . import __version__
 from .dataset import SERVICE_IDENTITY, ImageRow, image_key
 from .errors import CourierError
 from .journal import NOTE_REUSED, Attempt, Failure, ImageLog, ImageSeconds, ManifestEntry, utc_now
-from .planes import Plane
+from .planes import Planes
 from .store import mask_path, stat_mask
 
 #: What of ``describe()`` shapes the labels, and goes into every log and mask.
@@ -37,11 +37,12 @@ class Draft:
         form: dict[str, Any],
     ) -> None:
         self._row = row
-        self._parameters = parameters
+        self.parameters = parameters
         #: How the mask is written; it does not change the labels, so it is no part of the key.
         self.form = form
         self._identity = identity
-        self._plane: Plane | None = None
+        self._planes: Planes | None = None
+        self._pixels_sha256: str | None = None
         self._start_s = time.perf_counter()
         self._seconds: dict[str, float] = {}
         self.key: str | None = None
@@ -56,24 +57,23 @@ class Draft:
         try:
             yield
         finally:
-            self._seconds[name] = time.perf_counter() - start_s
+            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start_s
 
-    def saw(self, plane: Plane) -> None:
+    def saw(self, planes: Planes, pixels_sha256: str) -> None:
         self._seconds["read"] = time.perf_counter() - self._start_s
-        self._plane = plane
-        self.form["pixel_size_um"] = self.form["pixel_size_um"] or plane.pixel_size_um
-        self.key = image_key(plane.pixels_sha256, self._parameters, self._identity)
+        self._planes, self._pixels_sha256 = planes, pixels_sha256
+        self.form["pixel_size_um"] = self.form["pixel_size_um"] or planes.pixel_size_um
+        self.key = image_key(pixels_sha256, self.parameters, self._identity)
 
     def provenance(self, object_count: int) -> dict[str, Any]:
         """Return what the mask's attributes say of how it came about."""
-        assert self._plane is not None
         return {
             "key": self.key,
             "form": self.form,
             "image": self._row.image,
-            "pixels_sha256": self._plane.pixels_sha256,
+            "pixels_sha256": self._pixels_sha256,
             "object_count": object_count,
-            "parameters": self._parameters,
+            "parameters": self.parameters,
             "service": self._identity,
             "samcourier": __version__,
         }
@@ -91,7 +91,7 @@ class Draft:
         return self._log("failed", Failure.of(error))
 
     def _log(self, status: Any, failure: Failure | None = None) -> ImageLog:
-        plane = self._plane
+        planes = self._planes
         return ImageLog(
             image=self._row.image,
             path=str(self._row.path),
@@ -99,17 +99,18 @@ class Draft:
             finished_at=utc_now(),
             seconds=ImageSeconds(total=time.perf_counter() - self._start_s, **self._seconds),
             key=self.key,
-            pixels_sha256=plane.pixels_sha256 if plane else None,
+            pixels_sha256=self._pixels_sha256,
             failure=failure,
             note=self.note,
             object_count=self.object_count,
-            shape=plane.pixels.shape if plane else None,
-            dtype=str(plane.pixels.dtype) if plane else None,
-            axes=plane.axes if plane else None,
+            shape=planes.shape if planes else None,
+            dtype=str(planes.dtype) if planes else None,
+            axes=planes.axes if planes else None,
+            planes=len(planes) if planes else 1,
             mask=str(self.mask) if self.mask else None,
-            attempts=self.attempts,
+            attempts=tuple(sorted(self.attempts, key=lambda each: each.started_at)),
             service=self._identity,
-            parameters=self._parameters,
+            parameters=self.parameters,
             versions=_versions(),
         )
 

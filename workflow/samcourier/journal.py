@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 from .errors import CourierError
 from .records import decode, parse_json, read_json, write_atomic, write_json
 
-IMAGE_LOG_SCHEMA = "samcourier/image-log/2"
+IMAGE_LOG_SCHEMA = "samcourier/image-log/3"
 
 #: How the note of a log begins when a whole mask of the same key was found: no call was made.
 NOTE_REUSED = "mask reused"
@@ -62,7 +62,8 @@ class CallBytes:
 class Attempt:
     """One call for one image: over which transport, why that one, and how it went.
 
-    ``replica`` is the copy of a service that runs several times. ``started_at`` is ISO 8601 in UTC.
+    ``replica`` is the copy of a service that runs several times, ``plane`` the zero-based number
+    of the plane in an image of several. ``started_at`` is ISO 8601 in UTC.
     """
 
     transport: Literal["websocket", "http", "webrtc", "fake"]
@@ -73,13 +74,15 @@ class Attempt:
     seconds: CallSeconds
     bytes: CallBytes
     replica: str | None = None
+    plane: int | None = None
 
 
 @dataclass(frozen=True)
 class ImageSeconds:
     """Seconds of the client's own stages; a stage never reached is None.
 
-    ``total`` runs from the start of reading to the end of writing, the calls included.
+    ``total`` runs from the start of reading to the end of writing, the calls included. The parts
+    of an image of several planes, which overlap, are added up.
     """
 
     total: float
@@ -93,8 +96,9 @@ class ImageSeconds:
 class ImageLog:
     """The durable record of one image: done or failed, and how its pixels travelled.
 
-    ``shape``, ``dtype`` and ``axes`` are those of the planes sent, e.g. (2, 512, 512), uint16,
-    CYX; None when the image could not be read. ``finished_at`` is ISO 8601 in UTC.
+    ``shape``, ``dtype`` and ``axes`` are those of the pixels sent, e.g. (2, 512, 512), uint16,
+    CYX, in ``planes`` calls; None when the image could not be read. ``object_count`` is the sum
+    over the planes, each with ids of its own. ``finished_at`` is ISO 8601 in UTC.
     """
 
     image: str
@@ -110,6 +114,7 @@ class ImageLog:
     shape: tuple[int, ...] | None = None
     dtype: str | None = None
     axes: str | None = None
+    planes: int = 1
     mask: str | None = None
     attempts: tuple[Attempt, ...] = ()
     service: dict[str, Any] = field(default_factory=dict)

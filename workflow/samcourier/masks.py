@@ -38,6 +38,8 @@ __all__ = [
 
 OmeZarrVersion = Literal["0.4", "0.5"]
 
+MASK_AXES = ("YX", "ZYX", "TYX", "TZYX")
+
 _CHUNK_EDGE = 1024
 _SMALLEST_LEVEL_EDGE = 256
 
@@ -85,7 +87,7 @@ def write_mask(
     pixel_size_um: float | tuple[float, ...] | None = None,
     ome_zarr: OmeZarrVersion = "0.4",
 ) -> MaskFacts:
-    """Write ``mask`` (Y, X) or (Z, Y, X), uint32, as a label multiscale at ``path``.
+    """Write ``mask``, uint32, as a label multiscale at ``path``; T and Z may precede Y and X.
 
     0.4 is zarr v2, 0.5 zarr v3, both Blosc zstd 5 without shuffle. Lower levels take every
     second pixel in y and x, so they hold no invented id. ``pixel_size_um`` is one number for y
@@ -100,8 +102,9 @@ def write_mask(
     Raises OSError when the disk does (then ``path`` is as before) or gives back other labels
     than were written, ValueError for a mask that did not pass :func:`check_mask`.
     """
-    if mask.dtype != np.uint32 or axes not in ("YX", "ZYX") or mask.ndim != len(axes):
-        raise ValueError(f"mask {mask.dtype} {mask.shape} {axes!r}, expected uint32 YX or ZYX")
+    if mask.dtype != np.uint32 or axes not in MASK_AXES or mask.ndim != len(axes):
+        expected = f"uint32 and axes {', '.join(MASK_AXES)}"
+        raise ValueError(f"mask {mask.dtype} {mask.shape} {axes!r}, expected {expected}")
     if mask.size == 0:
         raise ValueError(f"mask of shape {mask.shape}, expected at least one pixel")
     scale = _scale_um(axes, pixel_size_um)
@@ -124,7 +127,7 @@ def write_mask(
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Return level 0 of a mask, (Y, X) or (Z, Y, X), uint32."""
+    """Return level 0 of a mask, uint32, with the axes it was written with."""
     return np.asarray(zarr.open_array(path / "0", mode="r")[...])
 
 
@@ -156,13 +159,16 @@ def _write_array(path: Path, level: np.ndarray, axes: str, ome_zarr: OmeZarrVers
     chunk_y, chunk_x = (min(_CHUNK_EDGE, size) for size in level.shape[-2:])
     # Thin planes share a chunk: a stack of small ones would be one tiny file each.
     planes = max(1, _CHUNK_EDGE**2 // (chunk_y * chunk_x))
-    chunk_z = tuple(min(planes, size) for size in level.shape[:-2])
+    chunk_tz: list[int] = []
+    for size in level.shape[-3::-1]:
+        chunk_tz.insert(0, min(planes, size))
+        planes = max(1, planes // size)
     is_v2 = ome_zarr == "0.4"
     array = zarr.create_array(
         path,
         shape=level.shape,
         dtype="uint32",
-        chunks=(*chunk_z, chunk_y, chunk_x),
+        chunks=(*chunk_tz, chunk_y, chunk_x),
         compressors=(
             numcodecs.Blosc("zstd", clevel=5, shuffle=numcodecs.Blosc.NOSHUFFLE)
             if is_v2
@@ -182,7 +188,7 @@ def _scale_um(axes: str, pixel_size_um: float | tuple[float, ...] | None) -> lis
     if pixel_size_um is None:
         return [None] * len(axes)
     if not isinstance(pixel_size_um, tuple):
-        return [None if axis == "Z" else float(pixel_size_um) for axis in axes]
+        return [float(pixel_size_um) if axis in "YX" else None for axis in axes]
     if len(pixel_size_um) != len(axes):
         raise ValueError(f"pixel size {pixel_size_um}, expected one number for each of {axes}")
     return [float(size) for size in pixel_size_um]
@@ -197,12 +203,13 @@ def _multiscale(
 ) -> dict[str, Any]:
     """Return the OME attributes. Pixel 0 is on every level the same, so scale says it all."""
     named_axes = [
-        {"name": axis.lower(), "type": "space"} | ({"unit": "micrometer"} if size else {})
+        {"name": axis.lower(), "type": "time" if axis == "T" else "space"}
+        | ({"unit": "micrometer"} if size and axis != "T" else {})
         for axis, size in zip(axes, scale_um, strict=True)
     ]
     datasets = []
     for name in range(len(levels)):
-        factors = [1 if axis == "Z" else 2**name for axis in axes]
+        factors = [2**name if axis in "YX" else 1 for axis in axes]
         scale = [(size or 1.0) * factor for size, factor in zip(scale_um, factors, strict=True)]
         transformations = [{"type": "scale", "scale": scale}]
         datasets.append({"path": str(name), "coordinateTransformations": transformations})

@@ -1,51 +1,34 @@
-"""Image file -> pixels with axes and pixel size.
+"""Image file and selection -> the planes or volumes that the service segments one by one.
 
-Read are TIFF (OME, ImageJ, plain) and PNG. What a file leaves open is refused with a sentence
-that says what to write into the sample sheet; nothing is guessed.
+What a file leaves open is refused with a sentence that says what to write into the sample
+sheet; nothing is guessed.
 """
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import hashlib
-import logging
+import itertools
 import math
-import stat
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
 
-import imagecodecs
 import numpy as np
-import tifffile
 
 from .dataset import AXES_RULE, are_axes_valid
 from .errors import ImageUnfit
+from .readers import Index, Source, open_source
+from .selection import PICK_RULE, How, Pick, Selection
 
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-_EXPECTED = "expected a TIFF or PNG file"
-
-_UM_PER_UNIT = {
-    "m": 1e6, "cm": 1e4, "mm": 1e3, "nm": 1e-3, "pm": 1e-6, "Å": 1e-4, "in": 25400.0,
-    "inch": 25400.0, "um": 1.0, "µm": 1.0, "\u03bcm": 1.0, "\\u00B5m": 1.0,
-    "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0,
-}  # fmt: skip
-#: Coarser than this, a plain TIFF's resolution is a printer's (254 dpi), not a microscope's.
-_COARSEST_TIFF_UM = 100.0
-
-# A damaged file shows in tifffile's log only; its words go into our errors, not to the screen.
-_tifffile_log = logging.getLogger("tifffile")
-_tifffile_log.propagate = False
-_tifffile_log.addHandler(logging.NullHandler())
+_INDEX_0 = Pick("index", 0, 0)
 
 
 @dataclass(frozen=True)
 class Plane:
-    """One image as the service takes it.
+    """Pixels as the service takes them.
 
     ``pixels`` are C-contiguous, native integers or floats with the axes "YX", "CYX", "ZYX" or
     "CZYX". ``pixels_sha256`` is :func:`pixels_sha256` of them.
@@ -58,35 +41,131 @@ class Plane:
 
 
 @dataclass(frozen=True)
-class _Decoded:
-    """What the file holds, with the file's own axes."""
+class _Axis:
+    """Which positions along one of the file's axes are wanted, and how (:class:`Pick`)."""
 
-    pixels: np.ndarray
-    axes: str
-    pixel_size_um: float | None = None
-    channel_names: tuple[str, ...] = ()
+    letter: str
+    positions: Sequence[int]
+    how: How
+
+    @property
+    def is_kept(self) -> bool:
+        return self.how in ("planes", "volume")
 
 
-def read_plane(path: Path, *, axes: str | None = None, channel: int | str | None = None) -> Plane:
-    """Read the image at ``path``; only the first series of a TIFF with several sizes.
+class Planes:
+    """The planes (or volumes) of one opened image; pixels are read one plane at a time.
 
-    ``axes`` overrides the file's own, one letter of TCZYXS for each dimension; without it a
-    stack with more than one Z is refused. Samples (S, as in RGB) count as C, T and Z of length 1
-    are dropped. ``channel`` picks one by zero-based index or by its OME name. Booleans become
-    uint8. The pixel size is the file's along x, None when it says none.
-
-    Raises :class:`ImageUnfit` for everything that is wrong with the file or these arguments.
+    ``axes`` and ``shape`` are those of the image without what was dropped or projected, e.g.
+    "TCYX"; ``plane_axes`` are those of each plane. The mask has the axes of the image less C.
+    ``dtype`` is native, uint8 for booleans.
     """
-    if axes is not None and not are_axes_valid(axes):
-        raise ImageUnfit(f"{path}: axes {axes!r}, expected {AXES_RULE}")
-    decoded = _decode(path, axes)
-    pixels, letters = _drop_and_order(decoded.pixels, axes or decoded.axes)
-    if channel is not None:
-        pixels, letters = _pick_channel(path, pixels, letters, channel, decoded.channel_names)
-    if pixels.dtype == np.bool_:
-        pixels = pixels.astype(np.uint8)
-    pixels = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
-    return Plane(pixels, letters, decoded.pixel_size_um, pixels_sha256(pixels, letters))
+
+    def __init__(self, path: Path, source: Source, selection: Selection) -> None:
+        self._path = path
+        self._source = source
+        letters = selection.axes or source.axes
+        _check(path, source, letters, selection.axes)
+        self._axes = [
+            _wanted(path, letter, size, selection, source.channel_names)
+            for letter, size in zip(
+                _one_channel_axis(letters, source.shape), source.shape, strict=True
+            )
+        ]
+        _check_absent(path, {axis.letter for axis in self._axes}, selection)
+        kept = {axis.letter: axis for axis in self._axes if axis.is_kept}
+        self.axes = "".join(letter for letter in "TCZYX" if letter in kept)
+        self.shape = tuple(len(kept[letter].positions) for letter in self.axes)
+        self.stack_axes = "".join(each for each in self.axes if kept[each].how == "planes")
+        self.stack_shape = tuple(len(kept[letter].positions) for letter in self.stack_axes)
+        self.plane_axes = "".join(each for each in self.axes if each not in self.stack_axes)
+        self.mask_axes = self.axes.replace("C", "")
+        self.mask_shape = tuple(len(kept[letter].positions) for letter in self.mask_axes)
+        self.pixel_size_um = source.pixel_size_um
+        is_bool = source.dtype.kind == "b"
+        self.dtype = np.dtype(np.uint8) if is_bool else source.dtype.newbyteorder("=")
+
+    def __len__(self) -> int:
+        return math.prod(self.stack_shape)
+
+    def position(self, number: int) -> tuple[int, ...]:
+        """Return where the plane lies in the mask, one index for each of ``stack_axes``."""
+        return tuple(int(index) for index in np.unravel_index(number, self.stack_shape or (1,)))[
+            : len(self.stack_shape)
+        ]
+
+    def read(self, number: int = 0) -> Plane:
+        """Read one plane. Raises ImageUnfit when it is damaged."""
+        pixels = self._projected(dict(zip(self.stack_axes, self.position(number), strict=True)))
+        pixels = np.ascontiguousarray(pixels, dtype=self.dtype)
+        digest = pixels_sha256(pixels, self.plane_axes)
+        return Plane(pixels, self.plane_axes, self.pixel_size_um, digest)
+
+    def sha256(self) -> str:
+        """Return the digest of all planes, reading one after the other."""
+        digests = [self.read(number).pixels_sha256 for number in range(len(self))]
+        return stack_sha256(digests, self.stack_axes, self.stack_shape)
+
+    def _projected(self, where: dict[str, int]) -> np.ndarray:
+        """Read the positions of projected axes one after the other: one plane in memory."""
+        choices: list[Sequence[int | None]] = []
+        for axis in self._axes:
+            if axis.letter in where:
+                choices.append([axis.positions[where[axis.letter]]])
+            else:
+                choices.append([None] if axis.is_kept else axis.positions)
+        pixels = (self._read_at(positions) for positions in itertools.product(*choices))
+        return functools.reduce(np.maximum, pixels)
+
+    def _read_at(self, positions: Sequence[int | None]) -> np.ndarray:
+        """Read one position of each axis, None for all that is wanted; ordered CZYX."""
+        parts = [self._source.read(index) for index in _indices(self._axes, positions)]
+        letters = [a.letter for a, at in zip(self._axes, positions, strict=True) if at is None]
+        if "C" not in letters or len(parts) == 1:
+            (pixels,) = parts
+        else:
+            letters.remove("C")
+            letters.insert(0, "C")
+            pixels = np.stack(parts)
+        return pixels.transpose([letters.index(letter) for letter in self.plane_axes])
+
+
+def _indices(axes: Sequence[_Axis], positions: Sequence[int | None]) -> Iterator[Index]:
+    """Return what to read: all at once, but channels that lie apart one by one."""
+    parts: list[list[int | slice]] = []
+    for axis, position in zip(axes, positions, strict=True):
+        if position is not None:
+            parts.append([position])
+        elif isinstance(axis.positions, range):
+            parts.append([slice(axis.positions.start, axis.positions.stop)])
+        else:
+            parts.append(list(axis.positions))
+    return itertools.product(*parts)
+
+
+@contextmanager
+def open_planes(path: Path, selection: Selection | None = None) -> Iterator[Planes]:
+    """Open an image and say what its planes are, without reading one.
+
+    Samples (S, as in RGB) count as C; an axis of length 1 is dropped. Raises
+    :class:`ImageUnfit` for everything that is wrong with the file or the selection.
+    """
+    selection = selection or Selection()
+    if selection.axes is not None and not are_axes_valid(selection.axes):
+        raise ImageUnfit(f"{path}: axes {selection.axes!r}, expected {AXES_RULE}")
+    with open_source(path, selection.scene) as source:
+        yield Planes(path, source, selection)
+
+
+@asynccontextmanager
+async def opened_planes(path: Path, selection: Selection) -> AsyncIterator[Planes]:
+    """As :func:`open_planes`, opening and closing in a thread."""
+    context = open_planes(path, selection)
+    planes = await asyncio.to_thread(context.__enter__)
+    try:
+        yield planes
+    finally:
+        await asyncio.to_thread(context.__exit__, None, None, None)
 
 
 def pixels_sha256(array: np.ndarray, axes: str) -> str:
@@ -97,111 +176,93 @@ def pixels_sha256(array: np.ndarray, axes: str) -> str:
     return digest.hexdigest()
 
 
-def _describe(shape: Sequence[int], axes: str) -> str:
-    return f"shape {tuple(int(size) for size in shape)} ({axes})"
+def stack_sha256(planes_sha256: Sequence[str], stack_axes: str, stack_shape: Sequence[int]) -> str:
+    """Return the sha256 of an image of several planes, from theirs in their order."""
+    text = "\n".join([f"{stack_axes} {tuple(stack_shape)}", *planes_sha256])
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def _decode(path: Path, axes: str | None) -> _Decoded:
-    try:
-        # Opening a pipe or a device could wait for ever.
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            raise ImageUnfit(f"{path}: is no regular file, {_EXPECTED}")
-        with path.open("rb") as file:
-            head = file.read(8)
-    except FileNotFoundError:
-        raise ImageUnfit(f"{path}: no such file, {_EXPECTED}") from None
-    except IsADirectoryError:
-        raise ImageUnfit(f"{path}: is a directory, {_EXPECTED}") from None
-    except OSError as error:
-        raise ImageUnfit(f"{path}: cannot be opened ({error.strerror}), {_EXPECTED}") from None
-    if not head:
-        raise ImageUnfit(f"{path}: the file is empty, {_EXPECTED}")
-    if head.startswith(_TIFF_MAGIC):
-        return _read_tiff(path, axes)
-    if head.startswith(_PNG_MAGIC):
-        return _read_png(path, axes)
-    raise ImageUnfit(f"{path}: begins with {head!r}, {_EXPECTED}")
+def _one_channel_axis(letters: str, shape: Sequence[int]) -> str:
+    """Let samples (S) count as channels; of both, the one of length 1 is as good as not there."""
+    if "C" in letters and "S" in letters:
+        empty = "S" if shape[letters.index("S")] == 1 else "C"
+        letters = letters.replace(empty, "?")
+    return letters.replace("S", "C")
 
 
-def _read_png(path: Path, axes: str | None) -> _Decoded:
-    # Not Pillow, which cuts 16-bit colour to 8 bits without a word.
-    try:
-        pixels = np.asarray(imagecodecs.png_decode(path.read_bytes()))
-    except Exception as error:
-        raise ImageUnfit(f"{path}: damaged PNG ({_one_line(error)}), {_EXPECTED}") from error
-    own_axes = "YX" if pixels.ndim == 2 else "YXS"
-    _check(path, pixels.shape, pixels.dtype, own_axes, axes)
-    return _Decoded(pixels, own_axes)
+def _wanted(
+    path: Path, letter: str, size: int, selection: Selection, names: Sequence[str]
+) -> _Axis:
+    """Return what is wanted of one of the file's axes; refuse what it leaves open or has not."""
+    if letter in "YX":
+        return _Axis(letter, range(size), "volume")
+    if letter == "C":
+        return _channels(path, size, selection.channel, names)
+    pick = {"T": selection.t, "Z": selection.z}.get(letter)
+    if pick is None and size != 1:
+        raise ImageUnfit(_left_open(path, letter, size))
+    pick = pick or _INDEX_0
+    first, last = pick.first or 0, size - 1 if pick.last is None else pick.last
+    if last >= size:
+        raise ImageUnfit(f"{path}: {letter.lower()} {pick}, expected positions 0 to {size - 1}")
+    how = pick.how if last > first else "index"
+    return _Axis(letter, range(first, last + 1), how)
 
 
-def _read_tiff(path: Path, axes: str | None) -> _Decoded:
-    try:
-        with _tifffile_errors() as errors, tifffile.TiffFile(path) as tiff:
-            series = tiff.series
-            if not series:
-                raise ImageUnfit(f"{path}: a TIFF without an image, {_EXPECTED}")
-            first = series[0]
-            if any((other.shape, other.axes) == (first.shape, first.axes) for other in series[1:]):
-                raise ImageUnfit(
-                    f"{path}: {len(series)} images of {_describe(first.shape, first.axes)} in"
-                    " one file, expected one; split it into a file for each"
-                )
-            # Before reading: a time series may be larger than the memory.
-            _check(path, first.shape, first.dtype, first.axes, axes)
-            is_incomplete = any(page is None for page in first.pages)
-            decoded = _Decoded(
-                np.asarray(first.asarray()), first.axes, _pixel_size_um(tiff), _channel_names(tiff)
-            )
-    except ImageUnfit:
-        raise
-    except Exception as error:
-        raise ImageUnfit(f"{path}: damaged TIFF ({_one_line(error)}), {_EXPECTED}") from error
-    if errors or is_incomplete:
-        reason = errors[0] if errors else "planes are missing"
-        raise ImageUnfit(f"{path}: damaged TIFF ({reason}), expected a whole file")
-    return decoded
+def _check_absent(path: Path, letters: set[str], selection: Selection) -> None:
+    """Hold what is asked of an axis that the file has not against its only position."""
+    for letter in {"T", "Z", "C"} - letters:
+        _wanted(path, letter, 1, selection, ())
 
 
-@contextmanager
-def _tifffile_errors() -> Iterator[list[str]]:
-    """Collect the errors that tifffile logs in this thread.
-
-    It logs a truncated stack's missing pages and returns the first one as if it were all.
-    """
-    errors: list[str] = []
-    thread = threading.get_ident()
-
-    class Collect(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if record.thread == thread:
-                errors.append(_one_line(record.getMessage()))
-
-    handler = Collect(logging.ERROR)
-    _tifffile_log.addHandler(handler)
-    try:
-        yield errors
-    finally:
-        _tifffile_log.removeHandler(handler)
+def _left_open(path: Path, letter: str, size: int) -> str:
+    what = {"T": "time points", "Z": "Z"}[letter]
+    more = ", or volume, as one stack" if letter == "Z" else ""
+    return (
+        f"{path}: has {size} {what}; write into the column {letter.lower()} of the sheet which:"
+        f" {PICK_RULE}{more}"
+    )
 
 
-def _one_line(message: object) -> str:
-    return " ".join(str(message).split())[:200] or type(message).__name__
+def _channels(path: Path, size: int, channel: int | str | None, names: Sequence[str]) -> _Axis:
+    """Return the channels asked for: all, one, or two separated by a comma."""
+    if channel is None:
+        return _Axis("C", range(size), "volume" if size > 1 else "index")
+    known = names if len(names) == size else ()
+    asked: list[int | str] = [channel]
+    if isinstance(channel, str) and channel not in known and "," in channel:
+        asked = [each.strip() for each in channel.split(",")]
+    found = tuple(_channel(path, size, each, known) for each in asked)
+    if len(found) > 2 or len(set(found)) < len(found):
+        raise ImageUnfit(
+            f"{path}: channel {channel!r}, expected one, or nucleus and cytoplasm as two of them"
+        )
+    return _Axis("C", found, "volume" if len(found) == 2 else "index")
 
 
-def _check(
-    path: Path, shape: Sequence[int], dtype: np.dtype | None, own_axes: str, axes: str | None
-) -> None:
-    """Raise :class:`ImageUnfit` unless the pixels are one plane or a stack that was asked for."""
-    if dtype is None or dtype.kind not in "biuf":
-        raise ImageUnfit(f"{path}: pixels are {dtype}, expected integers or real floats")
-    letters = axes or own_axes
+def _channel(path: Path, size: int, channel: int | str, known: Sequence[str]) -> int:
+    if isinstance(channel, str) and known.count(channel) == 1:
+        return known.index(channel)
+    number = int(channel) if str(channel).isdecimal() else -1
+    if 0 <= number < size:
+        return number
+    named = f" or one of {', '.join(known)}" if known else "; the file names none"
+    raise ImageUnfit(f"{path}: no channel {channel!r}, expected 0 to {size - 1}{named}")
+
+
+def _check(path: Path, source: Source, letters: str, override: str | None) -> None:
+    """Raise :class:`ImageUnfit` unless each dimension has a known axis and pixels are numbers."""
+    shape, own_axes = source.shape, source.axes
+    if source.dtype.kind not in "biuf":
+        raise ImageUnfit(f"{path}: pixels are {source.dtype}, expected integers or real floats")
     if len(letters) != len(shape):
         raise ImageUnfit(
-            f"{path}: axes {letters} name {len(letters)} dimensions, the image has"
+            f"{path}: axes {override} name {len(letters)} dimensions, the image has"
             f" {_describe(shape, own_axes)}"
         )
     described = _describe(shape, letters)
+    if 0 in shape:
+        raise ImageUnfit(f"{path}: {described} holds no pixel, expected at least one")
     long = {axis for axis, size in zip(letters, shape, strict=True) if size != 1}
     if unknown := long - set("TCZYXS"):
         raise ImageUnfit(
@@ -210,74 +271,9 @@ def _check(
         )
     if not set("YX") <= set(letters):
         raise ImageUnfit(f"{path}: {described}, expected at least Y and X")
-    if "T" in long:
-        raise ImageUnfit(f"{path}: {described} has several time points, expected one a file")
     if {"C", "S"} <= long:
         raise ImageUnfit(f"{path}: {described} has samples within channels, expected one of them")
-    if "Z" in long and "Z" not in (axes or ""):
-        raise ImageUnfit(
-            f"{path}: {described} has several Z, expected one plane; write axes with Z, e.g. ZYX,"
-            " into the sheet to segment the stack as one volume"
-        )
 
 
-def _drop_and_order(pixels: np.ndarray, letters: str) -> tuple[np.ndarray, str]:
-    """Return checked pixels without axes of length 1, S as C, in the order CZYX."""
-    kept = [index for index, axis in enumerate(letters) if axis in "YX" or pixels.shape[index] != 1]
-    pixels = pixels.reshape([pixels.shape[index] for index in kept])
-    letters = "".join(letters[index] for index in kept).replace("S", "C")
-    order = [letters.index(axis) for axis in "CZYX" if axis in letters]
-    return pixels.transpose(order), "".join(letters[index] for index in order)
-
-
-def _pick_channel(
-    path: Path, pixels: np.ndarray, letters: str, channel: int | str, names: Sequence[str]
-) -> tuple[np.ndarray, str]:
-    if "C" not in letters:
-        pixels, letters = pixels[np.newaxis], f"C{letters}"
-    count = len(pixels)
-    known = names if len(names) == count else ()
-    index = channel if isinstance(channel, int) else -1
-    if isinstance(channel, str) and known.count(channel) == 1:
-        index = known.index(channel)
-    if not 0 <= index < count:
-        named = f" or one of {', '.join(known)}" if known else "; the file names none"
-        raise ImageUnfit(f"{path}: no channel {channel!r}, expected 0 to {count - 1}{named}")
-    return pixels[index], letters[1:]
-
-
-def _first_ome_pixels(tiff: tifffile.TiffFile) -> ElementTree.Element | None:
-    if not tiff.ome_metadata:
-        return None
-    return ElementTree.fromstring(tiff.ome_metadata).find("{*}Image/{*}Pixels")
-
-
-def _channel_names(tiff: tifffile.TiffFile) -> tuple[str, ...]:
-    pixels = _first_ome_pixels(tiff)
-    if pixels is None:
-        return ()
-    return tuple(channel.get("Name", "") for channel in pixels.findall("{*}Channel"))
-
-
-def _pixel_size_um(tiff: tifffile.TiffFile) -> float | None:
-    if (pixels := _first_ome_pixels(tiff)) is not None:
-        size = pixels.get("PhysicalSizeX")
-        return _in_um(float(size), pixels.get("PhysicalSizeXUnit", "µm")) if size else None
-    tags = tiff.pages.first.tags
-    numerator, denominator = tags.valueof("XResolution", default=(0, 1))
-    if not numerator:
-        return None
-    size_in_unit = denominator / numerator
-    if tiff.is_imagej:
-        metadata: dict[str, Any] = tiff.imagej_metadata or {}
-        return _in_um(size_in_unit, str(metadata.get("unit", "")))
-    unit = {2: "in", 3: "cm"}.get(int(tags.valueof("ResolutionUnit", default=1)), "")
-    size_um = _in_um(size_in_unit, unit)
-    return size_um if size_um is not None and size_um <= _COARSEST_TIFF_UM else None
-
-
-def _in_um(size: float, unit: str) -> float | None:
-    factor = _UM_PER_UNIT.get(unit)
-    if factor is None or not math.isfinite(size) or size <= 0:
-        return None
-    return size * factor
+def _describe(shape: Sequence[int], axes: str) -> str:
+    return f"shape {tuple(int(size) for size in shape)} ({axes})"

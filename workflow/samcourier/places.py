@@ -1,0 +1,39 @@
+"""Work side by side: no more at once than there are places, and the first failure ends all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+
+class Places:
+    """Lets in as many as ``capacity`` says at the moment; who waits comes in as others leave."""
+
+    def __init__(self, capacity: Callable[[], int]) -> None:
+        self._capacity = capacity
+        self._taken = 0
+        self._room = asyncio.Condition()
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        async with self._room:
+            await self._room.wait_for(lambda: self._taken < self._capacity())
+            self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
+            async with self._room:
+                self._room.notify_all()
+
+
+async def together(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run all of them; the first to raise ends the others, and what it raised is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for work in works:
+                group.create_task(work)
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None

@@ -1,0 +1,83 @@
+"""What every reader gives: an image whose pixels are read by the part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from ..errors import ImageUnfit
+
+Index = tuple[int | slice, ...]
+
+_UM_PER_UNIT = {
+    "m": 1e6, "cm": 1e4, "mm": 1e3, "nm": 1e-3, "pm": 1e-6, "Å": 1e-4, "in": 25400.0,
+    "inch": 25400.0, "um": 1.0, "µm": 1.0, "\u03bcm": 1.0, "\\u00B5m": 1.0,
+    "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0,
+    "nanometer": 1e-3, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6, "angstrom": 1e-4,
+}  # fmt: skip
+
+
+class Source(Protocol):
+    """One scene of an opened file. ``axes`` has one letter a dimension, other than TCZYXS unknown.
+
+    ``pixel_size_um`` is along x, None when the file does not say.
+    """
+
+    @property
+    def axes(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    @property
+    def pixel_size_um(self) -> float | None: ...
+
+    @property
+    def channel_names(self) -> tuple[str, ...]: ...
+
+    def read(self, index: Index) -> np.ndarray:
+        """Return the pixels at ``index``, one integer or slice a dimension.
+
+        Only these are read, by the chunk. Raises ImageUnfit when they are damaged.
+        """
+        ...
+
+
+def pick_scene(path: Path, names: Sequence[str], scene: int | str | None) -> int:
+    """Return the index of the scene asked for, by index or by a name that only one has.
+
+    Raises ImageUnfit when it is not there, or when none was asked for and there are several.
+    """
+    if scene is None and len(names) == 1:
+        return 0
+    if isinstance(scene, str) and list(names).count(scene) == 1:
+        return list(names).index(scene)
+    if isinstance(scene, int) and 0 <= scene < len(names):
+        return scene
+    asked = "is one of several" if scene is None else f"no scene {scene!r}"
+    shown = ", ".join(filter(None, names[:8])) + (" ..." if len(names) > 8 else "")
+    raise ImageUnfit(
+        f"{path}: {asked}, expected scene 0 to {len(names) - 1}"
+        + (f" or one of {shown}" if shown else "")
+        + ("; write it into the sheet" if scene is None else "")
+    )
+
+
+def size_in_um(size: float, unit: str) -> float | None:
+    """Return a length in micrometres, None for an unknown unit or no length."""
+    factor = _UM_PER_UNIT.get(unit)
+    if factor is None or not math.isfinite(size) or size <= 0:
+        return None
+    return size * factor
+
+
+def one_line(message: object) -> str:
+    """Return a foreign error's text as one short line."""
+    return " ".join(str(message).split())[:200] or type(message).__name__

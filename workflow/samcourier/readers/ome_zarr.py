@@ -1,0 +1,108 @@
+"""OME-Zarr 0.4 and 0.5: an image, or the images that bioformats2raw keeps side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from ..errors import ImageUnfit
+from .base import Index, one_line, pick_scene, size_in_um
+
+_ROOT_FILES = (".zattrs", ".zgroup", "zarr.json")
+
+
+class OmeZarrSource:
+    """The full-size level of one image."""
+
+    def __init__(self, path: Path, group: zarr.Group, attributes: dict[str, Any]) -> None:
+        multiscale = attributes["multiscales"][0]
+        dataset = multiscale["datasets"][0]
+        array = group[str(dataset["path"])]
+        if not isinstance(array, zarr.Array):
+            raise TypeError(f"{dataset['path']} is no array")
+        named = [each if isinstance(each, dict) else {"name": each} for each in multiscale["axes"]]
+        self.axes = "".join(_letter(str(axis["name"])) for axis in named)
+        self.shape: tuple[int, ...] = tuple(array.shape)
+        self.dtype: np.dtype = np.dtype(array.dtype)
+        if len(self.axes) != len(self.shape):
+            raise ValueError(f"axes {self.axes} for the shape {self.shape}")
+        self.pixel_size_um = _pixel_size_um(named, multiscale, dataset)
+        channels = (attributes.get("omero") or {}).get("channels") or []
+        self.channel_names = tuple(str(channel.get("label", "")) for channel in channels)
+        self._path = path
+        self._array = array
+
+    def read(self, index: Index) -> np.ndarray:
+        """Return the pixels at ``index``; see :class:`.base.Source`."""
+        try:
+            return np.asarray(self._array[index])
+        except Exception as error:
+            raise ImageUnfit(
+                f"{self._path}: damaged OME-Zarr ({one_line(error)}), expected a whole image"
+            ) from error
+
+
+def is_zarr(path: Path) -> bool:
+    """Tell whether ``path`` is a folder that zarr would open."""
+    return any((path / name).is_file() for name in _ROOT_FILES)
+
+
+def open_ome_zarr(path: Path, scene: int | str | None) -> OmeZarrSource:
+    """Open an image, or the scene asked for of a bioformats2raw folder."""
+    try:
+        group = zarr.open_group(path, mode="r")
+        attributes = ome_attributes(group)
+    except Exception as error:
+        raise ImageUnfit(
+            f"{path}: damaged Zarr ({one_line(error)}), expected an OME-Zarr image"
+        ) from error
+    if "plate" in attributes:
+        raise ImageUnfit(
+            f"{path}: an OME-Zarr plate, expected one of its images; samcourier sheet lists them"
+        )
+    if "multiscales" not in attributes:
+        names = _series(group)
+        if not names:
+            raise ImageUnfit(f"{path}: a Zarr without multiscales, expected an OME-Zarr image")
+        name = names[pick_scene(path, names, scene)]
+        return open_ome_zarr(path / name, None)
+    pick_scene(path, [str(attributes["multiscales"][0].get("name") or "")], scene)
+    try:
+        return OmeZarrSource(path, group, attributes)
+    except Exception as error:
+        raise ImageUnfit(
+            f"{path}: damaged OME-Zarr ({one_line(error)}), expected multiscales with axes"
+        ) from error
+
+
+def ome_attributes(group: zarr.Group) -> dict[str, Any]:
+    """Return what OME-Zarr says of a group: since 0.5 it stands under ``ome``."""
+    attributes = dict(group.attrs)
+    return dict(attributes.get("ome") or attributes)  # type: ignore[arg-type]
+
+
+def _series(group: zarr.Group) -> list[str]:
+    """Return the images of a bioformats2raw layout, in their order."""
+    return sorted((name for name in group.group_keys() if name.isdigit()), key=int)
+
+
+def _letter(name: str) -> str:
+    """Return the axis as one upper-case letter, ``?`` for one that has no such name."""
+    return name.upper() if name.lower() in ("t", "c", "z", "y", "x") else "?"
+
+
+def _pixel_size_um(
+    axes: list[dict[str, Any]], multiscale: dict[str, Any], dataset: dict[str, Any]
+) -> float | None:
+    x = next((number for number, axis in enumerate(axes) if axis["name"] == "x"), None)
+    if x is None or not (unit := axes[x].get("unit")):
+        return None
+    size = 1.0
+    for holder in (multiscale, dataset):
+        for step in holder.get("coordinateTransformations") or []:
+            if step.get("type") == "scale":
+                size *= float(step["scale"][x])
+    return size_in_um(size, str(unit))

@@ -1,0 +1,154 @@
+"""TIFF, OME-TIFF, ImageJ: any compression, tiles, pyramids, BigTIFF; the scenes are its series."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import tifffile
+import zarr
+
+from ..errors import ImageUnfit
+from .base import Index, one_line, pick_scene, size_in_um
+
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+#: Coarser than this, a plain TIFF's resolution is a printer's (254 dpi), not a microscope's.
+_COARSEST_TIFF_UM = 100.0
+
+# A damaged file shows in tifffile's log only; its words go into our errors, not to the screen.
+_tifffile_log = logging.getLogger("tifffile")
+_tifffile_log.propagate = False
+_tifffile_log.addHandler(logging.NullHandler())
+
+
+class TiffSource:
+    """One series of an open TIFF, at full size."""
+
+    def __init__(
+        self, path: Path, tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, number: int
+    ) -> None:
+        if series.dtype is None:
+            raise ImageUnfit(f"{path}: pixels of no type numpy has, expected integers or floats")
+        self.axes: str = series.axes
+        self.shape: tuple[int, ...] = tuple(series.shape)
+        self.dtype: np.dtype = series.dtype
+        image = _ome_image(tiff, number)
+        self.pixel_size_um = _pixel_size_um(tiff, image)
+        self.channel_names = _channel_names(image)
+        self._path = path
+        self._series = series
+        self._is_incomplete = any(page is None for page in series.pages)
+
+    def read(self, index: Index) -> np.ndarray:
+        """Return the pixels at ``index``; see :class:`.base.Source`."""
+        try:
+            with _tifffile_errors() as errors:
+                pixels = self._read(index)
+        except Exception as error:
+            raise ImageUnfit(
+                f"{self._path}: damaged TIFF ({one_line(error)}), expected a whole file"
+            ) from error
+        if errors or self._is_incomplete:
+            reason = errors[0] if errors else "planes are missing"
+            raise ImageUnfit(f"{self._path}: damaged TIFF ({reason}), expected a whole file")
+        return pixels
+
+    def _read(self, index: Index) -> np.ndarray:
+        wanted = tuple(
+            range(size)[part] if isinstance(part, slice) else part
+            for part, size in zip(index, self.shape, strict=True)
+        )
+        if all(part == range(size) for part, size in zip(wanted, self.shape, strict=True)):
+            # Decodes its segments in parallel, which the way by the part does not.
+            return np.asarray(self._series.asarray())
+        with self._series.aszarr(level=0) as store:
+            return np.asarray(zarr.open_array(store, mode="r")[index])
+
+
+@contextmanager
+def open_tiff(path: Path, scene: int | str | None) -> Iterator[TiffSource]:
+    """Open the series asked for; without asking the first, unless others are like it."""
+    with ExitStack() as stack:
+        try:
+            with _tifffile_errors() as errors:
+                tiff = stack.enter_context(tifffile.TiffFile(path))
+                series = tiff.series
+                names = [each.name for each in series]
+                likes = [(each.shape, each.axes) for each in series]
+        except Exception as error:
+            raise ImageUnfit(
+                f"{path}: damaged TIFF ({one_line(error)}), expected a whole file"
+            ) from error
+        if not series:
+            raise ImageUnfit(f"{path}: a TIFF without an image, expected one")
+        # A thumbnail or a label beside the image is no second image.
+        number = (
+            0 if scene is None and likes.count(likes[0]) == 1 else pick_scene(path, names, scene)
+        )
+        if errors:
+            raise ImageUnfit(f"{path}: damaged TIFF ({errors[0]}), expected a whole file")
+        yield TiffSource(path, tiff, series[number], number)
+
+
+@contextmanager
+def _tifffile_errors() -> Iterator[list[str]]:
+    """Collect the errors that tifffile logs meanwhile in this thread or in zarr's.
+
+    It logs a truncated stack's missing pages and returns the first one as if it were all.
+    """
+    errors: list[str] = []
+    threads = {threading.get_ident(), *_zarr_threads()}
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.thread in threads:
+                errors.append(one_line(record.getMessage()))
+
+    handler = Collect(logging.ERROR)
+    _tifffile_log.addHandler(handler)
+    try:
+        yield errors
+    finally:
+        _tifffile_log.removeHandler(handler)
+
+
+def _zarr_threads() -> set[int | None]:
+    return {each.ident for each in threading.enumerate() if each.name.startswith("zarr")}
+
+
+def _ome_image(tiff: tifffile.TiffFile, number: int) -> ElementTree.Element | None:
+    """Return OME's Pixels of a series, None where the file has no OME metadata."""
+    if not tiff.ome_metadata:
+        return None
+    found = ElementTree.fromstring(tiff.ome_metadata).findall("{*}Image/{*}Pixels")
+    return found[number] if number < len(found) else None
+
+
+def _channel_names(image: ElementTree.Element | None) -> tuple[str, ...]:
+    if image is None:
+        return ()
+    return tuple(channel.get("Name", "") for channel in image.findall("{*}Channel"))
+
+
+def _pixel_size_um(tiff: tifffile.TiffFile, image: ElementTree.Element | None) -> float | None:
+    if image is not None:
+        size = image.get("PhysicalSizeX")
+        return size_in_um(float(size), image.get("PhysicalSizeXUnit", "µm")) if size else None
+    tags = tiff.pages.first.tags
+    numerator, denominator = tags.valueof("XResolution", default=(0, 1))
+    if not numerator:
+        return None
+    size_in_unit = denominator / numerator
+    if tiff.is_imagej:
+        metadata: dict[str, Any] = tiff.imagej_metadata or {}
+        return size_in_um(size_in_unit, str(metadata.get("unit", "")))
+    unit = {2: "in", 3: "cm"}.get(int(tags.valueof("ResolutionUnit", default=1)), "")
+    size_um = size_in_um(size_in_unit, unit)
+    return size_um if size_um is not None and size_um <= _COARSEST_TIFF_UM else None
