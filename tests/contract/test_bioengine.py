@@ -351,6 +351,11 @@ FAILURES = {
         says="DEPLOY_FAILED: the replica failed: CUDA out of memory",
         changes=BUILT,
     ),
+    "a health check broken by the naive fix": Case(
+        Script(ends_in="DEPLOY_FAILED", part_message="RuntimeError: get_load: no context"),
+        says="RuntimeError: get_load: no context (health_check_broken: BioEngine's own",
+        changes=BUILT,
+    ),
     "a failure without a word": Case(
         Script(ends_in="DEPLOY_FAILED"), says="the application is deploy_failed", changes=BUILT
     ),

@@ -48,8 +48,8 @@ def test_every_choice_says_why_in_words() -> None:
     first, second, third = rank(
         [measured("websocket", 2), measured("webrtc", 0.5), Candidate("http")], IMAGE
     )
-    assert first.reason == "predicted 0.500 s, websocket 2.000 s"
-    assert second.reason == "predicted 2.000 s, webrtc 0.500 s"
+    assert first.reason == "predicted 0.500 s, websocket 2.000 s; http not measured yet"
+    assert second.reason == "predicted 2.000 s, webrtc 0.500 s; http not measured yet"
     assert third.reason == "not measured yet"
     kept = rank([measured("websocket", 1), measured("webrtc", 0.9)], IMAGE, "websocket")[0]
     assert kept.reason.endswith("kept, no clear gain elsewhere")

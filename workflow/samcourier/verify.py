@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Sequence
+from typing import Any, TypeVar
 
 from .connection.estimate import Payload
 from .connection.probe import probe_transport
 from .connection.retry import Policy
-from .errors import CourierError
+from .defects import Step, find_defect
+from .errors import CourierError, TransportFailed
 from .journal import Failure, utc_now
 from .transports.base import Endpoint, Transport
 
-SERVICE_SCHEMA = "samcourier/service/1"
+SERVICE_SCHEMA = "samcourier/service/2"
 
 #: Far above one chunk of any transport (500 000 B), so that chunking itself is proved.
 LARGE_PAYLOAD = Payload(4 << 20, 4 << 20)
+
+#: A direct path on which nothing moves for so long while an answer is awaited will bring none.
+SILENCE_S = 5.0
+
+T = TypeVar("T")
+
+
+class _FailedAt(Exception):
+    def __init__(self, step: Step, cause: CourierError) -> None:
+        super().__init__(str(cause))
+        self.step: Step = step
+        self.cause = cause
 
 
 async def verify_service(
@@ -32,13 +46,11 @@ async def verify_service(
     try:
         for transport in transports:
             try:
-                await transport.open(policy.open_timeout_for(transport.name))
-                description = description or dict(
-                    await transport.call("describe", {}, policy.open_timeout_s)
-                )
-                verdicts[transport.name] = await _measure(transport, policy)
-            except CourierError as error:
-                verdicts[transport.name] = {"works": False, "failure": vars(Failure.of(error))}
+                described = await _open(transport, policy)
+                verdicts[transport.name] = await _measure(transport, bool(described), policy)
+                description = description or described
+            except _FailedAt as failed:
+                verdicts[transport.name] = _failure_verdict(transport.name, failed)
     finally:
         # Not one by one: WebSocket's session is the one that carries WebRTC's offer.
         for transport in transports:
@@ -54,15 +66,35 @@ async def verify_service(
     }
 
 
-async def _measure(transport: Transport, policy: Policy) -> dict[str, Any]:
-    ping = await probe_transport(transport, b"", 0, policy.probe_timeout_s)
-    large = await probe_transport(
-        transport,
-        random.randbytes(LARGE_PAYLOAD.up_bytes),
-        LARGE_PAYLOAD.down_bytes,
-        policy.probe_timeout_s,
-        ping.clock_offset_s,
-    )
+async def _open(transport: Transport, policy: Policy) -> dict[str, Any]:
+    """Open the transport and return what the service says of itself, {} where it cannot."""
+    await _step("open", transport.open(policy.open_timeout_for(transport.name)))
+    try:
+        return dict(await transport.call("describe", {}, policy.open_timeout_s))
+    except CourierError as error:
+        if error.name == "NoSuchMethod":
+            return {}
+        raise _FailedAt("small", error) from error
+
+
+async def _measure(transport: Transport, has_probe: bool, policy: Policy) -> dict[str, Any]:
+    if not has_probe:
+        return await _measure_plain(transport, policy)
+    ping = await _step("small", probe_transport(transport, b"", 0, policy.probe_timeout_s))
+    payload = random.randbytes(LARGE_PAYLOAD.up_bytes)
+    try:
+        large = await _unless_silent(
+            transport,
+            probe_transport(
+                transport,
+                payload,
+                LARGE_PAYLOAD.down_bytes,
+                policy.probe_timeout_s,
+                ping.clock_offset_s,
+            ),
+        )
+    except CourierError as error:
+        raise await _which_way(transport, payload, policy, error) from error
     return {
         "works": True,
         "round_trip_s": ping.travel_s,
@@ -71,6 +103,86 @@ async def _measure(transport: Transport, policy: Policy) -> dict[str, Any]:
         "send_s": large.sample.send_s,
         "receive_s": large.sample.receive_s,
         "caller": large.answer.get("caller"),
+    }
+
+
+async def _measure_plain(transport: Transport, policy: Policy) -> dict[str, Any]:
+    """Prove the way up to a service without ``probe``; what it replies with is its own affair.
+
+    Bytes are no image: any service refuses them at once, and that answer has come the whole way,
+    while an image would cost a model's minute.
+    """
+    for size_bytes, step in ((1, "small"), (LARGE_PAYLOAD.up_bytes, "large_up")):
+        arguments = {"image_or_embedding": bytes(size_bytes)}
+        try:
+            await transport.call("segment_all", arguments, policy.probe_timeout_s)
+        except CourierError as error:
+            if error.kind in ("transport", "denied") or error.name == "NoSuchMethod":
+                raise _FailedAt("small" if step == "small" else "large_up", error) from error
+    return {
+        "works": True,
+        "round_trip_s": None,
+        "bytes_up": LARGE_PAYLOAD.up_bytes,
+        "bytes_down": 0,
+        "send_s": None,
+        "receive_s": None,
+        "caller": None,
+    }
+
+
+async def _which_way(
+    transport: Transport, payload: bytes, policy: Policy, both_ways: CourierError
+) -> _FailedAt:
+    """Return at which step a transport fails that does not carry large payloads both ways."""
+    timeout_s, reply_bytes = policy.probe_timeout_s, LARGE_PAYLOAD.down_bytes
+    try:
+        await _unless_silent(transport, probe_transport(transport, payload, 0, timeout_s))
+    except CourierError as error:
+        return _FailedAt("large_up", error)
+    moved = transport.progress()
+    try:
+        await _unless_silent(transport, probe_transport(transport, b"", reply_bytes, timeout_s))
+    except CourierError as error:
+        has_come = transport.progress() - moved > reply_bytes // 2
+        return _FailedAt("large_answer" if has_come else "large_down", error)
+    return _FailedAt("large_up", both_ways)
+
+
+async def _unless_silent(transport: Transport, work: Awaitable[T]) -> T:
+    """Await ``work``, but give a direct path up on which nothing moves any more."""
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    moved, moved_at = transport.progress(), loop.time()
+    try:
+        while not (await asyncio.wait({task}, timeout=0.5))[0]:
+            if transport.progress() != moved:
+                moved, moved_at = transport.progress(), loop.time()
+            if transport.name == "webrtc" and loop.time() - moved_at > SILENCE_S:
+                raise TransportFailed(
+                    f"{transport.name}: no answer, and no byte for {SILENCE_S:g} s"
+                )
+        return task.result()
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def _step(step: Step, work: Awaitable[T]) -> T:
+    try:
+        return await work
+    except CourierError as error:
+        raise _FailedAt(step, error) from error
+
+
+def _failure_verdict(transport: str, failed: _FailedAt) -> dict[str, Any]:
+    failure = Failure.of(failed.cause)
+    defect = find_defect(failure, transport, failed.step)
+    return {
+        "works": False,
+        "failed_at": failed.step,
+        "defect": defect.name,
+        "advice": defect.advice,
+        "failure": vars(failure),
     }
 
 

@@ -61,13 +61,20 @@ def verify(service: ServiceOptions, dataset_dir: Path, transport: str, out: Path
     verdict = uvloop.run(verify_service(endpoint, build_transports(endpoint, transport)))
     write_json(out, verdict)
     for name, found in verdict["transports"].items():
-        if found["works"]:
-            line = f"works, {found['send_s']:.2f} s up, {found['receive_s']:.2f} s down for 4 MiB"
-        else:
-            line = f"does not work: {found['failure']['message']}"
-        click.echo(f"{name:10} {line}", err=True)
+        for line in _verdict_lines(found):
+            click.echo(f"{name:10} {line}", err=True)
+            name = ""
     if not working_transports(verdict):
         raise ServiceGone("no transport reaches the service; each one's reason stands above")
+
+
+def _verdict_lines(found: dict[str, Any]) -> list[str]:
+    if not found["works"]:
+        failed = f"does not work ({found['defect']}): {found['failure']['message']}"
+        return [failed, found["advice"]]
+    if found["send_s"] is None:
+        return ["works, 4 MiB up; the service has no probe to measure with"]
+    return [f"works, {found['send_s']:.2f} s up, {found['receive_s']:.2f} s down for 4 MiB"]
 
 
 @click.command()

@@ -25,6 +25,8 @@ WAIT_MAX_S = 0.5
 
 SLOW_LINK_BYTES_PER_S = 30e6
 
+_UNMEASURED = "not measured yet"
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -63,7 +65,7 @@ def rank(
 
     ``candidates`` come in order of preference, which decides while nothing is measured. The
     ``current`` transport stays first unless another is clearly faster. An unmeasured transport
-    comes after the measured ones.
+    comes after the measured ones. Every reason also says why the others cannot be used.
     """
     usable = [candidate for candidate in candidates if candidate.blocked is None]
     measured: list[tuple[float, Candidate]] = []
@@ -75,8 +77,13 @@ def rank(
         else:
             measured.append((seconds, candidate))
     measured.sort(key=lambda pair: pair[0])
-    choices = [Choice(c.name, seconds, _why(seconds, c, measured)) for seconds, c in measured]
-    choices += [Choice(c.name, None, "not measured yet") for c in unmeasured]
+    without = "".join(f"; {c.name} {c.blocked}" for c in candidates if c.blocked is not None)
+    unknown = "".join(f"; {c.name} {_UNMEASURED}" for c in unmeasured)
+    choices = [
+        Choice(c.name, seconds, _why(seconds, c, measured) + unknown + without)
+        for seconds, c in measured
+    ]
+    choices += [Choice(c.name, None, f"{_UNMEASURED}{without}") for c in unmeasured]
     by_name = {candidate.name: candidate for candidate in usable}
     return _keep_current(choices, by_name, current, now_unix_s)
 

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ..defects import OTHER, find_defect
 from ..errors import CourierError, ServiceGone, TransportFailed
-from ..journal import ConnectionJournal
+from ..journal import ConnectionJournal, Failure
 from ..transports.base import Transport
 from .choose import Candidate
 from .estimate import Estimate, Payload, Sample, learn, predict_s
@@ -44,6 +45,7 @@ class Link:
         self.is_open = False
         self.generation = 0
         self.last_failure: str | None = None
+        self._last_defect = ""
         #: Whether the server said that the service is not there.
         self.says_gone = False
         self.in_flight = 0
@@ -86,7 +88,7 @@ class Link:
         """Return the transport as :func:`samcourier.connection.choose.rank` wants to see it."""
         blocked = refused
         if blocked is None and (self._needs_trial or self._rests_until_s > self._clock()):
-            blocked = f"failed: {self.last_failure}"
+            blocked = f"failed: {self._last_defect}{self.last_failure}"
         elif blocked is None and not self.is_open and not self.is_measured and self.name != current:
             blocked = "not open yet"
         return Candidate(self.name, self.estimate, blocked)
@@ -242,6 +244,8 @@ class Link:
             return
         # A second failure of the same opening must not close what is opened next.
         self.generation += 1
+        defect = find_defect(Failure.of(error), self.name, "small" if self.is_open else "open")
+        self._last_defect = "" if defect is OTHER else f"{defect.name}, "
         self.is_open = False
         self.heard_s = None
         self._lost = None

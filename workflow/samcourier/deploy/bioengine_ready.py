@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ..defects import OTHER, find_defect
 from ..errors import CourierError, Denied, ServiceFailed, ServiceGone
+from ..journal import Failure
 from ..plain_text import plain
 from ..transports.translate import translate
 from .bioengine_app import AppPlan
@@ -66,7 +68,7 @@ async def wait_until_running(
         if state in FAILED:
             raise ServiceFailed(
                 f"worker {worker.worker_id} could not deploy {plan.application_id}, {state}:"
-                f" {_reason(status)}",
+                f" {_reason_and_advice(status)}",
                 name=state,
             )
         if state in (GONE, "DELETING"):
@@ -82,6 +84,12 @@ async def wait_until_running(
                 f" service.deploy_timeout_s, last {shown}"
             )
         await asyncio.sleep(pace.poll_s)
+
+
+def _reason_and_advice(status: dict[str, Any]) -> str:
+    reason = _reason(status)
+    defect = find_defect(Failure("service", "", reason), "bioengine", "open")
+    return reason if defect is OTHER else f"{reason} ({defect.name}: {defect.advice})"
 
 
 def _reason(status: dict[str, Any]) -> str:

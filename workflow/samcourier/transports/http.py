@@ -59,7 +59,10 @@ class HttpTransport:
         )
         try:
             await self.call("describe", {}, timeout_s)
-        except BaseException:
+        except BaseException as error:
+            # A service that has no such method is there all the same.
+            if isinstance(error, RequestRefused) and error.name == "NoSuchMethod":
+                return
             await self.close()
             raise
 
