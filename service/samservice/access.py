@@ -10,6 +10,8 @@ from .errors import NotAuthorized
 EVERYONE = "*"
 EVERY_METHOD = "*"
 
+_WHAT_TO_DO = "ask who runs it to add you to its authorized users"
+
 
 class AccessRules:
     """Users by method: e-mail addresses, ids, or ``*`` for everyone.
@@ -29,12 +31,14 @@ class AccessRules:
         """Raise :class:`NotAuthorized` unless the caller in ``context`` may call ``method``."""
         allowed = self._users.get(method, self._users.get(EVERY_METHOD, frozenset()))
         if not self._holds(allowed, context):
-            raise NotAuthorized(f"{_caller(context)} may not call {method} of this service")
+            raise NotAuthorized(
+                f"{_caller(context)} may not call {method} of this service: {_WHAT_TO_DO}"
+            )
 
     def check_any(self, context: Mapping[str, Any] | None) -> None:
         """Raise :class:`NotAuthorized` unless the caller may call at least one method."""
         if not any(self._holds(allowed, context) for allowed in self._users.values()):
-            raise NotAuthorized(f"{_caller(context)} may not use this service")
+            raise NotAuthorized(f"{_caller(context)} may not use this service: {_WHAT_TO_DO}")
 
     @staticmethod
     def _holds(allowed: frozenset[str], context: Mapping[str, Any] | None) -> bool:

@@ -1,9 +1,10 @@
-"""A Hypha connection without permessage-deflate: the one place that opens one.
+"""A guarded Hypha connection without permessage-deflate: the one place that opens one.
 
 ``websockets`` negotiates deflate by default, which costs three quarters of the time of a
 2048 x 2048 image that is already compressed. hypha-rpc offers no option for it, so its
 connection class is replaced by a subclass while connecting (the instance keeps it, so
-reconnects stay uncompressed as well).
+reconnects stay uncompressed as well). Its RPC is replaced the same way, see
+:mod:`samservice.guarded_rpc`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from hypha_rpc import websocket_client
+
+from .guarded_rpc import GuardedRPC
 
 #: Best over WebSocket, and safe: a default peer buffers max(512 000, 2 x its own chunk) bytes.
 WEBSOCKET_CHUNK_BYTES = 500_000
@@ -89,8 +92,8 @@ async def connect(
         return made[-1]
 
     async with _connecting:
-        stock = websocket_client.WebsocketRPCConnection
-        websocket_client.WebsocketRPCConnection = make
+        stock = websocket_client.WebsocketRPCConnection, websocket_client.RPC
+        websocket_client.WebsocketRPCConnection, websocket_client.RPC = make, GuardedRPC
         try:
             return await websocket_client.connect_to_server(given)
         except BaseException:
@@ -98,7 +101,7 @@ async def connect(
                 await end_connection(connection, wait_s=0)
             raise
         finally:
-            websocket_client.WebsocketRPCConnection = stock
+            websocket_client.WebsocketRPCConnection, websocket_client.RPC = stock
 
 
 async def end_connection(connection: Any, wait_s: float) -> None:

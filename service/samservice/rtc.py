@@ -16,8 +16,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from hypha_rpc.rpc import RPC
-
+from .guarded_rpc import GuardedRPC
 from .rtc_peer import Channel, Implementation, Peer, chunk_bytes, open_peer
 
 logger = logging.getLogger(__name__)
@@ -32,16 +31,15 @@ MAX_PEERS = 64
 OPEN_TIMEOUT_S = 30.0
 
 
-class PeerRPC(RPC):  # type: ignore[misc]
+class PeerRPC(GuardedRPC):
     """hypha-rpc's RPC over one data channel, whose callers are who the offer said they are."""
 
     def _handle_method(self, data: dict[str, Any]) -> None:
         """Replace whatever context the message carries by the verified one, then go on."""
-        data["ctx"] = {
-            "from": data.get("from"),
-            "to": data.get("to"),
-            **self.default_context,
-        }
+        # The built-in methods answer by what the peer calls both ends; the rest must not know.
+        ends = {"from": data.get("from"), "to": data.get("to")}
+        is_built_in = str(data.get("method")).startswith("services.built-in.")
+        data["ctx"] = (ends if is_built_in else {}) | self.default_context
         super()._handle_method(data)
 
 

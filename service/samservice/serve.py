@@ -21,6 +21,7 @@ from .app import Limits, SegmentationService
 from .engine import Engine
 from .errors import NotConnected, WrongParameter
 from .hypha import connect
+from .refusals import explain_refusal
 from .rtc import register_rtc_endpoint
 from .rtc_peer import Implementation
 
@@ -101,10 +102,11 @@ async def serve_through(
             ca_bundle=settings.ca_bundle,
         )
     except Exception as error:
-        said = " ".join(str(error).split())
-        raise NotConnected(
-            f"cannot serve through {settings.server_url}: {type(error).__name__}: {said}"
-        ) from error
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        why = explain_refusal(said, settings.token) or said
+        raise NotConnected(f"cannot serve through {settings.server_url}: {why}") from error
+    # Before a large request can be refused for its caller, it has to be kept.
+    server.rpc.admit = lambda context: service.access.check_any(context)
     try:
         methods = {
             "segment_all": service.segment_all,

@@ -11,11 +11,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
+import pytest
+from hypha_rpc import connect_to_server
 from hypha_rpc.rpc import RPC
 
-from samcourier.transports import Endpoint, WebRTCTransport
+from samcourier.transports import Endpoint, WebRTCTransport, webrtc
 from samservice.errors import NotAuthorized
-from samservice.hypha import connect
 from samservice.rtc import HOST_CANDIDATES_ONLY, RtcEndpoint
 from samservice.rtc_peer import Channel, Peer
 
@@ -121,7 +122,9 @@ async def defective_service(
     near: Endpoint, defect: str, names: tuple[str, ...] = FULL
 ) -> AsyncIterator[Endpoint]:
     """Register a service with one defect on the server of ``near``; yield where it is."""
-    server = await connect(near.server_url, token=near.token, workspace=near.workspace)
+    server = await connect_to_server(
+        {"server_url": near.server_url, "token": near.token, "workspace": near.workspace}
+    )
     shared = {
         "id": "bright",
         "config": {"visibility": "protected", "require_context": True},
@@ -150,9 +153,11 @@ async def defective_service(
 
 
 class ForgetfulWebRTC(WebRTCTransport):
-    """Our calling side with D4 put back: hypha-rpc is not told who its own user is."""
+    """Our calling side with D4 put back: hypha-rpc's own RPC, not told who its user is."""
 
     async def _find_service(self, server: Any) -> Any:
-        service = await super()._find_service(server)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(webrtc, "GuardedRPC", RPC)
+            service = await super()._find_service(server)
         self._rpc.default_context = {}
         return service

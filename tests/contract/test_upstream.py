@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from hypha_rpc import get_rtc_service, register_rtc_service
+from hypha_rpc import connect_to_server, get_rtc_service, register_rtc_service
 from hypha_rpc.websocket_client import WebsocketRPCConnection
 
 from samcourier.transports import Endpoint
@@ -28,7 +28,9 @@ pytestmark = pytest.mark.live
 async def stock_peer(live_endpoint: Endpoint) -> AsyncIterator[Any]:
     """A service behind hypha-rpc's own WebRTC endpoint, reached with our calling side."""
     async with asyncio.timeout(30):
-        service = await connect(live_endpoint.server_url, token=live_endpoint.token)
+        service = await connect_to_server(
+            {"server_url": live_endpoint.server_url, "token": live_endpoint.token}
+        )
         caller = await connect(live_endpoint.server_url, token=live_endpoint.token)
 
         def count(payload: bytes, context: dict[str, Any]) -> int:

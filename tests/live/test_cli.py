@@ -38,7 +38,7 @@ REPO = Path(__file__).parents[2]
 SHARED_IMAGES = REPO.parent / "shared" / "images"
 COMMANDS = (
     *("demo-data", "deploy", "verify", "bench", "batch", "segment", "report", "check", "monitor"),
-    "serve",
+    *("serve", "undeploy"),
 )
 COMMAND_TIMEOUT_S = 60
 READY_TIMEOUT_S = 30
@@ -374,10 +374,11 @@ def wrong_options(wrong: str, server: Server, tmp_path: Path) -> tuple[list[obje
     match wrong:
         case "token":
             write_private(token_file, "not.a.token")
-            return ["--token-file", token_file], "Authentication error"
+            return ["--token-file", token_file], "does not accept the token of an unknown user"
         case "expired token":
             write_private(token_file, server.expired_token)
-            return ["--token-file", token_file], "expired"
+            complaint = r"the token of \S+ has expired on .*: get a new one"
+            return ["--token-file", token_file], complaint
         case "missing token file":
             return ["--token-file", token_file], f"token file {token_file}: No such file"
         case "empty token file":
@@ -388,7 +389,10 @@ def wrong_options(wrong: str, server: Server, tmp_path: Path) -> tuple[list[obje
             token_file.chmod(0o644)
             return ["--token-file", token_file], "is open to others, expected mode 0600"
         case "workspace":
-            return ["--workspace", STRANGE_WORKSPACE], STRANGE_WORKSPACE
+            complaint = (
+                rf"the token of \S+ is for workspace '{WORKSPACE}', not for '{STRANGE_WORKSPACE}'"
+            )
+            return ["--workspace", STRANGE_WORKSPACE], complaint
         case "service id":
             return ["--service-id", "nobody"], "Service not found|no service 'nobody' is registered"
         case "no server":
@@ -425,10 +429,14 @@ def test_verify_says_of_each_transport_why_it_cannot(
 ) -> None:
     options, complaint = wrong_options(wrong, server, tmp_path)
     said = run("verify", *existing, *options, "--out", tmp_path / "service.json", status=1)
-    *of_transports, last = said.splitlines()
+    *lines, last = said.splitlines()
     assert last.startswith("Error: ")
     assert re.search(complaint, said), said
-    assert all("does not work: " in line for line in of_transports), said
+    if not last.startswith("Error: token file"):
+        of_transports, advice = lines[:3], lines[3:]
+        assert [line.split()[0] for line in of_transports] == ["websocket", "webrtc", "http"]
+        assert all("does not work" in line for line in of_transports), said
+        assert all(re.match("(denied|not_registered): ", line) for line in advice), said
     assert server.token not in said and server.expired_token not in said
 
 

@@ -61,20 +61,22 @@ def verify(service: ServiceOptions, dataset_dir: Path, transport: str, out: Path
     verdict = uvloop.run(verify_service(endpoint, build_transports(endpoint, transport)))
     write_json(out, verdict)
     for name, found in verdict["transports"].items():
-        for line in _verdict_lines(found):
-            click.echo(f"{name:10} {line}", err=True)
-            name = ""
+        click.echo(f"{name:10} {_verdict_line(found)}", err=True)
+    failed = [found for found in verdict["transports"].values() if not found["works"]]
+    known = {found["defect"]: found["advice"] for found in failed if found["defect"] != "other"}
+    for defect, advice in known.items():
+        click.echo(f"{defect}: {advice}", err=True)
     if not working_transports(verdict):
         raise ServiceGone("no transport reaches the service; each one's reason stands above")
 
 
-def _verdict_lines(found: dict[str, Any]) -> list[str]:
+def _verdict_line(found: dict[str, Any]) -> str:
     if not found["works"]:
-        failed = f"does not work ({found['defect']}): {found['failure']['message']}"
-        return [failed, found["advice"]]
+        defect = "" if found["defect"] == "other" else f" ({found['defect']})"
+        return f"does not work{defect}: {found['failure']['message']}"
     if found["send_s"] is None:
-        return ["works, 4 MiB up; the service has no probe to measure with"]
-    return [f"works, {found['send_s']:.2f} s up, {found['receive_s']:.2f} s down for 4 MiB"]
+        return "works, 4 MiB up; the service has no probe to measure with"
+    return f"works, {found['send_s']:.2f} s up, {found['receive_s']:.2f} s down for 4 MiB"
 
 
 @click.command()

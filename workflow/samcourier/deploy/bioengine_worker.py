@@ -161,7 +161,7 @@ async def connected_worker(address: WorkerAddress, watch_s: float = 2.0) -> Asyn
                 ca_bundle=address.ca_bundle,
             )
     except Exception as error:
-        translated = translate_opening(error, "websocket")
+        translated = translate_opening(error, "websocket", address.token)
         raise type(translated)(
             address.without_token(f"{address.server_url}: {translated}"), name=translated.name
         ) from None
@@ -210,7 +210,7 @@ async def _check(server: Any, worker_id: str, address: WorkerAddress, watch_s: f
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
             service = await server.get_service(worker_id)
     except Exception as error:
-        raise translate_opening(error, "websocket") from None
+        raise translate_opening(error, "websocket", address.token) from None
     worker = Worker(server, service, worker_id, address.without_token, watch_s)
     status = await worker.ask("get_status", "for its status", ANSWER_TIMEOUT_S)
     version = str(status.get("bioengine_version") or "unknown")

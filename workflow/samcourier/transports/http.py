@@ -10,7 +10,9 @@ import httpx
 import msgpack
 import numpy as np
 
+from samservice.errors import parse_service_error
 from samservice.hypha import is_loopback, tls_context
+from samservice.refusals import explain_refusal
 
 from ..errors import CourierError, Denied, Overloaded, RequestRefused, ServiceGone, TransportFailed
 from .base import Endpoint, TransportName
@@ -84,7 +86,7 @@ class HttpTransport:
         if not _is_from_hypha(response):
             raise _said_in_between(response)
         if response.status_code != 200:
-            raise _refusal(response, method)
+            raise _refusal(response, method, self._endpoint.token)
         try:
             return await asyncio.to_thread(_unpack, response.content)
         except (ValueError, KeyError, TypeError) as error:
@@ -151,7 +153,7 @@ def _said_in_between(response: httpx.Response) -> CourierError:
     )
 
 
-def _refusal(response: httpx.Response, method: str) -> CourierError:
+def _refusal(response: httpx.Response, method: str, token: str | None = None) -> CourierError:
     """Translate an answer that is not 200: a named error in the text counts before the status."""
     text = _detail(response)
     if response.status_code == 404 and text.startswith(f"{method} not found"):
@@ -159,13 +161,17 @@ def _refusal(response: httpx.Response, method: str) -> CourierError:
     translated = translate(RuntimeError(text), "http")
     # Of what the method raised, Hypha guesses a status by its words: 404, 403 or 400 say nothing.
     said_by_service = translated.name != "RuntimeError" or is_from_far_side(text)
-    error_class = _STATUS_CLASS.get(response.status_code)
-    if said_by_service or error_class is None:
-        return translated
-    return error_class(
-        f"http: status {response.status_code}: {last_line(text)}",
-        name=f"HTTP{response.status_code}",
-    )
+    error_class = None if said_by_service else _STATUS_CLASS.get(response.status_code)
+    failure = translated
+    if error_class is not None:
+        failure = error_class(
+            f"http: status {response.status_code}: {last_line(text)}",
+            name=f"HTTP{response.status_code}",
+        )
+    explained = explain_refusal(last_line(text), token)
+    if explained and isinstance(failure, Denied) and parse_service_error(text) is None:
+        return Denied(f"http: {explained}", name=failure.name)
+    return failure
 
 
 def _detail(response: httpx.Response) -> str:

@@ -9,6 +9,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.protocol import State
 
 from samservice.hypha import answers, connect, connection_state, end_connection, moved_bytes
+from samservice.refusals import explain_refusal
 
 from ..errors import Denied, RequestRefused, TransportFailed
 from .base import Endpoint
@@ -69,9 +70,10 @@ class HyphaSession:
         except Exception as error:
             translated = translate_opening(error, "websocket")
             if isinstance(translated, Denied):
+                why = explain_refusal(str(error), self.endpoint.token)
                 raise Denied(
                     f"{self.endpoint.server_url} refuses workspace {self.endpoint.workspace!r}: "
-                    f"{translated}; check the token",
+                    f"{why or f'{translated}; check the token'}",
                     name=translated.name,
                 ) from error
             raise translated from error

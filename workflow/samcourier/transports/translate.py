@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from samservice.errors import parse_service_error
+from samservice.refusals import explain_refusal
 
 from ..errors import (
     CourierError,
@@ -98,11 +99,21 @@ def translate(error: BaseException, transport: str) -> CourierError:
     return ServiceFailed(said, name=name)
 
 
-def translate_opening(error: BaseException, transport: str) -> CourierError:
-    """As :func:`translate`, for an opening: nothing was asked of the service, so it cannot fail."""
+def translate_opening(
+    error: BaseException, transport: str, token: str | None = None
+) -> CourierError:
+    """As :func:`translate`, for an opening: nothing was asked of the service, so it cannot fail.
+
+    Of a refused ``token`` the message names the owner, and says what to do.
+    """
     translated = translate(error, transport)
+    if translated is error:
+        return translated
     if type(translated) is ServiceFailed:
         return TransportFailed(str(translated), name=translated.name)
+    explained = explain_refusal(str(error), token, caller="the caller")
+    if explained and isinstance(translated, Denied) and parse_service_error(str(error)) is None:
+        return Denied(f"{transport}: {explained}", name=translated.name)
     return translated
 
 

@@ -13,8 +13,7 @@ import uuid
 from contextlib import suppress
 from typing import Any
 
-from hypha_rpc.rpc import RPC
-
+from samservice.guarded_rpc import GuardedRPC
 from samservice.rtc import HOST_CANDIDATES_ONLY
 from samservice.rtc_peer import Channel, Implementation, Peer, chunk_bytes, open_peer
 
@@ -61,7 +60,8 @@ class WebRTCTransport:
                     name="TimeoutError",
                 ) from error
             if isinstance(error, Exception):
-                raise translate_opening(error, self.name) from error
+                token = self._endpoint.token
+                raise translate_opening(error, self.name, token) from error
             raise
 
     async def _find_service(self, server: Any) -> Any:
@@ -87,7 +87,7 @@ class WebRTCTransport:
             raise ConnectionError(f"the connection is {peer.state()}")
         # The other side may be in another workspace, and an older one does not say.
         workspace = answer.get("workspace") or server.config["workspace"]
-        self._rpc = RPC(
+        self._rpc = GuardedRPC(
             channel,
             client_id=uuid.uuid4().hex,
             default_context={

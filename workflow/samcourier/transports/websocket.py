@@ -27,7 +27,7 @@ class WebSocketTransport:
                 server = await self._session.server(timeout_s, self)
                 self._service = await server.get_service(self._endpoint.service_id)
         except Exception as error:
-            raise translate_opening(error, self.name) from error
+            raise translate_opening(error, self.name, self._endpoint.token) from error
 
     async def call(self, method: str, arguments: dict[str, Any], timeout_s: float) -> Any:
         """Call the service, within ``timeout_s``."""
