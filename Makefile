@@ -9,7 +9,7 @@ SHELL := bash
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-microsam test-bioengine check bench bench-networks lock upgrade clean
+.PHONY: help run test test-microsam test-bioengine upstream check bench bench-networks lock upgrade clean
 
 help: ## list these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -31,6 +31,12 @@ test-microsam: .venv-microsam/installed-microsam ## micro-sam's own classes thro
 test-bioengine: .venv/installed-test ## the app on a stock BioEngine worker; BIOENGINE_PYTHON=its python
 	@test -x "$(BIOENGINE_PYTHON)" || { echo 'name the python of an environment with BioEngine (docs/bioengine.md): make test-bioengine BIOENGINE_PYTHON=...'; exit 1; }
 	BIOENGINE_PYTHON='$(abspath $(BIOENGINE_PYTHON))' .venv/bin/python -m pytest -m bioengine tests/bioengine
+
+upstream: .venv/bin/uv ## run the reproductions of others' defects on their newest releases (service/upstream)
+	.venv/bin/uv venv --quiet --clear --python .venv/bin/python build/upstream-venv
+	.venv/bin/uv pip install --quiet --python build/upstream-venv/bin/python --upgrade \
+	  hypha-rpc aiortc 'hypha[s3]' 'sqlmodel<0.0.38'
+	PYTHONPATH=service build/upstream-venv/bin/python -W ignore -m upstream
 
 check: .venv/installed-test ## format, lint, types, workflow, unit tests: under a minute
 	.venv/bin/ruff format --check .
