@@ -1,6 +1,10 @@
-"""AP50 against hand-made masks, a brute-force count, and its own limits."""
+"""Accuracy against hand-made masks, StarDist's own counts, a brute-force one, and its limits."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,8 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from samcourier.accuracy import Score, score
+from samcourier.accuracy import Score, assess, mean_precision, pooled, score
 from samcourier.errors import InputError
+
+from .accuracy_scenes import REAL_TRUTH, SCENES
+
+STARDIST = json.loads(Path(__file__).with_name("accuracy_stardist.json").read_text())["scenes"]
 
 
 def row(*labels: int) -> np.ndarray:
@@ -103,3 +111,54 @@ def test_what_is_no_label_image_is_named(truth: np.ndarray, mask: np.ndarray, sa
 def test_a_threshold_that_needs_an_assignment_is_refused(threshold: float) -> None:
     with pytest.raises(ValueError, match=r"expected 0\.5 to 1"):
         score(row(1), row(1), threshold)
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_the_figures_are_those_of_stardist(scene: str) -> None:
+    if scene.startswith("nuclei2d") and not REAL_TRUTH.exists():
+        pytest.skip(f"no real images at {REAL_TRUTH}")
+    found = assess(*SCENES[scene]())
+    counted: dict[str, Any] = {
+        "ap50": found.at_50.average_precision,
+        "ap75": found.at_75.average_precision,
+        "mean_matched_iou": found.mean_matched_iou,
+        "found": found.at_50.true_positives,
+        "invented": found.at_50.false_positives,
+        "missed": found.missed,
+        "split": found.split,
+        "merged": found.merged,
+    }
+    assert counted == pytest.approx(STARDIST[scene], rel=1e-6)
+
+
+def test_the_table_of_stardist_is_of_these_scenes_and_of_every_kind_of_error() -> None:
+    assert STARDIST.keys() == SCENES.keys()
+    for name in ("invented", "missed", "split", "merged"):
+        assert sum(each[name] for each in STARDIST.values()) > 10
+
+
+@pytest.mark.parametrize(
+    ("truth", "mask", "split", "merged", "missed"),
+    [
+        pytest.param(row(1, 1, 1, 1), row(1, 1, 2, 2), 1, 0, 0, id="halves"),
+        pytest.param(row(1, 1, 2, 2, 2), row(3, 3, 3, 3, 3), 0, 1, 1, id="joined"),
+        pytest.param(row(*[1] * 9, 2), row(*[1] * 10), 0, 0, 1, id="a touch of IoU 1/10 is none"),
+        pytest.param(row(1, 1, 0, 2, 2), row(5, 5, 0, 6, 6), 0, 0, 0, id="apart"),
+    ],
+)
+def test_split_and_merged_objects_are_counted(
+    truth: np.ndarray, mask: np.ndarray, split: int, merged: int, missed: int
+) -> None:
+    found = assess(truth, mask)
+    assert (found.split, found.merged, found.missed) == (split, merged, missed)
+
+
+def test_without_a_matched_pair_there_is_no_iou_to_tell() -> None:
+    assert assess(row(1, 0), row(0, 1)).mean_matched_iou is None
+    assert assess(row(0, 0), row(0, 0)).mean_matched_iou is None
+
+
+def test_a_dataset_has_the_mean_of_its_images_and_what_all_objects_give_together() -> None:
+    scores = [score(row(1, 2, 3), row(1, 2, 3)), score(row(1), row(0))]
+    assert mean_precision(scores) == 0.5
+    assert pooled(scores) == 0.75

@@ -4,12 +4,16 @@ import csv
 import json
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
+import numpy as np
 import pytest
+import tifffile
 
 from samcourier.dataset import make_batches, read_sheet
 from samcourier.journal import (
@@ -23,10 +27,14 @@ from samcourier.journal import (
     read_image_log,
     write_image_log,
 )
+from samcourier.label_image import read_label_image
+from samcourier.masks import write_mask
 from samcourier.plain_text import plain
 from samcourier.report import Report, build_report, render_page, write_report
 from samcourier.report_table import COLUMNS
 from samcourier.travel import TransportUse, describe_services, summarise_transports, wall_time_s
+
+from .conftest import squares
 
 HOSTILE = '<script>alert("1")</script> & \u202e\ud800\x1b[31m\x00 =1+1\n\tend'
 
@@ -104,15 +112,61 @@ def test_each_image_is_judged(finished_run: Path) -> None:
     }
 
 
-def test_ap50_is_computed_from_truth_and_mask(finished_run: Path) -> None:
-    found = {each.image: each.average_precision for each in build(finished_run).outcomes}
-    assert found == {
+def test_the_accuracy_is_computed_from_truth_and_mask(finished_run: Path) -> None:
+    found = {each.image: each.accuracy for each in build(finished_run).outcomes}
+    precisions = {name: each and each.at_50.average_precision for name, each in found.items()}
+    assert precisions == {
         "near": 1.0,
         "far": pytest.approx(2 / 3),
         "kept": None,
         "torn": None,
         "empty": None,
     }
+
+
+def _as_png(path: Path) -> None:
+    path.write_bytes(imagecodecs.png_encode(squares(2).astype(np.uint16)))
+
+
+def _as_ome_zarr(path: Path) -> None:
+    write_mask(path, squares(2), "YX", provenance={})
+
+
+def _as_ome_tiff(path: Path) -> None:
+    tifffile.imwrite(path, squares(2)[None, None], ome=True, metadata={"axes": "TCYX"})
+
+
+@pytest.mark.parametrize(
+    ("name", "write_it"),
+    [("near.png", _as_png), ("near.ome.zarr", _as_ome_zarr), ("near.ome.tif", _as_ome_tiff)],
+)
+def test_a_truth_may_be_of_any_format_that_images_come_in(
+    finished_run: Path, name: str, write_it: Callable[[Path], None]
+) -> None:
+    truth = finished_run / "truth" / name
+    write_it(truth)
+    sheet = finished_run / "images.tsv"
+    sheet.write_text(sheet.read_text().replace(str(truth.with_name("near.tif")), str(truth)))
+    near = build(finished_run).outcomes[0]
+    assert (near.remark, near.accuracy and near.accuracy.at_50.average_precision) == (None, 1.0)
+
+
+def test_a_truth_of_another_order_of_axes_is_turned(tmp_path: Path) -> None:
+    stack = np.arange(2 * 3 * 4 * 5, dtype=np.uint16).reshape(2, 3, 4, 5)
+    path = tmp_path / "truth.tif"
+    tifffile.imwrite(path, stack, ome=True, metadata={"axes": "ZTYX"})
+    np.testing.assert_array_equal(read_label_image(path, "TZYX"), stack.transpose(1, 0, 2, 3))
+
+
+def test_a_truth_of_the_wrong_shape_is_one_line_and_the_report_comes_out(
+    finished_run: Path,
+) -> None:
+    path = finished_run / "truth" / "near.tif"
+    tifffile.imwrite(path, squares(2)[:, :30])
+    write(finished_run)
+    said = f"no accuracy: {path}: truth: shape (32, 30), expected the mask's shape (32, 32)"
+    assert tsv(finished_run)["near"]["remark"] == said
+    assert tsv(finished_run)["far"]["ap50"] == "0.666667"
 
 
 @pytest.mark.parametrize(
@@ -184,7 +238,7 @@ def test_a_truth_that_cannot_be_read_costs_the_score_alone(
     status, remark = outcomes(finished_run)["near"]
     assert status == "done"
     assert remark is not None
-    assert remark.startswith(f"no AP50: {path}: ")
+    assert remark.startswith(f"no accuracy: {path}: ")
 
 
 def test_images_without_a_mask_are_returned_and_nothing_is_complete(finished_run: Path) -> None:
@@ -220,6 +274,11 @@ def test_the_table_holds_every_figure_of_an_image(finished_run: Path) -> None:
         "status": "done",
         "object_count": "3",
         "ap50": "0.666667",
+        "ap75": "0.666667",
+        "mean_matched_iou": "1.0",
+        "missed": "0",
+        "split": "0",
+        "merged": "0",
         "transport": "webrtc failed, websocket",
         "why": "predicted 0.9 s, the least",
         "attempts": "2",
@@ -251,7 +310,7 @@ def test_the_page_shows_the_same_columns_as_the_table(finished_run: Path) -> Non
     page = Page(render_page(build(finished_run)))
     assert page.row("Image") == [column.heading for column in COLUMNS]
     assert page.row("far") == [
-        *("far", "0001", "done", "3", "0.667"),
+        *("far", "0001", "done", "3", "0.667", "0.667", "1.000", "0", "0", "0"),
         *("webrtc failed, websocket", "predicted 0.9 s, the least", "2"),
         *("0.10", "0.05", "0.20", "0.50", "0.05", "0.01", "0.20", "2.00"),
         *("4.00", "0.50", ""),
@@ -265,7 +324,9 @@ def test_the_page_sums_up(finished_run: Path) -> None:
         "Images done 4 of 5",
         "Failed 1 Missing 0",
         "Objects 10",
-        "Mean AP50 0.833 of 2 with truth",
+        "Mean AP50 0.833 of 2 with truth; 0.800 of all their objects together",
+        "Mean IoU of matched objects 1.000 mean of 2 images",
+        "Missed 0 of 4 in the truth",
         "Wall time 6.0 s until 2026-03-01 10:00 UTC",
         "Engine: watershed, model none, segmentation version 1",
         "1 without a mask torn – image failure: data/torn.tif: not a TIFF",

@@ -1,14 +1,22 @@
-"""How well a mask agrees with a known truth: AP50, as DSB 2018 and StarDist count it."""
+"""How well a mask agrees with a known truth, counted as StarDist and unet4nuclei count it.
+
+Formulas and their sources: docs/accuracy.md.
+"""
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import InputError
+
+#: Two objects touch each other enough to speak of a split or a merged cell above this IoU.
+TOUCH_IOU = 0.1
 
 
 @dataclass(frozen=True)
@@ -21,45 +29,62 @@ class Score:
     average_precision: float
 
 
-def _check_labels(truth: npt.NDArray[Any], mask: npt.NDArray[Any]) -> None:
-    for name, labels in (("truth", truth), ("mask", mask)):
-        if labels.dtype.kind not in "ui":
-            raise InputError(f"{name}: pixel type {labels.dtype}, expected integer labels")
-        if labels.dtype.kind == "i" and labels.size and int(np.min(labels)) < 0:
-            raise InputError(f"{name}: label {np.min(labels)}, expected labels of 0 or more")
-    if truth.shape != mask.shape:
-        raise InputError(f"truth: shape {truth.shape}, expected the mask's shape {mask.shape}")
+@dataclass(frozen=True)
+class Accuracy:
+    """Agreement of one mask with its truth.
+
+    ``at_50`` and ``at_75`` are the scores at these IoU thresholds. ``mean_matched_iou`` is the
+    mean IoU of the pairs matched at 0.5, None where there is none. ``split`` counts truth objects
+    that several mask objects touch, ``merged`` mask objects that touch several of the truth.
+    """
+
+    at_50: Score
+    at_75: Score
+    mean_matched_iou: float | None
+    split: int
+    merged: int
+
+    @property
+    def missed(self) -> int:
+        """Truth objects that no mask object matches at 0.5."""
+        return self.at_50.false_negatives
 
 
-def _count_matches(
-    truth: npt.NDArray[Any], mask: npt.NDArray[Any], iou_threshold: float
-) -> tuple[int, int, int]:
-    """Return (matched pairs, objects in truth, objects in mask)."""
-    truth_ids, truth_areas = np.unique(truth[truth != 0], return_counts=True)
-    mask_ids, mask_areas = np.unique(mask[mask != 0], return_counts=True)
-    if not len(truth_ids) or not len(mask_ids):
-        return 0, len(truth_ids), len(mask_ids)
-    both = (truth != 0) & (mask != 0)
-    rows = np.searchsorted(truth_ids, truth[both])
-    columns = np.searchsorted(mask_ids, mask[both])
-    # Only pairs that overlap exist: a dense table of 20 000 by 20 000 objects would not fit.
-    pairs, overlaps = np.unique(rows * len(mask_ids) + columns, return_counts=True)
-    rows, columns = np.divmod(pairs, len(mask_ids))
-    unions = truth_areas[rows] + mask_areas[columns] - overlaps
-    accepted = overlaps / unions >= iou_threshold
-    _, one_per_truth = np.unique(rows[accepted], return_index=True)
-    matched = len(np.unique(columns[accepted][one_per_truth]))
-    return matched, len(truth_ids), len(mask_ids)
+class _Overlaps(NamedTuple):
+    """The pairs of objects that overlap: index in truth, index in mask and IoU of each.
+
+    Only these pairs are kept: a table of 20 000 by 20 000 objects would not fit.
+    """
+
+    truth_count: int
+    mask_count: int
+    rows: npt.NDArray[np.intp]
+    columns: npt.NDArray[np.intp]
+    ious: npt.NDArray[np.float64]
+
+
+def assess(truth: npt.NDArray[Any], mask: npt.NDArray[Any]) -> Accuracy:
+    """Compare ``mask`` with ``truth``: integer labels of one shape, any number of axes, 0 empty.
+
+    Raises :class:`InputError` when shapes differ or the values are no labels.
+    """
+    found = _overlaps(truth, mask)
+    matched_ious = _matched_ious(found, 0.5)
+    touching = found.ious > TOUCH_IOU
+    return Accuracy(
+        at_50=_score(found, 0.5),
+        at_75=_score(found, 0.75),
+        mean_matched_iou=float(matched_ious.mean()) if len(matched_ious) else None,
+        split=_repeated(found.rows[touching]),
+        merged=_repeated(found.columns[touching]),
+    )
 
 
 def score(truth: npt.NDArray[Any], mask: npt.NDArray[Any], iou_threshold: float = 0.5) -> Score:
-    """Score ``mask`` against ``truth``: integer labels of one shape, (Y, X) or (Z, Y, X), 0 empty.
+    """Score ``mask`` against ``truth``: integer labels of one shape, 0 empty.
 
     Average precision is TP / (TP + FP + FN), with TP the one-to-one pairs of objects whose
     IoU = overlap / union is at least ``iou_threshold``. Two empty masks agree: 1.0.
-
-    Source: 2018 Data Science Bowl, "Evaluation"; Caicedo et al., Nature Methods 16, 1247
-    (2019); StarDist ``stardist.matching.matching``, criterion "iou", field ``accuracy``.
 
     No assignment problem has to be solved: an object shares more than half of itself with a
     partner of IoU > 0.5, so it has at most one. ``iou_threshold`` must therefore lie in
@@ -70,8 +95,62 @@ def score(truth: npt.NDArray[Any], mask: npt.NDArray[Any], iou_threshold: float 
     """
     if not 0.5 <= iou_threshold <= 1:
         raise ValueError(f"iou_threshold {iou_threshold}, expected 0.5 to 1")
-    _check_labels(truth, mask)
-    matched, in_truth, in_mask = _count_matches(truth, mask, iou_threshold)
-    invented, missed = in_mask - matched, in_truth - matched
+    return _score(_overlaps(truth, mask), iou_threshold)
+
+
+def pooled(scores: Sequence[Score]) -> float:
+    """Return the average precision over the objects of all images as if they were one image."""
+    counts = [(each.true_positives, each.false_positives, each.false_negatives) for each in scores]
+    return _precision(*(sum(column) for column in zip(*counts, strict=True)))
+
+
+def mean_precision(scores: Sequence[Score]) -> float:
+    """Return the mean over images: each counts the same, however many objects it has."""
+    return statistics.fmean(each.average_precision for each in scores)
+
+
+def _score(found: _Overlaps, iou_threshold: float) -> Score:
+    matched = len(_matched_ious(found, iou_threshold))
+    invented, missed = found.mask_count - matched, found.truth_count - matched
+    return Score(matched, invented, missed, _precision(matched, invented, missed))
+
+
+def _precision(matched: int, invented: int, missed: int) -> float:
     total = matched + invented + missed
-    return Score(matched, invented, missed, matched / total if total else 1.0)
+    return matched / total if total else 1.0
+
+
+def _matched_ious(found: _Overlaps, iou_threshold: float) -> npt.NDArray[np.float64]:
+    """Return the IoU of each one-to-one pair; where halves compete, they are equal."""
+    accepted = np.flatnonzero(found.ious >= iou_threshold)
+    _, one_per_truth = np.unique(found.rows[accepted], return_index=True)
+    accepted = accepted[one_per_truth]
+    _, one_per_mask = np.unique(found.columns[accepted], return_index=True)
+    return found.ious[accepted[one_per_mask]]
+
+
+def _repeated(indices: npt.NDArray[np.intp]) -> int:
+    return int(np.count_nonzero(np.unique(indices, return_counts=True)[1] > 1))
+
+
+def _overlaps(truth: npt.NDArray[Any], mask: npt.NDArray[Any]) -> _Overlaps:
+    _check_labels(truth, mask)
+    truth_ids, truth_areas = np.unique(truth[truth != 0], return_counts=True)
+    mask_ids, mask_areas = np.unique(mask[mask != 0], return_counts=True)
+    both = (truth != 0) & (mask != 0)
+    rows = np.searchsorted(truth_ids, truth[both])
+    columns = np.searchsorted(mask_ids, mask[both])
+    pairs, shared_areas = np.unique(rows * max(len(mask_ids), 1) + columns, return_counts=True)
+    rows, columns = np.divmod(pairs, max(len(mask_ids), 1))
+    unions = truth_areas[rows] + mask_areas[columns] - shared_areas
+    return _Overlaps(len(truth_ids), len(mask_ids), rows, columns, shared_areas / unions)
+
+
+def _check_labels(truth: npt.NDArray[Any], mask: npt.NDArray[Any]) -> None:
+    for name, labels in (("truth", truth), ("mask", mask)):
+        if labels.dtype.kind not in "ui":
+            raise InputError(f"{name}: pixel type {labels.dtype}, expected integer labels")
+        if labels.dtype.kind == "i" and labels.size and int(np.min(labels)) < 0:
+            raise InputError(f"{name}: label {np.min(labels)}, expected labels of 0 or more")
+    if truth.shape != mask.shape:
+        raise InputError(f"truth: shape {truth.shape}, expected the mask's shape {mask.shape}")

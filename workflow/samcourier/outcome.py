@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tifffile
-
-from .accuracy import score
+from .accuracy import Accuracy, assess
 from .dataset import ImageRow
 from .errors import CourierError
 from .journal import ImageLog, Manifest, read_image_log
+from .label_image import read_label_image
 from .masks import is_whole, read_mask, read_provenance
 from .store import mask_path
 
@@ -24,7 +23,7 @@ class Outcome:
     """One image: ``done`` has a whole mask, ``failed`` was given up, ``missing`` is neither.
 
     ``remark`` says why there is no mask, or what else is worth saying. ``key`` is the mask's.
-    ``average_precision`` is AP50 against the sheet's truth, in [0, 1]; None without truth.
+    ``accuracy`` compares it with the sheet's truth; None without truth.
     """
 
     image: str
@@ -32,7 +31,7 @@ class Outcome:
     status: Status
     remark: str | None
     key: str | None
-    average_precision: float | None
+    accuracy: Accuracy | None
     log: ImageLog | None
 
     @property
@@ -52,11 +51,12 @@ def judge(
     status, remark = _state(log, whole, key)
     if log is None and status == "missing":
         remark = _untried(row.image, batch_id, manifests)
-    average_precision = None
+    accuracy = None
     if status == "done" and row.truth is not None:
-        average_precision, problem = _average_precision(row.truth, mask)
+        mask_axes = log.axes.replace("C", "") if log and log.axes else None
+        accuracy, problem = _accuracy(row.truth, mask, mask_axes)
         remark = "; ".join(filter(None, (remark, problem))) or None
-    return Outcome(row.image, batch_id, status, remark, key, average_precision, log)
+    return Outcome(row.image, batch_id, status, remark, key, accuracy, log)
 
 
 def _key(mask: Path) -> str | None:
@@ -90,12 +90,14 @@ def _untried(image: str, batch_id: str, manifests: Mapping[str, Manifest]) -> st
     return entry.failure or "its log and mask are gone"
 
 
-def _average_precision(truth: Path, mask: Path) -> tuple[float | None, str | None]:
-    """Return AP50, or what kept it from being computed."""
+def _accuracy(truth: Path, mask: Path, mask_axes: str | None) -> tuple[Accuracy | None, str | None]:
+    """Return how mask and truth agree, or what kept that from being known."""
     try:
-        return score(tifffile.imread(truth), read_mask(mask)).average_precision, None
+        return assess(read_label_image(truth, mask_axes), read_mask(mask)), None
     except CourierError as error:
-        return None, f"no AP50: {truth}: {error}"
-    # A damaged TIFF makes the reader raise anything, and a report must still come out.
+        said = str(error)
+        where = "" if said.startswith(str(truth)) else f"{truth}: "
+        return None, f"no accuracy: {where}{said}"
+    # A damaged file makes a reader raise anything, and a report must still come out.
     except Exception as error:
-        return None, f"no AP50: {truth}: {type(error).__name__}: {error}"
+        return None, f"no accuracy: {truth}: {type(error).__name__}: {error}"

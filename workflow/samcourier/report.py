@@ -14,6 +14,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from .accuracy import Accuracy, mean_precision, pooled
 from .dataset import Batch, ImageRow
 from .journal import (
     ImageLog,
@@ -143,14 +144,40 @@ def _figures(report: Report) -> list[tuple[str, str, str]]:
         ("Missing", str(counts["missing"]), ""),
         ("Objects", f"{sum(outcome.object_count or 0 for outcome in done):,}", ""),
     ]
-    precisions = [each.average_precision for each in done if each.average_precision is not None]
-    if precisions:
-        mean = f"{statistics.fmean(precisions):.3f}"
-        figures.append(("Mean AP50", mean, f"of {len(precisions)} with truth"))
+    figures += _accuracy_figures([each.accuracy for each in done if each.accuracy])
     if report.logs:
         finished = max(parse_time(log.finished_at) for log in report.logs)
         until = f"until {finished:%Y-%m-%d %H:%M} UTC"
         figures.append(("Wall time", _duration(wall_time_s(report.logs)), until))
+    return figures
+
+
+def _accuracy_figures(found: Sequence[Accuracy]) -> list[tuple[str, str, str]]:
+    """Return the figures of the whole dataset, of the images that have a truth."""
+    if not found:
+        return []
+    figures = []
+    for name, scores in (
+        ("AP50", [each.at_50 for each in found]),
+        ("AP75", [each.at_75 for each in found]),
+    ):
+        remark = f"of {len(found)} with truth; {pooled(scores):.3f} of all their objects together"
+        figures.append((f"Mean {name}", f"{mean_precision(scores):.3f}", remark))
+    ious = [each.mean_matched_iou for each in found if each.mean_matched_iou is not None]
+    if ious:
+        figures.append(
+            (
+                "Mean IoU of matched objects",
+                f"{statistics.fmean(ious):.3f}",
+                f"mean of {len(ious)} images",
+            )
+        )
+    truth_count = sum(each.at_50.true_positives + each.missed for each in found)
+    figures += [
+        ("Missed", f"{sum(each.missed for each in found):,}", f"of {truth_count:,} in the truth"),
+        ("Split", f"{sum(each.split for each in found):,}", "objects of the truth"),
+        ("Merged", f"{sum(each.merged for each in found):,}", "objects of the masks"),
+    ]
     return figures
 
 

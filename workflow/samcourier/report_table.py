@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
+from .accuracy import Accuracy
 from .journal import Attempt, CallBytes, CallSeconds
 from .outcome import Outcome
 from .plain_text import plain
@@ -123,12 +124,26 @@ def _seconds(name: str, heading: str, value: Callable[[Outcome], Value]) -> Colu
     return Column(name, "Seconds", heading, value, decimals=2)
 
 
+def _accuracy(
+    name: str, heading: str, part: Callable[[Accuracy], float | None], decimals: int = 0
+) -> Column:
+    def value(outcome: Outcome) -> Value:
+        return part(outcome.accuracy) if outcome.accuracy else None
+
+    return Column(name, "Accuracy", heading, value, decimals)
+
+
 COLUMNS = (
     Column("image", "", "Image", lambda outcome: outcome.image),
     Column("batch", "", "Batch", lambda outcome: outcome.batch_id),
     Column("status", "", "Status", lambda outcome: outcome.status),
     Column("object_count", "", "Objects", lambda outcome: outcome.object_count, decimals=0),
-    Column("ap50", "", "AP50", lambda outcome: outcome.average_precision, decimals=3),
+    _accuracy("ap50", "AP50", lambda found: found.at_50.average_precision, decimals=3),
+    _accuracy("ap75", "AP75", lambda found: found.at_75.average_precision, decimals=3),
+    _accuracy("mean_matched_iou", "IoU", lambda found: found.mean_matched_iou, decimals=3),
+    _accuracy("missed", "Missed", lambda found: found.missed),
+    _accuracy("split", "Split", lambda found: found.split),
+    _accuracy("merged", "Merged", lambda found: found.merged),
     Column("transport", "Transport", "Used", _transports),
     Column("why", "Transport", "Chosen because", _why, is_prose=True),
     Column("attempts", "Transport", "Calls", lambda outcome: len(_attempts(outcome)), decimals=0),
