@@ -8,14 +8,16 @@ empty or not, and a mask appears under its name only by a rename.
 from __future__ import annotations
 
 import errno
+import itertools
 import json
+import math
 import os
 import re
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numcodecs
 import numpy as np
@@ -27,6 +29,7 @@ from .store import NO_DIGEST, content_sha256, is_whole, read_provenance, stat_ma
 
 __all__ = [
     "MaskFacts",
+    "MaskPixels",
     "check_mask",
     "is_whole",
     "read_mask",
@@ -42,6 +45,23 @@ MASK_AXES = ("YX", "ZYX", "TYX", "TZYX")
 
 _CHUNK_EDGE = 1024
 _SMALLEST_LEVEL_EDGE = 256
+#: Larger masks are written, halved and compared block by block, of so many chunks along Y and X.
+_CHUNKS_A_BLOCK = 4
+_BLOCK_BYTES = (_CHUNKS_A_BLOCK * _CHUNK_EDGE) ** 2 * 4
+
+
+class MaskPixels(Protocol):
+    """What a mask is read from when it is written: an array, or one that is made as it is read."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    def __getitem__(self, block: Any, /) -> Any:
+        """Return the pixels of a block, one slice an axis or ``...``."""
+        ...
 
 
 class MaskFacts(NamedTuple):
@@ -80,7 +100,7 @@ def check_mask(mask: Any, image_shape: Sequence[int], axes: str) -> np.ndarray:
 
 def write_mask(
     path: Path,
-    mask: np.ndarray,
+    mask: MaskPixels,
     axes: str,
     *,
     provenance: dict[str, Any],
@@ -94,7 +114,8 @@ def write_mask(
     and x, or one for each axis. ``provenance`` (JSON values, with the image's ``key``) is stored
     in the attribute ``samcourier`` beside the returned facts.
 
-    The store is written to a hidden sibling, read back, and renamed. A kill at any instant
+    A mask above 64 MiB is asked for block by block and never held whole. The store is written
+    to a hidden sibling, read back, and renamed. A kill at any instant
     leaves the old or the new mask whole at ``path``, or none and a leftover for
     :func:`remove_leftovers`. It is not synced to the disk: after a power cut a mask may be
     damaged, which :func:`is_whole` tells.
@@ -102,10 +123,10 @@ def write_mask(
     Raises OSError when the disk does (then ``path`` is as before) or gives back other labels
     than were written, ValueError for a mask that did not pass :func:`check_mask`.
     """
-    if mask.dtype != np.uint32 or axes not in MASK_AXES or mask.ndim != len(axes):
+    if mask.dtype != np.uint32 or axes not in MASK_AXES or len(mask.shape) != len(axes):
         expected = f"uint32 and axes {', '.join(MASK_AXES)}"
         raise ValueError(f"mask {mask.dtype} {mask.shape} {axes!r}, expected {expected}")
-    if mask.size == 0:
+    if 0 in mask.shape:
         raise ValueError(f"mask of shape {mask.shape}, expected at least one pixel")
     scale = _scale_um(axes, pixel_size_um)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,13 +134,10 @@ def write_mask(
     part = path.with_name(f".{path.name}.{token}.part")
     try:
         part.mkdir()
-        levels = list(_levels(mask))
-        for name, level in enumerate(levels):
-            _write_array(part / str(name), level, axes, ome_zarr)
-        attributes = _multiscale(path, axes, levels, scale, ome_zarr)
+        level_count = _write_levels(part, mask, axes, ome_zarr)
+        attributes = _multiscale(path, axes, level_count, scale, ome_zarr)
         facts = _seal(part, attributes, provenance, ome_zarr)
-        if not np.array_equal(read_mask(part), mask):
-            raise OSError(errno.EIO, "the mask read back differs from the one written", str(path))
+        _compare(path, part, mask)
         _replace(path, part, aside=path.with_name(f".{path.name}.{token}.old"))
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -148,25 +166,73 @@ def remove_leftovers(mask_path: Path) -> None:
             _delete(mask_path.with_name(name))
 
 
-def _levels(mask: np.ndarray) -> Iterator[np.ndarray]:
-    yield mask
-    while max(mask.shape[-2:]) > _SMALLEST_LEVEL_EDGE:
-        mask = mask[..., ::2, ::2]
-        yield mask
+def _write_levels(store: Path, mask: MaskPixels, axes: str, ome_zarr: OmeZarrVersion) -> int:
+    """Write every level, each from the one above it, and return their number."""
+    level = mask
+    for name in itertools.count():
+        array = _create_array(store / str(name), level.shape, axes, ome_zarr)
+        for block in _blocks(array):
+            array[block] = level[block]
+        if max(level.shape[-2:]) <= _SMALLEST_LEVEL_EDGE:
+            break
+        level = level[..., ::2, ::2] if isinstance(level, np.ndarray) else _Halved(array)
+    return name + 1
 
 
-def _write_array(path: Path, level: np.ndarray, axes: str, ome_zarr: OmeZarrVersion) -> None:
-    chunk_y, chunk_x = (min(_CHUNK_EDGE, size) for size in level.shape[-2:])
+class _Halved:
+    """Every second pixel in y and x of a level that is on the disk."""
+
+    dtype = np.dtype(np.uint32)
+
+    def __init__(self, array: zarr.Array[Any]) -> None:
+        *stack, rows, columns = array.shape
+        self.shape = (*stack, -(-rows // 2), -(-columns // 2))
+        self._array = array
+
+    def __getitem__(self, block: Any) -> Any:
+        if block is Ellipsis:
+            return self._array[..., ::2, ::2]
+        *stack, rows, columns = block
+        rows, columns = (slice(2 * each.start, 2 * each.stop, 2) for each in (rows, columns))
+        return self._array[(*stack, rows, columns)]
+
+
+def _blocks(array: zarr.Array[Any]) -> Iterator[Any]:
+    """Yield what to write or compare at once, ending at chunks' borders: ``...`` for all of it."""
+    if math.prod(array.shape) * array.dtype.itemsize <= _BLOCK_BYTES:
+        yield ...
+        return
+    *stack, chunk_y, chunk_x = array.chunks
+    steps = (*stack, _CHUNKS_A_BLOCK * chunk_y, _CHUNKS_A_BLOCK * chunk_x)
+    yield from itertools.product(
+        *(
+            [slice(start, min(start + step, size)) for start in range(0, size, step)]
+            for size, step in zip(array.shape, steps, strict=True)
+        )
+    )
+
+
+def _compare(path: Path, store: Path, mask: MaskPixels) -> None:
+    """Raise OSError unless the disk gives back what was written."""
+    array = zarr.open_array(store / "0", mode="r")
+    if not all(np.array_equal(array[block], mask[block]) for block in _blocks(array)):
+        raise OSError(errno.EIO, "the mask read back differs from the one written", str(path))
+
+
+def _create_array(
+    path: Path, shape: tuple[int, ...], axes: str, ome_zarr: OmeZarrVersion
+) -> zarr.Array[Any]:
+    chunk_y, chunk_x = (min(_CHUNK_EDGE, size) for size in shape[-2:])
     # Thin planes share a chunk: a stack of small ones would be one tiny file each.
     planes = max(1, _CHUNK_EDGE**2 // (chunk_y * chunk_x))
     chunk_tz: list[int] = []
-    for size in level.shape[-3::-1]:
+    for size in shape[-3::-1]:
         chunk_tz.insert(0, min(planes, size))
         planes = max(1, planes // size)
     is_v2 = ome_zarr == "0.4"
-    array = zarr.create_array(
+    return zarr.create_array(
         path,
-        shape=level.shape,
+        shape=shape,
         dtype="uint32",
         chunks=(*chunk_tz, chunk_y, chunk_x),
         compressors=(
@@ -180,7 +246,6 @@ def _write_array(path: Path, level: np.ndarray, axes: str, ome_zarr: OmeZarrVers
         dimension_names=None if is_v2 else list(axes.lower()),
         config={"write_empty_chunks": True},
     )
-    array[...] = level
 
 
 def _scale_um(axes: str, pixel_size_um: float | tuple[float, ...] | None) -> list[float | None]:
@@ -197,7 +262,7 @@ def _scale_um(axes: str, pixel_size_um: float | tuple[float, ...] | None) -> lis
 def _multiscale(
     path: Path,
     axes: str,
-    levels: Sequence[np.ndarray],
+    level_count: int,
     scale_um: Sequence[float | None],
     ome_zarr: OmeZarrVersion,
 ) -> dict[str, Any]:
@@ -208,7 +273,7 @@ def _multiscale(
         for axis, size in zip(axes, scale_um, strict=True)
     ]
     datasets = []
-    for name in range(len(levels)):
+    for name in range(level_count):
         factors = [2**name if axis in "YX" else 1 for axis in axes]
         scale = [(size or 1.0) * factor for size, factor in zip(scale_um, factors, strict=True)]
         transformations = [{"type": "scale", "scale": scale}]
