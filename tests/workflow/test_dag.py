@@ -492,6 +492,35 @@ def end(process: ForkServerProcess) -> None:
     process.close()
 
 
+def test_a_folder_may_stand_for_the_sheet(fresh: Project) -> None:
+    fresh.configure(sheet="data")
+    before = fresh.tree()
+    fresh.run("--dry-run")
+    assert fresh.tree() == before
+    fresh.run()
+    assert fresh.ran == [*SERVICE, "0001", "0002", "0003", "report"]
+    sheet = fresh / "results/cells/images.tsv"
+    assert [line.split("\t")[0] for line in sheet.read_text().splitlines()[1:]] == list(IMAGES)
+    fresh.run()
+    assert fresh.ran == []
+    # First by its name, it comes last: what was there keeps its batches.
+    (fresh / "data/a_new.tif").write_text("new")
+    fresh.run()
+    assert fresh.ran == [*SERVICE, "0003", "report"]
+
+
+@pytest.mark.parametrize("pattern", ["data/*", "data/img_?.tif"])
+def test_what_snakemake_cannot_open_fails_in_its_batch_alone(fresh: Project, pattern: str) -> None:
+    fresh.configure(sheet=pattern)
+    (fresh / "data/img_3.tif").unlink()
+    os.mkfifo(fresh / "data/img_3.tif")
+    (fresh / "data/img_2.tif").unlink()
+    (fresh / "data/img_2.tif").symlink_to("img_2.tif")
+    fresh.script(fail={"img_2": "image", "img_3": "image"})
+    fresh.run(status=1)
+    assert fresh.ran == [*SERVICE, "0001", "0002", "0003", "report"]
+
+
 @pytest.fixture
 def held(fresh: Project) -> Iterator[tuple[Project, ForkServerProcess]]:
     """A run whose second batch is at work and waits for the file ``go``."""

@@ -13,7 +13,6 @@ BATCHES = {
     for batch in dataset.make_batches(ROWS, config["batch_size"])
     if not ONLY or any(row.image in ONLY for row in batch.rows)
 }
-DATASET_DIR = Path("results", config["dataset"])
 MANIFESTS = [store.manifest_path(DATASET_DIR, batch_id) for batch_id in BATCHES]
 COMPLETE = DATASET_DIR / "complete.json"
 REPORT_HTML = DATASET_DIR / "report.html"
@@ -83,7 +82,12 @@ def batch_images(wildcards):
     if workflow.is_main_process and wildcards.batch in batches_to_redo():
         remake(store.manifest_path(DATASET_DIR, wildcards.batch))
     paths = [str(row.path) for row in BATCHES[wildcards.batch].rows]
-    return [path for path in paths if path in DEMO_FILES or Path(path).exists()]
+    return [path for path in paths if path in DEMO_FILES or is_readable(path)]
+
+
+def is_readable(path):
+    """Tell whether Snakemake may open ``path``: it would wait for a pipe, and stop at no right."""
+    return os.access(path, os.R_OK) and (os.path.isfile(path) or os.path.isdir(path))
 
 
 def report_manifests(wildcards):
@@ -117,6 +121,12 @@ def lock_run():
     print(os.getpid(), file=RUN_LOCK, flush=True)
 
 
+def keep_found_images():
+    """Write the sheet of the images found, for the jobs of this run and for the next run."""
+    if not finding.is_sheet(config["sheet"]):
+        sheets.write_found_sheet(SHEET, ROWS)
+
+
 def batches_to_make():
     """Return the ids of the batches that this run makes, once it is decided."""
     jobs = workflow.dag.needrun_jobs()
@@ -144,4 +154,4 @@ def report_what_there_is():
         return
     where = ["--batch-size", config["batch_size"], "--dataset-dir", DATASET_DIR]
     outputs = ["--html", REPORT_HTML, "--tsv", REPORT_TSV, "--complete", COMPLETE]
-    run_samcourier("report", config["sheet"], *where, *ONLY_OPTIONS, *outputs)
+    run_samcourier("report", SHEET, *where, *ONLY_OPTIONS, *outputs)

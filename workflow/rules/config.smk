@@ -8,7 +8,8 @@ from snakemake.utils import validate
 
 # Looking changes nothing, so the parse leaves no __pycache__ of the package either.
 writes_no_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-from samcourier import dataset, store
+from samcourier import dataset, finding, store
+from samcourier import sheet as sheets
 from samcourier.errors import InputError
 
 sys.dont_write_bytecode = writes_no_bytecode
@@ -57,9 +58,14 @@ def check_config():
 
 
 def read_rows():
-    """Return the sample sheet's rows; each of its problems is a line of its own."""
+    """Return the rows of the sheet, or of what is found; each problem is a line of its own."""
     try:
-        rows = dataset.read_sheet(Path(config["sheet"]))
+        # A job sees what its run found, whatever was added since.
+        if finding.is_sheet(config["sheet"]) or not workflow.is_main_process:
+            rows = dataset.read_sheet(SHEET)
+        else:
+            known = sheets.known_rows(SHEET)
+            rows = finding.find_images([config["sheet"]], known).rows
     except InputError as error:
         refuse(error)
     for row in rows:
@@ -87,5 +93,11 @@ def read_subset():
 
 
 check_config()
+DATASET_DIR = Path("results", config["dataset"])
+SHEET = (
+    Path(config["sheet"])
+    if finding.is_sheet(config["sheet"])
+    else sheets.found_sheet_path(DATASET_DIR)
+)
 ROWS = read_rows()
 ONLY = read_subset()

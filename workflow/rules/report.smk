@@ -14,7 +14,7 @@ rule report:
     conda:
         "../../environment.yml"
     params:
-        sheet=tracked(config["sheet"]),
+        sheet=tracked(str(SHEET)),
         batch_size=tracked(config["batch_size"]),
         dataset_dir=untracked(str(DATASET_DIR)),
         only=tracked(ONLY_OPTIONS),

@@ -14,7 +14,7 @@ rule segment:
         service=tracked(service_options()),
         parameters=tracked(json.dumps(config["parameters"], sort_keys=True)),
         ome_zarr=tracked(config["ome_zarr"]),
-        sheet=untracked(config["sheet"]),
+        sheet=untracked(str(SHEET)),
         batch_size=untracked(config["batch_size"]),
         dataset_dir=untracked(str(DATASET_DIR)),
         app=untracked(app_options()),

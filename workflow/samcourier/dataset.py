@@ -33,7 +33,7 @@ AXES_RULE = "letters of TCZYXS, each once, Y and X among them"
 ID_RULE = (
     "letters a-z A-Z, digits, '_', '-' and '.', not beginning with '.' or '-', at most 200 bytes"
 )
-_SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
+SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
 
 @dataclass(frozen=True)
@@ -84,38 +84,17 @@ def read_sheet(path: Path) -> list[ImageRow]:
         row, row_problems = _parse_row(dict(zip(header, cells, strict=False)), header)
         if any(cells[len(header) :]):
             row_problems.append(f"{len(cells)} cells, expected {len(header)} as in the header")
-        if row.image in first_line:
+        # Two masks of one name but for case are one on the file systems of macOS and Windows.
+        same = first_line.setdefault(row.image.casefold(), number)
+        if row.image and same != number:
             row_problems.append(
-                f"image {row.image!r} is already on line {first_line[row.image]},"
-                " expected each id once"
+                f"image {row.image!r} is already on line {same}, expected each id once, in"
+                " whatever case"
             )
-        elif row.image:
-            first_line[row.image] = number
         problems += [f"{path}, line {number}: {text}" for text in row_problems]
         rows.append(row)
     if problems:
         raise InputError("\n".join(problems))
-    return rows
-
-
-def rows_from_files(paths: Sequence[Path]) -> list[ImageRow]:
-    """Return one row for each image file, its id the file's name without its suffixes.
-
-    Raises :class:`InputError` when two ids are equal or one is no safe file name.
-    """
-    rows: list[ImageRow] = []
-    seen: dict[str, Path] = {}
-    for path in paths:
-        image = path.name.split(".")[0]
-        if not _SAFE_ID.fullmatch(image):
-            raise InputError(f"{path}: {image!r} is not a safe id, expected {ID_RULE}")
-        if image in seen:
-            raise InputError(
-                f"{path}: image {image!r} is already {seen[image]}, expected each id once;"
-                " give a sample sheet instead"
-            )
-        seen[image] = path
-        rows.append(ImageRow(image, path))
     return rows
 
 
@@ -172,7 +151,7 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise InputError(f"{path}: no such sample sheet") from None
+        raise InputError(f"{path}: no such sample sheet, nor a folder") from None
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: byte {error.start} is not UTF-8, expected a tab separated UTF-8 text file"
@@ -223,7 +202,7 @@ def _parse_row(cells: Mapping[str, str], header: Sequence[str]) -> tuple[ImageRo
     problems = []
     image, path = cells.get("image", ""), cells.get("path", "")
     pixel_size, truth = cells.get("pixel_size_um", ""), cells.get("truth", "")
-    if "image" in header and not _SAFE_ID.fullmatch(image):
+    if "image" in header and not SAFE_ID.fullmatch(image):
         problems.append(f"image {image!r} is not a safe file name, expected {ID_RULE}")
     if "path" in header and not path:
         problems.append("path is empty, expected an image file")

@@ -14,6 +14,7 @@ from ..errors import CourierError
 from .dataset import batch, check, demo_data, report, segment
 from .monitor import monitor
 from .service import bench, deploy, serve, undeploy, verify
+from .sheet import sheet
 
 
 class _Cli(click.Group):
@@ -35,6 +36,18 @@ def main() -> None:
     """Segment microscopy images with a remote service, over the transport that works fastest."""
 
 
-_commands = (demo_data, deploy, verify, undeploy, bench, batch, segment, report, check, monitor)
+_commands = (
+    demo_data,
+    sheet,
+    deploy,
+    verify,
+    undeploy,
+    bench,
+    batch,
+    segment,
+    report,
+    check,
+    monitor,
+)
 for _command in (*_commands, serve):
     main.add_command(_command)

@@ -9,10 +9,12 @@ from typing import Any
 
 import click
 
-from ..dataset import Batch, ImageRow, make_batches, read_sheet, rows_from_files
+from ..dataset import Batch, ImageRow, make_batches, read_sheet
 from ..deploy.service import ServiceOptions, find_service
 from ..errors import InputError
+from ..finding import find_images
 from ..journal import ImageLog
+from ..sheet import found_sheet_path, known_rows, write_found_sheet
 from .options import (
     dataset_dir_option,
     segment_options,
@@ -65,20 +67,21 @@ def batch(
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(readable=False, path_type=Path))
+@click.argument("inputs", nargs=-1, required=True)
 @click.option("--batch-size", type=click.IntRange(1), default=25, show_default=True)
 @service_options
 @dataset_dir_option
 @segment_options
 def segment(
-    inputs: tuple[Path, ...],
+    inputs: tuple[str, ...],
     batch_size: int,
     service: ServiceOptions,
     dataset_dir: Path,
     **segmenting: Any,
 ) -> None:
-    """Segment images, or those of one sample sheet (.tsv), without Snakemake.
+    """Segment image files, folders, patterns and plates, or one sample sheet (.tsv).
 
+    Without Snakemake.
     Leaves the same folder as the workflow, its report included.
     """
     from rich.console import Console
@@ -88,7 +91,7 @@ def segment(
     from ..run_record import start_record
     from ..store import manifest_path
 
-    rows = _rows_of(inputs)
+    rows = _rows_of(inputs, dataset_dir)
     only = segmenting["only"]
     _check_only(only, rows)
     batches = make_batches(rows, batch_size)
@@ -159,10 +162,14 @@ def check(dataset_dir: Path) -> None:
     click.echo(f"{dataset_dir}: whole", err=True)
 
 
-def _rows_of(inputs: tuple[Path, ...]) -> list[ImageRow]:
-    if len(inputs) == 1 and inputs[0].suffix == ".tsv":
-        return read_sheet(inputs[0])
-    return rows_from_files(inputs)
+def _rows_of(inputs: tuple[str, ...], dataset_dir: Path) -> list[ImageRow]:
+    """Return the rows of a sheet, or of what is found, of which a sheet is kept."""
+    if len(inputs) == 1 and inputs[0].endswith(".tsv"):
+        return read_sheet(Path(inputs[0]))
+    kept = found_sheet_path(dataset_dir)
+    rows = find_images(inputs, known_rows(kept)).rows
+    write_found_sheet(kept, rows)
+    return rows
 
 
 def _check_only(only: tuple[str, ...], rows: list[ImageRow]) -> None:

@@ -24,7 +24,8 @@ _UM_PER_UNIT = {
 class Source(Protocol):
     """One scene of an opened file. ``axes`` has one letter a dimension, other than TCZYXS unknown.
 
-    ``pixel_size_um`` is along x, None when the file does not say.
+    ``pixel_size_um`` is along x, None when the file does not say. ``scene_names`` are those of all
+    the file's scenes, "" for one without a name.
     """
 
     @property
@@ -41,6 +42,9 @@ class Source(Protocol):
 
     @property
     def channel_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def scene_names(self) -> tuple[str, ...]: ...
 
     def read(self, index: Index) -> np.ndarray:
         """Return the pixels at ``index``, one integer or slice a dimension.

@@ -17,7 +17,13 @@ _ROOT_FILES = (".zattrs", ".zgroup", "zarr.json")
 class OmeZarrSource:
     """The full-size level of one image."""
 
-    def __init__(self, path: Path, group: zarr.Group, attributes: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        group: zarr.Group,
+        attributes: dict[str, Any],
+        scene_names: tuple[str, ...],
+    ) -> None:
         multiscale = attributes["multiscales"][0]
         dataset = multiscale["datasets"][0]
         array = group[str(dataset["path"])]
@@ -32,6 +38,7 @@ class OmeZarrSource:
         self.pixel_size_um = _pixel_size_um(named, multiscale, dataset)
         channels = (attributes.get("omero") or {}).get("channels") or []
         self.channel_names = tuple(str(channel.get("label", "")) for channel in channels)
+        self.scene_names = scene_names
         self._path = path
         self._array = array
 
@@ -50,8 +57,13 @@ def is_zarr(path: Path) -> bool:
     return any((path / name).is_file() for name in _ROOT_FILES)
 
 
-def open_ome_zarr(path: Path, scene: int | str | None) -> OmeZarrSource:
-    """Open an image, or the scene asked for of a bioformats2raw folder."""
+def open_ome_zarr(
+    path: Path, scene: int | str | None, among: tuple[str, ...] = ()
+) -> OmeZarrSource:
+    """Open an image, or the scene asked for of a bioformats2raw folder.
+
+    ``among`` are the names of all its scenes, where the image is one of them.
+    """
     try:
         group = zarr.open_group(path, mode="r")
         attributes = ome_attributes(group)
@@ -68,10 +80,11 @@ def open_ome_zarr(path: Path, scene: int | str | None) -> OmeZarrSource:
         if not names:
             raise ImageUnfit(f"{path}: a Zarr without multiscales, expected an OME-Zarr image")
         name = names[pick_scene(path, names, scene)]
-        return open_ome_zarr(path / name, None)
-    pick_scene(path, [str(attributes["multiscales"][0].get("name") or "")], scene)
+        return open_ome_zarr(path / name, None, tuple(names))
+    names = [str(attributes["multiscales"][0].get("name") or "")]
+    pick_scene(path, names, scene)
     try:
-        return OmeZarrSource(path, group, attributes)
+        return OmeZarrSource(path, group, attributes, among or tuple(names))
     except Exception as error:
         raise ImageUnfit(
             f"{path}: damaged OME-Zarr ({one_line(error)}), expected multiscales with axes"

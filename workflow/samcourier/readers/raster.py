@@ -28,6 +28,7 @@ class DecodedSource:
     axes: str
     pixel_size_um: float | None = None
     channel_names: tuple[str, ...] = ()
+    scene_names: tuple[str, ...] = ("",)
 
     @property
     def shape(self) -> tuple[int, ...]:

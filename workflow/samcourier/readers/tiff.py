@@ -42,6 +42,7 @@ class TiffSource:
         image = _ome_image(tiff, number)
         self.pixel_size_um = _pixel_size_um(tiff, image)
         self.channel_names = _channel_names(image)
+        self.scene_names = tuple(each.name for each in tiff.series)
         self._path = path
         self._series = series
         self._is_incomplete = any(page is None for page in series.pages)

@@ -1,0 +1,59 @@
+"""``samcourier sheet``: what is found, as a sheet to look at and edit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import click
+
+from ..dataset import read_sheet
+from ..errors import InputError
+from ..finding import find_images
+from ..sheet import COLUMNS_LOOKED_AT, header, lines
+from .terminal import say
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Sheet to write; images that one already there lacks are appended.  [default: stdout]",
+)
+def sheet(inputs: tuple[str, ...], out: Path | None) -> None:
+    """Write a sample sheet of the images in folders, patterns ('*.tif') and OME-Zarr plates.
+
+    One row an image. Scene and pixel size are those of the file; time points, depths and channels
+    are left empty, with a comment on what there is to choose.
+    """
+    from ..look import look_at, summary
+
+    known = read_sheet(out) if out is not None and out.exists() else []
+    found = find_images(inputs, known)
+    if found.skipped:
+        kinds = Counter(path.suffix or path.name for path in found.skipped)
+        named = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(8))
+        say(f"left out by their names: {named}")
+    old = {row.image for row in known}
+    looks = list(look_at([row for row in found.rows if row.image not in old]))
+    remarks = summary(looks)
+    rows = [row for look in looks for row in look.rows]
+    columns: tuple[str, ...] = COLUMNS_LOOKED_AT
+    text = header(columns)
+    if out is not None and out.exists():
+        text = out.read_text(encoding="utf-8-sig").rstrip("\n") + "\n"
+        columns = next(
+            tuple(line.split("\t")) for line in text.split("\n") if line and line[0] != "#"
+        )
+        if "scene" not in columns and any(row.selection.scene is not None for row in rows):
+            raise InputError(f"{out}: no column scene, expected one, since files have several")
+    text += "".join(f"# {remark}\n" for remark in remarks) + lines(rows, columns)
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        out.write_text(text, encoding="utf-8")
+        read_sheet(out)
+        say(f"{len(rows)} images added to {out}" if known else f"{len(rows)} images in {out}")
+    for remark in remarks:
+        say(remark)

@@ -1,0 +1,244 @@
+"""Folders, patterns, OME-Zarr plates and files -> rows of a sample sheet. Standard library only.
+
+An id is a function of the file's own name alone, so that adding files renames none.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from .dataset import SAFE_ID, ImageRow
+from .errors import InputError
+
+#: Taken from a folder. A pattern takes what it matches, whatever its name ends in.
+IMAGE_SUFFIXES = (
+    *(".tif", ".tiff", ".btf", ".tf2", ".tf8", ".lsm"),
+    *(".png", ".jpg", ".jpeg"),
+    *(".czi", ".lif", ".nd2"),
+)
+ZARR_FILES = (".zattrs", ".zgroup", ".zarray", "zarr.json")
+#: Stands for "/" in an id.
+_BETWEEN_FOLDERS = "__"
+_MOST_READABLE = 150
+
+
+@dataclass(frozen=True)
+class Found:
+    """Rows in a stable order, and the files of a folder that are no images by their names."""
+
+    rows: list[ImageRow]
+    skipped: list[Path]
+
+
+@dataclass(frozen=True)
+class _Hit:
+    """``name`` is the part of the path that makes the id, with "/" between folders."""
+
+    path: str
+    name: str
+    is_image: bool = True
+
+
+def is_sheet(text: str) -> bool:
+    """Tell whether ``text`` names a sample sheet, and not where to find images."""
+    return not (os.path.isdir(text) or _is_pattern(text) or text.lower().endswith(IMAGE_SUFFIXES))
+
+
+def find_images(inputs: Sequence[str], known: Sequence[ImageRow] = ()) -> Found:
+    """Return one row for each image in ``inputs``: folders, patterns, plates, files.
+
+    ``known`` are the rows of an earlier look: their images keep order and id, new ones come
+    after them. A folder is searched with its folders, hidden files and label images left out.
+    A plate has a row for each field of a well, e.g. A_1_0. Image files are not opened; what
+    cannot be listed has a row too, so that the run names it. Raises :class:`InputError` when
+    there is no image.
+    """
+    hits: dict[str, _Hit] = {}
+    for text in inputs:
+        found = list(_hits(text))
+        if not any(hit.is_image for hit in found):
+            raise InputError(
+                f"{text}: no image there, expected files ending in {', '.join(IMAGE_SUFFIXES)},"
+                " or OME-Zarr"
+            )
+        for hit in found:
+            hits.setdefault(hit.path, hit)
+    images = {path: hit for path, hit in hits.items() if hit.is_image}
+    rows = [row for row in known if str(row.path) in images]
+    ids = {row.image.casefold() for row in rows}
+    there = {str(row.path) for row in rows}
+    for path, hit in images.items():
+        if path in there:
+            continue
+        image = make_id(hit.name)
+        if image.casefold() in ids:
+            image = _with_digest(image, path)
+        if image.casefold() in ids:
+            raise InputError(f"{path}: image {image!r} is there already, expected each id once")
+        ids.add(image.casefold())
+        rows.append(ImageRow(image, Path(path)))
+    return Found(rows, [Path(hit.path) for hit in hits.values() if not hit.is_image])
+
+
+def make_id(name: str) -> str:
+    """Return the id for a file's name, of different names different ids but for their case.
+
+    ``.tif`` is dropped and "/" becomes "__". A name that is no safe id as it stands, or could
+    be taken for another's, has a digest at its end.
+    """
+    stem = re.sub(r"\.tif$", "", name, flags=re.IGNORECASE)
+    parts = stem.split("/")
+    image = _BETWEEN_FOLDERS.join(parts)
+    is_plain = (
+        len(image) <= _MOST_READABLE
+        and SAFE_ID.fullmatch(image) is not None
+        and not any("__" in part for part in parts)
+        and (len(parts) == 1 or not any(part != part.strip("_") for part in parts))
+        and not (stem != name and stem.lower().endswith(IMAGE_SUFFIXES))
+    )
+    return image if is_plain else _with_digest(image, name)
+
+
+def plate_images(path: str, plate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the path and name of each image of a plate, e.g. plate.zarr/A/1/0 and A_1_0.
+
+    A well that does not say its fields is yielded itself.
+    """
+    wells = plate.get("wells")
+    for well in wells if isinstance(wells, list) else ():
+        where = str(well.get("path", "")) if isinstance(well, dict) else ""
+        if not _is_inside(where):
+            continue
+        attributes = zarr_attributes(f"{path}/{where}") or {}
+        images = (attributes.get("well") or {}).get("images") if attributes else None
+        fields = [
+            str(image["path"])
+            for image in (images if isinstance(images, list) else ())
+            if isinstance(image, dict) and _is_inside(str(image.get("path", "")))
+        ]
+        for inside in [f"{where}/{field}" for field in fields] or [where]:
+            yield f"{path}/{inside}", inside.replace("/", "_")
+
+
+def zarr_attributes(path: str) -> dict[str, Any] | None:
+    """Return what OME-Zarr says of a folder, {} when unreadable, None when it is no zarr."""
+    if not any(os.path.isfile(f"{path}/{name}") for name in ZARR_FILES):
+        return None
+    for name in (".zattrs", "zarr.json"):
+        try:
+            read = json.loads(Path(path, name).read_bytes())
+            attributes = read["attributes"] if name == "zarr.json" else read
+            return dict(attributes.get("ome") or attributes)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            continue
+    return {}
+
+
+def written_name(path: str) -> str:
+    r"""Return ``path`` as a sheet and a log can hold it: odd bytes become \xNN.
+
+    Such a name is refused when it is opened, which names the file and harms no other.
+    """
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    ends = text[: len(text) - len(text.lstrip())] + text[len(text.rstrip()) :]
+    return "".join(f"\\x{ord(c):02x}" if c < " " or c == "\x7f" or c in ends else c for c in text)
+
+
+def _hits(text: str) -> Iterator[_Hit]:
+    if _is_pattern(text):
+        root = PurePosixPath(*_fixed_parts(text))
+        for path in sorted(glob.glob(text, recursive=True)):
+            name = str(PurePosixPath(path).relative_to(root))
+            if not os.path.isdir(path):
+                yield _hit(path, name)
+            elif (attributes := zarr_attributes(path)) is not None:
+                yield from _zarr_hits(path, name, attributes)
+        return
+    if os.path.isdir(text):
+        folder = text.rstrip("/") or "/"
+        attributes = zarr_attributes(folder)
+        if attributes is None:
+            yield from _folder_hits(folder, "", ())
+        elif "plate" in attributes:
+            yield from (_hit(*each) for each in plate_images(folder, attributes["plate"] or {}))
+        else:
+            yield _hit(folder, os.path.basename(os.path.abspath(folder)))
+        return
+    yield _hit(text, os.path.basename(text))
+
+
+def _folder_hits(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[_Hit]:
+    """Yield what lies in a folder and its folders; a link to a folder above it is not followed."""
+    try:
+        stat = os.stat(folder)
+        here = (stat.st_dev, stat.st_ino)
+        if here in above:
+            return
+        with os.scandir(folder) as listed:
+            entries = sorted(listed, key=lambda entry: os.fsencode(entry.name))
+    except OSError:
+        yield _hit(folder, prefix.rstrip("/") or folder)
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        path, name = f"{folder}/{entry.name}", f"{prefix}{entry.name}"
+        if not _is_folder(entry):
+            is_image = entry.name.lower().endswith(IMAGE_SUFFIXES)
+            yield replace(_hit(path, name), is_image=is_image)
+        elif (attributes := zarr_attributes(path)) is None:
+            yield from _folder_hits(path, f"{name}/", (*above, here))
+        elif "image-label" not in attributes:
+            yield from _zarr_hits(path, name, attributes)
+
+
+def _zarr_hits(path: str, name: str, attributes: Mapping[str, Any]) -> Iterator[_Hit]:
+    inside = list(plate_images(path, attributes.get("plate") or {}))
+    if inside:
+        yield from (_hit(image, f"{name}/{field}") for image, field in inside)
+    else:
+        yield _hit(path, name)
+
+
+def _hit(path: str, name: str) -> _Hit:
+    return _Hit(written_name(path), written_name(name))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _is_pattern(text: str) -> bool:
+    return glob.has_magic(text) and not os.path.lexists(text)
+
+
+def _fixed_parts(pattern: str) -> Iterator[str]:
+    """Yield the folders before the first wildcard."""
+    for part in PurePosixPath(pattern).parts[:-1]:
+        if glob.has_magic(part):
+            return
+        yield part
+
+
+def _is_inside(path: str) -> bool:
+    parts = PurePosixPath(path).parts
+    return bool(parts) and parts[0] != "/" and ".." not in parts
+
+
+def _with_digest(image: str, name: str) -> str:
+    plain = unicodedata.normalize("NFKD", image)
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", re.sub(r"[\u0300-\u036f]", "", plain))
+    plain = plain[-_MOST_READABLE:].lstrip("._-") or "image"
+    return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

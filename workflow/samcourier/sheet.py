@@ -1,0 +1,59 @@
+"""Rows -> the text of a sample sheet; the sheet of what was found. Standard library only."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from .dataset import ImageRow, read_sheet
+from .errors import InputError
+
+COLUMNS_FOUND = ("image", "path")
+COLUMNS_LOOKED_AT = ("image", "path", "scene", "t", "z", "channel", "pixel_size_um")
+
+
+def found_sheet_path(dataset_dir: Path) -> Path:
+    """Return where a run keeps the sheet of the images it found."""
+    return dataset_dir / "images.tsv"
+
+
+def known_rows(path: Path) -> list[ImageRow]:
+    """Return the rows of an earlier look, none where there is no whole sheet."""
+    try:
+        return read_sheet(path)
+    except InputError:
+        return []
+
+
+def write_found_sheet(path: Path, rows: Sequence[ImageRow]) -> None:
+    """Keep the images found, so that every job of a run and the next run see the same ones."""
+    text = f"{header(COLUMNS_FOUND)}{lines(rows, COLUMNS_FOUND)}"
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def header(columns: Sequence[str]) -> str:
+    """Return the first line of a sheet."""
+    return "\t".join(columns) + "\n"
+
+
+def lines(rows: Iterable[ImageRow], columns: Sequence[str]) -> str:
+    """Return one line for each row, what other columns hold left empty."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
+    for row in rows:
+        cells = {
+            "image": row.image,
+            "path": str(row.path),
+            "scene": "" if row.selection.scene is None else str(row.selection.scene),
+            "pixel_size_um": "" if row.pixel_size_um is None else repr(row.pixel_size_um),
+        }
+        writer.writerow([cells.get(name, "") for name in columns])
+    return stream.getvalue()
