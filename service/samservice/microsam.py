@@ -32,7 +32,8 @@ from .microsam_load import (
     on_one_line,
     sha256_of,
 )
-from .microsam_parameters import MODES, PARAMETERS, check_parameters
+from .microsam_parameters import MODES, PARAMETERS
+from .parameters import check_parameters
 
 #: Segment Anything's encoder turns squares of this side into one feature each.
 PATCH_PX = 16
@@ -102,7 +103,7 @@ class MicroSamEngine:
 
     def check_parameters(self, parameters: dict[str, Any]) -> None:
         """Raise :class:`WrongParameter` naming the parameter, what came, what is accepted."""
-        check_parameters(self._mode, parameters)
+        check_parameters(parameters, PARAMETERS[self._mode], f" (mode {self._mode})")
 
     def segment(
         self, image: npt.NDArray[np.generic], axes: str, parameters: dict[str, Any]

@@ -7,10 +7,7 @@ those that return something else than labels.
 
 from __future__ import annotations
 
-from numbers import Integral, Real
 from typing import Any
-
-from .errors import WrongParameter
 
 MODES = ("ais", "amg", "apg")
 
@@ -81,32 +78,3 @@ PARAMETERS: dict[str, dict[str, Schema]] = {
         "intersection_over_min": _switch(False, "overlap is relative to the smaller mask"),
     },
 }
-
-
-def check_parameters(mode: str, parameters: dict[str, Any]) -> None:
-    """Raise :class:`WrongParameter` naming the parameter, what came, what ``mode`` accepts."""
-    known = PARAMETERS[mode]
-    for name, value in parameters.items():
-        if name not in known:
-            raise WrongParameter(
-                f"parameter {name!r} with value {value!r} is unknown, "
-                f"expected one of {', '.join(known)} (mode {mode})"
-            )
-        if not _fits(value, known[name]):
-            raise WrongParameter(f"parameter {name!r} is {value!r}, expected {_say(known[name])}")
-
-
-def _fits(value: object, schema: Schema) -> bool:
-    # bool is an int to Python, and NaN fails every comparison.
-    if schema["type"] == "boolean" or isinstance(value, bool):
-        return schema["type"] == "boolean" and isinstance(value, bool)
-    kind = Integral if schema["type"] == "integer" else Real
-    if not isinstance(value, kind):
-        return False
-    return bool(schema["minimum"] <= value <= schema["maximum"])
-
-
-def _say(schema: Schema) -> str:
-    if schema["type"] == "boolean":
-        return "true or false"
-    return f"{schema['type']} from {schema['minimum']} to {schema['maximum']}"

@@ -10,7 +10,6 @@ fraction of its own brightness, which takes the halo off bright objects beside d
 from __future__ import annotations
 
 from importlib.metadata import version
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,8 @@ from skimage.measure import label
 from skimage.segmentation import watershed
 
 from .channels import is_constant, to_gray
-from .errors import EmbeddingsUnsupported, WrongParameter
+from .errors import EmbeddingsUnsupported
+from .parameters import check_parameters
 
 Floats = npt.NDArray[np.float32]
 
@@ -88,19 +88,6 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "description": "least size of an object, pixels (voxels in a volume)",
     },
 }
-
-
-def _check_value(name: str, value: object) -> None:
-    schema = PARAMETERS[name]
-    accepted = f"{schema['type']} from {schema['minimum']} to {schema['maximum']}"
-    kind = Integral if schema["type"] == "integer" else Real
-    # bool is an int to Python, and NaN fails every comparison.
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, kind)
-        or not schema["minimum"] <= value <= schema["maximum"]
-    ):
-        raise WrongParameter(f"parameter {name!r} is {value!r}, expected {accepted}")
 
 
 def _background(smooth: Floats, block_px: int) -> Floats:
@@ -214,13 +201,7 @@ class WatershedEngine:
 
     def check_parameters(self, parameters: dict[str, Any]) -> None:
         """Raise :class:`WrongParameter` naming the parameter, what came, what is accepted."""
-        for name, value in parameters.items():
-            if name not in PARAMETERS:
-                raise WrongParameter(
-                    f"parameter {name!r} with value {value!r} is unknown, "
-                    f"expected one of {', '.join(PARAMETERS)}"
-                )
-            _check_value(name, value)
+        check_parameters(parameters, PARAMETERS)
 
     def segment(
         self, image: npt.NDArray[Any], axes: str, parameters: dict[str, Any]

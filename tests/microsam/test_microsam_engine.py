@@ -198,7 +198,7 @@ def test_a_constant_image_has_an_embedding_too(engine: Any) -> None:
 @pytest.mark.parametrize(
     ("mode", "parameters", "says"),
     [
-        ("ais", {"min_sise": 3}, "'min_sise' with value 3 is unknown, expected one of center_d"),
+        ("ais", {"min_sise": 3}, "is unknown, did you mean 'min_size'? expected one of center_d"),
         ("ais", {"pred_iou_thresh": 0.5}, "'pred_iou_thresh' with value 0.5 is unknown"),
         ("ais", {"min_size": 2.5}, "'min_size' is 2.5, expected integer from 0 to"),
         ("ais", {"min_size": True}, "'min_size' is True, expected integer"),

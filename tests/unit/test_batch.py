@@ -82,9 +82,10 @@ class ScriptedEngine:
     def __init__(self) -> None:
         self.fails: dict[int, Exception] = {}
         self.version = 1
+        self.accepted: dict[str, Any] | None = None
 
     def describe(self) -> dict[str, Any]:
-        return DESCRIPTION | {"segmentation_version": self.version}
+        return DESCRIPTION | {"segmentation_version": self.version, "parameters": self.accepted}
 
     def check_parameters(self, parameters: dict[str, Any]) -> None:
         if unknown := set(parameters) - {"sigma"}:
@@ -141,6 +142,7 @@ class Bench:
         self.images = [f"cell{number}" for number in range(count)]
         self.pixel_size_um: float | None = None
         self.cells: dict[str, Any] = {}
+        self.cells_of: dict[str, dict[str, Any]] = {}
         for number, image in enumerate(self.images):
             tifffile.imwrite(self.path(image), image_of(number))
 
@@ -173,7 +175,12 @@ class Bench:
         transport = FakeTransport(made or service, calls=calls or [])
         self.history = transport.history
         rows = tuple(
-            ImageRow(image, self.path(image), pixel_size_um=self.pixel_size_um, **self.cells)
+            ImageRow(
+                image,
+                self.path(image),
+                pixel_size_um=self.pixel_size_um,
+                **{**self.cells, **self.cells_of.get(image, {})},
+            )
             for image in self.images
         )
         with ConnectionJournal(self.root / "journal.jsonl") as journal:
@@ -335,6 +342,29 @@ async def test_parameters_of_the_sheet_are_those_of_their_image(bench: Bench) ->
     manifest = await bench.run()
     assert bench.statuses(manifest) == ["image"] * 3
     assert manifest.images["cell2"].failure.startswith("WrongParameter: the sheet's parameters: ")
+
+
+PARAMETERS = {"sigma": {"type": "number", "minimum": 0, "maximum": 20}}
+
+
+async def test_a_slip_of_the_run_ends_the_batch_before_any_image(bench: Bench) -> None:
+    bench.engine.accepted = PARAMETERS
+    with pytest.raises(RequestRefused, match=r"config\.parameters .*did you mean 'sigma'"):
+        await bench.run(parameters={"sigmas": 1.0})
+    assert bench.call_count == 0
+    assert not (bench.dataset_dir / "logs").exists()
+
+
+async def test_a_slip_of_a_row_fails_that_row_alone_and_sends_nothing(bench: Bench) -> None:
+    bench.engine.accepted = PARAMETERS
+    bench.cells_of = {"cell1": {"parameters": {"sigma": "2"}}}
+    manifest = await bench.run()
+    assert bench.statuses(manifest) == ["done", "image", "done"]
+    assert bench.call_count == 2
+    assert bench.log("cell1").failure.message == (
+        "sheet, image cell1, column parameters: parameter 'sigma' is '2', expected number"
+        " from 0 to 20"
+    )
 
 
 # Running again.

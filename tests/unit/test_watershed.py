@@ -182,7 +182,11 @@ def test_every_parameter_is_described_and_its_default_and_limits_accepted(engine
 @pytest.mark.parametrize(
     ("parameters", "said"),
     [
-        ({"sigma": 1}, "'sigma' with value 1 is unknown, expected one of sigma_px, "),
+        (
+            {"sigma": 1},
+            "'sigma' with value 1 is unknown, did you mean 'sigma_px'\\? expected one of s",
+        ),
+        ({"colour": 1}, "'colour' with value 1 is unknown, expected one of sigma_px, "),
         ({"sigma_px": "1"}, "'sigma_px' is '1', expected number from 0.0 to 20.0"),
         ({"sigma_px": None}, "'sigma_px' is None, expected number from 0.0 to 20.0"),
         ({"sigma_px": True}, "'sigma_px' is True, expected number from 0.0 to 20.0"),

@@ -39,6 +39,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         command.add_argument("--out", required=True, type=Path)
     for command in (verify, batch):
         command.add_argument("--transport", required=True)
+        command.add_argument("--parameters", required=True, type=json.loads)
     for command in (batch, report):
         command.add_argument("sheet", type=Path)
         command.add_argument("--batch-size", required=True, type=int)
@@ -46,7 +47,6 @@ def parse(argv: list[str]) -> argparse.Namespace:
     for command in (deploy, verify, batch, report):
         command.add_argument("--dataset-dir", required=True, type=Path)
     batch.add_argument("--batch", required=True)
-    batch.add_argument("--parameters", required=True, type=json.loads)
     batch.add_argument("--attempt-timeout-s", required=True, type=float)
     batch.add_argument("--image-timeout-s", required=True, type=float)
     batch.add_argument("--ome-zarr", required=True)

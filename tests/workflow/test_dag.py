@@ -639,7 +639,7 @@ def test_the_whole_command_reaches_samcourier_unchanged(fresh: Project) -> None:
         assert calls[name]["token_file"] == "secrets/my token"
         assert calls[name]["ice_servers"] == [{"urls": "stun:a b:1"}]
         assert calls[name]["ca_bundle"] == "site's.pem"
-    assert calls["0001"]["parameters"] == parameters
+    assert calls["0001"]["parameters"] == calls["verify"]["parameters"] == parameters
     assert calls["0001"]["image_timeout_s"] == 1800
 
 

@@ -229,6 +229,17 @@ def test_changed_parameters_touch_every_image(folder: Folder) -> None:
     assert folder.log("near")["parameters"] == {"min_area_px": 500}
 
 
+def test_a_slip_in_the_parameters_ends_the_run_before_a_batch_starts(fresh: Folder) -> None:
+    fresh.configure(parameters={"min_area": 500})
+    said = fresh.run(status=1)
+    assert (
+        "config.parameters (--parameters): parameter 'min_area' with value 500 is unknown,"
+        " did you mean 'min_area_px'? expected one of sigma_px"
+    ) in said
+    assert "no batch was started, since samcourier verify failed" in said
+    assert not (fresh.results / "batches").exists() and not (fresh.results / "logs").exists()
+
+
 def test_a_bad_image_is_named_and_the_others_go_on(fresh: Folder) -> None:
     (fresh.directory / "far.tif").write_bytes(b"II*\0 this is no TIFF")
     (fresh.directory / "left.tif").unlink()

@@ -73,9 +73,9 @@ def bring_up_service():
         DATASET_DIR / "service.json",
     )
     run_step("deploy", *options, "--out", str(endpoint))
-    run_step(
-        "verify", *options, "--transport", config["transport"], "--out", str(verdict)
-    )
+    asked = ["--transport", config["transport"]]
+    asked += ["--parameters", json.dumps(config["parameters"], sort_keys=True)]
+    run_step("verify", *options, *asked, "--out", str(verdict))
 
 
 def run_step(step, *arguments):

@@ -19,6 +19,7 @@ import numpy as np
 
 from .connection import ConnectionManager
 from .dataset import Batch, ImageRow
+from .demands import check_row, check_run
 from .draft import Draft, manifest_entry, service_identity
 from .errors import (
     CourierError,
@@ -73,6 +74,7 @@ class BatchRun:
         on_image: Callable[[ImageLog], None] | None = None,
     ) -> None:
         self._settings = settings
+        self._description = description
         self._caller = PlaneCaller(manager, description)
         self._identity = service_identity(description)
         self._on_image = on_image or (lambda _: None)
@@ -88,8 +90,10 @@ class BatchRun:
     async def run(self, batch: Batch) -> Manifest:
         """Segment every image asked for and return the manifest of the whole batch.
 
-        Raises Denied, RequestRefused, ServiceGone, or ServiceFailed after several in a row.
+        Raises Denied, RequestRefused, ServiceGone, or ServiceFailed after several in a row;
+        RequestRefused before any image where the service says that it refuses the parameters.
         """
+        check_run(self._settings.parameters, self._description)
         only = self._settings.only
         asked = [row for row in batch.rows if only is None or row.image in only]
         entries = {row.image: self._as_it_stands(row) for row in batch.rows if row not in asked}
@@ -120,6 +124,7 @@ class BatchRun:
         draft = Draft(row, parameters, self._identity, form)
         path = log_path(self._settings.dataset_dir, row.image)
         try:
+            check_row(row, self._description)
             log = await self._brought_to_a_mask(row, draft)
         except CourierError as error:
             if row.parameters and isinstance(error, RequestRefused):

@@ -194,10 +194,15 @@ transport_option = click.option(
 )
 
 
+parameters_option = click.option(
+    "--parameters", type=JsonObject(), default="{}", help="Of the engine."
+)
+
+
 def segment_options(command: Callable[..., R]) -> Callable[..., R]:
     """Add the options of segmenting; they are those of BatchSettings and the transports."""
     options: list[Callable[..., Callable[..., R]]] = [
-        click.option("--parameters", type=JsonObject(), default="{}", help="Of the engine."),
+        parameters_option,
         transport_option,
         click.option(
             "--ome-zarr", type=click.Choice(("0.4", "0.5")), default="0.4", show_default=True

@@ -16,6 +16,7 @@ from .options import (
     JsonObject,
     dataset_dir_option,
     network_options,
+    parameters_option,
     service_options,
     transport_option,
 )
@@ -51,9 +52,20 @@ def undeploy(service: ServiceOptions, dataset_dir: Path) -> None:
 @service_options
 @dataset_dir_option
 @transport_option
+@parameters_option
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
-def verify(service: ServiceOptions, dataset_dir: Path, transport: str, out: Path) -> None:
-    """Prove each transport with a large payload both ways; the verdict goes to --out."""
+def verify(
+    service: ServiceOptions,
+    dataset_dir: Path,
+    transport: str,
+    parameters: dict[str, Any],
+    out: Path,
+) -> None:
+    """Prove each transport with a large payload both ways; the verdict goes to --out.
+
+    Exits 1 when none works, or the service refuses the parameters.
+    """
+    from ..demands import check_run
     from ..transports import build_transports
     from ..verify import verify_service, working_transports
 
@@ -68,6 +80,7 @@ def verify(service: ServiceOptions, dataset_dir: Path, transport: str, out: Path
         click.echo(f"{defect}: {advice}", err=True)
     if not working_transports(verdict):
         raise ServiceGone("no transport reaches the service; each one's reason stands above")
+    check_run(parameters, verdict["description"])
 
 
 def _verdict_line(found: dict[str, Any]) -> str:

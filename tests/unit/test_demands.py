@@ -1,0 +1,98 @@
+"""What is asked of a service, held against what it says of itself: one line, naming the place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from samcourier.dataset import ImageRow
+from samcourier.demands import check_row, check_run
+from samcourier.errors import ImageUnfit, RequestRefused
+from samservice.microsam_parameters import PARAMETERS as MICROSAM
+from samservice.parameters import parameter_problems
+from samservice.watershed import PARAMETERS as WATERSHED
+
+DESCRIPTION = {"parameters": WATERSHED}
+RUN = "config.parameters (--parameters): "
+
+
+def row(**parameters: Any) -> ImageRow:
+    return ImageRow("cell7", Path("cell7.tif"), parameters=parameters)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"min_area": 5}, "parameter 'min_area' with value 5 is unknown, did you mean "
+         "'min_area_px'? expected one of sigma_px, background_px, "),
+        ({"min_area_px": "5"}, "parameter 'min_area_px' is '5', expected integer from 1 to "),
+        ({"sigma_px": 21}, "parameter 'sigma_px' is 21, expected number from 0.0 to 20.0"),
+    ],
+)  # fmt: skip
+def test_a_slip_is_named_with_its_place_and_what_is_accepted(
+    parameters: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(RequestRefused) as refused:
+        check_run(parameters, DESCRIPTION)
+    assert str(refused.value).startswith(RUN + said)
+    with pytest.raises(ImageUnfit) as unfit:
+        check_row(row(**parameters), DESCRIPTION)
+    assert str(unfit.value).startswith(f"sheet, image cell7, column parameters: {said}")
+    assert {refused.value.name, unfit.value.name} == {"WrongParameter"}
+
+
+def test_every_slip_of_the_run_has_a_line_and_all_of_a_row_have_one() -> None:
+    slips = {"sigma": 1, "min_distance_px": 0.5}
+    with pytest.raises(RequestRefused) as refused:
+        check_run(slips, DESCRIPTION)
+    first, second = str(refused.value).splitlines()
+    assert first.startswith(f"{RUN}parameter 'sigma'")
+    assert second.startswith(f"{RUN}parameter 'min_distance_px' is 0.5")
+    with pytest.raises(ImageUnfit, match=r"'sigma' .*; parameter 'min_distance_px'") as unfit:
+        check_row(row(**slips), DESCRIPTION)
+    assert "\n" not in str(unfit.value)
+
+
+@pytest.mark.parametrize("accepted", [WATERSHED, *MICROSAM.values()])
+def test_defaults_and_limits_of_every_engine_are_accepted(accepted: dict[str, Any]) -> None:
+    for key in ("default", "minimum", "maximum"):
+        check_run(
+            {name: schema[key] for name, schema in accepted.items() if key in schema},
+            {"parameters": accepted},
+        )
+
+
+@pytest.mark.parametrize(
+    "description", [{}, {"parameters": None}, {"parameters": ["sigma"]}, {"parameters": {"a": 1}}]
+)
+def test_a_service_that_does_not_say_what_it_accepts_is_left_to_refuse(
+    description: dict[str, Any],
+) -> None:
+    check_run({"anything": object()}, description)
+    check_row(row(anything=1), description)
+
+
+def test_a_service_that_accepts_nothing_says_so() -> None:
+    with pytest.raises(RequestRefused, match="is unknown, expected none"):
+        check_run({"sigma": 1}, {"parameters": {}})
+
+
+@pytest.mark.parametrize(
+    ("schema", "good", "bad", "said"),
+    [
+        ({"type": "string", "enum": ["a", "b"]}, "a", "c", "one of a, b"),
+        ({"type": "array"}, [1], 1, "array"),
+        ({"type": "boolean"}, False, 0, "true or false"),
+        ({"type": "number", "minimum": 0}, 1e9, float("nan"), "number from 0"),
+        ({"type": "integer", "maximum": 3}, -5, 4, "integer to 3"),
+        ({}, "anything", True, "value"),
+    ],
+)
+def test_every_kind_of_schema_is_understood(
+    schema: dict[str, Any], good: Any, bad: Any, said: str
+) -> None:
+    assert parameter_problems({"one": good}, {"one": schema}) == []
+    (problem,) = parameter_problems({"one": bad}, {"one": schema})
+    assert problem == f"parameter 'one' is {bad!r}, expected {said}"

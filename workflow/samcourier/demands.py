@@ -1,0 +1,46 @@
+"""What a run asks of a service, held against what the service says of itself.
+
+Before the first image is sent, and before the first batch starts: see ``samcourier verify``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from samservice.parameters import parameter_problems
+
+from .dataset import ImageRow
+from .errors import ImageUnfit, RequestRefused
+
+#: Where the parameters of all images stand.
+_PLACE = "config.parameters (--parameters)"
+
+
+def check_run(parameters: Mapping[str, Any], description: Mapping[str, Any]) -> None:
+    """Raise RequestRefused, a line for each of the run's parameters that the service refuses."""
+    problems = _problems(parameters, description)
+    if problems:
+        raise RequestRefused(
+            "\n".join(f"{_PLACE}: {problem}" for problem in problems), name="WrongParameter"
+        )
+
+
+def check_row(row: ImageRow, description: Mapping[str, Any]) -> None:
+    """Raise ImageUnfit, one line, for parameters of a sheet's row that the service refuses."""
+    problems = _problems(row.parameters, description)
+    if problems:
+        raise ImageUnfit(
+            f"sheet, image {row.image}, column parameters: {'; '.join(problems)}",
+            name="WrongParameter",
+        )
+
+
+def _problems(parameters: Mapping[str, Any], description: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong, nothing of a service that does not say what it accepts."""
+    accepted = description.get("parameters")
+    if not isinstance(accepted, Mapping):
+        return []
+    if not all(isinstance(schema, Mapping) for schema in accepted.values()):
+        return []
+    return parameter_problems(parameters, accepted)
