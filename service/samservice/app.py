@@ -37,6 +37,7 @@ from .errors import (
     WrongParameter,
     WrongShape,
 )
+from .image_statistics import ImageStatistics, checked_statistics
 from .labels import count_objects
 from .wire import (
     CODECS,
@@ -95,12 +96,15 @@ class SegmentationService:
         image_or_embedding: Any,
         embedding: bool = False,
         axes: str | None = None,
+        image_statistics: dict[str, Any] | None = None,
         context: dict[str, Any] | None = None,
         **parameters: Any,
     ) -> Any:
         """Segment an image (Y, X) or (C, Y, X), or with ``axes`` one of YX, CYX, ZYX, CZYX.
 
-        With ``embedding=True`` the first argument is what :meth:`encode_image` returned.
+        With ``embedding=True`` the first argument is what :meth:`encode_image` returned. A tile of
+        an image comes with the ``image_statistics`` that ``describe`` names, see
+        :class:`~samservice.image_statistics.ImageStatistics`.
         Returns a uint32 instance mask with the image's axes less C, 0 is background.
         Raises a :class:`~samservice.errors.ServiceError` by name.
         """
@@ -110,6 +114,8 @@ class SegmentationService:
             stopwatch = Stopwatch()
             self._engine.check_parameters(parameters)
             if embedding:
+                if image_statistics is not None:
+                    raise WrongParameter("image_statistics came with an embedding, expected none")
                 packed = is_packed_embedding(image_or_embedding)
                 given = await asyncio.to_thread(
                     unpack_embedding, image_or_embedding, self._limits.max_image_bytes
@@ -126,7 +132,15 @@ class SegmentationService:
                     self._checked_image, image_or_embedding, axes
                 )
                 stopwatch.lap("unpack")
-                mask, note = await self._segment(image, image_axes, parameters, stopwatch)
+                statistics = None
+                if image_statistics is not None:
+                    wanted = self._description.get("image_statistics", ())
+                    statistics = checked_statistics(
+                        image_statistics, wanted, image.shape, image_axes
+                    )
+                mask, note = await self._segment(
+                    image, image_axes, parameters, statistics, stopwatch
+                )
             stopwatch.lap("segment")
             if not packed:
                 return mask
@@ -195,12 +209,24 @@ class SegmentationService:
         }
 
     async def _segment(
-        self, image: np.ndarray, axes: str, parameters: dict[str, Any], stopwatch: Stopwatch
+        self,
+        image: np.ndarray,
+        axes: str,
+        parameters: dict[str, Any],
+        statistics: ImageStatistics | None,
+        stopwatch: Stopwatch,
     ) -> tuple[np.ndarray, str | None]:
         expected_shape = mask_shape(image.shape, axes)
         if await asyncio.to_thread(is_constant, image):
-            return np.zeros(expected_shape, np.uint32), CONSTANT_IMAGE_NOTE
-        mask = await self._run(self._engine.segment, image, axes, parameters, stopwatch=stopwatch)
+            # Of a tile it is nothing to speak of.
+            note = CONSTANT_IMAGE_NOTE if statistics is None else None
+            return np.zeros(expected_shape, np.uint32), note
+        given = (
+            (image, axes, parameters)
+            if statistics is None
+            else (image, axes, parameters, statistics)
+        )
+        mask = await self._run(self._engine.segment, *given, stopwatch=stopwatch)
         return _checked_labels(mask, expected_shape), None
 
     @asynccontextmanager

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .errors import WrongParameter
+from .image_statistics import ImageStatistics
 
 
 class Engine(Protocol):
@@ -25,7 +26,8 @@ class Engine(Protocol):
         ``segmentation_version`` (int, rises only when labels of the same input may change),
         ``versions`` ({package: version}), ``embeddings`` (bool), ``device`` (str),
         ``parameters`` ({name: {"default": ..., "type": "number"|"integer"|"string"|"array",
-        "minimum": ..., "maximum": ..., "enum": [...], "description": ...}}).
+        "minimum": ..., "maximum": ..., "enum": [...], "description": ...}}), and optionally
+        ``image_statistics``, the names of what it takes of :mod:`samservice.image_statistics`.
         """
         ...
 
@@ -33,8 +35,18 @@ class Engine(Protocol):
         """Raise :class:`WrongParameter` naming the parameter, what came, what is accepted."""
         ...
 
-    def segment(self, image: np.ndarray, axes: str, parameters: dict[str, Any]) -> np.ndarray:
+    def segment(
+        self,
+        image: np.ndarray,
+        axes: str,
+        parameters: dict[str, Any],
+        statistics: ImageStatistics | None = None,
+    ) -> np.ndarray:
         """Segment one checked image (finite, non-empty, real) with ``axes`` in MASK_AXES.
+
+        ``statistics`` are those of the plane of which ``image`` is a tile, with what the engine
+        describes; they take the place of the tile's own, and a plane with its own gives the same.
+        Only an engine that describes ``image_statistics`` is given any.
 
         Returns instance labels, uint32, 0 is background, with the axes ``MASK_AXES[axes]``.
         """

@@ -24,6 +24,7 @@ from .errors import (
     WrongAxes,
     WrongParameter,
 )
+from .image_statistics import INTENSITY_RANGE, ImageStatistics
 from .microsam_load import (
     checked_device,
     find_weights,
@@ -94,6 +95,7 @@ class MicroSamEngine:
             "segmentation_version": 1,
             "versions": {package: version(package) for package in packages},
             "embeddings": self._has_embeddings(),
+            "image_statistics": [INTENSITY_RANGE],
             "device": self._device,
             "parameters": {name: dict(schema) for name, schema in PARAMETERS[self._mode].items()},
             "mode": self._mode,
@@ -106,7 +108,11 @@ class MicroSamEngine:
         check_parameters(parameters, PARAMETERS[self._mode], f" (mode {self._mode})")
 
     def segment(
-        self, image: npt.NDArray[np.generic], axes: str, parameters: dict[str, Any]
+        self,
+        image: npt.NDArray[np.generic],
+        axes: str,
+        parameters: dict[str, Any],
+        statistics: ImageStatistics | None = None,
     ) -> Labels:
         """Segment (Y, X), (C, Y, X), (Z, Y, X) or (C, Z, Y, X).
 
@@ -117,7 +123,7 @@ class MicroSamEngine:
         Raises :class:`WrongParameter`, :class:`WrongAxes`, :class:`SegmentationFailed`.
         """
         self.check_parameters(parameters)
-        prepared = to_model_image(image, axes)
+        prepared = to_model_image(image, axes, statistics.intensity_range if statistics else None)
         ndim = len(MASK_AXES[axes])
         if is_constant(prepared):
             return np.zeros(prepared.shape[:ndim], np.uint32)

@@ -15,12 +15,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
-from skimage.filters import threshold_otsu
 from skimage.measure import label
 from skimage.segmentation import watershed
 
 from .channels import is_constant, to_gray
-from .errors import EmbeddingsUnsupported
+from .errors import EmbeddingsUnsupported, WrongParameter
+from .foreground import (
+    background,
+    background_grid,
+    grid_edges,
+    level_histogram,
+    levels_of,
+    quartiles,
+    smooth,
+)
+from .image_statistics import BACKGROUND, INTENSITY_RANGE, LEVELS, ImageStatistics
 from .parameters import check_parameters
 
 Floats = npt.NDArray[np.float32]
@@ -90,34 +99,6 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 }
 
 
-def _background(smooth: Floats, block_px: int) -> Floats:
-    """Return a slowly varying background (Y, X): the lower quartile of squares, interpolated."""
-    rows, columns = (max(1, round(size / block_px)) for size in smooth.shape[-2:])
-    coarse = np.array(
-        [
-            [np.percentile(block[..., ::2, ::2], 25) for block in np.array_split(band, columns, -1)]
-            for band in np.array_split(smooth, rows, -2)
-        ],
-        np.float32,
-    )
-    # A square full of cells would lift the background under them; its neighbours temper that.
-    coarse = ndimage.gaussian_filter(coarse, 0.7, mode="nearest")
-    zoom = (smooth.shape[-2] / rows, smooth.shape[-1] / columns)
-    field = ndimage.zoom(coarse, zoom, order=1, mode="nearest", grid_mode=True)
-    return np.asarray(field, np.float32)
-
-
-def _noise(level: Floats) -> tuple[float, float]:
-    """Return mean and standard deviation of the background, as if it were Gaussian.
-
-    Taken from the darkest quarter: 2.5 % and 25 % of a Gaussian lie 1.960 and 0.674 standard
-    deviations below its mean. Objects covering half of the image change this by a third.
-    """
-    low, quartile = np.quantile(level[..., ::2, ::2], (0.025, 0.25))
-    deviation = float(quartile - low) / (1.960 - 0.674)
-    return float(quartile) + 0.674 * deviation, deviation
-
-
 def _basins(foreground: npt.NDArray[np.bool_], settings: dict[str, Any]) -> npt.NDArray[np.int32]:
     """Cut the foreground where the distance to its edge is least, one basin a maximum."""
     depth = ndimage.distance_transform_edt(foreground).astype(np.float32)
@@ -163,23 +144,56 @@ def _objects(
     return np.asarray(numbers[pieces])
 
 
-def _segment_gray(gray: Floats, settings: dict[str, Any]) -> npt.NDArray[np.uint32]:
-    """Segment (Y, X) or (Z, Y, X) in [0, 1] into uint32 labels of the same shape."""
-    if is_constant(gray):
+def _own_background(smoothed: Floats, block_px: int) -> Floats:
+    rows, columns = (grid_edges(size, block_px) for size in smoothed.shape[-2:])
+    grid = background_grid(quartiles(smoothed, rows, columns))
+    return background(grid, smoothed.shape[-2:], (0, 0), smoothed.shape[-2:])
+
+
+def _given_background(
+    statistics: ImageStatistics, shape: tuple[int, ...], block_px: int
+) -> Floats | None:
+    """Return the background that came with a tile of ``shape`` (Y, X)."""
+    grid = statistics.background
+    if grid is None:
+        return None
+    expected = tuple(len(grid_edges(size, block_px)) - 1 for size in statistics.shape_px)
+    if grid.shape != expected:
+        raise WrongParameter(
+            f"image_statistics: background {grid.shape}, expected {expected} for an image of "
+            f"{statistics.shape_px} px and background_px {block_px}"
+        )
+    return background(grid, statistics.shape_px, statistics.origin_px, shape)
+
+
+def _segment_gray(
+    gray: Floats, settings: dict[str, Any], statistics: ImageStatistics | None
+) -> npt.NDArray[np.uint32]:
+    """Segment (Y, X) or (Z, Y, X) in [0, 1] into uint32 labels of the same shape.
+
+    What ``statistics`` say of the image of which this is a part is not computed from the part.
+    """
+    if statistics is None and is_constant(gray):
         return np.zeros(gray.shape, np.uint32)
-    smooth = ndimage.gaussian_filter(gray, settings["sigma_px"], truncate=3)
-    background = _background(smooth, settings["background_px"])
-    level = smooth - background
+    smoothed = smooth(gray, settings["sigma_px"])
+    behind, levels = None, None
+    if statistics is not None:
+        behind = _given_background(statistics, gray.shape, settings["background_px"])
+        levels = statistics.levels
+    if behind is None:
+        behind = _own_background(smoothed, settings["background_px"])
+    level = smoothed - behind
+    levels = levels or levels_of(level_histogram(level))
     local = ndimage.uniform_filter(level, settings["local_window_px"])
-    floor, noise = _noise(level)
-    threshold = np.float32(0.5 * settings["threshold_scale"]) * (threshold_otsu(level) + local)
-    np.maximum(threshold, np.float32(floor + settings["min_contrast"] * noise), out=threshold)
+    threshold = np.float32(0.5 * settings["threshold_scale"]) * (np.float32(levels.otsu) + local)
+    least = np.float32(levels.floor + settings["min_contrast"] * levels.noise)
+    np.maximum(threshold, least, out=threshold)
     foreground = np.asarray(ndimage.binary_fill_holes(level > threshold))
     if not foreground.any():
         return np.zeros(gray.shape, np.uint32)
-    basins = _basins(foreground, settings)
-    trimmed = _trim(basins, level - np.float32(floor), settings["edge_fraction"])
-    return _objects(trimmed, gray - background - np.float32(floor), settings)
+    floor = np.float32(levels.floor)
+    trimmed = _trim(_basins(foreground, settings), level - floor, settings["edge_fraction"])
+    return _objects(trimmed, gray - behind - floor, settings)
 
 
 class WatershedEngine:
@@ -192,9 +206,10 @@ class WatershedEngine:
             "engine": "watershed",
             "model": "otsu-local-watershed",
             "model_sha256": None,
-            "segmentation_version": 1,
+            "segmentation_version": 2,
             "versions": {package: version(package) for package in packages},
             "embeddings": False,
+            "image_statistics": [INTENSITY_RANGE, BACKGROUND, LEVELS],
             "device": "cpu",
             "parameters": {name: dict(schema) for name, schema in PARAMETERS.items()},
         }
@@ -204,7 +219,11 @@ class WatershedEngine:
         check_parameters(parameters, PARAMETERS)
 
     def segment(
-        self, image: npt.NDArray[Any], axes: str, parameters: dict[str, Any]
+        self,
+        image: npt.NDArray[Any],
+        axes: str,
+        parameters: dict[str, Any],
+        statistics: ImageStatistics | None = None,
     ) -> npt.NDArray[np.uint32]:
         """Segment (Y, X), (C, Y, X), (Z, Y, X) or (C, Z, Y, X); several channels are averaged.
 
@@ -215,7 +234,8 @@ class WatershedEngine:
         """
         self.check_parameters(parameters)
         defaults = {name: schema["default"] for name, schema in PARAMETERS.items()}
-        return _segment_gray(to_gray(image, axes), defaults | parameters)
+        gray = to_gray(image, axes, statistics.intensity_range if statistics else None)
+        return _segment_gray(gray, defaults | parameters, statistics)
 
     def encode(self, image: npt.NDArray[Any], axes: str) -> dict[str, Any]:
         """Raise :class:`EmbeddingsUnsupported`: there is no network to embed with."""

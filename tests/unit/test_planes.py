@@ -16,6 +16,7 @@ import pytest
 import tifffile
 import zarr
 
+import samcourier.planes
 from samcourier.errors import ImageUnfit
 from samcourier.planes import Plane, open_planes, pixels_sha256
 from samcourier.selection import Selection, parse_pick
@@ -609,3 +610,59 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     with pytest.raises(ImageUnfit, match="is no regular file"):
         read_plane(pipe)
+
+
+# Parts of planes.
+
+
+@pytest.mark.parametrize("axes", ["YX", "CYX", "YXS", "ZYX", "TCYX"])
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"byteorder": ">"}, {"tile": (16, 16)}, {"compression": "zlib", "rowsperstrip": 7}],
+    ids=["plain", "big-endian", "tiled", "compressed"],
+)
+def test_a_part_of_a_plane_is_what_the_whole_has_there(
+    tmp_path: Path, axes: str, how: dict[str, Any]
+) -> None:
+    shape = tuple({"Y": 37, "X": 41, "C": 2, "S": 3, "Z": 4, "T": 2}[letter] for letter in axes)
+    pixels = np.random.default_rng(0).integers(0, 60_000, shape).astype(np.uint16)
+    path = tmp_path / "image.tif"
+    photometric = "rgb" if "S" in axes else "minisblack"
+    tifffile.imwrite(path, pixels, metadata={"axes": axes}, photometric=photometric, **how)
+    every = parse_pick("all", volume=False)
+    with open_planes(path, Selection(t=every, z=every)) as planes:
+        for number in (0, len(planes) - 1):
+            whole = planes.read(number).pixels
+            for rows in (slice(0, 37), slice(5, 20), slice(36, 37)):
+                for columns in (slice(0, 41), slice(0, 9), slice(30, 41)):
+                    part = planes.read_part(number, rows, columns)
+                    np.testing.assert_array_equal(part, whole[..., rows, columns])
+                    assert part.dtype == planes.dtype and part.flags.c_contiguous
+            for channel in range(planes.channel_count):
+                part = planes.read_part(number, slice(3, 9), slice(4, 6), channel)
+                expected = whole[channel] if planes.plane_axes == "CYX" else whole
+                np.testing.assert_array_equal(part, expected[3:9, 4:6])
+
+
+@pytest.mark.parametrize("axes", ["YX", "CYX", "ZYX"])
+def test_the_digest_in_bands_is_that_of_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, axes: str
+) -> None:
+    monkeypatch.setattr(samcourier.planes, "_BAND_PX", 100)
+    monkeypatch.setattr(samcourier.planes, "_BAND_ROWS", 5)
+    pixels = np.random.default_rng(0).random((3, 37, 41)[-len(axes) :]).astype(np.float32)
+    form: dict[str, Any] = {"metadata": {"axes": axes}, "photometric": "minisblack"}
+    tifffile.imwrite(tmp_path / "image.tif", pixels, **form)
+    selection = Selection(z=parse_pick("all", volume=False) if "Z" in axes else None)
+    with open_planes(tmp_path / "image.tif", selection) as planes:
+        assert planes.sha256(in_bands=True) == planes.sha256()
+
+
+def test_a_plain_tiff_that_is_cut_short_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, np.zeros((300, 300), np.uint16))
+    with open_planes(path) as planes:
+        planes.read_part(0, slice(290, 300), slice(0, 300))
+        os.truncate(path, 100_000)
+        with pytest.raises(ImageUnfit, match=r"damaged TIFF \(the file ends \d+ bytes too early"):
+            planes.read_part(0, slice(290, 300), slice(0, 300))

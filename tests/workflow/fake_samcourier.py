@@ -50,6 +50,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     batch.add_argument("--attempt-timeout-s", required=True, type=float)
     batch.add_argument("--image-timeout-s", required=True, type=float)
     batch.add_argument("--ome-zarr", required=True)
+    for option in ("--tile-edge-px", "--tile-halo-px", "--tiles-above-px"):
+        batch.add_argument(option, required=True, type=int)
     batch.add_argument("--retry-failed", action="store_true")
     for option in ("--html", "--tsv", "--complete"):
         report.add_argument(option, required=True, type=Path)

@@ -413,7 +413,7 @@ def test_the_inner_snakefile_serves_as_well(finished: Project) -> None:
 
 KNOWN = (
     "batch_size, dataset, images, network, ome_zarr, parameters, retry_failed, service, sheet,"
-    " timeouts, transport"
+    " tiles, timeouts, transport"
 )
 
 
@@ -433,6 +433,7 @@ KNOWN = (
         ({"batch_size": "six"}, "config.batch_size: 'six', expected: a whole number of images"),
         ({"transport": "udp"}, "config.transport: 'udp', expected: auto (what measures fastest)"),
         ({"ome_zarr": 0.6}, "config.ome_zarr: 0.6, expected: 0.4 (zarr 2;"),
+        ({"tiles": {"edge_px": 64}}, "config.tiles.edge_px: 64, expected: side in pixels (256 or"),
         ({"parameters": None}, "config.parameters: None, expected: parameters of the engine as a"),
         ({"timeouts": {"attempt_s": 0}}, "config.timeouts.attempt_s: 0, expected: seconds above 0"),
         ({"dataset": "../up"}, "config.dataset: '../up', expected: a name of letters"),

@@ -51,6 +51,15 @@ def untracked(value):
     return lambda wildcards, output: value
 
 
+def tile_options():
+    """Return the options that say how large images are cut."""
+    tiles = config["tiles"]
+    return [
+        *("--tile-edge-px", tiles["edge_px"], "--tile-halo-px", tiles["halo_px"]),
+        *("--tiles-above-px", tiles["above_px"]),
+    ]
+
+
 @cache
 def batches_to_redo():
     """Return the ids of batches whose manifest is no longer true, from a look at the masks."""

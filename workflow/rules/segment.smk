@@ -14,6 +14,7 @@ rule segment:
         service=tracked(service_options()),
         parameters=tracked(json.dumps(config["parameters"], sort_keys=True)),
         ome_zarr=tracked(config["ome_zarr"]),
+        tiles=tracked(tile_options()),
         sheet=untracked(str(SHEET)),
         batch_size=untracked(config["batch_size"]),
         dataset_dir=untracked(str(DATASET_DIR)),
@@ -32,5 +33,6 @@ rule segment:
         " --transport {params.transport}"
         " --attempt-timeout-s {params.attempt_s} --image-timeout-s {params.image_s}"
         " --parameters {params.parameters:q} --ome-zarr {params.ome_zarr}"
+        " {params.tiles}"
         " {params.only:q} {params.retry} --out {output} 2> {log}"
         " || {{ tail -n 3 {log} >&2; exit 1; }}"

@@ -29,6 +29,7 @@ from .errors import (
     ServiceFailed,
     ServiceGone,
     StorageFailed,
+    storage_errors,
 )
 from .journal import (
     ImageLog,
@@ -42,6 +43,9 @@ from .places import Places, together
 from .plane_call import PlaneCaller, Segmented
 from .planes import Plane, Planes, opened_planes
 from .store import is_whole, log_path, mask_path, read_provenance
+from .tile_store import TileStore, discard_tiles
+from .tiled_image import TiledImage
+from .tiles import ServiceLimits, TileSettings, Tiling, plan_tiles
 
 #: Beside what is called for, one is read and one written: more only takes memory.
 AT_HAND = 2
@@ -61,6 +65,7 @@ class BatchSettings:
     ome_zarr: OmeZarrVersion = "0.4"
     retry_failed: bool = False
     only: Collection[str] | None = None
+    tiles: TileSettings = field(default_factory=TileSettings)
 
 
 class BatchRun:
@@ -84,7 +89,7 @@ class BatchRun:
             return manager.capacity + AT_HAND
 
         self._images_under_way = Places(capacity)
-        # Planes of stacks have places of their own: images that wait for them keep theirs.
+        # Planes and tiles have places of their own: images that wait for them keep theirs.
         self._planes_under_way = Places(capacity)
 
     async def run(self, batch: Batch) -> Manifest:
@@ -138,15 +143,24 @@ class BatchRun:
 
     async def _brought_to_a_mask(self, row: ImageRow, draft: Draft) -> ImageLog:
         async with opened_planes(row.path, row.selection) as planes:
-            first = await asyncio.to_thread(planes.read)
-            digest = first.pixels_sha256
-            if planes.stack_axes:
-                digest = await asyncio.to_thread(planes.sha256)
-            draft.saw(planes, digest)
+            tiling = plan_tiles(
+                row.path,
+                planes.plane_axes,
+                planes.plane_shape,
+                planes.dtype.itemsize,
+                self._settings.tiles,
+                ServiceLimits.of(self._description),
+            )
+            first = None if tiling else await asyncio.to_thread(planes.read)
+            if first is None or planes.stack_axes:
+                digest = await asyncio.to_thread(planes.sha256, in_bands=first is None)
+            else:
+                digest = first.pixels_sha256
+            draft.saw(planes, digest, tiling)
             known = await asyncio.to_thread(self._known_outcome, row, draft)
             if known is not None:
                 return known
-            made = await self._segment_all(planes, first, draft)
+            made = await self._segment_all(row, planes, first, tiling, draft)
             self._service_failures_in_a_row = 0
             await self._write(row, planes, made, draft)
         log = draft.done()
@@ -167,6 +181,7 @@ class BatchRun:
             and wanted == {name: provenance.get(name) for name in wanted}
             and is_whole(mask, deep=True)
         ):
+            discard_tiles(mask)
             if same and log is not None and log.status == "done":
                 _mark_as_seen(path)
                 return log
@@ -184,9 +199,20 @@ class BatchRun:
             return log
         return None
 
-    async def _segment_all(self, planes: Planes, first: Plane, draft: Draft) -> Segmented:
-        """Return the mask of every plane, as many under way as the service takes."""
-        if not planes.stack_axes:
+    async def _segment_all(
+        self,
+        row: ImageRow,
+        planes: Planes,
+        first: Plane | None,
+        tiling: Tiling | None,
+        draft: Draft,
+    ) -> Segmented:
+        """Return the mask of every plane, as many calls under way as the service takes."""
+        if tiling is not None:
+            store = TileStore(mask_path(self._settings.dataset_dir, row.image), str(draft.key))
+            image = TiledImage(planes, tiling, store, self._caller, self._planes_under_way)
+            return await image.segment(draft, self._description)
+        if first is not None and not planes.stack_axes:
             return await self._caller.segment(first, draft)
         mask = np.zeros(planes.mask_shape, np.uint32)
         found: dict[int, Segmented] = {}
@@ -196,7 +222,7 @@ class BatchRun:
                 with draft.stage("read"):
                     plane = await asyncio.to_thread(planes.read, number)
                 found[number] = await self._caller.segment(plane, draft, number)
-                mask[planes.position(number)] = found[number].mask
+                mask[planes.position(number)] = np.asarray(found[number].mask)
                 found[number] = replace(found[number], mask=mask)
 
         await together(one(number) for number in range(len(planes)))
@@ -206,7 +232,7 @@ class BatchRun:
 
     async def _write(self, row: ImageRow, planes: Planes, made: Segmented, draft: Draft) -> None:
         mask = mask_path(self._settings.dataset_dir, row.image)
-        with draft.stage("write"), _storage_errors(mask):
+        with draft.stage("write"), storage_errors(mask):
             await asyncio.to_thread(
                 write_mask,
                 mask,
@@ -216,6 +242,7 @@ class BatchRun:
                 pixel_size_um=draft.form["pixel_size_um"],
                 ome_zarr=self._settings.ome_zarr,
             )
+            await asyncio.to_thread(discard_tiles, mask)
         draft.mask, draft.object_count, draft.note = mask, made.object_count, made.note
 
     def _count_service_failure(self, error: CourierError) -> None:
@@ -230,23 +257,14 @@ class BatchRun:
             )
 
 
-@contextmanager
-def _storage_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StorageFailed(f"{path}: cannot be written ({reason})", name=reason) from error
-
-
 def _keep(path: Path, log: ImageLog) -> None:
-    with _storage_errors(path):
+    with storage_errors(path):
         write_image_log(path, log)
 
 
 def _mark_as_seen(path: Path) -> None:
     """Renew the time of a log that still holds: whoever watches sees that the run came by."""
-    with _storage_errors(path):
+    with storage_errors(path):
         os.utime(path)
 
 

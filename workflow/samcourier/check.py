@@ -19,7 +19,7 @@ from .journal import (
 from .masks import is_whole, read_provenance
 from .records import read_json
 from .run_record import read_run_record, run_record_path
-from .store import MASK_SUFFIX, is_held, stat_mask
+from .store import MASK_SUFFIX, TILES_SUFFIX, is_held, log_path, stat_mask
 
 #: Parts may exceed their whole by this: clocks are read one after another.
 TOLERANCE_S = 0.05
@@ -73,12 +73,21 @@ def _check_leftovers(dataset_dir: Path) -> Iterator[Finding]:
             where = path.relative_to(dataset_dir).as_posix()
             if name.endswith(_LEFTOVER_SUFFIXES):
                 yield Finding(where, "left behind by a writer that was stopped")
+            elif name.endswith(TILES_SUFFIX):
+                yield from _check_tiles(dataset_dir, path, where)
             elif path.suffix == ".lock" and path.is_file() and is_held(path):
                 yield Finding(where, "held by a process: a run is still at work")
         # The inside of a mask is the mask's own affair, a leftover is one finding.
-        folders[:] = [
-            name for name in folders if not name.endswith((MASK_SUFFIX, *_LEFTOVER_SUFFIXES))
-        ]
+        closed = (MASK_SUFFIX, TILES_SUFFIX, *_LEFTOVER_SUFFIXES)
+        folders[:] = [name for name in folders if not name.endswith(closed)]
+
+
+def _check_tiles(dataset_dir: Path, path: Path, where: str) -> Iterator[Finding]:
+    """Tiles wait for the next run, unless the mask that they were for is there."""
+    image = path.name.removeprefix(".").removesuffix(MASK_SUFFIX + TILES_SUFFIX)
+    log = read_image_log(log_path(dataset_dir, image))
+    if log is not None and log.status == "done":
+        yield Finding(where, "tiles left behind by a run that was stopped: the mask is whole")
 
 
 def _check_masks(
@@ -120,26 +129,27 @@ def _check_logs(
 
 
 def _attempts_problems(log: ImageLog) -> Iterator[str]:
-    planes: dict[int | None, list[str]] = {}
+    parts: dict[tuple[int | None, int | None], list[str]] = {}
     for attempt in log.attempts:
-        planes.setdefault(attempt.plane, []).append(attempt.outcome)
-    ok_count = sum(outcomes.count("ok") for outcomes in planes.values())
-    if log.status == "done" and not log.reused and ok_count != log.planes:
-        yield f"done with {ok_count} successful attempts, expected {log.planes}"
-    if any("ok" in outcomes[:-1] for outcomes in planes.values()):
+        parts.setdefault((attempt.plane, attempt.tile), []).append(attempt.outcome)
+    ok_count = sum(outcomes.count("ok") for outcomes in parts.values())
+    call_count = log.planes * log.tiles - log.tiles_kept
+    if log.status == "done" and not log.reused and ok_count != call_count:
+        yield f"done with {ok_count} successful attempts, expected {call_count}"
+    if any("ok" in outcomes[:-1] for outcomes in parts.values()):
         yield "an attempt follows a successful one"
     if log.attempts != tuple(sorted(log.attempts, key=lambda each: parse_time(each.started_at))):
         yield "its attempts are not in the order of time"
     for number, attempt in enumerate(log.attempts, start=1):
         for problem in _attempt_problems(attempt):
             yield f"attempt {number}: {problem}"
-    if log.planes > 1:
-        # Planes overlap, so the parts may well take longer than the whole.
+    if log.planes * log.tiles > 1:
+        # Planes and tiles overlap, so the parts may well take longer than the whole.
         return
     seconds = log.seconds
     calls_s = sum(attempt.seconds.total for attempt in log.attempts)
-    parts = (seconds.read, seconds.pack, seconds.unpack, seconds.write, calls_s)
-    yield from _seconds_problems(parts, seconds.total)
+    stages_s = (seconds.read, seconds.pack, seconds.unpack, seconds.write, calls_s)
+    yield from _seconds_problems(stages_s, seconds.total)
 
 
 def _attempt_problems(attempt: Attempt) -> Iterator[str]:

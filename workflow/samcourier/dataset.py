@@ -120,20 +120,28 @@ def rows_digest(rows: Sequence[ImageRow]) -> str:
     return hashlib.sha256(_canonical_json(shaping)).hexdigest()[:16]
 
 
-def image_key(pixels_sha256: str, parameters: Mapping[str, Any], service: Mapping[str, Any]) -> str:
-    """Return the sha256 over everything the labels depend on: pixels, parameters, model.
+def image_key(
+    pixels_sha256: str,
+    parameters: Mapping[str, Any],
+    service: Mapping[str, Any],
+    tiles: Mapping[str, int] | None = None,
+) -> str:
+    """Return the sha256 over everything the labels depend on: pixels, parameters, model, tiles.
 
     ``service`` is the service's ``describe()``, of which :data:`SERVICE_IDENTITY` counts.
-    Raises :class:`ServiceFailed` when it lacks one of these.
+    ``tiles`` is how the image was cut, None for one that goes whole. Raises
+    :class:`ServiceFailed` when the description lacks one of these.
     """
     missing = [name for name in SERVICE_IDENTITY if name not in service]
     if missing:
         raise ServiceFailed(f"the service's description lacks {', '.join(missing)}")
-    content = {
+    content: dict[str, Any] = {
         "pixels_sha256": pixels_sha256,
         "parameters": dict(parameters),
         "service": {name: service[name] for name in SERVICE_IDENTITY},
     }
+    if tiles is not None:
+        content["tiles"] = dict(tiles)
     return hashlib.sha256(_canonical_json(content)).hexdigest()
 
 

@@ -16,6 +16,7 @@ from .errors import CourierError
 from .journal import NOTE_REUSED, Attempt, Failure, ImageLog, ImageSeconds, ManifestEntry, utc_now
 from .planes import Planes
 from .store import mask_path, stat_mask
+from .tiles import Tiling
 
 #: What of ``describe()`` shapes the labels, and goes into every log and mask.
 _IDENTITY = (*SERVICE_IDENTITY, "versions", "device")
@@ -42,6 +43,7 @@ class Draft:
         self.form = form
         self._identity = identity
         self._planes: Planes | None = None
+        self._tiling: Tiling | None = None
         self._pixels_sha256: str | None = None
         self._start_s = time.perf_counter()
         self._seconds: dict[str, float] = {}
@@ -50,6 +52,7 @@ class Draft:
         self.mask: Path | None = None
         self.object_count: int | None = None
         self.note: str | None = None
+        self.tiles_kept = 0
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -59,11 +62,15 @@ class Draft:
         finally:
             self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start_s
 
-    def saw(self, planes: Planes, pixels_sha256: str) -> None:
+    def saw(self, planes: Planes, pixels_sha256: str, tiling: Tiling | None = None) -> None:
         self._seconds["read"] = time.perf_counter() - self._start_s
-        self._planes, self._pixels_sha256 = planes, pixels_sha256
+        self._planes, self._pixels_sha256, self._tiling = planes, pixels_sha256, tiling
         self.form["pixel_size_um"] = self.form["pixel_size_um"] or planes.pixel_size_um
-        self.key = image_key(pixels_sha256, self.parameters, self._identity)
+        self.key = image_key(pixels_sha256, self.parameters, self._identity, self._tiles)
+
+    @property
+    def _tiles(self) -> dict[str, int] | None:
+        return self._tiling.identity if self._tiling else None
 
     def provenance(self, object_count: int) -> dict[str, Any]:
         """Return what the mask's attributes say of how it came about."""
@@ -74,6 +81,7 @@ class Draft:
             "pixels_sha256": self._pixels_sha256,
             "object_count": object_count,
             "parameters": self.parameters,
+            "tiles": self._tiles,
             "service": self._identity,
             "samcourier": __version__,
         }
@@ -107,6 +115,8 @@ class Draft:
             dtype=str(planes.dtype) if planes else None,
             axes=planes.axes if planes else None,
             planes=len(planes) if planes else 1,
+            tiles=len(self._tiling) if self._tiling else 1,
+            tiles_kept=self.tiles_kept,
             mask=str(self.mask) if self.mask else None,
             attempts=tuple(sorted(self.attempts, key=lambda each: each.started_at)),
             service=self._identity,

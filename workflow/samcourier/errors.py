@@ -6,6 +6,10 @@ A transport translates every foreign exception into one of these at its edge; no
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class CourierError(Exception):
     """Base of every expected failure. ``kind`` is the failure class written to the logs.
@@ -75,3 +79,13 @@ class StorageFailed(CourierError):
     """The results folder cannot be written: stop, since no other image could be kept either."""
 
     kind = "storage"
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Translate what the disk says while ``path`` is written."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StorageFailed(f"{path}: cannot be written ({reason})", name=reason) from error

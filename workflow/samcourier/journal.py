@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 from .errors import CourierError
 from .records import decode, parse_json, read_json, write_atomic, write_json
 
-IMAGE_LOG_SCHEMA = "samcourier/image-log/3"
+IMAGE_LOG_SCHEMA = "samcourier/image-log/4"
 
 #: How the note of a log begins when a whole mask of the same key was found: no call was made.
 NOTE_REUSED = "mask reused"
@@ -63,7 +63,8 @@ class Attempt:
     """One call for one image: over which transport, why that one, and how it went.
 
     ``replica`` is the copy of a service that runs several times, ``plane`` the zero-based number
-    of the plane in an image of several. ``started_at`` is ISO 8601 in UTC.
+    of the plane in an image of several, ``tile`` that of the tile of a plane that was cut.
+    ``started_at`` is ISO 8601 in UTC.
     """
 
     transport: Literal["websocket", "http", "webrtc", "fake"]
@@ -75,6 +76,7 @@ class Attempt:
     bytes: CallBytes
     replica: str | None = None
     plane: int | None = None
+    tile: int | None = None
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,9 @@ class ImageLog:
     """The durable record of one image: done or failed, and how its pixels travelled.
 
     ``shape``, ``dtype`` and ``axes`` are those of the pixels sent, e.g. (2, 512, 512), uint16,
-    CYX, in ``planes`` calls; None when the image could not be read. ``object_count`` is the sum
-    over the planes, each with ids of its own. ``finished_at`` is ISO 8601 in UTC.
+    CYX, in ``planes`` times ``tiles`` calls, less ``tiles_kept`` answers that a run that was cut
+    off had left; None when the image could not be read. ``object_count`` is the sum over the
+    planes, each with ids of its own. ``finished_at`` is ISO 8601 in UTC.
     """
 
     image: str
@@ -115,6 +118,8 @@ class ImageLog:
     dtype: str | None = None
     axes: str | None = None
     planes: int = 1
+    tiles: int = 1
+    tiles_kept: int = 0
     mask: str | None = None
     attempts: tuple[Attempt, ...] = ()
     service: dict[str, Any] = field(default_factory=dict)

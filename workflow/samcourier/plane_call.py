@@ -6,8 +6,7 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
+from samservice.image_statistics import ImageStatistics
 from samservice.labels import count_objects
 from samservice.wire import WireError, is_packed, pack_array, packed_nbytes, unpack_array
 
@@ -17,7 +16,8 @@ from .connection.choose import image_codec
 from .connection.estimate import Payload
 from .draft import Draft
 from .errors import ServiceFailed
-from .masks import check_mask
+from .journal import Attempt
+from .masks import MaskPixels, check_mask
 from .planes import Plane
 
 #: Masks compress far better than images; only the first image's prediction needs a guess.
@@ -28,7 +28,7 @@ FIRST_GUESS_DOWN_SHARE = 0.05
 class Segmented:
     """A mask that fits, uint32, with the number of its objects and what the service noted."""
 
-    mask: np.ndarray
+    mask: MaskPixels
     object_count: int
     note: str | None
 
@@ -42,10 +42,18 @@ class PlaneCaller:
         self._max_image_bytes = int(description.get("limits", {}).get("max_image_bytes", 1 << 31))
         self._down_share = FIRST_GUESS_DOWN_SHARE
 
-    async def segment(self, plane: Plane, draft: Draft, number: int | None = None) -> Segmented:
+    async def segment(
+        self,
+        plane: Plane,
+        draft: Draft,
+        number: int | None = None,
+        tile: int | None = None,
+        statistics: ImageStatistics | None = None,
+    ) -> Segmented:
         """Return the plane's mask; seconds and attempts go to ``draft``.
 
-        ``number`` is the plane's in an image of several. Raises the failure that decided.
+        ``number`` is the plane's in an image of several. A tile comes with its number and the
+        statistics of its plane. Raises the failure that decided.
         """
         with draft.stage("pack"):
             image: Any = plane.pixels
@@ -62,15 +70,17 @@ class PlaneCaller:
         arguments = {"image_or_embedding": image, **draft.parameters}
         if self._packs:
             arguments["axes"] = plane.axes
+        if statistics is not None:
+            arguments["image_statistics"] = statistics.to_wire()
         payload = Payload(up_bytes, int(up_bytes * self._down_share))
         try:
             answer: Answer[Segmented] = await self._manager.call(
                 Call("segment_all", arguments, payload, accept)
             )
         except CallFailed as failed:
-            draft.attempts += tuple(replace(each, plane=number) for each in failed.attempts)
+            draft.attempts += _of(failed.attempts, number, tile)
             raise failed.cause from failed
-        draft.attempts += tuple(replace(each, plane=number) for each in answer.attempts)
+        draft.attempts += _of(answer.attempts, number, tile)
         self._down_share = answer.attempts[-1].bytes.down / max(up_bytes, 1)
         return answer.value
 
@@ -85,3 +95,7 @@ class PlaneCaller:
                 raise ServiceFailed(f"the mask cannot be unpacked: {error}") from error
         mask = check_mask(mask, plane.pixels.shape, plane.axes)
         return Segmented(mask, count_objects(mask), None if note is None else str(note))
+
+
+def _of(attempts: tuple[Attempt, ...], plane: int | None, tile: int | None) -> tuple[Attempt, ...]:
+    return tuple(replace(each, plane=plane, tile=tile) for each in attempts)

@@ -13,7 +13,7 @@ import itertools
 import math
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,10 @@ from .readers import Index, Source, open_source
 from .selection import PICK_RULE, How, Pick, Selection
 
 _INDEX_0 = Pick("index", 0, 0)
+
+#: Planes too large to hold are read in bands of so many pixels, and of whole rows of file tiles.
+_BAND_PX = 8 << 20
+_BAND_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Planes:
     """
 
     def __init__(self, path: Path, source: Source, selection: Selection) -> None:
-        self._path = path
+        self.path = path
         self._source = source
         letters = selection.axes or source.axes
         _check(path, source, letters, selection.axes)
@@ -88,6 +92,15 @@ class Planes:
     def __len__(self) -> int:
         return math.prod(self.stack_shape)
 
+    @property
+    def plane_shape(self) -> tuple[int, ...]:
+        """The shape of each plane or volume, along ``plane_axes``."""
+        return tuple(self.shape[self.axes.index(letter)] for letter in self.plane_axes)
+
+    @property
+    def channel_count(self) -> int:
+        return self.plane_shape[0] if self.plane_axes.startswith("C") else 1
+
     def position(self, number: int) -> tuple[int, ...]:
         """Return where the plane lies in the mask, one index for each of ``stack_axes``."""
         return tuple(int(index) for index in np.unravel_index(number, self.stack_shape or (1,)))[
@@ -101,33 +114,67 @@ class Planes:
         digest = pixels_sha256(pixels, self.plane_axes)
         return Plane(pixels, self.plane_axes, self.pixel_size_um, digest)
 
-    def sha256(self) -> str:
-        """Return the digest of all planes, reading one after the other."""
-        digests = [self.read(number).pixels_sha256 for number in range(len(self))]
+    def read_part(
+        self, number: int, rows: slice, columns: slice, channel: int | None = None
+    ) -> np.ndarray:
+        """Read a part of one plane, all its channels or one of them, without the rest.
+
+        Returns the axes of :class:`Plane`, less C where ``channel`` names one. Raises ImageUnfit.
+        """
+        cut = {"Y": rows, "X": columns}
+        axes = [
+            replace(axis, positions=axis.positions[cut[axis.letter]])
+            if axis.letter in cut
+            else replace(axis, positions=[axis.positions[channel]], how="index")
+            if axis.letter == "C" and axis.is_kept and channel is not None
+            else axis
+            for axis in self._axes
+        ]
+        where = dict(zip(self.stack_axes, self.position(number), strict=True))
+        return np.ascontiguousarray(self._projected(where, axes), dtype=self.dtype)
+
+    def sha256(self, *, in_bands: bool = False) -> str:
+        """Return the digest of all planes, reading one after the other, or band after band."""
+        digest_of = self._sha256_in_bands if in_bands else lambda n: self.read(n).pixels_sha256
+        digests = [digest_of(number) for number in range(len(self))]
+        if not self.stack_axes:
+            return digests[0]
         return stack_sha256(digests, self.stack_axes, self.stack_shape)
 
-    def _projected(self, where: dict[str, int]) -> np.ndarray:
+    def _sha256_in_bands(self, number: int) -> str:
+        """Return :func:`pixels_sha256` of a plane, YX or CYX."""
+        height, width = self.plane_shape[-2:]
+        digest = _started_sha256(self.dtype, self.plane_shape, self.plane_axes)
+        for channel in range(self.channel_count):
+            for rows in bands(height, width):
+                part = self.read_part(number, rows, slice(0, width), channel)
+                digest.update(_little_endian(part).data)
+        return digest.hexdigest()
+
+    def _projected(self, where: dict[str, int], axes: Sequence[_Axis] | None = None) -> np.ndarray:
         """Read the positions of projected axes one after the other: one plane in memory."""
+        axes = axes or self._axes
         choices: list[Sequence[int | None]] = []
-        for axis in self._axes:
+        for axis in axes:
             if axis.letter in where:
                 choices.append([axis.positions[where[axis.letter]]])
             else:
                 choices.append([None] if axis.is_kept else axis.positions)
-        pixels = (self._read_at(positions) for positions in itertools.product(*choices))
+        pixels = (self._read_at(axes, positions) for positions in itertools.product(*choices))
         return functools.reduce(np.maximum, pixels)
 
-    def _read_at(self, positions: Sequence[int | None]) -> np.ndarray:
+    def _read_at(self, axes: Sequence[_Axis], positions: Sequence[int | None]) -> np.ndarray:
         """Read one position of each axis, None for all that is wanted; ordered CZYX."""
-        parts = [self._source.read(index) for index in _indices(self._axes, positions)]
-        letters = [a.letter for a, at in zip(self._axes, positions, strict=True) if at is None]
+        parts = [self._source.read(index) for index in _indices(axes, positions)]
+        letters = [a.letter for a, at in zip(axes, positions, strict=True) if at is None]
         if "C" not in letters or len(parts) == 1:
             (pixels,) = parts
         else:
             letters.remove("C")
             letters.insert(0, "C")
             pixels = np.stack(parts)
-        return pixels.transpose([letters.index(letter) for letter in self.plane_axes])
+        order = [letter for letter in self.plane_axes if letter in letters]
+        return pixels.transpose([letters.index(letter) for letter in order])
 
 
 def _indices(axes: Sequence[_Axis], positions: Sequence[int | None]) -> Iterator[Index]:
@@ -170,10 +217,23 @@ async def opened_planes(path: Path, selection: Selection) -> AsyncIterator[Plane
 
 def pixels_sha256(array: np.ndarray, axes: str) -> str:
     """Return the sha256 over dtype, shape, axes and little-endian bytes of ``array``."""
-    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    digest = hashlib.sha256(f"{little.dtype.str} {array.shape} {axes}\n".encode())
-    digest.update(little.data)
+    digest = _started_sha256(array.dtype, array.shape, axes)
+    digest.update(_little_endian(array).data)
     return digest.hexdigest()
+
+
+def _started_sha256(dtype: np.dtype, shape: tuple[int, ...], axes: str) -> hashlib._Hash:
+    return hashlib.sha256(f"{dtype.newbyteorder('<').str} {shape} {axes}\n".encode())
+
+
+def _little_endian(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+
+
+def bands(height: int, width: int) -> Iterator[slice]:
+    """Yield the rows of a plane in bands that are small enough to hold."""
+    rows = max(_BAND_PX // width // _BAND_ROWS, 1) * _BAND_ROWS
+    return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
 
 
 def stack_sha256(planes_sha256: Sequence[str], stack_axes: str, stack_shape: Sequence[int]) -> str:

@@ -19,6 +19,8 @@ from typing import Any
 from .dataset import Batch
 
 MASK_SUFFIX = ".ome.zarr"
+#: Ends the name of the hidden folder that keeps a mask's finished tiles until it is whole.
+TILES_SUFFIX = ".tiles"
 #: Stands for the digest in the bytes that are digested.
 NO_DIGEST = "0" * 64
 _ROOT_ATTRIBUTES = (".zattrs", "zarr.json")

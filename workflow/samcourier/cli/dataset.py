@@ -187,6 +187,9 @@ def _run(
     parameters: dict[str, Any],
     transport: str,
     ome_zarr: Any,
+    tile_edge_px: int,
+    tile_halo_px: int,
+    tiles_above_px: int,
     only: tuple[str, ...],
     retry_failed: bool,
     attempt_timeout_s: float,
@@ -199,9 +202,11 @@ def _run(
     from ..connection.retry import Policy
     from ..journal import ConnectionJournal
     from ..store import connection_journal_path
+    from ..tiles import TileSettings
     from ..transports import Replicas
 
-    settings = BatchSettings(dataset_dir, parameters, ome_zarr, retry_failed, only or None)
+    tiles = TileSettings(tile_edge_px, tile_halo_px, tiles_above_px)
+    settings = BatchSettings(dataset_dir, parameters, ome_zarr, retry_failed, only or None, tiles)
     policy = Policy(attempt_timeout_s=attempt_timeout_s, image_timeout_s=image_timeout_s)
 
     async def work() -> Any:

@@ -207,6 +207,27 @@ def segment_options(command: Callable[..., R]) -> Callable[..., R]:
         click.option(
             "--ome-zarr", type=click.Choice(("0.4", "0.5")), default="0.4", show_default=True
         ),
+        click.option(
+            "--tile-edge-px",
+            type=click.IntRange(256),
+            default=2048,
+            show_default=True,
+            help="Side of what a tile of a large image answers for.",
+        ),
+        click.option(
+            "--tile-halo-px",
+            type=click.IntRange(16),
+            default=128,
+            show_default=True,
+            help="Sent around it; more than the largest object.",
+        ),
+        click.option(
+            "--tiles-above-px",
+            type=click.IntRange(1),
+            default=4096 * 4096,
+            show_default=True,
+            help="Planes of more pixels go as tiles.",
+        ),
         click.option("--only", multiple=True, metavar="IMAGE", help="Only this image."),
         click.option("--retry-failed", is_flag=True, help="Also what failed by its own fault."),
         click.option("--attempt-timeout-s", type=POSITIVE, default=600.0, show_default=True),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -44,6 +48,7 @@ class TiffSource:
         self.channel_names = _channel_names(image)
         self.scene_names = tuple(each.name for each in tiff.series)
         self._path = path
+        self._tiff = tiff
         self._series = series
         self._is_incomplete = any(page is None for page in series.pages)
 
@@ -69,8 +74,39 @@ class TiffSource:
         if all(part == range(size) for part, size in zip(wanted, self.shape, strict=True)):
             # Decodes its segments in parallel, which the way by the part does not.
             return np.asarray(self._series.asarray())
+        if self._plain_offset is not None:
+            return self._read_plain(wanted, self._plain_offset)
         with self._series.aszarr(level=0) as store:
             return np.asarray(zarr.open_array(store, mode="r")[index])
+
+    @cached_property
+    def _plain_offset(self) -> int | None:
+        """Where the pixels begin when they lie in one piece of the file as they are."""
+        return None if self._series.is_multifile else self._series.dataoffset
+
+    def _read_plain(self, wanted: Sequence[range | int], offset: int) -> np.ndarray:
+        """Read only the bytes wanted, where the way by the part would take whole planes.
+
+        Not through a memory map: the process would die when the file is cut short meanwhile.
+        """
+        ranges = [range(part, part + 1) if isinstance(part, int) else part for part in wanted]
+        # What lies in one run: a part of one axis, and all of those after it.
+        run = len(ranges) - 1
+        while run > 0 and len(ranges[run]) == self.shape[run]:
+            run -= 1
+        steps = [math.prod(self.shape[axis + 1 :]) for axis in range(run + 1)]
+        stored = self.dtype.newbyteorder(self._tiff.byteorder)
+        pixels = np.empty([len(each) for each in ranges], stored)
+        runs = pixels.reshape(math.prod(pixels.shape[:run]), -1)
+        file = self._tiff.filehandle.fileno()
+        starts = itertools.product(*ranges[:run], [ranges[run].start])
+        for into, at in zip(runs, starts, strict=True):
+            first = sum(place * step for place, step in zip(at, steps, strict=True))
+            got = os.preadv(file, [into.data.cast("B")], offset + first * stored.itemsize)
+            if got != into.nbytes:
+                raise EOFError(f"the file ends {into.nbytes - got} bytes too early")
+        kept = [len(each) for each, part in zip(ranges, wanted, strict=True) if each is part]
+        return pixels.reshape(kept)
 
 
 @contextmanager

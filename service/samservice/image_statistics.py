@@ -1,0 +1,225 @@
+"""What is asked of a whole image before its tiles: intensities and levels, streamed part by part.
+
+A tile must be normalised and thresholded as its image is, or a blank tile would be all noise
+stretched to full contrast. A client that cuts an image computes :class:`ImageStatistics` over all
+of it and sends them with each tile; a service that gets the image whole computes them itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .channels import range_of, range_ranks
+from .errors import WrongParameter
+from .wire import WireError, is_packed, pack_array, unpack_array
+
+#: Name of a statistic in ``describe()["image_statistics"]``.
+INTENSITY_RANGE = "intensity_range"
+BACKGROUND = "background"
+LEVELS = "levels"
+
+_MAX_GRID_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Heights above the background: Otsu's threshold, mean and deviation of what is no object."""
+
+    otsu: float
+    floor: float
+    noise: float
+
+
+@dataclass(frozen=True)
+class ImageStatistics:
+    """Statistics of a plane of ``shape_px`` (Y, X); what is sent begins at ``origin_px``.
+
+    ``intensity_range`` is (low, high) for each channel, see :func:`.channels.intensity_range`.
+    ``background`` (rows, columns), float32, and ``levels`` are those of :mod:`.foreground`.
+    """
+
+    shape_px: tuple[int, int]
+    origin_px: tuple[int, int]
+    intensity_range: tuple[tuple[float, float], ...]
+    background: npt.NDArray[np.float32] | None = None
+    levels: Levels | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return what ``segment_all`` takes as ``image_statistics``: JSON values and bytes."""
+        wired: dict[str, Any] = {
+            "shape_px": list(self.shape_px),
+            "origin_px": list(self.origin_px),
+            INTENSITY_RANGE: [list(each) for each in self.intensity_range],
+        }
+        if self.background is not None:
+            wired[BACKGROUND] = pack_array(self.background, "raw")
+        if self.levels is not None:
+            wired[LEVELS] = {
+                "otsu": self.levels.otsu,
+                "floor": self.levels.floor,
+                "noise": self.levels.noise,
+            }
+        return wired
+
+
+def checked_statistics(
+    value: Any, wanted: Sequence[str], image_shape: Sequence[int], axes: str
+) -> ImageStatistics:
+    """Return what came as ``image_statistics`` with an image, or raise :class:`WrongParameter`.
+
+    ``wanted`` are the names that the engine describes.
+    """
+    if not wanted or "Z" in axes:
+        what = "volumes" if wanted else "this engine's images"
+        raise WrongParameter(f"image_statistics came, but {what} take none")
+    keys = {"shape_px", "origin_px", *wanted}
+    if not isinstance(value, Mapping) or set(value) != keys:
+        came = sorted(map(str, value)) if isinstance(value, Mapping) else type(value).__name__
+        raise WrongParameter(f"image_statistics needs the keys {sorted(keys)}, got {came}")
+    shape, origin = (_pair(name, value[name]) for name in ("shape_px", "origin_px"))
+    for start, size, whole in zip(origin, image_shape[-2:], shape, strict=True):
+        if start + size > whole:
+            raise WrongParameter(
+                f"image_statistics: what was sent, {tuple(image_shape[-2:])} px at {origin}, "
+                f"lies outside of its image of {shape} px"
+            )
+    channel_count = image_shape[0] if "C" in axes else 1
+    return ImageStatistics(
+        shape,
+        origin,
+        _checked_range(value[INTENSITY_RANGE], channel_count),
+        _checked_background(value[BACKGROUND]) if BACKGROUND in wanted else None,
+        _checked_levels(value[LEVELS]) if LEVELS in wanted else None,
+    )
+
+
+def _pair(name: str, value: Any) -> tuple[int, int]:
+    if isinstance(value, list | tuple) and len(value) == 2:
+        first, second = value
+        if all(type(each) is int and 0 <= each < 1 << 31 for each in value):
+            return first, second
+    raise WrongParameter(f"image_statistics: {name} {value!r:.80}, expected [Y, X] in pixels")
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise WrongParameter(f"image_statistics: {name} {value!r:.80}, expected a finite number")
+    return float(value)
+
+
+def _checked_range(value: Any, channel_count: int) -> tuple[tuple[float, float], ...]:
+    pairs = [tuple(each) if isinstance(each, list | tuple) else () for each in _items(value)]
+    if len(pairs) != channel_count or any(len(pair) != 2 for pair in pairs):
+        raise WrongParameter(
+            f"image_statistics: intensity_range {value!r:.80}, expected [low, high] for each of "
+            f"{channel_count} channels"
+        )
+    name = INTENSITY_RANGE
+    checked = tuple((_number(name, low), _number(name, high)) for low, high in pairs)
+    if any(low > high for low, high in checked):
+        raise WrongParameter(f"image_statistics: intensity_range {value!r:.80}, low above high")
+    return checked
+
+
+def _items(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _checked_background(value: Any) -> npt.NDArray[np.float32]:
+    try:
+        grid = unpack_array(value, _MAX_GRID_BYTES) if is_packed(value) else value
+    except WireError as error:
+        raise WrongParameter(f"image_statistics: background: {error}") from error
+    if (
+        not isinstance(grid, np.ndarray)
+        or grid.dtype != np.float32
+        or grid.ndim != 2
+        or grid.size == 0
+        or not np.isfinite(grid).all()
+    ):
+        raise WrongParameter(
+            "image_statistics: background, expected finite float32 (rows, columns)"
+        )
+    return grid
+
+
+def _checked_levels(value: Any) -> Levels:
+    if not isinstance(value, Mapping) or set(value) != {"otsu", "floor", "noise"}:
+        raise WrongParameter(
+            f"image_statistics: levels {value!r:.80}, expected otsu, floor and noise"
+        )
+    return Levels(**{name: _number(f"levels.{name}", value[name]) for name in value})
+
+
+Parts = Callable[[], Iterable[npt.NDArray[Any]]]
+
+_DIGIT_BITS = 16
+
+
+def streamed_intensity_range(parts: Parts, dtype: np.dtype[Any], size: int) -> tuple[float, float]:
+    """Return :func:`.channels.intensity_range` of a channel that is read part by part.
+
+    ``parts()`` yields every pixel of the channel once, in any order and shape; ``size`` is their
+    number. Exact: order statistics are found digit by digit, in one reading for pixels of 8 and
+    16 bits, two for 32, four for 64. Raises ValueError when a float is NaN or infinite.
+    """
+    pixels = _order_statistics(parts, dtype, range_ranks(size))
+    if not np.isfinite(pixels[:2]).all():
+        raise ValueError("NaN or infinite values")
+    return range_of(pixels, size)
+
+
+def _order_statistics(parts: Parts, dtype: np.dtype[Any], ranks: Sequence[int]) -> list[Any]:
+    """Return the values at ``ranks`` (zero-based) of the sorted pixels."""
+    bits = max(8 * dtype.itemsize, _DIGIT_BITS)
+    found = {rank: (0, rank) for rank in ranks}
+    for shift in range(bits - _DIGIT_BITS, -1, -_DIGIT_BITS):
+        prefixes = {prefix for prefix, _ in found.values()}
+        counts = {prefix: np.zeros(1 << _DIGIT_BITS, np.int64) for prefix in prefixes}
+        for part in parts():
+            keys = _sortable(part.ravel())
+            for prefix, count in counts.items():
+                mine = keys
+                if shift + _DIGIT_BITS < bits:
+                    mine = keys[keys >> keys.dtype.type(shift + _DIGIT_BITS) == prefix]
+                digits = (mine >> mine.dtype.type(shift)) & mine.dtype.type(0xFFFF)
+                count += np.bincount(digits.astype(np.intp), minlength=1 << _DIGIT_BITS)
+        for rank, (prefix, left) in found.items():
+            sums = np.cumsum(counts[prefix])
+            digit = int(np.searchsorted(sums, left, side="right"))
+            before = int(sums[digit - 1]) if digit else 0
+            found[rank] = (prefix << _DIGIT_BITS | digit, left - before)
+    return [_from_sortable(found[rank][0], dtype) for rank in ranks]
+
+
+def _sortable(pixels: npt.NDArray[Any]) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """Return unsigned keys, of 16 bits at least, in the order of the pixels."""
+    if pixels.dtype.itemsize == 1:
+        pixels = pixels.astype(np.int16 if pixels.dtype.kind == "i" else np.uint16)
+    unsigned = np.dtype(f"u{pixels.dtype.itemsize}")
+    sign = unsigned.type(1 << (8 * unsigned.itemsize - 1))
+    keys = np.ascontiguousarray(pixels).view(unsigned)
+    if pixels.dtype.kind == "i":
+        keys = keys ^ sign
+    if pixels.dtype.kind == "f":
+        keys = np.where(keys & sign, ~keys, keys | sign)
+    return keys
+
+
+def _from_sortable(key: int, dtype: np.dtype[Any]) -> Any:
+    wide = dtype
+    if dtype.itemsize == 1:
+        wide = np.dtype(np.int16 if dtype.kind == "i" else np.uint16)
+    unsigned = np.dtype(f"u{wide.itemsize}")
+    sign, every = 1 << (8 * wide.itemsize - 1), (1 << 8 * wide.itemsize) - 1
+    if dtype.kind == "i":
+        key ^= sign
+    elif dtype.kind == "f":
+        key = key ^ sign if key & sign else key ^ every
+    return np.array([key], unsigned).view(wide)[0].astype(dtype)

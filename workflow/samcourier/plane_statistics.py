@@ -1,0 +1,112 @@
+"""Statistics of a plane that is too large to hold, for the service that gets it in tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from samservice.channels import to_gray
+from samservice.image_statistics import (
+    BACKGROUND,
+    INTENSITY_RANGE,
+    LEVELS,
+    ImageStatistics,
+    Levels,
+    streamed_intensity_range,
+)
+
+from .errors import ImageUnfit, RequestRefused
+from .planes import Planes, bands
+
+KNOWN = (INTENSITY_RANGE, BACKGROUND, LEVELS)
+
+
+def plane_statistics(
+    planes: Planes, number: int, wanted: Sequence[str], parameters: Mapping[str, Any]
+) -> ImageStatistics:
+    """Return what the service wants to know of a whole plane, reading it band by band.
+
+    ``parameters`` are the engine's, defaults included. Raises ImageUnfit for NaN and infinity,
+    RequestRefused when the service wants what this client cannot compute.
+    """
+    if unknown := [name for name in wanted if name not in KNOWN]:
+        raise RequestRefused(
+            f"for tiles the service wants the image_statistics {', '.join(unknown)}, this client"
+            f" computes {', '.join(KNOWN)}; update it, or raise tiles.above_px"
+        )
+    height, width = planes.plane_shape[-2:]
+    ranges = tuple(
+        _channel_range(planes, number, channel) for channel in range(planes.channel_count)
+    )
+    statistics = ImageStatistics((height, width), (0, 0), ranges)
+    if BACKGROUND in wanted or LEVELS in wanted:
+        grid, levels = _levels(planes, number, ranges, parameters)
+        statistics = ImageStatistics((height, width), (0, 0), ranges, grid, levels)
+    return statistics
+
+
+def _channel_range(planes: Planes, number: int, channel: int) -> tuple[float, float]:
+    height, width = planes.plane_shape[-2:]
+
+    def parts() -> Iterator[np.ndarray]:
+        for rows in bands(height, width):
+            yield planes.read_part(number, rows, slice(0, width), channel)
+
+    try:
+        return streamed_intensity_range(parts, planes.dtype, height * width)
+    except ValueError as error:
+        raise ImageUnfit(f"{planes.path}: holds {error}") from error
+
+
+def _levels(
+    planes: Planes,
+    number: int,
+    ranges: Sequence[tuple[float, float]],
+    parameters: Mapping[str, Any],
+) -> tuple[np.ndarray, Levels]:
+    """Return the background's grid and the levels above it, as the model-free engine sees them."""
+    try:
+        from samservice import foreground
+    except ImportError as error:
+        raise RequestRefused(
+            f"tiles for this service need {error.name}: pip install 'samcourier[local]'"
+        ) from error
+    sigma_px, block_px = float(parameters["sigma_px"]), int(parameters["background_px"])
+    height, width = planes.plane_shape[-2:]
+    row_edges, column_edges = (foreground.grid_edges(size, block_px) for size in (height, width))
+    margin = foreground.margin_px(sigma_px)
+
+    def smoothed(rows: slice) -> np.ndarray:
+        top, bottom = max(rows.start - margin, 0), min(rows.stop + margin, height)
+        pixels = planes.read_part(number, slice(top, bottom), slice(0, width))
+        gray = to_gray(pixels, planes.plane_axes, ranges)
+        return foreground.smooth(gray, sigma_px)[rows.start - top :][: rows.stop - rows.start]
+
+    quartiles = []
+    for edges in _bands_of_squares(row_edges, width):
+        band = smoothed(slice(edges[0], edges[-1]))
+        quartiles.append(
+            foreground.quartiles(band, [edge - edges[0] for edge in edges], column_edges)
+        )
+    grid = foreground.background_grid(np.concatenate(quartiles))
+    histogram: np.ndarray = np.zeros((), np.int64)
+    for rows in bands(height, width):
+        behind = foreground.background(
+            grid, (height, width), (rows.start, 0), (rows.stop - rows.start, width)
+        )
+        histogram = histogram + foreground.level_histogram(smoothed(rows) - behind)
+    return grid, foreground.levels_of(histogram)
+
+
+def _bands_of_squares(row_edges: Sequence[int], width: int) -> Iterator[list[int]]:
+    """Yield the borders of so many rows of squares as make a band."""
+    most_rows = max(rows.stop - rows.start for rows in bands(row_edges[-1], width))
+    group = [row_edges[0]]
+    for edge in row_edges[1:]:
+        if edge - group[0] > most_rows and len(group) > 1:
+            yield group
+            group = [group[-1]]
+        group.append(edge)
+    yield group

@@ -1,0 +1,106 @@
+"""Masks of finished tiles beside the mask that is to become of them, each whole or absent.
+
+An image that is cut off is continued: its tiles are kept under the image's key, which covers the
+pixels, the parameters, the service and the tiling. They go when the mask is whole, or when the key
+is another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from samservice.wire import MASK_CODEC, WireError, pack_array, unpack_array
+
+from .records import parse_json
+from .store import TILES_SUFFIX
+
+__all__ = ["KeptTile", "TileStore", "discard_tiles"]
+
+
+@dataclass(frozen=True)
+class KeptTile:
+    """What the service answered for one tile: uint32 labels and its note."""
+
+    mask: np.ndarray
+    note: str | None
+
+
+class TileStore:
+    """The tiles of one image; hold the lock of its batch."""
+
+    def __init__(self, mask_path: Path, key: str) -> None:
+        self._key = key
+        self.folder = _folder(mask_path)
+
+    def open(self) -> None:
+        """Make the folder; tiles of another key are deleted. Raises OSError."""
+        keyed = self.folder / self._key[:32]
+        if self.folder.exists() and not keyed.is_dir():
+            shutil.rmtree(self.folder)
+        keyed.mkdir(parents=True, exist_ok=True)
+
+    def keep(self, plane: int, tile: int, kept: KeptTile) -> None:
+        """Write one tile in one step. Raises OSError."""
+        data: bytes = pack_array(kept.mask, MASK_CODEC)["data"]
+        head = {
+            "key": self._key,
+            "shape": list(kept.mask.shape),
+            "note": kept.note,
+            "sha256": hashlib.sha256(data).hexdigest(),
+        }
+        path = self._path(plane, tile)
+        part = path.with_suffix(".part")
+        part.write_bytes(json.dumps(head).encode() + b"\n" + data)
+        os.replace(part, path)
+
+    def load(self, plane: int, tile: int) -> KeptTile | None:
+        """Return a tile that was kept, None when it is absent or damaged."""
+        try:
+            head_line, data = self._path(plane, tile).read_bytes().split(b"\n", 1)
+        except (OSError, ValueError):
+            return None
+        head: Any = parse_json(head_line)
+        if not isinstance(head, dict) or head.get("key") != self._key:
+            return None
+        if head.get("sha256") != hashlib.sha256(data).hexdigest():
+            return None
+        packed = pack_array(np.zeros(0, np.uint32), "raw") | {
+            "shape": head.get("shape"),
+            "codec": MASK_CODEC,
+            "data": data,
+        }
+        try:
+            return KeptTile(unpack_array(packed, 1 << 40), head.get("note"))
+        except WireError:
+            return None
+
+    def load_mask(self, plane: int, tile: int) -> np.ndarray:
+        """Return the mask of a tile that was kept. Raises OSError when it is not there."""
+        kept = self.load(plane, tile)
+        if kept is None:
+            raise OSError(f"{self._path(plane, tile)}: was written and is damaged")
+        return kept.mask
+
+    def has(self, plane: int, tile: int) -> bool:
+        """Tell whether a whole tile was kept."""
+        return self.load(plane, tile) is not None
+
+    def _path(self, plane: int, tile: int) -> Path:
+        return self.folder / self._key[:32] / f"{plane:06d}-{tile:06d}"
+
+
+def discard_tiles(mask_path: Path) -> None:
+    """Delete what was kept for this mask."""
+    shutil.rmtree(_folder(mask_path), ignore_errors=True)
+
+
+def _folder(mask_path: Path) -> Path:
+    return mask_path.with_name(f".{mask_path.name}{TILES_SUFFIX}")

@@ -1,0 +1,118 @@
+"""An image whose planes go as tiles: called for side by side, kept on disk, stitched in order."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from .draft import Draft
+from .errors import storage_errors
+from .places import Places, together
+from .plane_call import PlaneCaller, Segmented
+from .plane_statistics import plane_statistics
+from .planes import Plane, Planes, pixels_sha256
+from .tile_store import KeptTile, TileStore
+from .tiles import StitchedMask, Tile, Tiling, stitch
+
+
+class TiledImage:
+    """One such image under way; ``places`` are shared with the planes of other images."""
+
+    def __init__(
+        self, planes: Planes, tiling: Tiling, store: TileStore, caller: PlaneCaller, places: Places
+    ) -> None:
+        self._planes = planes
+        self._tiling = tiling
+        self._store = store
+        self._caller = caller
+        self._places = places
+        #: Reading whole planes is for one at a time: it takes a band of memory each.
+        self._measuring = asyncio.Semaphore(1)
+        self._notes: dict[tuple[int, int], str | None] = {}
+
+    async def segment(self, draft: Draft, description: dict[str, Any]) -> Segmented:
+        """Return the mask, which is made of its tiles as it is read.
+
+        ``description`` is the service's. Tiles kept by a run that was cut off are not called for
+        again. Raises the failure that decided; the tiles that are finished stay.
+        """
+        with storage_errors(self._store.folder):
+            await asyncio.to_thread(self._store.open)
+        await together(
+            self._plane(number, draft, description) for number in range(len(self._planes))
+        )
+        with storage_errors(self._store.folder):
+            return await asyncio.to_thread(self._stitched)
+
+    async def _plane(self, number: int, draft: Draft, description: dict[str, Any]) -> None:
+        missing = []
+        for tile in self._tiling:
+            kept = await asyncio.to_thread(self._store.load, number, tile.number)
+            if kept is None:
+                missing.append(tile)
+            else:
+                self._notes[number, tile.number] = kept.note
+        draft.tiles_kept += len(self._tiling) - len(missing)
+        if not missing:
+            return
+        async with self._measuring:
+            with draft.stage("read"):
+                statistics = await asyncio.to_thread(
+                    plane_statistics,
+                    self._planes,
+                    number,
+                    description["image_statistics"],
+                    _with_defaults(draft.parameters, description),
+                )
+        plane = number if self._planes.stack_axes else None
+
+        async def one(tile: Tile) -> None:
+            async with self._places.place():
+                with draft.stage("read"):
+                    sent = await asyncio.to_thread(self._sent, number, tile)
+                made = await self._caller.segment(
+                    sent,
+                    draft,
+                    plane,
+                    tile.number,
+                    replace(statistics, origin_px=tile.origin_px),
+                )
+                with storage_errors(self._store.folder):
+                    await asyncio.to_thread(
+                        self._store.keep,
+                        number,
+                        tile.number,
+                        KeptTile(np.asarray(made.mask), made.note),
+                    )
+                self._notes[number, tile.number] = made.note
+
+        await together(one(tile) for tile in missing)
+
+    def _sent(self, number: int, tile: Tile) -> Plane:
+        pixels = self._planes.read_part(number, *tile.sent)
+        axes = self._planes.plane_axes
+        return Plane(pixels, axes, self._planes.pixel_size_um, pixels_sha256(pixels, axes))
+
+    def _stitched(self) -> Segmented:
+        stitchings = [
+            stitch(self._tiling, partial(self._store.load_mask, number))
+            for number in range(len(self._planes))
+        ]
+        mask = StitchedMask(self._planes.stack_shape, stitchings, self._store.load_mask)
+        object_count = sum(each.object_count for each in stitchings)
+        said = sorted({note for note in self._notes.values() if note})
+        if cut_count := sum(each.cut_count for each in stitchings):
+            said.append(
+                f"{cut_count} objects reach across the whole halo of a tile, {self._tiling.halo_px}"
+                " px, and may be cut there; a larger tiles.halo_px would hold them"
+            )
+        return Segmented(mask, object_count, "; ".join(said) or None)
+
+
+def _with_defaults(parameters: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
+    described = description.get("parameters", {})
+    return {name: each.get("default") for name, each in described.items()} | parameters
