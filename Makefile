@@ -9,7 +9,7 @@ SHELL := bash
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-microsam test-bioengine upstream check bench bench-networks lock upgrade clean
+.PHONY: help run test test-microsam test-bioengine test-crate upstream check bench bench-networks lock upgrade clean
 
 help: ## list these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -22,8 +22,8 @@ run: .venv/installed-local ## segment the images of config/ over a local service
 	  if [ -e "$$results/$$made" ]; then echo "$$results/$$made"; fi; \
 	done; exit $$status
 
-test: .venv/installed-test ## all tests but those of micro-sam itself and of a BioEngine worker
-	.venv/bin/python -m pytest -m 'not microsam and not bioengine'
+test: .venv/installed-test ## all tests but those with an environment of their own (below)
+	.venv/bin/python -m pytest -m 'not microsam and not bioengine and not crate'
 
 test-microsam: .venv-microsam/installed-microsam ## micro-sam's own classes through the service (several GB)
 	.venv-microsam/bin/python -m pytest -m microsam
@@ -31,6 +31,9 @@ test-microsam: .venv-microsam/installed-microsam ## micro-sam's own classes thro
 test-bioengine: .venv/installed-test ## the app on a stock BioEngine worker; BIOENGINE_PYTHON=its python
 	@test -x "$(BIOENGINE_PYTHON)" || { echo 'name the python of an environment with BioEngine (docs/bioengine.md): make test-bioengine BIOENGINE_PYTHON=...'; exit 1; }
 	BIOENGINE_PYTHON='$(abspath $(BIOENGINE_PYTHON))' .venv/bin/python -m pytest -m bioengine tests/bioengine
+
+test-crate: .venv/installed-test build/crate-venv/installed ## a run's crate against the public validator, and the run made again from it
+	CRATE_PYTHON=build/crate-venv/bin/python .venv/bin/python -m pytest -m crate tests/crate
 
 upstream: .venv/bin/uv ## run the reproductions of others' defects on their newest releases (service/upstream)
 	.venv/bin/uv venv --quiet --clear --python .venv/bin/python build/upstream-venv
@@ -74,9 +77,17 @@ lock: .venv/bin/uv ## write requirements.lock and environment.yml after a change
 	    | sed -E "s/ ; python_full_version < '3.15' and \(sys_platform == 'darwin' or sys_platform == 'linux'\)$$//; s/^/      - /"; \
 	} > environment.yml.new
 	mv environment.yml.new environment.yml
+	.venv/bin/uv pip compile tests/crate/requirements.in --quiet --universal --python-version 3.11 \
+	  --no-emit-index-url --generate-hashes --custom-compile-command 'make lock' $(LOCK_FLAGS) \
+	  --output-file tests/crate/requirements.lock >/dev/null
 
 upgrade: LOCK_FLAGS = --upgrade
 upgrade: lock ## lock with every version free to rise
+
+build/crate-venv/installed: tests/crate/requirements.lock .venv/bin/uv
+	.venv/bin/uv venv --quiet --clear --python .venv/bin/python $(@D)
+	.venv/bin/uv pip install --quiet --python $(@D)/bin/python --require-hashes --requirement $<
+	@touch $@
 
 clean: ## remove environments and caches; data, results and .snakemake stay
 	rm -rf .venv .venv-microsam build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

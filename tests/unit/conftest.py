@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,12 @@ from samcourier.journal import (
 )
 from samcourier.masks import MaskFacts, write_mask
 
-SERVICE = {"engine": "watershed", "model": "none", "segmentation_version": 1}
+SERVICE = {
+    "engine": "watershed",
+    "model": "none",
+    "model_sha256": None,
+    "segmentation_version": 1,
+}
 OVER_WEBSOCKET = Attempt(
     transport="websocket",
     reason="predicted 0.9 s, the least",
@@ -87,7 +93,7 @@ def finished_run(tmp_path: Path) -> Path:
 
 def _finish(dataset_dir: Path, image: str, count: int, second: int) -> ManifestEntry:
     attempts = {"far": (WEBRTC_FAILED, OVER_WEBSOCKET), "kept": ()}.get(image, (OVER_WEBSOCKET,))
-    key = f"{image:0<64}"
+    key = hashlib.sha256(image.encode()).hexdigest()
     facts: MaskFacts = write_mask(
         dataset_dir / "masks" / f"{image}.ome.zarr", squares(count), "YX", provenance={"key": key}
     )

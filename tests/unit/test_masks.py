@@ -26,6 +26,7 @@ from samcourier.masks import (
     OmeZarrVersion,
     check_mask,
     is_whole,
+    labels_sha256,
     read_mask,
     read_provenance,
     remove_leftovers,
@@ -208,10 +209,12 @@ def test_the_facts_are_counted_over_all_files_and_stored(
     tmp_path: Path, version: OmeZarrVersion
 ) -> None:
     path = tmp_path / STEM
-    facts = write(path, sparse_mask(300, 280), version)
+    mask = sparse_mask(300, 280)
+    facts = write(path, mask, version)
     files = [p for p in path.rglob("*") if p.is_file()]
     assert facts[:2] == (len(files), sum(p.stat().st_size for p in files)) == stat_mask(path)
-    assert read_provenance(path) == PROVENANCE | facts._asdict()
+    labels = {"labels_sha256": labels_sha256(mask)}
+    assert read_provenance(path) == PROVENANCE | labels | facts._asdict()
     assert is_whole(path, deep=False)
     assert is_whole(path, deep=True)
 

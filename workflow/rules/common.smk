@@ -17,6 +17,7 @@ MANIFESTS = [store.manifest_path(DATASET_DIR, batch_id) for batch_id in BATCHES]
 COMPLETE = DATASET_DIR / "complete.json"
 REPORT_HTML = DATASET_DIR / "report.html"
 REPORT_TSV = DATASET_DIR / "report.tsv"
+SNAKEFILE = Path(str(workflow.current_basedir)).parent / "Snakefile"
 ONLY_OPTIONS = [option for image in ONLY for option in ("--only", image)]
 
 # What `samcourier demo-data data/demo` makes. No other file there may become an output,
@@ -144,6 +145,7 @@ def batches_to_make():
 
 def record_run():
     """Write what this run is to do, for who watches it, if it makes a batch."""
+    from samcourier.provenance.circumstances import keep_circumstances
     from samcourier.run_record import start_record
 
     to_make = batches_to_make()
@@ -155,6 +157,7 @@ def record_run():
         [batch for batch_id, batch in BATCHES.items() if batch_id not in to_make],
         ONLY or None,
     )
+    keep_circumstances(DATASET_DIR, "snakemake", config, ROWS, snakefile=SNAKEFILE)
 
 
 def report_what_there_is():

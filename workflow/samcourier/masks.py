@@ -8,6 +8,7 @@ empty or not, and a mask appears under its name only by a rename.
 from __future__ import annotations
 
 import errno
+import hashlib
 import itertools
 import json
 import math
@@ -32,6 +33,7 @@ __all__ = [
     "MaskPixels",
     "check_mask",
     "is_whole",
+    "labels_sha256",
     "read_mask",
     "read_provenance",
     "remove_leftovers",
@@ -112,7 +114,7 @@ def write_mask(
     0.4 is zarr v2, 0.5 zarr v3, both Blosc zstd 5 without shuffle. Lower levels take every
     second pixel in y and x, so they hold no invented id. ``pixel_size_um`` is one number for y
     and x, or one for each axis. ``provenance`` (JSON values, with the image's ``key``) is stored
-    in the attribute ``samcourier`` beside the returned facts.
+    in the attribute ``samcourier`` beside :func:`labels_sha256` and the returned facts.
 
     A mask above 64 MiB is asked for block by block and never held whole. The store is written
     to a hidden sibling, read back, and renamed. A kill at any instant
@@ -136,7 +138,9 @@ def write_mask(
         part.mkdir()
         level_count = _write_levels(part, mask, axes, ome_zarr)
         attributes = _multiscale(path, axes, level_count, scale, ome_zarr)
-        facts = _seal(part, attributes, provenance, ome_zarr)
+        held = mask if isinstance(mask, np.ndarray) else zarr.open_array(part / "0", mode="r")
+        said = provenance | {"labels_sha256": labels_sha256(held)}
+        facts = _seal(part, attributes, said, ome_zarr)
         _compare(path, part, mask)
         _replace(path, part, aside=path.with_name(f".{path.name}.{token}.old"))
     finally:
@@ -147,6 +151,21 @@ def write_mask(
 def read_mask(path: Path) -> np.ndarray:
     """Return level 0 of a mask, uint32, with the axes it was written with."""
     return np.asarray(zarr.open_array(path / "0", mode="r")[...])
+
+
+def labels_sha256(mask: np.ndarray | zarr.Array[Any]) -> str:
+    """Return the sha256 of a mask's labels, uint32: equal for equal labels, however stored.
+
+    It covers the shape, then plane by plane the pixels as little-endian bytes in squares of 1024
+    from the top left, row by row, so that a large mask need not be in memory whole.
+    """
+    digest = hashlib.sha256(f"<u4 {tuple(int(size) for size in mask.shape)}\n".encode())
+    *stack, height, width = mask.shape
+    corners = itertools.product(range(0, height, _CHUNK_EDGE), range(0, width, _CHUNK_EDGE))
+    for position, (y, x) in itertools.product(np.ndindex(*stack), list(corners)):
+        square = mask[(*position, slice(y, y + _CHUNK_EDGE), slice(x, x + _CHUNK_EDGE))]
+        digest.update(np.ascontiguousarray(square, dtype="<u4").data)
+    return digest.hexdigest()
 
 
 def remove_leftovers(mask_path: Path) -> None:

@@ -94,7 +94,7 @@ def _decode(kind: Any, value: Any) -> Any:
     # A count that 64 bits do not hold is none, and no arithmetic may overflow on it.
     if kind is int and type(value) is int and abs(value) < 1 << 64:
         return value
-    if kind is str and isinstance(value, str):
+    if kind in (str, bool) and isinstance(value, kind):
         return value
     raise ValueError(f"{value!r} is not {kind}")
 

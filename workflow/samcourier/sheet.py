@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from .dataset import ImageRow, read_sheet
+from .dataset import COLUMNS, ImageRow, read_sheet
 from .errors import InputError
 
 COLUMNS_FOUND = ("image", "path")
@@ -45,15 +46,25 @@ def header(columns: Sequence[str]) -> str:
 
 
 def lines(rows: Iterable[ImageRow], columns: Sequence[str]) -> str:
-    """Return one line for each row, what other columns hold left empty."""
+    """Return one line for each row, in these columns."""
     stream = io.StringIO()
     writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
     for row in rows:
-        cells = {
-            "image": row.image,
-            "path": str(row.path),
-            "scene": "" if row.selection.scene is None else str(row.selection.scene),
-            "pixel_size_um": "" if row.pixel_size_um is None else repr(row.pixel_size_um),
-        }
-        writer.writerow([cells.get(name, "") for name in columns])
+        cells = _cells(row)
+        writer.writerow([cells[name] for name in columns])
     return stream.getvalue()
+
+
+def format_sheet(rows: Sequence[ImageRow]) -> str:
+    """Return a sheet that :func:`read_sheet` reads back as ``rows``, with the columns in use."""
+    table = [_cells(row) for row in rows]
+    columns = [name for name in COLUMNS if any(cells[name] for cells in table)]
+    return header(columns) + lines(rows, columns)
+
+
+def _cells(row: ImageRow) -> dict[str, str]:
+    """Return the row's cell in each column, empty where the row says nothing."""
+    said = {"image": row.image, "path": row.path, **vars(row.selection), "truth": row.truth}
+    said["pixel_size_um"] = row.pixel_size_um
+    said["parameters"] = json.dumps(dict(row.parameters)) if row.parameters else None
+    return {name: "" if said[name] is None else str(said[name]) for name in COLUMNS}

@@ -13,6 +13,7 @@ from .. import __version__
 from ..errors import CourierError
 from .dataset import batch, check, demo_data, report, segment
 from .monitor import monitor
+from .rerun import rerun
 from .service import bench, deploy, serve, undeploy, verify
 from .sheet import sheet
 
@@ -48,6 +49,7 @@ _commands = (
     report,
     check,
     monitor,
+    rerun,
 )
 for _command in (*_commands, serve):
     main.add_command(_command)

@@ -1,0 +1,282 @@
+"""The crate of a run, from what the run left in its folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from samcourier.dataset import ImageRow, make_batches, read_sheet
+from samcourier.errors import InputError
+from samcourier.masks import labels_sha256, write_mask
+from samcourier.provenance import circumstances as begun
+from samcourier.provenance.circumstances import keep_circumstances, read_circumstances
+from samcourier.provenance.crate import write_crate
+from samcourier.provenance.mask_table import read_table
+from samcourier.provenance.recorded import located, read_crate, service_difference
+from samcourier.report import build_report, write_report
+from samcourier.selection import Pick, Selection
+from samcourier.sheet import format_sheet
+from samcourier.tiles import TileSettings
+
+REPO = Path(__file__).parents[2]
+CONFIG = {
+    "dataset": "demo",
+    "sheet": "images.tsv",
+    "batch_size": 2,
+    "service": {
+        "target": "existing",
+        "server_url": "https://lovelace:hush@hypha.example.org/x",
+        "workspace": "ws-user-lovelace",
+        "service_id": "ws-user-lovelace/client:samservice",
+        "token_file": "/home/lovelace/token",
+        "worker_id": "ws-user-lovelace/w:bioengine-worker",
+        "authorized_users": ["lovelace@example.org"],
+    },
+    "parameters": {"min_area_px": 30},
+    "tiles": {"edge_px": 512, "halo_px": 64, "above_px": 10_000},
+    "ome_zarr": "0.5",
+}
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    """Write what the run in ``folder`` began with, its report and its crate."""
+    dataset_dir = folder / "results" / "demo"
+    rows = read_sheet(folder / "images.tsv")
+    snakefile = REPO / "workflow" / "Snakefile"
+    keep_circumstances(dataset_dir, "snakemake", CONFIG | changes, rows, snakefile=snakefile)
+    report = build_report(rows, make_batches(rows, 2), dataset_dir)
+    write_report(report, dataset_dir / "report.html", dataset_dir / "report.tsv")
+    assert write_crate(report) == dataset_dir / "ro-crate-metadata.json"
+    return dataset_dir
+
+
+def entities(dataset_dir: Path) -> dict[str, Any]:
+    graph = json.loads((dataset_dir / "ro-crate-metadata.json").read_text())["@graph"]
+    return {entity["@id"]: entity for entity in graph}
+
+
+def references(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        own = {value["@id"]} if value.keys() == {"@id"} else set()
+        return own.union(*(references(each) for each in value.values()))
+    return set().union(*map(references, value)) if isinstance(value, list) else set()
+
+
+def test_every_reference_leads_to_an_entity_and_every_part_to_a_file(finished_run: Path) -> None:
+    dataset_dir = write(finished_run)
+    found = entities(dataset_dir)
+    outside = {"https://w3id.org/ro/crate/1.1"}
+    assert references(list(found.values())) - found.keys() == outside
+    for part in references(found["./"]["hasPart"]):
+        assert (dataset_dir / part).exists(), part
+
+
+def test_the_crate_tells_what_became_of_each_image(finished_run: Path) -> None:
+    dataset_dir = write(finished_run)
+    table = read_table(dataset_dir / "provenance/masks.tsv")
+    assert {image: (row.status, row.failure) for image, row in table.items()} == {
+        "near": ("done", ""),
+        "far": ("done", ""),
+        "kept": ("done", ""),
+        "torn": ("failed", "image"),
+        "empty": ("done", ""),
+    }
+    assert table["near"].labels_sha256 != table["far"].labels_sha256
+    assert table["torn"].labels_sha256 == ""
+    action = next(e for e in entities(dataset_dir).values() if e["@type"] == "CreateAction")
+    assert action["actionStatus"] == "http://schema.org/FailedActionStatus"
+    assert (action["endTime"], action["error"]) > ("2026-03-01", "1 of 5 images have no mask")
+
+
+def test_nobody_is_named_and_no_secret_kept(
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYPHA_TOKEN", "hush-hush")
+    monkeypatch.setattr(platform, "node", lambda: "lovelaces-laptop")
+    dataset_dir = write(finished_run)
+    files = [dataset_dir / "ro-crate-metadata.json", *(dataset_dir / "provenance").rglob("*.*")]
+    text = "".join(path.read_text() for path in files)
+    assert "lovelace" not in text
+    assert "hush" not in text
+    service = yaml.safe_load((dataset_dir / "provenance/config.yaml").read_text())["service"]
+    assert service == {
+        "target": "existing",
+        "server_url": "https://hypha.example.org/x",
+        "service_id": "samservice",
+    }
+
+
+def test_the_run_begins_with_software_machine_and_commit(finished_run: Path) -> None:
+    kept = read_circumstances(write(finished_run))
+    assert kept is not None
+    assert kept.python == platform.python_version()
+    assert kept.packages["numpy"] == np.__version__
+    assert kept.machine.cores == os.cpu_count()
+    assert kept.workflow.commit is None or len(kept.workflow.commit) == 40
+    assert kept.config["parameters"] == {"min_area_px": 30}
+
+
+def test_outside_a_checkout_there_is_no_commit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, finished_run: Path
+) -> None:
+    monkeypatch.setattr(begun, "__file__", str(tmp_path / "a/b/c/d/circumstances.py"))
+    kept = read_circumstances(write(finished_run))
+    assert kept is not None
+    assert (kept.workflow.commit, kept.workflow.is_dirty) == (None, None)
+
+
+def test_writing_again_touches_nothing(finished_run: Path) -> None:
+    dataset_dir = write(finished_run)
+    paths = [dataset_dir / "ro-crate-metadata.json", *(dataset_dir / "provenance").glob("*")]
+    before = {path: path.stat().st_mtime_ns for path in paths}
+    rows = read_sheet(finished_run / "images.tsv")
+    write_crate(build_report(rows, make_batches(rows, 2), dataset_dir))
+    assert {path: path.stat().st_mtime_ns for path in paths} == before
+
+
+def test_a_folder_that_says_not_what_it_began_with_gets_no_crate(finished_run: Path) -> None:
+    dataset_dir = finished_run / "results/demo"
+    rows = read_sheet(finished_run / "images.tsv")
+    assert write_crate(build_report(rows, make_batches(rows, 2), dataset_dir)) is None
+    assert not (dataset_dir / "provenance").exists()
+
+
+def test_ten_thousand_images_make_no_larger_metadata(finished_run: Path) -> None:
+    """The metadata counts images, the table lists them."""
+    dataset_dir = write(finished_run)
+    rows = read_sheet(finished_run / "images.tsv")
+    report = build_report(rows, make_batches(rows, 2), dataset_dir)
+    failed = next(each for each in report.outcomes if each.status == "failed")
+    many = tuple(replace(failed, image=f"image_{number}") for number in range(10_000))
+    size = (dataset_dir / "ro-crate-metadata.json").stat().st_size
+    write_crate(replace(report, outcomes=many))
+    assert (dataset_dir / "ro-crate-metadata.json").stat().st_size < size + 100
+    assert len(read_table(dataset_dir / "provenance/masks.tsv")) == 10_000
+
+
+@pytest.mark.parametrize("ome_zarr", ["0.4", "0.5"])
+def test_equal_labels_have_equal_hashes_however_stored(tmp_path: Path, ome_zarr: Any) -> None:
+    mask = np.random.default_rng(1).integers(0, 9, (2, 1026, 1030)).astype(np.uint32)
+    write_mask(tmp_path / "m.ome.zarr", mask, "ZYX", provenance={}, ome_zarr=ome_zarr)
+    stored = zarr.open_array(tmp_path / "m.ome.zarr/0", mode="r")
+    assert labels_sha256(stored) == labels_sha256(mask) == labels_sha256(mask.copy(order="F"))
+    other = mask.copy()
+    other[1, 1025, 1029] += 1
+    assert labels_sha256(other) != labels_sha256(mask)
+    assert labels_sha256(mask.reshape(2, 1030, 1026)) != labels_sha256(mask)
+
+
+_CELL = st.text("abc \"'\\äµ=,;", min_size=1, max_size=9).map(str.strip).filter(bool)
+_PICKS = st.sampled_from([None, Pick("index", 3, 3), Pick("planes", 2, 5), Pick("max")])
+
+
+@given(
+    st.builds(
+        ImageRow,
+        image=st.just("a"),
+        path=_CELL.map(Path),
+        selection=st.builds(
+            Selection,
+            scene=st.none() | st.integers(0, 9),
+            t=_PICKS,
+            z=_PICKS | st.just(Pick("volume", 1, 4)),
+            channel=st.none() | st.integers(0, 9) | st.just("DAPI, GFP"),
+            axes=st.sampled_from([None, "CYX"]),
+        ),
+        pixel_size_um=st.none() | st.floats(1e-3, 1e3),
+        parameters=st.dictionaries(_CELL, st.integers() | _CELL, max_size=2),
+        truth=st.none() | _CELL.map(Path),
+    )
+)
+def test_a_sheet_that_is_written_is_read_back(row: ImageRow) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        sheet = Path(folder, "images.tsv")
+        sheet.write_text(format_sheet([row]), encoding="utf-8")
+        assert read_sheet(sheet) == [row]
+
+
+def test_a_crate_is_read_back(finished_run: Path) -> None:
+    run = read_crate(write(finished_run))
+    assert [row.image for row in run.rows] == ["near", "far", "kept", "empty"]
+    assert (run.parameters, run.ome_zarr, run.batch_size) == ({"min_area_px": 30}, "0.5", 2)
+    assert run.engine == ("watershed", {})
+    assert run.tiles == TileSettings(512, 64, 10_000)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "problem"),
+    [
+        ("ro-crate-metadata.json", "", "provenance/run.json: changed since the crate was written"),
+        ("ro-crate-metadata.json", "[[1]]", "changed since"),
+        ("provenance/images.tsv", "image\tpath\na\t/etc/passwd\n", "changed since"),
+        ("provenance/masks.tsv", "", "changed since"),
+    ],
+)
+def test_a_damaged_crate_is_refused(finished_run: Path, file: str, text: str, problem: str) -> None:
+    dataset_dir = write(finished_run)
+    (dataset_dir / file).write_text(text)
+    with pytest.raises(InputError, match=problem):
+        read_crate(dataset_dir)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "../../x\t0001\tdone" + "\t" * 7,
+        "a\t0001\tdone\tzz" + "\t" * 6,
+        "a\t0001\t\x1b[31m" + "\t" * 7,
+        "a\t0001\tdone",
+    ],
+)
+def test_a_hostile_table_is_refused(tmp_path: Path, line: str) -> None:
+    header = "image\tbatch\tstatus\tpixels_sha256\tlabels_sha256\tkey\tobjects\tservice"
+    (tmp_path / "masks.tsv").write_text(f"{header}\tfailure\tfinished_at\n{line}\n")
+    with pytest.raises(InputError, match=r"line 2.*is no row") as raised:
+        read_table(tmp_path / "masks.tsv")
+    assert "\x1b" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("data/a.tif", "data/a.tif"),
+        ("/abs/data/a.tif", "a.tif"),
+        ("../../data/a.tif", "data/a.tif"),
+        ("elsewhere/b.tif", "b.tif"),
+    ],
+)
+def test_images_are_found_below_the_folder_alone(tmp_path: Path, path: str, found: str) -> None:
+    (tmp_path / "data").mkdir()
+    for name in ("data/a.tif", "a.tif", "b.tif"):
+        (tmp_path / name).touch()
+    (row,) = located([ImageRow("a", Path(path), truth=Path("t.tif"))], tmp_path)
+    assert (row.path, row.truth) == (tmp_path / found, None)
+
+
+def test_another_service_is_told_by_what_shapes_labels(finished_run: Path) -> None:
+    run = read_crate(write(finished_run))
+    same = {"engine": "watershed", "model": "none", "segmentation_version": 1}
+    same["model_sha256"] = None
+    assert service_difference(same | {"device": "cuda"}, run) is None
+    assert "its engine is 'sam'" in str(service_difference(same | {"engine": "sam"}, run))
+
+
+def test_every_config_key_is_known_to_shape_masks_or_not() -> None:
+    """A new key that shapes masks must reach RecordedRun, or a rerun makes others silently."""
+    schema = yaml.safe_load((REPO / "workflow/schemas/config.schema.yaml").read_text())
+    taken_from_the_crate = {"batch_size", "parameters", "tiles", "ome_zarr", "service"}
+    without_effect = {"dataset", "sheet", "images", "retry_failed", "transport", "network"}
+    without_effect |= {"timeouts"}
+    assert set(schema["properties"]) == taken_from_the_crate | without_effect

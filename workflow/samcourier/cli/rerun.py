@@ -1,0 +1,144 @@
+"""``samcourier rerun``: make the masks of a crate again, and tell whether they are the same."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from ..deploy.service import ServiceOptions, find_service
+from ..errors import InputError
+from ..plain_text import plain
+from .options import service_options, transport_option
+from .segmenting import run_config, segment_rows
+from .terminal import run_interruptibly, say
+
+if TYPE_CHECKING:
+    from ..provenance.recorded import RecordedRun
+
+#: As where a config says nothing: how long a run took elsewhere says little.
+_ATTEMPT_TIMEOUT_S, _IMAGE_TIMEOUT_S = 600.0, 1800.0
+
+
+@click.command()
+@click.argument("crate", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="New results folder; without it, the crate's with -rerun at its end.",
+)
+@click.option(
+    "--images-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where the images lie now, by their path in the sheet or their name.",
+)
+@click.option("--other-service", is_flag=True, help="Also with another engine, model or version.")
+@service_options
+@transport_option
+@click.pass_context
+def rerun(
+    context: click.Context,
+    crate: Path,
+    out: Path | None,
+    images_dir: Path | None,
+    other_service: bool,
+    service: ServiceOptions,
+    transport: str,
+) -> None:
+    """Make the masks of the run in CRATE again, here, and compare them with the recorded ones.
+
+    CRATE is a results folder with its ro-crate-metadata.json. Engine, model and parameters are
+    the crate's; the service is a local one unless the options name another. Exits 1 when an image
+    differs from the recorded one, or a mask does.
+    """
+    from ..masks import read_provenance
+    from ..provenance.recorded import differing_images, located, read_crate
+    from ..store import mask_path
+
+    run = read_crate(crate)
+    folder = (crate if crate.is_dir() else crate.parent).resolve()
+    out = out or folder.with_name(f"{folder.name}-rerun")
+    _check_new(out, folder, run)
+    rows = located(run.rows, images_dir)
+    problems = differing_images(rows, run.masks)
+    for problem in problems:
+        say(plain(problem))
+    if problems:
+        raise click.ClickException(f"{len(problems)} of {len(rows)} images are not the recorded")
+    if context.get_parameter_source("engine") is ParameterSource.DEFAULT:
+        engine, options = run.engine
+        service = replace(service, engine=engine, engine_options=service.engine_options or options)
+    if not other_service:
+        _check_service(service, out, run, transport)
+    segmenting: dict[str, Any] = {
+        "parameters": run.parameters,
+        "transport": transport,
+        "ome_zarr": run.ome_zarr,
+        "tile_edge_px": run.tiles.edge_px,
+        "tile_halo_px": run.tiles.halo_px,
+        "tiles_above_px": run.tiles.above_px,
+        "only": (),
+        "retry_failed": False,
+        "attempt_timeout_s": _ATTEMPT_TIMEOUT_S,
+        "image_timeout_s": _IMAGE_TIMEOUT_S,
+    }
+    config = run_config((), out, run.batch_size, service, segmenting)
+    failure: click.ClickException | None = None
+    try:
+        segment_rows(rows, run.batch_size, service, out, config, run.metadata_sha256, **segmenting)
+    except click.ClickException as error:
+        failure = error
+    equal_count = 0
+    for row in rows:
+        made = (read_provenance(mask_path(out, row.image)) or {}).get("labels_sha256")
+        is_equal = made == run.masks[row.image].labels_sha256
+        equal_count += is_equal
+        click.echo(f"{row.image}\t{'equal' if is_equal else 'differs' if made else 'no mask'}")
+    if failure is not None:
+        raise failure
+    if equal_count < len(rows):
+        raise click.ClickException(f"{len(rows) - equal_count} of {len(rows)} masks differ")
+    say(f"all {len(rows)} masks equal the recorded ones")
+
+
+def _check_new(out: Path, folder: Path, run: RecordedRun) -> None:
+    """Refuse a folder with other masks: those found there would be taken for made again."""
+    from ..provenance.circumstances import read_circumstances
+
+    masks, begun = out / "masks", read_circumstances(out)
+    is_the_same_rerun = begun is not None and begun.rerun_of == run.metadata_sha256
+    has_masks = masks.exists() and any(masks.iterdir())
+    if out.resolve() == folder or (has_masks and not is_the_same_rerun):
+        raise InputError(f"{out}: holds other results, expected a new folder as --out")
+
+
+def _check_service(service: ServiceOptions, out: Path, run: RecordedRun, transport: str) -> None:
+    """Bring the service up and raise InputError when it is another than made the masks."""
+    from ..provenance.recorded import service_difference
+
+    difference = service_difference(_describe(service, out, transport), run)
+    if difference is not None:
+        raise InputError(
+            f"the service is another than the crate's: {difference};"
+            " --other-service makes the masks all the same"
+        )
+
+
+def _describe(service: ServiceOptions, out: Path, transport: str) -> dict[str, Any]:
+    """Return what the service says of itself."""
+    from ..connection import connected
+    from ..journal import ConnectionJournal
+    from ..transports import Replicas
+
+    async def work() -> dict[str, Any]:
+        # A look before the run; the run's own journals begin with its batches.
+        with ConnectionJournal(Path(os.devnull)) as journal:
+            async with connected(Replicas(endpoint, transport), journal, 1) as (_, description):
+                return description
+
+    endpoint = find_service(service, out)
+    return run_interruptibly(work())

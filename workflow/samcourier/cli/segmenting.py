@@ -1,0 +1,216 @@
+"""What ``batch``, ``segment`` and ``rerun`` share: images to masks, then the report of the run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..dataset import Batch, ImageRow, make_batches
+from ..deploy.service import ServiceOptions, find_service
+from ..journal import ImageLog
+from .terminal import run_interruptibly, say
+
+
+def run_config(
+    inputs: Sequence[str],
+    dataset_dir: Path,
+    batch_size: int,
+    service: ServiceOptions,
+    segmenting: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the options of ``segment`` as the workflow's config says the same."""
+    return {
+        "dataset": dataset_dir.name,
+        "sheet": inputs[0] if len(inputs) == 1 else None,
+        "batch_size": batch_size,
+        "images": list(segmenting["only"]) or None,
+        "retry_failed": segmenting["retry_failed"],
+        "service": {
+            "target": service.target,
+            "engine": service.engine,
+            "engine_options": service.engine_options,
+            "server_url": service.server_url,
+            "service_id": service.service_id,
+        },
+        "parameters": segmenting["parameters"],
+        "transport": segmenting["transport"],
+        "timeouts": {
+            "attempt_s": segmenting["attempt_timeout_s"],
+            "image_s": segmenting["image_timeout_s"],
+        },
+        "tiles": {
+            "edge_px": segmenting["tile_edge_px"],
+            "halo_px": segmenting["tile_halo_px"],
+            "above_px": segmenting["tiles_above_px"],
+        },
+        "ome_zarr": segmenting["ome_zarr"],
+    }
+
+
+def segment_rows(
+    rows: list[ImageRow],
+    batch_size: int,
+    service: ServiceOptions,
+    dataset_dir: Path,
+    config: dict[str, Any],
+    rerun_of: str | None = None,
+    **segmenting: Any,
+) -> None:
+    """Segment every row asked for, batch by batch, and write the report.
+
+    ``config`` is what is kept of the run's settings, ``rerun_of`` as in Circumstances.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from ..journal import write_manifest
+    from ..provenance.circumstances import keep_circumstances
+    from ..run_record import start_record
+    from ..store import manifest_path
+
+    only = segmenting["only"]
+    batches = make_batches(rows, batch_size)
+    asked = [each for each in batches if not only or any(row.image in only for row in each.rows)]
+    start_record(dataset_dir, asked, only=only or None)
+    keep_circumstances(
+        dataset_dir,
+        "segment" if rerun_of is None else "rerun",
+        config,
+        rows,
+        segment_options=_command_options(config),
+        rerun_of=rerun_of,
+    )
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as progress:
+        task = progress.add_task("segmenting", total=len(only) or len(rows))
+
+        def on_image(log: ImageLog) -> None:
+            progress.advance(task)
+            if log.failure is not None or not console.is_terminal:
+                say_outcome(log)
+
+        for each in asked:
+            manifest = run_batch(each, service, dataset_dir, on_image, **segmenting)
+            write_manifest(manifest_path(dataset_dir, each.batch_id), manifest)
+    write_run_report(
+        rows,
+        batches,
+        dataset_dir,
+        only,
+        dataset_dir / "report.html",
+        dataset_dir / "report.tsv",
+        dataset_dir / "complete.json",
+    )
+
+
+def _command_options(config: Mapping[str, Any]) -> list[str]:
+    """Return what of ``samcourier segment`` shapes the masks, for who reads the crate."""
+    service, tiles = config["service"], config["tiles"]
+    return [
+        *("--engine", service["engine"]),
+        *("--engine-options", json.dumps(service["engine_options"])),
+        *("--parameters", json.dumps(config["parameters"])),
+        *("--ome-zarr", config["ome_zarr"]),
+        *("--tile-edge-px", str(tiles["edge_px"]), "--tile-halo-px", str(tiles["halo_px"])),
+        *("--tiles-above-px", str(tiles["above_px"])),
+    ]
+
+
+def run_batch(
+    batch: Batch,
+    service: ServiceOptions,
+    dataset_dir: Path,
+    on_image: Callable[[ImageLog], None],
+    *,
+    parameters: dict[str, Any],
+    transport: str,
+    ome_zarr: Any,
+    tile_edge_px: int,
+    tile_halo_px: int,
+    tiles_above_px: int,
+    only: tuple[str, ...],
+    retry_failed: bool,
+    attempt_timeout_s: float,
+    image_timeout_s: float,
+) -> Any:
+    """Run one batch under its lock, over a connection of its own; return its manifest."""
+    from ..batch import BatchRun, BatchSettings, batch_lock
+    from ..connection import connected
+    from ..connection.measurements import measurements_path, read_measurements, write_measurements
+    from ..connection.retry import Policy
+    from ..journal import ConnectionJournal
+    from ..store import connection_journal_path
+    from ..tiles import TileSettings
+    from ..transports import Replicas
+
+    tiles = TileSettings(tile_edge_px, tile_halo_px, tiles_above_px)
+    settings = BatchSettings(dataset_dir, parameters, ome_zarr, retry_failed, only or None, tiles)
+    policy = Policy(attempt_timeout_s=attempt_timeout_s, image_timeout_s=image_timeout_s)
+
+    async def work() -> Any:
+        endpoint = await asyncio.to_thread(find_service, service, dataset_dir)
+        shared = measurements_path(dataset_dir)
+        known = read_measurements(shared, endpoint.service_id)
+        with ConnectionJournal(connection_journal_path(dataset_dir, batch.batch_id)) as journal:
+            async with connected(
+                Replicas(endpoint, transport), journal, len(batch.rows), policy, known
+            ) as (
+                manager,
+                description,
+            ):
+                try:
+                    return await BatchRun(settings, manager, description, on_image).run(batch)
+                finally:
+                    write_measurements(
+                        shared, endpoint.service_id, manager.current, manager.estimates
+                    )
+
+    with batch_lock(dataset_dir, batch.batch_id):
+        return run_interruptibly(work())
+
+
+def say_outcome(log: ImageLog) -> None:
+    if log.failure is not None:
+        line = f"failed ({log.failure.kind}): {log.failure.name}: {log.failure.message}"
+    else:
+        carried = log.attempts[-1].transport if log.attempts and not log.reused else "no call"
+        line = f"{log.object_count} objects, {carried}"
+    say(f"{log.image}: {line}")
+
+
+def write_run_report(
+    rows: list[ImageRow],
+    batches: list[Batch],
+    dataset_dir: Path,
+    only: tuple[str, ...],
+    html: Path,
+    tsv: Path,
+    complete: Path,
+) -> None:
+    """Write report and crate. Raises ClickException, after writing, for images without mask."""
+    from ..provenance.crate import write_crate
+    from ..report import build_report, write_report
+    from ..store import remove_stale_manifests
+
+    if not only:
+        remove_stale_manifests(dataset_dir, batches)
+    built = build_report(rows, batches, dataset_dir, only or None)
+    without_mask = write_report(built, html, tsv, complete)
+    crate = write_crate(built)
+    say(f"report: {html}\nmasks:  {dataset_dir / 'masks'}")
+    if crate is not None:
+        say(f"crate:  {crate}")
+    if without_mask:
+        shown = ", ".join(without_mask[:20]) + (" ..." if len(without_mask) > 20 else "")
+        raise click.ClickException(f"{len(without_mask)} images have no mask: {shown}")

@@ -1,0 +1,193 @@
+"""What a run began with: config, sample sheet, workflow, software, machine.
+
+Kept when the run begins, since all of it may have changed by its end. The Snakefile calls this,
+so only the standard library is imported here.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from .. import __version__
+from ..dataset import ImageRow
+from ..journal import parse_time, utc_now
+from ..records import decode, read_json, write_atomic, write_json
+from ..sheet import format_sheet
+
+PROVENANCE_SCHEMA = "samcourier/provenance/1"
+FOLDER = Path("provenance")
+RECORD = FOLDER / "run.json"
+SHEET = FOLDER / "images.tsv"
+#: Of a run without Snakemake: the command that makes its masks.
+SCRIPT = FOLDER / "segment.sh"
+WORKFLOW = FOLDER / "workflow"
+SNAKEFILE = WORKFLOW / "Snakefile"
+
+#: Said of people, or of where a secret lies; no mask depends on it.
+_PRIVATE = ("workspace", "token_file", "worker_id", "authorized_users")
+_GIT_TIMEOUT_S = 20.0
+_COMMIT = re.compile("[0-9a-f]{40,64}")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The machine that the run was started on; its name and its users are not told."""
+
+    system: str
+    architecture: str
+    cores: int
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """The checkout: its commit and whether tracked files differ from it; None outside of one."""
+
+    commit: str | None
+    is_dirty: bool | None
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a run began with.
+
+    ``config`` is the workflow's, whole, without what tells of people. ``packages`` are the
+    installed versions by name. ``rerun_of`` is the sha256 of the metadata of the crate that the
+    run repeats. ``started_at`` is ISO 8601 in UTC.
+    """
+
+    started_at: str
+    command: Literal["snakemake", "segment", "rerun"]
+    rerun_of: str | None
+    config: dict[str, Any]
+    samcourier: str
+    python: str
+    packages: dict[str, str]
+    workflow: Workflow
+    machine: Machine
+
+
+def keep_circumstances(
+    dataset_dir: Path,
+    command: Literal["snakemake", "segment", "rerun"],
+    config: Mapping[str, Any],
+    rows: Sequence[ImageRow],
+    *,
+    snakefile: Path | None = None,
+    segment_options: Iterable[str] = (),
+    rerun_of: str | None = None,
+) -> None:
+    """Write what this run begins with to the folder ``provenance`` of the dataset.
+
+    ``snakefile`` is copied with its rules; without one, ``segment_options`` are the command.
+    """
+    circumstances = Circumstances(
+        started_at=utc_now(),
+        command=command,
+        rerun_of=rerun_of,
+        config=without_people(config),
+        samcourier=__version__,
+        python=platform.python_version(),
+        packages=_packages(),
+        workflow=_workflow(),
+        machine=_machine(),
+    )
+    write_atomic(dataset_dir / SHEET, format_sheet(rows))
+    (dataset_dir / SCRIPT).unlink(missing_ok=True)
+    shutil.rmtree(dataset_dir / WORKFLOW, ignore_errors=True)
+    if snakefile is not None:
+        for part in (snakefile, *sorted((snakefile.parent / "rules").glob("*.smk"))):
+            where = dataset_dir / WORKFLOW / part.relative_to(snakefile.parent)
+            write_atomic(where, part.read_text(encoding="utf-8"))
+    else:
+        line = shlex.join(["samcourier", "segment", SHEET.name, *segment_options])
+        write_atomic(dataset_dir / SCRIPT, f"{line}\n")
+    # Last: a record stands for the rest of the folder.
+    write_json(dataset_dir / RECORD, {"schema": PROVENANCE_SCHEMA} | asdict(circumstances))
+
+
+def read_circumstances(dataset_dir: Path) -> Circumstances | None:
+    """Return what the run began with, None when it is absent or damaged."""
+    value = read_json(dataset_dir / RECORD)
+    if not isinstance(value, dict) or value.pop("schema", None) != PROVENANCE_SCHEMA:
+        return None
+    found = decode(Circumstances, value)
+    try:
+        return found if found is not None and parse_time(found.started_at) else None
+    except ValueError:
+        return None
+
+
+def without_people(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``config`` without workspace, users and where the token lies."""
+    service = dict(config.get("service") or {})
+    kept = {name: value for name, value in service.items() if name not in _PRIVATE}
+    if kept.get("server_url"):
+        kept["server_url"] = without_credentials(str(kept["server_url"]))
+    if kept.get("service_id"):
+        # workspace/client:name, and a workspace is named after its user.
+        kept["service_id"] = str(kept["service_id"]).replace("/", ":").rpartition(":")[2]
+    return {**config, "service": kept}
+
+
+def without_credentials(url: str) -> str:
+    """Return ``url`` without a user name and password in it."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _packages() -> dict[str, str]:
+    found = {str(each.metadata["Name"]): each.version for each in distributions()}
+    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
+
+
+def _machine() -> Machine:
+    try:
+        memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        memory_bytes = None
+    return Machine(platform.platform(), platform.machine(), os.cpu_count() or 1, memory_bytes)
+
+
+def _workflow() -> Workflow:
+    """Ask git about this very file's checkout; an installed package has none."""
+    here = Path(__file__).resolve()
+    if len(here.parents) < 4 or not (here.parents[3] / ".git").exists():
+        return Workflow(None, None)
+    commit = _git(here.parents[3], "rev-parse", "HEAD")
+    changes = _git(here.parents[3], "status", "--porcelain", "--untracked-files=no")
+    if commit is None or changes is None or not _COMMIT.fullmatch(commit):
+        return Workflow(None, None)
+    return Workflow(commit, bool(changes))
+
+
+def _git(checkout: Path, *arguments: str) -> str | None:
+    """Return what git says; it writes nothing, and runs no program that the checkout names."""
+    command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", *arguments]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=checkout,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=_GIT_TIMEOUT_S,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,117 @@
+"""The results folder as a Workflow Run RO-Crate 0.5 (https://w3id.org/ro/wfrun/workflow/0.5).
+
+What a person or another program needs of a run stands in a few files of the folder
+``provenance``; ``ro-crate-metadata.json`` says what each is in the words of the standard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from ..journal import parse_time
+from ..records import read_json, write_atomic
+from ..report import Report
+from . import entities
+from .circumstances import FOLDER, RECORD, SCRIPT, SHEET, WORKFLOW, read_circumstances
+from .mask_table import TABLE, format_table, make_rows
+
+METADATA = Path("ro-crate-metadata.json")
+CONFIG = FOLDER / "config.yaml"
+SERVICES = FOLDER / "services.json"
+
+
+class CrateFile(NamedTuple):
+    """A file of the crate: its path in it, hexadecimal sha256 and size."""
+
+    path: Path
+    sha256: str
+    size_bytes: int
+
+
+def write_crate(report: Report) -> Path | None:
+    """Write the crate of the run that ``report`` tells of; return the metadata's path.
+
+    None when the folder does not say what the run began with. The same results give the same
+    bytes, and a file that is as it should be is not touched.
+    """
+    dataset_dir = report.dataset_dir
+    circumstances = read_circumstances(dataset_dir)
+    if circumstances is None:
+        return None
+    rows, services = make_rows(report.outcomes, dataset_dir)
+    description = _description(dataset_dir)
+    _keep(dataset_dir / TABLE, format_table(rows))
+    _keep(dataset_dir / CONFIG, _config_text(circumstances.config))
+    _keep(
+        dataset_dir / SERVICES,
+        _json_text({"services": services, "described_itself": description}),
+    )
+    finished = [parse_time(row.finished_at) for row in rows if row.finished_at]
+    run = entities.Run(
+        dataset=dataset_dir.name,
+        circumstances=circumstances,
+        ended=max([*finished, parse_time(circumstances.started_at)]),
+        image_count=len(rows),
+        without_mask=report.without_mask,
+        services=services,
+    )
+    metadata = entities.describe(run, _files(dataset_dir), _folders(dataset_dir))
+    _keep(dataset_dir / METADATA, _json_text(metadata))
+    return dataset_dir / METADATA
+
+
+def _description(dataset_dir: Path) -> dict[str, Any]:
+    """Return what the service said of itself when it was verified, {} when it was not."""
+    verdict = read_json(dataset_dir / "service.json")
+    description = verdict.get("description") if isinstance(verdict, dict) else None
+    return description if isinstance(description, dict) else {}
+
+
+def _files(dataset_dir: Path) -> list[CrateFile]:
+    """Return the small files of the crate, those that tell how the run came about hashed."""
+    rules = (dataset_dir / WORKFLOW).rglob("*")
+    paths = [
+        RECORD,
+        CONFIG,
+        SHEET,
+        TABLE,
+        SERVICES,
+        SCRIPT,
+        Path("report.html"),
+        Path("report.tsv"),
+    ]
+    paths += sorted(path.relative_to(dataset_dir) for path in rules if path.is_file())
+    found = []
+    for path in paths:
+        if (dataset_dir / path).exists():
+            content = (dataset_dir / path).read_bytes()
+            found.append(CrateFile(path, hashlib.sha256(content).hexdigest(), len(content)))
+    return found
+
+
+def _folders(dataset_dir: Path) -> Sequence[str]:
+    return [name for name in ("masks", "logs", "batches") if (dataset_dir / name).is_dir()]
+
+
+def _config_text(config: dict[str, Any]) -> str:
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
+
+
+def _keep(path: Path, text: str) -> None:
+    """Write ``text`` unless it stands there: looking again changes nothing."""
+    try:
+        if path.read_bytes() == text.encode():
+            return
+    except OSError:
+        pass
+    write_atomic(path, text)

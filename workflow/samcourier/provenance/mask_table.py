@@ -1,0 +1,127 @@
+"""``provenance/masks.tsv``: one row an image, with the hashes of its pixels and of its labels.
+
+A table, not one entity an image in the crate's metadata: those of 10 000 images would be read by
+no tool in reasonable time.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..masks import labels_sha256, read_mask
+from ..outcome import Outcome
+from ..store import mask_path, read_provenance
+from .circumstances import FOLDER
+
+TABLE = FOLDER / "masks.tsv"
+
+_IMAGE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
+_SHA256 = re.compile("([0-9a-f]{64})?")
+_STATUS = re.compile("done|failed|missing")
+_COUNT = re.compile("[0-9]{0,18}")
+
+
+@dataclass(frozen=True)
+class MaskRow:
+    """One image as its run left it; what is not known is "".
+
+    ``pixels_sha256`` covers what was sent, ``labels_sha256`` the mask
+    (:func:`samcourier.masks.labels_sha256`), ``key`` pixels, parameters and model. ``service`` is
+    the number, from 1, of the service in ``provenance/services.json``.
+    """
+
+    image: str
+    batch: str
+    status: str
+    pixels_sha256: str
+    labels_sha256: str
+    key: str
+    objects: str
+    service: str
+    failure: str
+    finished_at: str
+
+
+COLUMNS = tuple(each.name for each in fields(MaskRow))
+
+
+def make_rows(
+    outcomes: Iterable[Outcome], dataset_dir: Path
+) -> tuple[list[MaskRow], list[dict[str, Any]]]:
+    """Return the row of each outcome, and the services that the rows count from 1."""
+    services: list[dict[str, Any]] = []
+    rows = []
+    for outcome in outcomes:
+        log = outcome.log
+        number = ""
+        if log is not None and log.service:
+            if log.service not in services:
+                services.append(log.service)
+            number = str(services.index(log.service) + 1)
+        is_done = outcome.status == "done"
+        rows.append(
+            MaskRow(
+                image=outcome.image,
+                batch=outcome.batch_id,
+                status=outcome.status,
+                pixels_sha256=(log.pixels_sha256 if log else None) or "",
+                labels_sha256=_labels_sha256(dataset_dir, outcome.image) if is_done else "",
+                key=outcome.key or "",
+                objects="" if outcome.object_count is None else str(outcome.object_count),
+                service=number,
+                failure=log.failure.kind if log and log.failure else "",
+                finished_at=log.finished_at if log else "",
+            )
+        )
+    return rows, services
+
+
+def _labels_sha256(dataset_dir: Path, image: str) -> str:
+    """Return what the mask says of itself; an older one is read."""
+    mask = mask_path(dataset_dir, image)
+    recorded = (read_provenance(mask) or {}).get("labels_sha256")
+    return recorded if isinstance(recorded, str) else labels_sha256(read_mask(mask))
+
+
+def format_table(rows: Iterable[MaskRow]) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
+    writer.writerows([COLUMNS, *map(astuple, rows)])
+    return stream.getvalue()
+
+
+def read_table(path: Path) -> dict[str, MaskRow]:
+    """Return the rows by image. Raises InputError with the line that is no such row."""
+    rows: dict[str, MaskRow] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}), expected a table of masks") from None
+    if tuple(lines[0].split("\t")) != COLUMNS:
+        raise InputError(f"{path}, line 1: expected the columns {', '.join(COLUMNS)}")
+    for number, line in enumerate(lines[1:], start=2):
+        if not line:
+            continue
+        cells = line.split("\t")
+        row = MaskRow(*cells) if len(cells) == len(COLUMNS) else None
+        if row is None or not _is_sound(row) or row.image in rows:
+            raise InputError(f"{path}, line {number}: {line[:80]!r} is no row of a table of masks")
+        rows[row.image] = row
+    return rows
+
+
+def _is_sound(row: MaskRow) -> bool:
+    digests = (row.pixels_sha256, row.labels_sha256, row.key)
+    return (
+        _IMAGE.fullmatch(row.image) is not None
+        and _STATUS.fullmatch(row.status) is not None
+        and all(_SHA256.fullmatch(digest) for digest in digests)
+        and all(_COUNT.fullmatch(count) for count in (row.objects, row.service))
+    )

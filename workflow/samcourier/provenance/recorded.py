@@ -1,0 +1,177 @@
+"""A crate from elsewhere, read back: what a run needs to make its masks again.
+
+Hostile until checked. It decides which files of the person who asks are read and with which
+parameters, never which server, token or checkpoint is used: those are said on the command line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..dataset import SERVICE_IDENTITY, ImageRow, read_sheet
+from ..errors import ImageUnfit, InputError
+from ..planes import open_planes
+from ..records import read_json
+from ..tiles import TileSettings
+from .circumstances import RECORD, SHEET, Circumstances, read_circumstances
+from .crate import METADATA, SERVICES
+from .mask_table import TABLE, MaskRow, read_table
+
+#: Files are read and hashed side by side; more only wait for the disk.
+_READERS = 4
+_LONGEST_BATCH = 10_000
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """The run of a crate. ``rows`` are its images that have a mask, with their ``masks`` by id.
+
+    ``services`` made them. ``metadata_sha256`` is that of the crate's metadata.
+    """
+
+    circumstances: Circumstances
+    rows: tuple[ImageRow, ...]
+    masks: Mapping[str, MaskRow]
+    services: tuple[dict[str, Any], ...]
+    metadata_sha256: str
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return dict(self._setting("parameters", dict, {}))
+
+    @property
+    def ome_zarr(self) -> str:
+        version = str(self._setting("ome_zarr", str, "0.4"))
+        return version if version in ("0.4", "0.5") else "0.4"
+
+    @property
+    def batch_size(self) -> int:
+        size = self._setting("batch_size", int, 25)
+        return int(min(max(size, 1), _LONGEST_BATCH))
+
+    @property
+    def tiles(self) -> TileSettings:
+        said = self._setting("tiles", dict, {})
+        sizes = {
+            name: said[name]
+            for name, least in (("edge_px", 256), ("halo_px", 16), ("above_px", 1))
+            if type(said.get(name)) is int and said[name] >= least
+        }
+        return TileSettings(**sizes)
+
+    @property
+    def engine(self) -> tuple[str, dict[str, Any]]:
+        """Engine and model as the services named them; a checkpoint is no such name."""
+        service = self.services[0]
+        engine, model = str(service.get("engine")), service.get("model")
+        return engine, {"model": model} if engine == "microsam" else {}
+
+    def _setting(self, name: str, kind: type, default: Any) -> Any:
+        value = self.circumstances.config.get(name, default)
+        return value if isinstance(value, kind) and not isinstance(value, bool) else default
+
+
+def read_crate(crate: Path) -> RecordedRun:
+    """Return the run of the crate in the folder ``crate``, or whose metadata file it is.
+
+    Raises InputError with one line for what is missing, damaged or changed.
+    """
+    folder = crate.parent if crate.name == METADATA.name else crate
+    metadata = folder / METADATA
+    try:
+        digest = hashlib.sha256(metadata.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{metadata}: {error.strerror}, expected the crate of a run") from None
+    _check_hashes(folder, read_json(metadata))
+    circumstances = read_circumstances(folder)
+    if circumstances is None:
+        raise InputError(f"{folder / RECORD}: missing or damaged, expected what a run began with")
+    masks = {image: row for image, row in read_table(folder / TABLE).items() if row.labels_sha256}
+    rows = tuple(row for row in read_sheet(folder / SHEET) if row.image in masks)
+    if not rows or len(rows) < len(masks):
+        raise InputError(f"{folder / SHEET}: {len(rows)} of {len(masks)} images with a mask")
+    services = _services(folder / SERVICES, {mask.service for mask in masks.values()})
+    return RecordedRun(circumstances, rows, masks, services, digest)
+
+
+def _check_hashes(folder: Path, metadata: Any) -> None:
+    """Hold the files that are read against the sizes and hashes of the metadata."""
+    graph = metadata.get("@graph") if isinstance(metadata, dict) else None
+    entities = {each.get("@id"): each for each in graph or () if isinstance(each, dict)}
+    for path in (RECORD, SHEET, TABLE, SERVICES):
+        recorded = entities.get(path.as_posix(), {}).get("sha256")
+        try:
+            found = hashlib.sha256((folder / path).read_bytes()).hexdigest()
+        except OSError as error:
+            raise InputError(f"{folder / path}: {error.strerror}") from None
+        if found != recorded:
+            raise InputError(f"{folder / path}: changed since the crate was written")
+
+
+def _services(path: Path, numbers: Collection[str]) -> tuple[dict[str, Any], ...]:
+    content = read_json(path)
+    services = content.get("services") if isinstance(content, dict) else None
+    if not isinstance(services, list):
+        services = []
+    services = [
+        service for number, service in enumerate(services, start=1) if str(number) in numbers
+    ]
+    if not services:
+        raise InputError(f"{path}: names no service, expected that which made the masks")
+    for service in services:
+        if not isinstance(service, dict) or any(name not in service for name in SERVICE_IDENTITY):
+            raise InputError(f"{path}: a service without {', '.join(SERVICE_IDENTITY)}")
+    return tuple(services)
+
+
+def located(rows: Sequence[ImageRow], images_dir: Path | None) -> list[ImageRow]:
+    """Return the rows with their files below ``images_dir``, by their path there or their name.
+
+    Without it the paths stand as they are. Truth is for a report, not for the masks, and goes.
+    """
+    if images_dir is None:
+        return [replace(row, truth=None) for row in rows]
+    return [replace(row, path=_below(images_dir, row.path), truth=None) for row in rows]
+
+
+def _below(folder: Path, path: Path) -> Path:
+    parts = [part for part in path.parts if part not in (path.anchor, "..")]
+    whole = folder.joinpath(*parts)
+    return whole if whole.exists() else folder / path.name
+
+
+def differing_images(rows: Sequence[ImageRow], masks: Mapping[str, MaskRow]) -> list[str]:
+    """Return a line for each image that is missing, unreadable or not the recorded one."""
+
+    def problem(row: ImageRow) -> str | None:
+        try:
+            with open_planes(row.path, row.selection) as planes:
+                digest = planes.sha256() if planes.stack_axes else planes.read().pixels_sha256
+        except ImageUnfit as error:
+            return f"{row.image}: {error}"
+        if digest != masks[row.image].pixels_sha256:
+            return f"{row.image}: {row.path} holds other pixels than the run segmented"
+        return None
+
+    with ThreadPoolExecutor(_READERS) as readers:
+        return [line for line in readers.map(problem, rows) if line is not None]
+
+
+def service_difference(description: Mapping[str, Any], run: RecordedRun) -> str | None:
+    """Say in what the service is another one than made the masks, None when it is the same."""
+    if len(_identities(run.services)) > 1:
+        return "the masks were made by several services: rerun takes one"
+    recorded = run.services[0]
+    for name in SERVICE_IDENTITY:
+        if description.get(name) != recorded[name]:
+            return f"its {name} is {description.get(name)!r}, the masks' {recorded[name]!r}"
+    return None
+
+
+def _identities(services: Sequence[Mapping[str, Any]]) -> set[str]:
+    return {repr([service[name] for name in SERVICE_IDENTITY]) for service in services}
