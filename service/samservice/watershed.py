@@ -29,7 +29,7 @@ from .foreground import (
     quartiles,
     smooth,
 )
-from .image_statistics import BACKGROUND, INTENSITY_RANGE, LEVELS, ImageStatistics
+from .image_statistics import BACKGROUND, INTENSITY_RANGE, LEVELS, ImageStatistics, Levels
 from .parameters import check_parameters
 
 Floats = npt.NDArray[np.float32]
@@ -166,6 +166,31 @@ def _given_background(
     return background(grid, statistics.shape_px, statistics.origin_px, shape)
 
 
+def _above_background(
+    gray: Floats, settings: dict[str, Any], statistics: ImageStatistics | None
+) -> tuple[Floats, Floats, Levels]:
+    """Return the background, the smoothed image above it, and the levels of all of the image."""
+    smoothed = smooth(gray, settings["sigma_px"])
+    behind, levels = None, None
+    if statistics is not None:
+        behind = _given_background(statistics, gray.shape, settings["background_px"])
+        levels = statistics.levels
+    if behind is None:
+        behind = _own_background(smoothed, settings["background_px"])
+    smoothed -= behind
+    return behind, smoothed, levels or levels_of(level_histogram(smoothed))
+
+
+def _foreground(level: Floats, levels: Levels, settings: dict[str, Any]) -> npt.NDArray[np.bool_]:
+    """Return where objects are: above the threshold, holes filled."""
+    threshold = ndimage.uniform_filter(level, settings["local_window_px"])
+    threshold += np.float32(levels.otsu)
+    threshold *= np.float32(0.5 * settings["threshold_scale"])
+    least = np.float32(levels.floor + settings["min_contrast"] * levels.noise)
+    np.maximum(threshold, least, out=threshold)
+    return np.asarray(ndimage.binary_fill_holes(level > threshold))
+
+
 def _segment_gray(
     gray: Floats, settings: dict[str, Any], statistics: ImageStatistics | None
 ) -> npt.NDArray[np.uint32]:
@@ -175,20 +200,8 @@ def _segment_gray(
     """
     if statistics is None and is_constant(gray):
         return np.zeros(gray.shape, np.uint32)
-    smoothed = smooth(gray, settings["sigma_px"])
-    behind, levels = None, None
-    if statistics is not None:
-        behind = _given_background(statistics, gray.shape, settings["background_px"])
-        levels = statistics.levels
-    if behind is None:
-        behind = _own_background(smoothed, settings["background_px"])
-    level = smoothed - behind
-    levels = levels or levels_of(level_histogram(level))
-    local = ndimage.uniform_filter(level, settings["local_window_px"])
-    threshold = np.float32(0.5 * settings["threshold_scale"]) * (np.float32(levels.otsu) + local)
-    least = np.float32(levels.floor + settings["min_contrast"] * levels.noise)
-    np.maximum(threshold, least, out=threshold)
-    foreground = np.asarray(ndimage.binary_fill_holes(level > threshold))
+    behind, level, levels = _above_background(gray, settings, statistics)
+    foreground = _foreground(level, levels, settings)
     if not foreground.any():
         return np.zeros(gray.shape, np.uint32)
     floor = np.float32(levels.floor)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from samservice.channels import to_model_image
+from samservice.channels import intensity_range, to_model_image
 from samservice.engine import build_engine
 from samservice.errors import (
     EmbeddingsUnsupported,
@@ -24,6 +24,7 @@ from samservice.errors import (
     WrongAxes,
     WrongParameter,
 )
+from samservice.image_statistics import ImageStatistics
 from samservice.microsam import MicroSamEngine
 from samservice.microsam_parameters import PARAMETERS
 
@@ -95,6 +96,25 @@ def test_the_mask_is_micro_sams_own(
     assert mask.shape == image.shape[-spatial:]
     np.testing.assert_array_equal(mask, expected)
     assert mask.max() > 2 or image.shape[-2] == 1
+
+
+@pytest.mark.parametrize(("axes", "shape", "dtype"), PLANES.values(), ids=[*PLANES])
+def test_with_the_range_of_its_image_a_whole_image_has_the_same_mask_and_a_blank_tile_none(
+    engine: Any, recipe: ModuleType, axes: str, shape: Any, dtype: str
+) -> None:
+    image = drawn(recipe, axes, shape, dtype)
+    channels = image if axes == "CYX" else image[np.newaxis]
+    ranges = tuple(intensity_range(channel) for channel in channels)
+    statistics = ImageStatistics(image.shape[-2:], (0, 0), ranges)
+    np.testing.assert_array_equal(
+        engine.segment(image, axes, {}, statistics), engine.segment(image, axes, {})
+    )
+    lowest = np.array([low for low, _ in ranges]).reshape(-1, *[1] * (len(axes) - 1))
+    noise = np.random.default_rng(0).integers(0, 3, image.shape)
+    blank = (lowest + noise if axes == "CYX" else lowest[0] + noise).astype(dtype)
+    # Of 8 bits, two steps are no noise.
+    if dtype != "uint8":
+        assert not engine.segment(blank, axes, {}, statistics).any()
 
 
 def test_the_small_model_has_learnt_to_see_blobs(engine: Any, recipe: ModuleType) -> None:

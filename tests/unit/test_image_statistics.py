@@ -18,7 +18,8 @@ import samcourier.planes
 from samcourier.errors import ImageUnfit, RequestRefused
 from samcourier.plane_statistics import plane_statistics
 from samcourier.planes import open_planes
-from samcourier.tiles import StitchedMask, Tiling, stitch
+from samcourier.stitching import StitchedMask, stitch
+from samcourier.tiles import Tiling
 from samservice.channels import intensity_range, to_gray, to_model_image
 from samservice.errors import WrongParameter
 from samservice.image_statistics import (

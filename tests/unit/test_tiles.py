@@ -12,15 +12,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from samcourier.errors import ImageUnfit
-from samcourier.tiles import (
-    ServiceLimits,
-    StitchedMask,
-    Stitching,
-    TileSettings,
-    Tiling,
-    plan_tiles,
-    stitch,
-)
+from samcourier.stitching import StitchedMask, Stitching, stitch
+from samcourier.tiles import ServiceLimits, TileSettings, Tiling, plan_tiles
 
 PATH = Path("slide.tif")
 STATISTICS = ("intensity_range",)

@@ -91,6 +91,8 @@ class BatchRun:
         self._images_under_way = Places(capacity)
         # Planes and tiles have places of their own: images that wait for them keep theirs.
         self._planes_under_way = Places(capacity)
+        # Measuring a large plane takes a band of memory and a core.
+        self._measuring = Places(lambda: 1)
 
     async def run(self, batch: Batch) -> Manifest:
         """Segment every image asked for and return the manifest of the whole batch.
@@ -210,7 +212,9 @@ class BatchRun:
         """Return the mask of every plane, as many calls under way as the service takes."""
         if tiling is not None:
             store = TileStore(mask_path(self._settings.dataset_dir, row.image), str(draft.key))
-            image = TiledImage(planes, tiling, store, self._caller, self._planes_under_way)
+            image = TiledImage(
+                planes, tiling, store, self._caller, self._planes_under_way, self._measuring
+            )
             return await image.segment(draft, self._description)
         if first is not None and not planes.stack_axes:
             return await self._caller.segment(first, draft)

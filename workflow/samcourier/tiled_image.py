@@ -15,23 +15,29 @@ from .places import Places, together
 from .plane_call import PlaneCaller, Segmented
 from .plane_statistics import plane_statistics
 from .planes import Plane, Planes, pixels_sha256
+from .stitching import StitchedMask, stitch
 from .tile_store import KeptTile, TileStore
-from .tiles import StitchedMask, Tile, Tiling, stitch
+from .tiles import Tile, Tiling
 
 
 class TiledImage:
-    """One such image under way; ``places`` are shared with the planes of other images."""
+    """One such image under way; ``places`` to call and to measure are shared with other images."""
 
     def __init__(
-        self, planes: Planes, tiling: Tiling, store: TileStore, caller: PlaneCaller, places: Places
+        self,
+        planes: Planes,
+        tiling: Tiling,
+        store: TileStore,
+        caller: PlaneCaller,
+        places: Places,
+        measuring: Places,
     ) -> None:
         self._planes = planes
         self._tiling = tiling
         self._store = store
         self._caller = caller
         self._places = places
-        #: Reading whole planes is for one at a time: it takes a band of memory each.
-        self._measuring = asyncio.Semaphore(1)
+        self._measuring = measuring
         self._notes: dict[tuple[int, int], str | None] = {}
 
     async def segment(self, draft: Draft, description: dict[str, Any]) -> Segmented:
@@ -59,7 +65,7 @@ class TiledImage:
         draft.tiles_kept += len(self._tiling) - len(missing)
         if not missing:
             return
-        async with self._measuring:
+        async with self._measuring.place():
             with draft.stage("read"):
                 statistics = await asyncio.to_thread(
                     plane_statistics,
