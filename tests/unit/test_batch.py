@@ -42,7 +42,7 @@ from samcourier.selection import Selection, parse_pick
 from samcourier.store import log_path, mask_path, read_provenance, zarr_files
 from samcourier.transports.fake import FakeTransport, Scripted
 from samservice.app import SegmentationService
-from samservice.errors import NotFinite, ServiceError, WrongParameter
+from samservice.errors import ImageTooLarge, NotFinite, ServiceError, WrongParameter
 from samservice.wire import MASK_CODEC, pack_array
 
 SCHEMA = json.loads(
@@ -513,19 +513,17 @@ async def test_an_unreadable_image_is_recorded_while_others_go_on(
 
 
 async def test_a_refused_image_is_asked_about_again_only_on_request(bench: Bench) -> None:
-    image = image_of(1).astype(np.float32)
-    image[0, 0] = np.nan
-    tifffile.imwrite(bench.path("cell1"), image)
+    bench.engine.fails[1001] = ImageTooLarge("exceeds the limit")
     first = await bench.run()
     assert bench.statuses(first) == ["done", "image", "done"]
-    assert (first.images["cell1"].failure or "").startswith("NotFinite: image holds 1 NaN")
+    assert (first.images["cell1"].failure or "").startswith("ImageTooLarge: exceeds")
     assert len(bench.log("cell1").attempts) == 1
     again = await bench.run()
     assert bench.call_count == 0
     assert again == first
     assert bench.statuses(await bench.run(retry_failed=True)) == ["done", "image", "done"]
     assert bench.call_count == 1
-    tifffile.imwrite(bench.path("cell1"), image_of(1))
+    tifffile.imwrite(bench.path("cell1"), image_of(2))
     assert bench.statuses(await bench.run()) == ["done"] * 3
     assert bench.call_count == 1
 

@@ -302,6 +302,7 @@ BASE = ImageRow("a", Path("a.tif"), WHAT, 0.5)
         (replace(BASE, selection=replace(WHAT, z=Pick("planes", 0, 3))), True),
         (replace(BASE, pixel_size_um=None), True),
         (replace(BASE, parameters={"sigma": 2}), True),
+        (replace(BASE, model="vit_b_lm"), True),
         (replace(BASE, truth=Path("t.tif")), False),
     ],
 )

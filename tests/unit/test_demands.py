@@ -43,6 +43,27 @@ def test_a_slip_is_named_with_its_place_and_what_is_accepted(
     assert {refused.value.name, unfit.value.name} == {"WrongParameter"}
 
 
+@pytest.mark.parametrize(
+    ("model", "description", "expected"),
+    [
+        ("vit_b_lm", {"model": "vit_b_lm"}, None),
+        (None, {"model": "vit_b_lm"}, None),
+        ("vit_l_lm", {"model": "vit_b_lm"}, "'vit_l_lm', expected 'vit_b_lm', which the service"),
+        ("vit_l_lm", {}, "'vit_l_lm', expected None"),
+    ],
+)
+def test_a_row_s_model_is_that_of_the_service_or_the_row_is_refused(
+    model: str | None, description: dict[str, Any], expected: str | None
+) -> None:
+    asked = ImageRow("cell7", Path("cell7.tif"), model=model)
+    if expected is None:
+        check_row(asked, description)
+        return
+    with pytest.raises(ImageUnfit, match=expected) as unfit:
+        check_row(asked, description)
+    assert str(unfit.value).startswith("sheet, image cell7, column model: ")
+
+
 def test_every_slip_of_the_run_has_a_line_and_all_of_a_row_have_one() -> None:
     slips = {"sigma": 1, "min_distance_px": 0.5}
     with pytest.raises(RequestRefused) as refused:

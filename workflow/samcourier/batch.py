@@ -24,6 +24,7 @@ from .draft import Draft, manifest_entry, service_identity
 from .errors import (
     CourierError,
     Denied,
+    ImageChanged,
     ImageUnfit,
     RequestRefused,
     ServiceFailed,
@@ -41,7 +42,7 @@ from .journal import (
 from .masks import OmeZarrVersion, remove_leftovers, write_mask
 from .places import Places, together
 from .plane_call import PlaneCaller, Segmented
-from .planes import Plane, Planes, opened_planes
+from .planes import Plane, Planes, file_stamp, opened_planes, stack_sha256
 from .store import is_whole, log_path, mask_path, read_provenance
 from .tile_store import TileStore, discard_tiles
 from .tiled_image import TiledImage
@@ -52,6 +53,9 @@ AT_HAND = 2
 
 #: So many images failing by the service one after another are no accident.
 SERVICE_FAILURES_IN_A_ROW = 5
+
+#: A file that changed while its batch was in work is taken anew so often.
+TRIES_OF_CHANGING_IMAGES = 3
 
 _FAILS_EVERY_IMAGE = (Denied, RequestRefused, ServiceGone, StorageFailed)
 
@@ -84,6 +88,7 @@ class BatchRun:
         self._identity = service_identity(description)
         self._on_image = on_image or (lambda _: None)
         self._service_failures_in_a_row = 0
+        self._stamps: dict[str, object] = {}
 
         def capacity() -> int:
             return manager.capacity + AT_HAND
@@ -110,7 +115,25 @@ class BatchRun:
                 entries[row.image] = await self._image(row)
 
         await together(one(row) for row in asked)
+        # Snakemake takes what is older than the manifest as done, whenever it was read.
+        for _ in range(TRIES_OF_CHANGING_IMAGES):
+            if not (changed := [row for row in asked if self._has_changed(row)]):
+                break
+            await together(one(row) for row in changed)
+        else:
+            for row in filter(self._has_changed, asked):
+                log = self._draft(row).failed(_changed(row.path))
+                await asyncio.to_thread(_keep, log_path(self._settings.dataset_dir, row.image), log)
+                entries[row.image] = manifest_entry(self._settings.dataset_dir, log)
         return Manifest(batch.batch_id, {row.image: entries[row.image] for row in batch.rows})
+
+    def _has_changed(self, row: ImageRow) -> bool:
+        return row.image in self._stamps and self._stamps[row.image] != file_stamp(row.path)
+
+    def _draft(self, row: ImageRow) -> Draft:
+        form = {"ome_zarr": self._settings.ome_zarr, "pixel_size_um": row.pixel_size_um}
+        parameters = {**self._settings.parameters, **row.parameters}
+        return Draft(row, parameters, self._identity, form)
 
     def _as_it_stands(self, row: ImageRow) -> ManifestEntry:
         """Return the entry of an image that was not asked for: Snakemake deleted the old one."""
@@ -126,9 +149,7 @@ class BatchRun:
         return await asyncio.to_thread(manifest_entry, self._settings.dataset_dir, log)
 
     async def _segmented(self, row: ImageRow) -> ImageLog:
-        form = {"ome_zarr": self._settings.ome_zarr, "pixel_size_um": row.pixel_size_um}
-        parameters = {**self._settings.parameters, **row.parameters}
-        draft = Draft(row, parameters, self._identity, form)
+        draft = self._draft(row)
         path = log_path(self._settings.dataset_dir, row.image)
         try:
             check_row(row, self._description)
@@ -144,6 +165,7 @@ class BatchRun:
         return log
 
     async def _brought_to_a_mask(self, row: ImageRow, draft: Draft) -> ImageLog:
+        self._stamps[row.image] = file_stamp(row.path)
         async with opened_planes(row.path, row.selection) as planes:
             tiling = plan_tiles(
                 row.path,
@@ -162,7 +184,9 @@ class BatchRun:
             known = await asyncio.to_thread(self._known_outcome, row, draft)
             if known is not None:
                 return known
-            made = await self._segment_all(row, planes, first, tiling, draft)
+            made = await self._segment_all(row, planes, first, tiling, draft, digest)
+            if self._has_changed(row):
+                raise _changed(row.path)
             self._service_failures_in_a_row = 0
             await self._write(row, planes, made, draft)
         log = draft.done()
@@ -208,6 +232,7 @@ class BatchRun:
         first: Plane | None,
         tiling: Tiling | None,
         draft: Draft,
+        digest: str,
     ) -> Segmented:
         """Return the mask of every plane, as many calls under way as the service takes."""
         if tiling is not None:
@@ -220,16 +245,20 @@ class BatchRun:
             return await self._caller.segment(first, draft)
         mask = np.zeros(planes.mask_shape, np.uint32)
         found: dict[int, Segmented] = {}
+        digests = [""] * len(planes)
 
         async def one(number: int) -> None:
             async with self._planes_under_way.place():
                 with draft.stage("read"):
                     plane = await asyncio.to_thread(planes.read, number)
+                digests[number] = plane.pixels_sha256
                 found[number] = await self._caller.segment(plane, draft, number)
                 mask[planes.position(number)] = np.asarray(found[number].mask)
                 found[number] = replace(found[number], mask=mask)
 
         await together(one(number) for number in range(len(planes)))
+        if stack_sha256(digests, planes.stack_axes, planes.stack_shape) != digest:
+            raise _changed(planes.path)
         notes = dict.fromkeys(each.note for each in found.values() if each.note)
         object_count = sum(each.object_count for each in found.values())
         return Segmented(mask, object_count, "; ".join(notes) or None)
@@ -259,6 +288,12 @@ class BatchRun:
                 f"last: {error}; look at its log before going on",
                 name=error.name,
             )
+
+
+def _changed(path: Path) -> ImageChanged:
+    return ImageChanged(
+        f"{path}: changed while it was in work, expected a file that nobody writes to; run again"
+    )
 
 
 def _keep(path: Path, log: ImageLog) -> None:

@@ -22,7 +22,7 @@ from .selection import Pick, Selection, parse_pick
 REQUIRED_COLUMNS = ("image", "path")
 OPTIONAL_COLUMNS = (
     *("scene", "t", "z", "channel", "axes"),
-    *("pixel_size_um", "parameters", "truth"),
+    *("pixel_size_um", "model", "parameters", "truth"),
 )
 COLUMNS = REQUIRED_COLUMNS + OPTIONAL_COLUMNS
 
@@ -41,7 +41,7 @@ class ImageRow:
     """One row of the sample sheet.
 
     ``pixel_size_um`` overrides the file's; ``parameters`` override those of the run; ``truth`` is
-    a label image to compare the mask with.
+    a label image to compare the mask with. ``model`` is the one that the service must have.
     """
 
     image: str
@@ -50,6 +50,7 @@ class ImageRow:
     pixel_size_um: float | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     truth: Path | None = None
+    model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,10 @@ def make_batches(rows: Sequence[ImageRow], batch_size: int) -> list[Batch]:
 def rows_digest(rows: Sequence[ImageRow]) -> str:
     """Return 16 hex digits over what shapes the masks of ``rows``: all columns but ``truth``."""
     shaping = [
-        [row.image, str(row.path), astuple(row.selection), row.pixel_size_um, dict(row.parameters)]
+        [
+            *(row.image, str(row.path), astuple(row.selection), row.pixel_size_um),
+            *(dict(row.parameters), row.model),
+        ]
         for row in rows
     ]
     return hashlib.sha256(_canonical_json(shaping)).hexdigest()[:16]
@@ -227,6 +231,7 @@ def _parse_row(cells: Mapping[str, str], header: Sequence[str]) -> tuple[ImageRo
         pixel_size_um=pixel_size_um,
         parameters=parameters,
         truth=Path(truth) if truth else None,
+        model=cells.get("model") or None,
     )
     return row, problems
 

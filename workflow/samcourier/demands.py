@@ -27,7 +27,14 @@ def check_run(parameters: Mapping[str, Any], description: Mapping[str, Any]) -> 
 
 
 def check_row(row: ImageRow, description: Mapping[str, Any]) -> None:
-    """Raise ImageUnfit, one line, for parameters of a sheet's row that the service refuses."""
+    """Raise ImageUnfit, one line, for a model or parameters of a sheet's row that are refused."""
+    model = description.get("model")
+    if row.model is not None and row.model != model:
+        raise ImageUnfit(
+            f"sheet, image {row.image}, column model: {row.model!r}, expected {model!r}, which the"
+            " service has; segment images of another model in a run of their own",
+            name="WrongModel",
+        )
     problems = _problems(row.parameters, description)
     if problems:
         raise ImageUnfit(

@@ -63,6 +63,12 @@ class ImageUnfit(CourierError):
     kind = "image"
 
 
+class ImageChanged(CourierError):
+    """The file changed while it was in work; the next run tries it again, whatever its time."""
+
+    kind = "changed"
+
+
 class RequestRefused(CourierError):
     """The parameters are wrong for every image: stop before burning the dataset."""
 

@@ -6,6 +6,7 @@ describes the image log with its units.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -202,7 +203,8 @@ class ConnectionJournal:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = path.open("a+b")
+        # Unbuffered: what a full disk did not take must not come up again when it is closed.
+        self._stream = path.open("a+b", buffering=0)
         self._end_torn_line()
 
     def record(self, event: str, **details: Any) -> None:
@@ -211,8 +213,9 @@ class ConnectionJournal:
         Raises ValueError for NaN or infinity, TypeError for anything that is not JSON.
         """
         line = json.dumps({"at": utc_now(), "event": event} | details, allow_nan=False)
-        self._stream.write(line.encode() + b"\n")
-        self._stream.flush()
+        # Of a full disk the image tells that cannot be written, and the connection closes in peace.
+        with contextlib.suppress(OSError):
+            self._stream.write(line.encode() + b"\n")
 
     def close(self) -> None:
         self._stream.close()

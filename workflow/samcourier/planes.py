@@ -20,8 +20,11 @@ import numpy as np
 
 from .dataset import AXES_RULE, are_axes_valid
 from .errors import ImageUnfit
-from .readers import Index, Source, open_source
+from .readers import Index, Source, check_fits_memory, open_source
 from .selection import PICK_RULE, How, Pick, Selection
+
+#: More is no image but a damaged header; 100 times the largest slides.
+MOST_VALUES = 10**13
 
 _INDEX_0 = Pick("index", 0, 0)
 
@@ -108,9 +111,12 @@ class Planes:
         ]
 
     def read(self, number: int = 0) -> Plane:
-        """Read one plane. Raises ImageUnfit when it is damaged."""
+        """Read one plane. Raises ImageUnfit when it is damaged, not finite, or beyond memory."""
+        count = math.prod(self.shape) // len(self)
+        check_fits_memory(self.path, count * self.dtype.itemsize)
         pixels = self._projected(dict(zip(self.stack_axes, self.position(number), strict=True)))
         pixels = np.ascontiguousarray(pixels, dtype=self.dtype)
+        _check_finite(self.path, pixels)
         digest = pixels_sha256(pixels, self.plane_axes)
         return Plane(pixels, self.plane_axes, self.pixel_size_um, digest)
 
@@ -131,7 +137,9 @@ class Planes:
             for axis in self._axes
         ]
         where = dict(zip(self.stack_axes, self.position(number), strict=True))
-        return np.ascontiguousarray(self._projected(where, axes), dtype=self.dtype)
+        pixels = np.ascontiguousarray(self._projected(where, axes), dtype=self.dtype)
+        _check_finite(self.path, pixels)
+        return pixels
 
     def sha256(self, *, in_bands: bool = False) -> str:
         """Return the digest of all planes, reading one after the other, or band after band."""
@@ -213,6 +221,18 @@ async def opened_planes(path: Path, selection: Selection) -> AsyncIterator[Plane
         yield planes
     finally:
         await asyncio.to_thread(context.__exit__, None, None, None)
+
+
+def file_stamp(path: Path) -> tuple[int, ...] | None:
+    """Return what changes when a file is written to or replaced; None when it is not there.
+
+    Of an OME-Zarr, a folder, it does not tell what changes inside.
+    """
+    try:
+        stat = path.stat()
+    except (OSError, ValueError):
+        return None
+    return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
 def pixels_sha256(array: np.ndarray, axes: str) -> str:
@@ -317,12 +337,14 @@ def _check(path: Path, source: Source, letters: str, override: str | None) -> No
         raise ImageUnfit(f"{path}: pixels are {source.dtype}, expected integers or real floats")
     if len(letters) != len(shape):
         raise ImageUnfit(
-            f"{path}: axes {override} name {len(letters)} dimensions, the image has"
-            f" {_describe(shape, own_axes)}"
+            f"{path}: axes {override} name {len(letters)} dimensions, expected one letter for each"
+            f" of the file's {_describe(shape, own_axes)}"
         )
     described = _describe(shape, letters)
     if 0 in shape:
         raise ImageUnfit(f"{path}: {described} holds no pixel, expected at least one")
+    if math.prod(shape) > MOST_VALUES:
+        raise ImageUnfit(f"{path}: {described} claims too much, expected at most 10^13 values")
     long = {axis for axis, size in zip(letters, shape, strict=True) if size != 1}
     if unknown := long - set("TCZYXS"):
         raise ImageUnfit(
@@ -333,6 +355,15 @@ def _check(path: Path, source: Source, letters: str, override: str | None) -> No
         raise ImageUnfit(f"{path}: {described}, expected at least Y and X")
     if {"C", "S"} <= long:
         raise ImageUnfit(f"{path}: {described} has samples within channels, expected one of them")
+
+
+def _check_finite(path: Path, pixels: np.ndarray) -> None:
+    # micro-sam takes NaN without a word; not every service looks.
+    if pixels.dtype.kind == "f" and not (finite := np.isfinite(pixels)).all():
+        count = pixels.size - np.count_nonzero(finite)
+        raise ImageUnfit(
+            f"{path}: {count} of {pixels.size} values are NaN or infinite, expected finite ones"
+        )
 
 
 def _describe(shape: Sequence[int], axes: str) -> str:

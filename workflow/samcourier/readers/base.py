@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import psutil
 
 from ..errors import ImageUnfit
 
@@ -54,6 +56,10 @@ class Source(Protocol):
         ...
 
 
+#: Opens one scene of a file.
+Open = Callable[[Path, int | str | None], AbstractContextManager[Source]]
+
+
 def pick_scene(path: Path, names: Sequence[str], scene: int | str | None) -> int:
     """Return the index of the scene asked for, by index or by a name that only one has.
 
@@ -72,6 +78,16 @@ def pick_scene(path: Path, names: Sequence[str], scene: int | str | None) -> int
         + (f" or one of {shown}" if shown else "")
         + ("; write it into the sheet" if scene is None else "")
     )
+
+
+def check_fits_memory(path: Path, nbytes: int) -> None:
+    """Raise ImageUnfit when so many bytes of pixels are more than the memory that is left."""
+    left = psutil.virtual_memory().available
+    if nbytes > left:
+        raise ImageUnfit(
+            f"{path}: says that it holds {nbytes / 1e9:.1f} GB of pixels at once, expected less"
+            f" than the {left / 1e9:.1f} GB of memory that are left"
+        )
 
 
 def size_in_um(size: float, unit: str) -> float | None:

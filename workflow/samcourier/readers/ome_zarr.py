@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,8 @@ import numpy as np
 import zarr
 
 from ..errors import ImageUnfit
+from ..finding import ZARR_FILES
 from .base import Index, one_line, pick_scene, size_in_um
-
-_ROOT_FILES = (".zattrs", ".zgroup", "zarr.json")
 
 
 class OmeZarrSource:
@@ -26,9 +26,11 @@ class OmeZarrSource:
     ) -> None:
         multiscale = attributes["multiscales"][0]
         dataset = multiscale["datasets"][0]
-        array = group[str(dataset["path"])]
+        array = group.get(str(dataset["path"]))
         if not isinstance(array, zarr.Array):
-            raise TypeError(f"{dataset['path']} is no array")
+            raise TypeError(f"there is no array {dataset['path']}")
+        if "axes" not in multiscale:
+            raise ValueError("no axes, as before OME-Zarr 0.3")
         named = [each if isinstance(each, dict) else {"name": each} for each in multiscale["axes"]]
         self.axes = "".join(_letter(str(axis["name"])) for axis in named)
         self.shape: tuple[int, ...] = tuple(array.shape)
@@ -54,7 +56,7 @@ class OmeZarrSource:
 
 def is_zarr(path: Path) -> bool:
     """Tell whether ``path`` is a folder that zarr would open."""
-    return any((path / name).is_file() for name in _ROOT_FILES)
+    return any(os.path.isfile(path / name) for name in ZARR_FILES)
 
 
 def open_ome_zarr(
@@ -75,7 +77,7 @@ def open_ome_zarr(
         raise ImageUnfit(
             f"{path}: an OME-Zarr plate, expected one of its images; samcourier sheet lists them"
         )
-    if "multiscales" not in attributes:
+    if not attributes.get("multiscales"):
         names = _series(group)
         if not names:
             raise ImageUnfit(f"{path}: a Zarr without multiscales, expected an OME-Zarr image")

@@ -5,6 +5,8 @@ Not through Pillow, which cuts 16-bit colour to 8 bits without a word.
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,10 +16,15 @@ import imagecodecs
 import numpy as np
 
 from ..errors import ImageUnfit
-from .base import Index, one_line, pick_scene
+from .base import Index, check_fits_memory, one_line, pick_scene
 
 PNG_MAGIC = (b"\x89PNG\r\n\x1a\n",)
 JPEG_MAGIC = (b"\xff\xd8\xff",)
+
+_START_OF_SCAN = 0xDA
+_END_OF_IMAGE = b"\xff\xd9"
+# SOF0 to SOF15 but DHT, JPG and DAC, which stand among them.
+_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 @dataclass(frozen=True)
@@ -45,26 +52,48 @@ class DecodedSource:
 @contextmanager
 def open_png(path: Path, scene: int | str | None) -> Iterator[DecodedSource]:
     """Decode a PNG; a palette becomes its colours."""
-    yield _decode(path, scene, "PNG", imagecodecs.png_decode)
+    yield _decode(path, scene, "PNG", _png)
 
 
 @contextmanager
 def open_jpeg(path: Path, scene: int | str | None) -> Iterator[DecodedSource]:
     """Decode a JPEG; CMYK is refused, its values are inks."""
-    source = _decode(path, scene, "JPEG", imagecodecs.jpeg_decode)
+    source = _decode(path, scene, "JPEG", _jpeg)
     if source.axes == "YXS" and source.shape[2] == 4:
-        raise ImageUnfit(f"{path}: a CMYK JPEG, expected grey or RGB")
+        raise ImageUnfit(f"{path}: a CMYK JPEG, whose values are inks, expected grey or RGB")
     yield source
 
 
 def _decode(
-    path: Path, scene: int | str | None, kind: str, decode: Callable[[bytes], np.ndarray]
+    path: Path, scene: int | str | None, kind: str, decode: Callable[[Path, bytes], np.ndarray]
 ) -> DecodedSource:
     pick_scene(path, [""], scene)
     try:
-        pixels = np.asarray(decode(path.read_bytes()))
+        pixels = np.asarray(decode(path, path.read_bytes()))
+    except ImageUnfit:
+        raise
     except Exception as error:
         raise ImageUnfit(
             f"{path}: damaged {kind} ({one_line(error)}), expected a whole file"
         ) from error
     return DecodedSource(pixels, "YX" if pixels.ndim == 2 else "YXS")
+
+
+def _png(path: Path, data: bytes) -> np.ndarray:
+    width, height, bits, kind = (int(each) for each in struct.unpack_from(">IIBB", data, 16))
+    samples = {0: 1, 4: 2, 2: 3}.get(kind, 4)
+    check_fits_memory(path, width * height * samples * max(bits // 8, 1))
+    return imagecodecs.png_decode(data)
+
+
+def _jpeg(path: Path, data: bytes) -> np.ndarray:
+    """Decode a JPEG that has an end: libjpeg fills with grey what a cut file lacks."""
+    at = len(JPEG_MAGIC[0]) - 1
+    while (marker := data[at + 1]) != _START_OF_SCAN:
+        if marker in _FRAME_HEADERS:
+            sizes = struct.unpack_from(">HHB", data, at + 5)
+            check_fits_memory(path, math.prod(int(size) for size in sizes))
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    if data.find(_END_OF_IMAGE, at) < 0:
+        raise ValueError("it ends before its end")
+    return imagecodecs.jpeg_decode(data)

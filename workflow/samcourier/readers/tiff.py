@@ -40,6 +40,8 @@ class TiffSource:
     ) -> None:
         if series.dtype is None:
             raise ImageUnfit(f"{path}: pixels of no type numpy has, expected integers or floats")
+        if series.keyframe.photometric == tifffile.PHOTOMETRIC.SEPARATED:
+            raise ImageUnfit(f"{path}: a CMYK TIFF, whose values are inks, expected grey or RGB")
         self.axes: str = series.axes
         self.shape: tuple[int, ...] = tuple(series.shape)
         self.dtype: np.dtype = series.dtype
@@ -176,8 +178,11 @@ def _channel_names(image: ElementTree.Element | None) -> tuple[str, ...]:
 
 def _pixel_size_um(tiff: tifffile.TiffFile, image: ElementTree.Element | None) -> float | None:
     if image is not None:
-        size = image.get("PhysicalSizeX")
-        return size_in_um(float(size), image.get("PhysicalSizeXUnit", "µm")) if size else None
+        try:
+            size = float(image.get("PhysicalSizeX", ""))
+        except ValueError:
+            return None
+        return size_in_um(size, image.get("PhysicalSizeXUnit", "µm"))
     tags = tiff.pages.first.tags
     numerator, denominator = tags.valueof("XResolution", default=(0, 1))
     if not numerator:

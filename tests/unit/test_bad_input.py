@@ -1,0 +1,216 @@
+"""Every kind of bad input is one clear line, and its neighbours get their masks."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import tifffile
+
+from samcourier.dataset import ImageRow
+from samcourier.errors import ImageUnfit, StorageFailed
+from samcourier.journal import read_image_log
+from samcourier.masks import read_mask
+from samcourier.planes import open_planes
+from samcourier.selection import Selection, parse_pick
+from samcourier.store import is_whole, log_path, mask_path
+
+from .bad_images import CASES, Case, ome_zarr, pixels
+from .small_batch import BrightestPixel, in_a_process, run_batch
+
+
+@pytest.fixture(autouse=True)
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let 2 GB be left, wherever the tests run."""
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2_000_000_000))
+
+
+def made(case: Case, folder: Path) -> tuple[Path, Selection]:
+    folder.mkdir()
+    path = folder / (case.name or f"image{case.suffix}")
+    case.make(path)
+    cells: dict[str, Any] = dict(case.cells)
+    for axis in set(cells) & {"t", "z"}:
+        cells[axis] = parse_pick(cells[axis], volume=axis == "z")
+    return path, Selection(**cells)
+
+
+def test_there_are_many_kinds() -> None:
+    assert len([case for case in CASES.values() if case.refusal is not None]) >= 60
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_it_is_read_or_refused_in_one_line(tmp_path: Path, kind: str) -> None:
+    case = CASES[kind]
+    path, selection = made(case, tmp_path / "made")
+    if case.refusal is None:
+        with open_planes(path, selection) as planes:
+            assert planes.read().pixels.size > 0
+        return
+    with pytest.raises(ImageUnfit) as caught, open_planes(path, selection) as planes:
+        planes.read()
+    said = str(caught.value)
+    assert said.startswith(f"{path}: ")
+    assert re.search(case.refusal, said)
+    assert re.search("expected|write into the column|write the axes", said)
+    assert "\n" not in said
+
+
+async def test_no_bad_image_loses_a_neighbour(tmp_path: Path) -> None:
+    rows = []
+    for number, case in enumerate(CASES.values()):
+        path, selection = made(case, tmp_path / f"{number}")
+        neighbour = tmp_path / f"{number}" / "neighbour.tif"
+        tifffile.imwrite(neighbour, pixels())
+        rows += [
+            ImageRow(f"kind{number}", path, selection),
+            ImageRow(f"neighbour{number}", neighbour),
+        ]
+    dataset_dir = tmp_path / "results"
+    entries = (await run_batch(rows, dataset_dir)).images
+    for number, (kind, case) in enumerate(CASES.items()):
+        entry, log = (
+            entries[f"kind{number}"],
+            read_image_log(log_path(dataset_dir, f"kind{number}")),
+        )
+        assert log is not None
+        if case.refusal is None:
+            assert entry.status == log.status == "done", (kind, entry.failure)
+        else:
+            assert (entry.failure_kind, log.status) == ("image", "failed"), kind
+            assert re.search(case.refusal, entry.failure or ""), kind
+        assert entries[f"neighbour{number}"].status == "done", kind
+        assert is_whole(mask_path(dataset_dir, f"neighbour{number}"), deep=True), kind
+
+
+# What only a user without root's rights, or with a full disk, meets.
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / f"cell{number}.tif" for number in range(3)]
+    for path in paths:
+        tifffile.imwrite(path, pixels(64, 64))
+    return paths
+
+
+def test_what_may_not_be_read_is_named(tmp_path: Path, images: list[Path]) -> None:
+    images[1].chmod(0)
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    inside = images[2].rename(locked / "cell2.tif")
+    locked.chmod(0)
+    try:
+        said = in_a_process([images[0], images[1], inside], tmp_path / "results")
+    finally:
+        locked.chmod(0o700)
+    for image in ("cell1", "cell2"):
+        assert f"{image}.tif: cannot be opened (Permission denied), expected" in said[image]
+    assert said["cell0"] == "done"
+
+
+async def test_a_results_folder_that_may_not_be_written_stops_the_run_and_says_so(
+    tmp_path: Path, images: list[Path]
+) -> None:
+    results = tmp_path / "results"
+    rows = [ImageRow(path.stem, path) for path in images]
+    await run_batch(rows[:1], results)
+    for folder in (results / "masks", results / "logs"):
+        folder.chmod(0o500)
+    said = await asyncio.to_thread(in_a_process, images, results)
+    assert re.fullmatch(r"storage: .*results/.*: cannot be written \(Permission denied\)", said[""])
+    assert is_whole(mask_path(results, "cell0"), deep=True)
+
+
+async def test_a_full_disk_stops_the_run_and_keeps_what_was_whole(
+    tmp_path: Path, images: list[Path]
+) -> None:
+    results = tmp_path / "results"
+    rows = [ImageRow(path.stem, path) for path in images]
+    await run_batch(rows[:1], results)
+    said = await asyncio.to_thread(in_a_process, images[1:], results, file_bytes=600)
+    assert re.fullmatch(r"storage: .*cell.*: cannot be written \(File too large\)", said[""])
+    assert is_whole(mask_path(results, "cell0"), deep=True)
+    assert [path.name for path in (results / "masks").glob("[!.]*")] == ["cell0.ome.zarr"]
+    entries = (await run_batch(rows, results)).images
+    assert {entry.status for entry in entries.values()} == {"done"}
+
+
+# Files that others write to meanwhile.
+
+
+def rewrite(path: Path, array: np.ndarray, **options: Any) -> None:
+    before = path.stat().st_mtime_ns
+    tifffile.imwrite(path, array, **options)
+    # Some file systems count time in coarse steps.
+    while path.stat().st_mtime_ns == before:
+        time.sleep(0.001)
+        path.touch()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_an_image_that_changed_meanwhile_is_taken_anew(
+    tmp_path: Path, images: list[Path], times: int
+) -> None:
+    versions = [pixels(64, 64) for _ in range(times)]
+    waiting = list(versions)
+
+    def change(image: np.ndarray) -> None:
+        if waiting:
+            rewrite(images[1], waiting.pop(0))
+
+    rows = [ImageRow(path.stem, path) for path in images]
+    results = tmp_path / "results"
+    manifest = await run_batch(rows, results, BrightestPixel(change))
+    assert [entry.status for entry in manifest.images.values()] == ["done"] * 3
+    assert read_mask(mask_path(results, "cell1")).argmax() == versions[-1].argmax()
+
+
+async def test_an_image_that_never_rests_is_named_and_tried_again_by_the_next_run(
+    tmp_path: Path, images: list[Path]
+) -> None:
+    rows = [ImageRow(path.stem, path) for path in images]
+    results = tmp_path / "results"
+    always = BrightestPixel(lambda image: rewrite(images[1], pixels(64, 64)))
+    entries = (await run_batch(rows, results, always)).images
+    assert entries["cell1"].failure_kind == "changed"
+    assert "cell1.tif: changed while it was in work" in (entries["cell1"].failure or "")
+    assert entries["cell0"].status == entries["cell2"].status == "done"
+    entries = (await run_batch(rows, results)).images
+    assert {entry.status for entry in entries.values()} == {"done"}
+
+
+async def test_a_stack_whose_planes_change_between_two_looks_has_no_mask_of_both(
+    tmp_path: Path, images: list[Path]
+) -> None:
+    movie = tmp_path / "movie.zarr"
+    group = ome_zarr((8, 20, 30), "tyx")(movie)
+
+    def change(image: np.ndarray) -> None:
+        group["0"][:] = pixels(8, 20, 30)
+
+    every = Selection(t=parse_pick("all", volume=False))
+    rows = [ImageRow("cell0", images[0]), ImageRow("movie", movie, every)]
+    results = tmp_path / "results"
+    entries = (await run_batch(rows, results, BrightestPixel(change))).images
+    assert (entries["cell0"].status, entries["movie"].failure_kind) == ("done", "changed")
+    assert not mask_path(results, "movie").exists()
+
+
+async def test_a_full_file_system_raises_what_the_batch_stops_for(
+    tmp_path: Path, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("samcourier.batch.write_mask", full)
+    rows = [ImageRow(path.stem, path) for path in images]
+    with pytest.raises(StorageFailed, match=r"cannot be written .No space left on device"):
+        await run_batch(rows, tmp_path / "results")

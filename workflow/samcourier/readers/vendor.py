@@ -1,0 +1,79 @@
+"""CZI, LIF and ND2, through the readers of bioio where they are installed (extra ``vendor``)."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ImageUnfit
+from .base import Index, Open, one_line, pick_scene, size_in_um
+
+#: Chunks of a plane: bioio's own are of whole stacks for LIF and, with aicspylibczi, for CZI.
+_BY_PLANE: dict[str, dict[str, Any]] = {
+    "CZI": {"use_aicspylibczi": False},
+    "LIF": {"chunk_dims": ["Y", "X"]},
+    "ND2": {},
+}
+_MAGIC = {"CZI": (b"ZISRAWFI",), "LIF": (b"\x70\0\0\0",), "ND2": (b"\xda\xce\xbe\x0a",)}
+
+
+class BioioSource:
+    """One scene as a reader of bioio gives it; a plane is read when it is asked for."""
+
+    def __init__(self, path: Path, kind: str, reader: Any) -> None:
+        array = reader.dask_data
+        self.axes: str = reader.dims.order
+        self.shape: tuple[int, ...] = tuple(int(size) for size in array.shape)
+        self.dtype: np.dtype = np.dtype(array.dtype)
+        size = reader.physical_pixel_sizes.X
+        self.pixel_size_um = None if size is None else size_in_um(float(size), "µm")
+        self.channel_names = tuple(str(name) for name in reader.channel_names or ())
+        self.scene_names = tuple(str(name) for name in reader.scenes)
+        self._path, self._kind, self._array = path, kind, array
+
+    def read(self, index: Index) -> np.ndarray:
+        """Return the pixels at ``index``; see :class:`.base.Source`."""
+        try:
+            return np.asarray(self._array[index].compute(scheduler="synchronous"))
+        except Exception as error:
+            raise _damaged(self._path, self._kind, error) from error
+
+
+def vendor_readers() -> list[tuple[tuple[bytes, ...], Open]]:
+    """Return what a file of each kind begins with, and what opens it."""
+    return [(magic, _opener(kind)) for kind, magic in _MAGIC.items()]
+
+
+def _opener(kind: str) -> Open:
+    @contextmanager
+    def open_it(path: Path, scene: int | str | None) -> Iterator[BioioSource]:
+        package = f"bioio-{kind.lower()}"
+        try:
+            module = importlib.import_module(package.replace("-", "_"))
+        except ImportError as error:
+            raise ImageUnfit(
+                f"{path}: a {kind} file, whose reader is not installed ({one_line(error)}),"
+                f" expected {package}: pip install {package}"
+            ) from error
+        try:
+            reader = module.Reader(path, **_BY_PLANE[kind])
+            scenes = [str(name) for name in reader.scenes]
+            number = pick_scene(path, scenes, scene)
+            reader.set_scene(number)
+            source = BioioSource(path, kind, reader)
+        except ImageUnfit:
+            raise
+        except Exception as error:
+            raise _damaged(path, kind, error) from error
+        yield source
+
+    return open_it
+
+
+def _damaged(path: Path, kind: str, error: Exception) -> ImageUnfit:
+    return ImageUnfit(f"{path}: damaged {kind} ({one_line(error)}), expected a whole file")
