@@ -1,8 +1,8 @@
 """A samcourier that does by script what the real one promises the workflow, and nothing more.
 
 Every call is appended to ``calls.jsonl``. ``fake.json`` in the working directory scripts it:
-``exit`` {command or batch id: exit status}, ``fail`` {image id: failure kind}, and ``hold``
-[batch id, ...] which wait for a file ``go``.
+``exit`` {command or batch id: exit status}, where verify writes its verdict all the same,
+``fail`` {image id: failure kind}, and ``hold`` [batch id, ...] which wait for a file ``go``.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("demo-data").add_argument("directory", type=Path)
     deploy, verify = commands.add_parser("deploy"), commands.add_parser("verify")
+    undeploy = commands.add_parser("undeploy")
     batch, report = commands.add_parser("batch"), commands.add_parser("report")
-    for command in (deploy, verify, batch):
+    for command in (deploy, verify, undeploy, batch):
         command.add_argument("--target", required=True, choices=("local", "bioengine", "existing"))
         command.add_argument("--engine")
         command.add_argument("--engine-options", type=json.loads)
@@ -36,6 +37,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         for option in ("--gpu-memory-mb", "--replicas", "--deploy-timeout-s"):
             command.add_argument(option)
         command.add_argument("--authorized-user", action="append", default=[])
+    for command in (deploy, verify, batch):
         command.add_argument("--out", required=True, type=Path)
     for command in (verify, batch):
         command.add_argument("--transport", required=True)
@@ -44,7 +46,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         command.add_argument("sheet", type=Path)
         command.add_argument("--batch-size", required=True, type=int)
         command.add_argument("--only", action="append", default=[])
-    for command in (deploy, verify, batch, report):
+    for command in (deploy, verify, undeploy, batch, report):
         command.add_argument("--dataset-dir", required=True, type=Path)
     batch.add_argument("--batch", required=True)
     batch.add_argument("--attempt-timeout-s", required=True, type=float)
@@ -110,6 +112,10 @@ def main() -> int:
         calls.write(json.dumps(call, default=str) + "\n")
     script_file = Path("fake.json")
     script = json.loads(script_file.read_text()) if script_file.exists() else {}
+    if name in ("deploy", "verify"):
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+    if name == "verify":
+        options.out.write_text("{}")
     if status := script.get("exit", {}).get(name):
         print(f"{name} is scripted to fail", file=sys.stderr)
         return int(status)
@@ -123,8 +129,7 @@ def main() -> int:
             batch(options, script)
         case "report":
             return report(options)
-        case _:
-            options.out.parent.mkdir(parents=True, exist_ok=True)
+        case "deploy":
             options.out.write_text("{}")
     return 0
 

@@ -99,7 +99,7 @@ class Project:
         """What samcourier was called for since the last run began, batches in the sheet's order."""
         names = [call["name"] for call in self.calls]
         batches = sorted(name for name in names if name.isdigit())
-        before = [name for name in names if name in ("demo-data", *SERVICE)]
+        before = [name for name in names if name in ("demo-data", *SERVICE, "undeploy")]
         return [*before, *batches, *(name for name in names if name == "report")]
 
     def tree(self) -> dict[str, tuple[int, int]]:
@@ -359,6 +359,44 @@ def test_no_batch_starts_without_a_service_and_finished_ones_stay(
     (finished / "fake.json").unlink()
     finished.run()
     assert finished.ran == [*SERVICE, "0002", "report"]
+
+
+def test_the_service_s_rules_run_whenever_they_are_asked_for_and_remake_nothing(
+    finished: Project,
+) -> None:
+    before = finished.tree()
+    finished.run("-n", "verify", "undeploy")
+    assert finished.tree() == before
+    for asked, ran in ((SERVICE, SERVICE), (["deploy"], ["deploy"]), (["verify"], SERVICE)):
+        finished.run(*asked)
+        assert finished.ran == ran
+    finished.run("undeploy")
+    assert finished.ran == ["undeploy"]
+    assert "Nothing to be done" in finished.run()
+
+
+def test_the_service_s_rules_are_given_what_a_run_gives(fresh: Project) -> None:
+    service = {"target": "bioengine", "server_url": "http://127.0.0.1:1", "replicas": 2}
+    fresh.configure(service={**service, "authorized_users": ["ann@example.org"]})
+    fresh.run()
+    in_a_run = {call["name"]: call["arguments"] for call in fresh.calls}
+    fresh.run("verify")
+    by_name = {call["name"]: call["arguments"] for call in fresh.calls}
+    assert by_name == {step: in_a_run[step] for step in SERVICE}
+    fresh.run("undeploy")
+    ((_, *undeploy_options),) = [call["arguments"] for call in fresh.calls]
+    assert ["deploy", *undeploy_options, *in_a_run["deploy"][-2:]] == in_a_run["deploy"]
+
+
+@pytest.mark.parametrize(("step", "ran"), [("deploy", ["deploy"]), ("verify", SERVICE)])
+def test_a_rule_of_the_service_that_fails_says_so_and_writes_no_report(
+    fresh: Project, step: str, ran: list[str]
+) -> None:
+    fresh.script(exit={step: 1})
+    assert f"{step} is scripted to fail" in fresh.run("verify", status=1)
+    assert fresh.ran == ran
+    assert (fresh / "results/cells/service.json").exists() == (step == "verify")
+    assert not (fresh / "results/cells/report.html").exists()
 
 
 def jobs_shown(output: str) -> dict[str, int]:

@@ -1,85 +1,51 @@
-# Deploying and verifying belong to a run, not to a file: as rules whose outputs every batch
-# takes, the repair of one batch would remake all (ancient() does not hold for a missing file).
+# For whoever asks for them by name; a run that makes a batch does both without them.
+localrules:
+    deploy,
+    verify,
+    undeploy,
 
 
-def service_options():
-    """Return the options that say which service to use, on which the labels depend."""
-    service = config["service"]
-    options = ["--target", service["target"]]
-    if service["target"] != "existing":
-        options += ["--engine", service["engine"]]
-        options += [
-            "--engine-options",
-            json.dumps(service["engine_options"], sort_keys=True),
-        ]
-    if service["target"] != "local":
-        options += given_options("server_url", "workspace")
-    if service["target"] == "existing":
-        options += given_options("service_id")
-    return options
+rule deploy:
+    """Bring the service up where it is missing or differs, and wait until it answers."""
+    input:
+        asked_anew,
+    output:
+        ENDPOINT,
+    log:
+        DATASET_DIR / "logs/deploy.log",
+    conda:
+        "../../environment.yml"
+    params:
+        where=untracked(where_options()),
+    shell:
+        "samcourier deploy {params.where:q} --out {output} 2>&1 | tee {log}"
 
 
-def given_options(*keys):
-    """Return the options of those keys of ``service`` that are not null."""
-    service = config["service"]
-    return [
-        word
-        for key in keys
-        if service[key] is not None
-        for word in (f"--{key.replace('_', '-')}", str(service[key]))
-    ]
+# The verdict is a log: as an output it would be deleted when no transport works.
+rule verify:
+    """Bring the service up and prove each transport; the verdict is in service.json."""
+    input:
+        ENDPOINT,
+    log:
+        verdict=VERDICT,
+        said=DATASET_DIR / "logs/verify.log",
+    conda:
+        "../../environment.yml"
+    params:
+        where=untracked(where_options()),
+        asked=untracked(asked_of_it()),
+    shell:
+        "samcourier verify {params.where:q} {params.asked:q} --out {log.verdict}"
+        " 2>&1 | tee {log.said}"
 
 
-def app_options():
-    """Return where and how the app runs on a BioEngine worker; no mask depends on it."""
-    if config["service"]["target"] != "bioengine":
-        return []
-    options = given_options("worker_id", "application_id", "cpus", "memory_mb")
-    options += given_options("gpu_memory_mb", "replicas", "deploy_timeout_s")
-    for user in config["service"]["authorized_users"]:
-        options += ["--authorized-user", user]
-    return options
-
-
-def token_options():
-    """Return the option that names the token's file; a token never stands in a command."""
-    token_file = config["service"]["token_file"]
-    return [] if token_file is None else ["--token-file", token_file]
-
-
-def network_options():
-    """Return the options that say how connections leave this site; no mask depends on them."""
-    network = config["network"]
-    options = ["--ice-servers", json.dumps(network["ice_servers"])]
-    if network["ca_bundle"] is not None:
-        options += ["--ca-bundle", network["ca_bundle"]]
-    return options
-
-
-def bring_up_service():
-    """Deploy and verify the service if this run makes a batch; end the run if that fails."""
-    if not batches_to_make() or workflow.touch:
-        return
-    if config["service"]["target"] == "local" and not workflow.local_exec:
-        refuse(
-            "config.service.target: 'local' serves this machine alone and a cluster's jobs do not"
-            " reach it, expected 'bioengine' with the server_url of a worker, or 'existing' with"
-            " the server_url and service_id of a service"
-        )
-    options = ["--dataset-dir", str(DATASET_DIR), *service_options()]
-    options += [*app_options(), *token_options(), *network_options()]
-    endpoint, verdict = (
-        DATASET_DIR / "service/endpoint.json",
-        DATASET_DIR / "service.json",
-    )
-    run_step("deploy", *options, "--out", str(endpoint))
-    asked = ["--transport", config["transport"]]
-    asked += ["--parameters", json.dumps(config["parameters"], sort_keys=True)]
-    run_step("verify", *options, *asked, "--out", str(verdict))
-
-
-def run_step(step, *arguments):
-    """Show the command, run it, and end the run where it fails."""
-    logger.info(shlex.join(["samcourier", step, *arguments]))
-    if not run_samcourier(step, *arguments):
-        refuse(f"no batch was started, since samcourier {step} failed")
+rule undeploy:
+    """Take the service away from its BioEngine worker, whoever uses it."""
+    log:
+        DATASET_DIR / "logs/undeploy.log",
+    conda:
+        "../../environment.yml"
+    params:
+        where=untracked(where_options()),
+    shell:
+        "samcourier undeploy {params.where:q} 2>&1 | tee {log}"

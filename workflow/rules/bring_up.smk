@@ -1,0 +1,96 @@
+# A run that makes a batch deploys and verifies in onstart: were the rules deploy and verify its
+# batches' inputs, the repair of one would remake all (docs/decisions/0001-batches-in-snakemake.md).
+
+
+def service_options():
+    """Return the options that say which service to use, on which the labels depend."""
+    service = config["service"]
+    options = ["--target", service["target"]]
+    if service["target"] != "existing":
+        options += ["--engine", service["engine"]]
+        options += [
+            "--engine-options",
+            json.dumps(service["engine_options"], sort_keys=True),
+        ]
+    if service["target"] != "local":
+        options += given_options("server_url", "workspace")
+    if service["target"] == "existing":
+        options += given_options("service_id")
+    return options
+
+
+def given_options(*keys):
+    """Return the options of those keys of ``service`` that are not null."""
+    service = config["service"]
+    return [
+        word
+        for key in keys
+        if service[key] is not None
+        for word in (f"--{key.replace('_', '-')}", str(service[key]))
+    ]
+
+
+def app_options():
+    """Return where and how the app runs on a BioEngine worker; no mask depends on it."""
+    if config["service"]["target"] != "bioengine":
+        return []
+    options = given_options("worker_id", "application_id", "cpus", "memory_mb")
+    options += given_options("gpu_memory_mb", "replicas", "deploy_timeout_s")
+    for user in config["service"]["authorized_users"]:
+        options += ["--authorized-user", user]
+    return options
+
+
+def token_options():
+    """Return the option that names the token's file; a token never stands in a command."""
+    token_file = config["service"]["token_file"]
+    return [] if token_file is None else ["--token-file", token_file]
+
+
+def network_options():
+    """Return the options that say how connections leave this site; no mask depends on them."""
+    network = config["network"]
+    options = ["--ice-servers", json.dumps(network["ice_servers"])]
+    if network["ca_bundle"] is not None:
+        options += ["--ca-bundle", network["ca_bundle"]]
+    return options
+
+
+def where_options():
+    """Return all that the commands about the service are told of it."""
+    options = ["--dataset-dir", str(DATASET_DIR), *service_options()]
+    return [*options, *app_options(), *token_options(), *network_options()]
+
+
+def asked_of_it():
+    """Return the options of what is proved: the transports, and that it takes the parameters."""
+    parameters = json.dumps(config["parameters"], sort_keys=True)
+    return ["--transport", config["transport"], "--parameters", parameters]
+
+
+def bring_up_service():
+    """Deploy and verify the service if this run makes a batch; end the run if that fails."""
+    if not batches_to_make() or workflow.touch:
+        return
+    if config["service"]["target"] == "local" and not workflow.local_exec:
+        refuse(
+            "config.service.target: 'local' serves this machine alone and a cluster's jobs do not"
+            " reach it, expected 'bioengine' with the server_url of a worker, or 'existing' with"
+            " the server_url and service_id of a service"
+        )
+    run_step("deploy", *where_options(), "--out", str(ENDPOINT))
+    run_step("verify", *where_options(), *asked_of_it(), "--out", str(VERDICT))
+
+
+def run_step(step, *arguments):
+    """Show the command, run it, and end the run where it fails."""
+    logger.info(shlex.join(["samcourier", step, *arguments]))
+    if not run_samcourier(step, *arguments):
+        refuse(f"no batch was started, since samcourier {step} failed")
+
+
+def asked_anew(wildcards):
+    """Return no file: what runs elsewhere is looked at whenever it is asked for."""
+    if workflow.is_main_process:
+        remake(ENDPOINT)
+    return []
