@@ -337,6 +337,11 @@ FAILURES = {
         says="the module cannot be loaded: no module named torch",
         changes=("upload_app",),
     ),
+    "a reason of many words": Case(
+        Script(refuses_to_build=f"pip install failed: {'... ' * 400} no package of that name"),
+        says="... no package of that name",
+        changes=("upload_app",),
+    ),
     "a reason with the token": Case(
         Script(refuses_to_build="bad token {token}"),
         says="bad token [token]",

@@ -89,8 +89,11 @@ async def test_a_service_without_a_defect_works_over_every_transport(
     assert {name: each["works"] for name, each in found.items()} == dict.fromkeys(
         ("websocket", "webrtc", "http"), True
     ), found
-    has_figures = {each["send_s"] is not None for each in found.values()}
-    assert has_figures == {methods is FULL}
+    for each in found.values():
+        carried = {size: each[size]["bytes_up"] for size in ("small", "large")}
+        assert carried == {"small": 32 << 10, "large": 4 << 20}
+        assert (each["small"]["send_s"] is not None) == (methods is FULL)
+        assert (each["large"]["receive_s"] is not None) == (methods is FULL)
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 _LONGEST_TEXT = 500
+#: Of these the last: where a long text is an error, they name the cause.
+_LAST_KEPT = 200
 
 
 def plain(text: str) -> str:
-    """Return text of the sheet or service as one printable line of bounded length.
+    """Return others' text as one printable line, cut in its middle where it is long.
 
     Control characters, text direction marks and lone surrogates become U+FFFD.
     """
     line = " ".join(text.split())
     if len(line) > _LONGEST_TEXT:
-        line = line[: _LONGEST_TEXT - 1] + "…"
+        line = f"{line[: _LONGEST_TEXT - _LAST_KEPT - 3]} … {line[-_LAST_KEPT:]}"
     return "".join(each if each.isprintable() else "\ufffd" for each in line)

@@ -7,16 +7,18 @@ import random
 from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
-from .connection.estimate import Payload
-from .connection.probe import probe_transport
+from .connection.estimate import Payload, Sample
+from .connection.probe import Probed, probe_transport
 from .connection.retry import Policy
 from .defects import Step, find_defect
 from .errors import CourierError, TransportFailed
 from .journal import Failure, utc_now
 from .transports.base import Endpoint, Transport
 
-SERVICE_SCHEMA = "samcourier/service/2"
+SERVICE_SCHEMA = "samcourier/service/3"
 
+#: Within one chunk of every transport (60 KiB over WebRTC).
+SMALL_PAYLOAD = Payload(32 << 10, 32 << 10)
 #: Far above one chunk of any transport (500 000 B), so that chunking itself is proved.
 LARGE_PAYLOAD = Payload(4 << 20, 4 << 20)
 
@@ -80,29 +82,33 @@ async def _open(transport: Transport, policy: Policy) -> dict[str, Any]:
 async def _measure(transport: Transport, has_probe: bool, policy: Policy) -> dict[str, Any]:
     if not has_probe:
         return await _measure_plain(transport, policy)
-    ping = await _step("small", probe_transport(transport, b"", 0, policy.probe_timeout_s))
-    payload = random.randbytes(LARGE_PAYLOAD.up_bytes)
+    timeout_s = policy.probe_timeout_s
+    ping = await _step("small", probe_transport(transport, b"", 0, timeout_s))
+
+    def carry(payload: bytes, reply_bytes: int) -> Awaitable[Probed]:
+        return probe_transport(transport, payload, reply_bytes, timeout_s, ping.clock_offset_s)
+
+    small_payload, payload = map(random.randbytes, (SMALL_PAYLOAD.up_bytes, LARGE_PAYLOAD.up_bytes))
+    small = await _step("small", carry(small_payload, SMALL_PAYLOAD.down_bytes))
     try:
-        large = await _unless_silent(
-            transport,
-            probe_transport(
-                transport,
-                payload,
-                LARGE_PAYLOAD.down_bytes,
-                policy.probe_timeout_s,
-                ping.clock_offset_s,
-            ),
-        )
+        large = await _unless_silent(transport, carry(payload, LARGE_PAYLOAD.down_bytes))
     except CourierError as error:
         raise await _which_way(transport, payload, policy, error) from error
     return {
         "works": True,
         "round_trip_s": ping.travel_s,
-        "bytes_up": LARGE_PAYLOAD.up_bytes,
-        "bytes_down": LARGE_PAYLOAD.down_bytes,
-        "send_s": large.sample.send_s,
-        "receive_s": large.sample.receive_s,
+        "small": _figures(small.sample),
+        "large": _figures(large.sample),
         "caller": large.answer.get("caller"),
+    }
+
+
+def _figures(sample: Sample) -> dict[str, Any]:
+    return {
+        "bytes_up": sample.payload.up_bytes,
+        "bytes_down": sample.payload.down_bytes,
+        "send_s": sample.send_s,
+        "receive_s": sample.receive_s,
     }
 
 
@@ -112,22 +118,25 @@ async def _measure_plain(transport: Transport, policy: Policy) -> dict[str, Any]
     Bytes are no image: any service refuses them at once, and that answer has come the whole way,
     while an image would cost a model's minute.
     """
-    for size_bytes, step in ((1, "small"), (LARGE_PAYLOAD.up_bytes, "large_up")):
-        arguments = {"image_or_embedding": bytes(size_bytes)}
+    carried: dict[str, Any] = {}
+    steps: tuple[tuple[str, Step, Payload], ...] = (
+        ("small", "small", SMALL_PAYLOAD),
+        ("large", "large_up", LARGE_PAYLOAD),
+    )
+    for name, step, payload in steps:
+        arguments = {"image_or_embedding": bytes(payload.up_bytes)}
         try:
             await transport.call("segment_all", arguments, policy.probe_timeout_s)
         except CourierError as error:
             if error.kind in ("transport", "denied") or error.name == "NoSuchMethod":
-                raise _FailedAt("small" if step == "small" else "large_up", error) from error
-    return {
-        "works": True,
-        "round_trip_s": None,
-        "bytes_up": LARGE_PAYLOAD.up_bytes,
-        "bytes_down": 0,
-        "send_s": None,
-        "receive_s": None,
-        "caller": None,
-    }
+                raise _FailedAt(step, error) from error
+        carried[name] = {
+            "bytes_up": payload.up_bytes,
+            "bytes_down": 0,
+            "send_s": None,
+            "receive_s": None,
+        }
+    return {"works": True, "round_trip_s": None, **carried, "caller": None}
 
 
 async def _which_way(

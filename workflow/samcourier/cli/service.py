@@ -87,9 +87,10 @@ def _verdict_line(found: dict[str, Any]) -> str:
     if not found["works"]:
         defect = "" if found["defect"] == "other" else f" ({found['defect']})"
         return f"does not work{defect}: {found['failure']['message']}"
-    if found["send_s"] is None:
+    large = found["large"]
+    if large["send_s"] is None:
         return "works, 4 MiB up; the service has no probe to measure with"
-    return f"works, {found['send_s']:.2f} s up, {found['receive_s']:.2f} s down for 4 MiB"
+    return f"works, {large['send_s']:.2f} s up, {large['receive_s']:.2f} s down for 4 MiB"
 
 
 @click.command()
