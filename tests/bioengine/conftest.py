@@ -56,11 +56,17 @@ async def worker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Work
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def apps(worker: Worker) -> dict[str, App]:
+async def artifact_id(worker: Worker) -> str:
+    """This checkout's app, uploaded."""
+    async with connected(worker, worker.owner_token) as server:
+        return await upload(await server.get_service(worker.service_id))
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def apps(worker: Worker, artifact_id: str) -> dict[str, App]:
     """The applications by name, each with its endpoints up."""
     async with connected(worker, worker.owner_token) as server:
         bioengine = await server.get_service(worker.service_id)
-        artifact_id = await upload(bioengine)
         found = {}
         for name, users in USERS.items():
             begun = time.monotonic()

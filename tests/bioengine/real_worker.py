@@ -88,7 +88,7 @@ async def running_worker(directory: Path, python: Path) -> AsyncIterator[Worker]
             _process(
                 [
                     *(python, "-m", "bioengine.worker", "--mode", "single-machine"),
-                    *("--head-num-cpus", "6", "--head-memory-in-gb", "6"),
+                    *("--head-num-cpus", "8", "--head-memory-in-gb", "6"),
                     *("--server-url", url, "--client-id", "worker"),
                     *("--workspace-dir", str(directory / "w")),
                     *("--monitoring-interval-seconds", "5"),
@@ -103,7 +103,7 @@ async def running_worker(directory: Path, python: Path) -> AsyncIterator[Worker]
         workspace = f"ws-user-{_user_id(OWNER_EMAIL)}"
         worker = Worker(url, workspace, f"{workspace}/worker:bioengine-worker", *tokens, ray_dir)
         async with connected(worker, worker.owner_token) as server:
-            await _until(lambda: server.get_service(worker.service_id), START_TIMEOUT_S)
+            await until(lambda: server.get_service(worker.service_id), START_TIMEOUT_S)
         yield worker
 
 
@@ -132,17 +132,18 @@ async def deploy(
     bioengine: Any,
     artifact_id: str,
     application_id: str,
-    token: str,
+    token: str | None,
     users: list[str],
     replicas: int,
     reserved: dict[str, str],
+    **settings: Any,
 ) -> None:
     """Ask for an application with the watershed engine; it is not there yet on return."""
     await bioengine.deploy_app(
         artifact_id=artifact_id,
         application_id=application_id,
         application_env_vars={CLASS: {"SAMSERVICE_ENGINE": "watershed", **reserved}},
-        application_kwargs={CLASS: {"limits": {"max_queue": MAX_QUEUE}}},
+        application_kwargs={CLASS: {"limits": {"max_queue": MAX_QUEUE}, **settings}},
         scaling={CLASS: {"num_replicas": replicas}},
         authorized_users={"*": users},
         hypha_token=token,
@@ -167,7 +168,7 @@ async def until_running(bioengine: Any, application_id: str) -> dict[str, Any]:
             raise LookupError(status["status"])
         return status
 
-    return await _until(running, READY_TIMEOUT_S)
+    return await until(running, READY_TIMEOUT_S)
 
 
 async def until_direct(server: Any, proxy_id: str, unlike: str | None = None) -> dict[str, Any]:
@@ -183,10 +184,10 @@ async def until_direct(server: Any, proxy_id: str, unlike: str | None = None) ->
             raise LookupError(ids)
         return ids
 
-    return await _until(there, 90.0)
+    return await until(there, 90.0)
 
 
-async def _until(attempt: Callable[[], Awaitable[Any]], timeout_s: float) -> Any:
+async def until(attempt: Callable[[], Awaitable[Any]], timeout_s: float) -> Any:
     """Return what ``attempt`` returns, once it does; assertions pass through."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s

@@ -56,11 +56,15 @@ class Lab:
         self.service = ("--target", "bioengine", "--server-url", worker.server_url)
         self.service += ("--dataset-dir", str(self.results))
 
-    async def snakemake(self) -> str:
-        return await self._run("snakemake", "-s", str(REPO / "Snakefile"), "--cores", "2")
+    async def snakemake(self, *targets: str) -> str:
+        return await self._run("snakemake", "-s", str(REPO / "Snakefile"), "--cores", "2", *targets)
 
     async def samcourier(self, step: str, *arguments: str, status: int = 0) -> str:
         return await self._run("samcourier", step, *self.service, *arguments, status=status)
+
+    def files_with_the_token(self) -> list[Path]:
+        files = [path for path in self.directory.rglob("*") if path.is_file()]
+        return [path for path in files if self._token.encode() in path.read_bytes()]
 
     async def _run(self, program: str, *arguments: str, status: int = 0) -> str:
         process = await asyncio.create_subprocess_exec(
@@ -126,5 +130,6 @@ async def test_a_run_brings_the_app_up_once_and_undeploy_takes_it_away(
     print(too_large.splitlines()[-1])
     assert await statuses(worker) == deployed
 
-    print(await lab.samcourier("undeploy"))
+    print(await lab.snakemake("undeploy"))
     assert await statuses(worker) == before
+    assert lab.files_with_the_token() == []

@@ -284,7 +284,8 @@ async def test_without_its_own_endpoint_the_app_is_used_through_the_proxy(site: 
     assert found.service_id.endswith(f":{wanted.application_id}")
     assert found.rtc_service_id == f"{found.service_id}-rtc"
     assert found.without_direct == "the token has expired"
-    assert site.said[-1] == "its own endpoint is missing: the token has expired"
+    assert site.said[-2] == "its own endpoint is missing: the token has expired"
+    assert "undeploy and deploy it to give it a new one" in site.said[-1]
     assert await site.answers(found)
 
 
@@ -402,7 +403,7 @@ FAILURES = {
     "restricted, and no endpoint of its own": Case(
         Script(no_direct="the token has expired"),
         error=Denied,
-        says="(its own endpoint: the token has expired)",
+        says="(its own endpoint: the token has expired; the app keeps the token that it was",
         changes=BUILT,
     ),
 }

@@ -48,7 +48,7 @@ class RecordingRules(AccessRules):
 
 @dataclass
 class Host:
-    """A public service run by this test, with a private one beside it."""
+    """A service run by this test, public as a rule, with a private one beside it."""
 
     address: Address
     server: Any
@@ -71,11 +71,16 @@ class Host:
 
 
 @pytest.fixture
-async def host(live_endpoint: Endpoint) -> AsyncIterator[Host]:
+def visibility() -> str:
+    return "public"
+
+
+@pytest.fixture
+async def host(live_endpoint: Endpoint, visibility: str) -> AsyncIterator[Host]:
     service = SegmentationService(WatershedEngine(), access=RecordingRules({"*": ["*"]}))
     token = str(live_endpoint.token)
     settings = ServeSettings(
-        live_endpoint.server_url, token, live_endpoint.workspace, SERVICE, visibility="public"
+        live_endpoint.server_url, token, live_endpoint.workspace, SERVICE, visibility=visibility
     )
     ready: asyncio.Future[Host] = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
@@ -329,6 +334,57 @@ async def test_nobody_but_the_server_tells_events(
         await stranger.send({**first, "type": event, "from": sender, "method": None}, said)
     await stranger.call(PROBE, b"12")
     assert told == []
+
+
+MISSING = object()
+BROKEN: list[tuple[str, Any]] = [
+    *((name, MISSING) for name in ("method", "from", "session", "args", "promise", "t")),
+    *((name, 7) for name in ("method", "session", "parent", "type", "args", "promise", "to")),
+    ("type", ["method"]),
+    ("session", ["services"]),
+    ("args", {"a": 1}),
+    ("args", []),
+    ("with_kwargs", True),
+    ("promise", {}),
+    ("promise", {"resolve": 7}),
+    ("promise", {"resolve": {"_rtype": "method"}, "reject": None}),
+    ("t", "soon"),
+    ("t", float("nan")),
+]
+
+
+async def test_a_broken_message_harms_nobody(host: Host, stranger: RawCaller) -> None:
+    for name, value in BROKEN:
+        first, second = stranger.message(PROBE, [b"12"])
+        part = first if name in first else second
+        part[name] = value
+        if value is MISSING:
+            del part[name]
+        await stranger.send(first, second)
+    assert host.callers() <= {stranger.user_id}
+
+
+@pytest.mark.parametrize("visibility", ["protected"])
+async def test_another_workspace_reaches_nothing_of_a_protected_service(host: Host) -> None:
+    offer = f"services.{SERVICE}-rtc.offer"
+    async with over_websocket(host.address) as caller, offered() as peer:
+        asked = ((PROBE, b"12"), (offer, peer.offer), ("services.built-in.get_service", SERVICE))
+        for method, given in asked:
+            for name, lie in lies(host).items():
+                for part in (0, 1):
+                    message = caller.message(method, [given])
+                    message[part][name] = lie
+                    await caller.send(*message)
+            with pytest.raises(Refused, match="Permission denied"):
+                await caller.call(method, given)
+    with pytest.raises(Exception, match="Permission denied"):
+        async with OVER["webrtc"](host.address):
+            pass
+    url = f"{host.address.server_url}/{host.address.workspace}/services/{SERVICE}/probe"
+    async with httpx.AsyncClient(trust_env=False) as client:
+        response = await client.post(url, json={"payload": "12", "context": lies(host)["ctx"]})
+    assert response.status_code in (401, 403), response.text
+    assert not host.callers()
 
 
 # Over WebSocket it does not get past the Hypha server.

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from samcourier.transports import Endpoint
-from upstream.reproductions import DEFECTS, Defect
+from upstream.reproductions import DEFECTS, Defect, raises
 
 pytestmark = pytest.mark.live
 
@@ -30,3 +30,16 @@ async def test_a_defect_we_work_around_is_still_there(
     assert await defect.is_there(live_endpoint.server_url), (
         f"{defect.package} has mended {defect.place}: {defect.workaround} can go"
     )
+
+
+async def test_a_reproduction_that_fails_otherwise_shows_nothing() -> None:
+    """It is no sign that the defect is mended."""
+
+    async def fail(text: str | None) -> None:
+        if text is not None:
+            raise RuntimeError(text)
+
+    assert await raises("Context is required", fail("AssertionError: Context is required"))
+    assert not await raises("Context is required", fail(None))
+    with pytest.raises(RuntimeError, match="no answer"):
+        await raises("Context is required", fail("no answer"))

@@ -24,6 +24,10 @@ GONE = "NOT_RUNNING"
 
 LOG_LINES = 50
 
+_NEW_TOKEN = (
+    "the app keeps the token that it was deployed with; undeploy and deploy it to give it a new one"
+)
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -122,10 +126,11 @@ async def wait_for_answer(
                 say(f"{found.service_id} answers: engine {plain(str(described.get('engine')))}")
                 if found.without_direct:
                     say(f"its own endpoint is missing: {found.without_direct}")
+                    say(_NEW_TOKEN)
                 return found
             except CourierError as error:
                 if isinstance(error, Denied) or time.monotonic() > deadline:
-                    why = f" (its own endpoint: {found.without_direct})"
+                    why = f" (its own endpoint: {found.without_direct}; {_NEW_TOKEN})"
                     said = f"{error}{why if found.without_direct else ''}"
                     raise type(error)(
                         f"application {plan.application_id} runs, but does not answer:"
