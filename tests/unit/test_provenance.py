@@ -196,6 +196,7 @@ _PICKS = st.sampled_from([None, Pick("index", 3, 3), Pick("planes", 2, 5), Pick(
             axes=st.sampled_from([None, "CYX"]),
         ),
         pixel_size_um=st.none() | st.floats(1e-3, 1e3),
+        model=st.none() | _CELL,
         parameters=st.dictionaries(_CELL, st.integers() | _CELL, max_size=2),
         truth=st.none() | _CELL.map(Path),
     )
