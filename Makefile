@@ -9,7 +9,7 @@ SHELL := bash
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-microsam test-bioengine test-crate upstream check bench bench-networks lock upgrade clean
+.PHONY: help run test test-microsam test-bioengine test-crate test-slurm upstream check bench bench-networks lock upgrade clean
 
 help: ## list these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -23,7 +23,7 @@ run: .venv/installed-local ## segment the images of config/ over a local service
 	done; exit $$status
 
 test: .venv/installed-test ## all tests but those with an environment of their own (below)
-	.venv/bin/python -m pytest -m 'not microsam and not bioengine and not crate'
+	.venv/bin/python -m pytest -m 'not microsam and not bioengine and not crate and not slurm'
 
 test-microsam: .venv-microsam/installed-microsam ## micro-sam's own classes through the service (several GB)
 	.venv-microsam/bin/python -m pytest -m microsam
@@ -34,6 +34,9 @@ test-bioengine: .venv/installed-test ## the app on a stock BioEngine worker; BIO
 
 test-crate: .venv/installed-test build/crate-venv/installed ## a run's crate against the public validator, and the run made again from it
 	CRATE_PYTHON=build/crate-venv/bin/python .venv/bin/python -m pytest -m crate tests/crate
+
+test-slurm: .venv/installed-test ## the workflow on a real SLURM cluster, started here (root; slurm-wlm and munge installed)
+	.venv/bin/python -m pytest -m slurm tests/slurm
 
 upstream: .venv/bin/uv ## run the reproductions of others' defects on their newest releases (service/upstream)
 	.venv/bin/uv venv --quiet --clear --python .venv/bin/python build/upstream-venv
@@ -109,8 +112,13 @@ INSTALLED := .venv/installed-local .venv/installed-test .venv-microsam/installed
 .venv/installed-local .venv/installed-test: .venv/bin/uv
 .venv-microsam/installed-microsam: .venv-microsam/bin/uv
 
+# Tests start hundreds of processes, each of which would compile what it imports where the
+# environment forbids Python to keep it (PYTHONDONTWRITEBYTECODE); uv compiles nothing by itself.
+.venv/installed-test: COMPILE_ALL = $(@D)/bin/python -m compileall -q -j 0 $(@D)/lib
+
 # uv checks the hashes of constraints; tests/unit/test_packaging.py shows that it does.
 $(INSTALLED): pyproject.toml
 	$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python --constraints requirements.lock \
 	  --build-constraints requirements.lock --editable '.[$(EXTRAS)]'
+	$(COMPILE_ALL)
 	@touch $@

@@ -27,8 +27,12 @@ class Figures:
 
     def publish(self) -> None:
         """Print every figure and write them all."""
-        for name, figure in self.values.items():
-            print(f"{name}: {figure['value']:g} {figure['unit']}")
+        self.publish_last(len(self.values))
+
+    def publish_last(self, count: int) -> None:
+        """Print the last ``count`` figures and write all so far, for a benchmark of minutes."""
+        for name, figure in list(self.values.items())[-count:]:
+            print(f"{name}: {figure['value']:g} {figure['unit']}", flush=True)
         self.write()
 
     def write(self) -> None:

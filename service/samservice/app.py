@@ -85,6 +85,7 @@ class SegmentationService:
         self._limits = limits or Limits()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._in_service = 0
+        self._last_end_s = time.monotonic()
         self._description = engine.describe()
 
     def close(self) -> None:
@@ -239,6 +240,11 @@ class SegmentationService:
             yield
         finally:
             self._in_service -= 1
+            self._last_end_s = time.monotonic()
+
+    def idle_s(self) -> float:
+        """Return the seconds since the last image left, 0 while one is in service."""
+        return 0.0 if self._in_service else time.monotonic() - self._last_end_s
 
     async def _run(
         self, work: Callable[..., T], *arguments: Any, stopwatch: Stopwatch | None = None

@@ -21,6 +21,7 @@ from .app import Limits, SegmentationService
 from .engine import Engine
 from .errors import NotConnected, WrongParameter
 from .hypha import connect
+from .idle import Need, stop_when_unneeded
 from .refusals import explain_refusal
 from .rtc import register_rtc_endpoint
 from .rtc_peer import Implementation
@@ -41,7 +42,9 @@ class ServeSettings:
     """How to register: ids are per service, ``visibility`` is Hypha's protected or public.
 
     ``authorized_users`` are e-mail addresses and ids, or ``*``; none given, everyone whom the
-    visibility lets through. ``rtc_implementation`` None is the fastest that is installed.
+    visibility lets through. ``rtc_implementation`` None is the fastest that is installed. The
+    service ends by itself when for ``idle_limit_s`` no image came and nobody touched
+    ``owner_file``.
     """
 
     server_url: str
@@ -54,6 +57,8 @@ class ServeSettings:
     rtc_implementation: Implementation | None = None
     limits: Limits = field(default_factory=Limits)
     authorized_users: tuple[str, ...] = ()
+    idle_limit_s: float | None = None
+    owner_file: Path | None = None
 
 
 async def serve(
@@ -70,9 +75,15 @@ async def serve(
     """
     access = AccessRules.for_users(settings.authorized_users)
     service = SegmentationService(engine, settings.limits, access)
+    watching: asyncio.Task[None] | None = None
+    if settings.idle_limit_s is not None:
+        need = Need(service.idle_s, settings.owner_file)
+        watching = asyncio.ensure_future(stop_when_unneeded(need, settings.idle_limit_s, stop))
     try:
         await serve_through(service, settings, on_ready=on_ready, stop=stop)
     finally:
+        if watching is not None:
+            watching.cancel()
         service.close()
 
 

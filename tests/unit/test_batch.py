@@ -22,6 +22,7 @@ from samcourier.batch import (
     SERVICE_FAILURES_IN_A_ROW,
     BatchRun,
     BatchSettings,
+    batch_lock,
 )
 from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.replica import TRAVELLING
@@ -700,3 +701,34 @@ async def test_unfit_images_never_stop_the_batch(tmp_path: Path, kind: ServiceEr
         else:
             bench.engine.fails[1000 + number] = kind
     assert bench.statuses(await bench.run()) == ["image"] * 8
+
+
+@pytest.mark.parametrize(
+    ("ending", "is_made_again"),
+    [
+        (None, True),
+        (KeyboardInterrupt(), True),
+        (ServiceGone("no transport reaches the service"), True),
+        (Denied("the token has expired"), False),
+        (ServiceFailed("it failed for 5 images in a row"), False),
+    ],
+)
+def test_a_second_submission_is_for_a_job_that_was_lost(
+    tmp_path: Path, ending: BaseException | None, is_made_again: bool
+) -> None:
+    if ending is None:
+        # Killed: the lock's file is there and says nothing.
+        with batch_lock(tmp_path, "0001"):
+            pass
+    else:
+        with pytest.raises(type(ending)), batch_lock(tmp_path, "0001"):
+            raise ending
+    made = []
+    try:
+        with batch_lock(tmp_path, "0001", submission=2):
+            made.append("0001")
+    except CourierError as error:
+        assert str(error) == str(ending)
+    assert bool(made) == is_made_again
+    with batch_lock(tmp_path, "0001", submission=1):
+        pass

@@ -3,6 +3,7 @@
 Every call is appended to ``calls.jsonl``. ``fake.json`` in the working directory scripts it:
 ``exit`` {command or batch id: exit status}, where verify writes its verdict all the same,
 ``fail`` {image id: failure kind}, and ``hold`` [batch id, ...] which wait for a file ``go``.
+With ``alone`` a batch fails when another runs.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pathlib import Path
 from samcourier.dataset import make_batches, read_sheet
 from samcourier.store import mask_path, stat_mask
 
+TARGETS = ("local", "bioengine", "slurm", "existing")
+
 
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(allow_abbrev=False)
@@ -25,7 +28,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     undeploy = commands.add_parser("undeploy")
     batch, report = commands.add_parser("batch"), commands.add_parser("report")
     for command in (deploy, verify, undeploy, batch):
-        command.add_argument("--target", required=True, choices=("local", "bioengine", "existing"))
+        command.add_argument("--target", required=True, choices=TARGETS)
         command.add_argument("--engine")
         command.add_argument("--engine-options", type=json.loads)
         command.add_argument("--ice-servers", required=True, type=json.loads)
@@ -37,6 +40,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         for option in ("--gpu-memory-mb", "--replicas", "--deploy-timeout-s"):
             command.add_argument(option)
         command.add_argument("--authorized-user", action="append", default=[])
+        for option in ("partition", "account", "gres", "time-min", "extra"):
+            command.add_argument(f"--slurm-{option}")
     for command in (deploy, verify, batch):
         command.add_argument("--out", required=True, type=Path)
     for command in (verify, batch):
@@ -55,6 +60,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     for option in ("--tile-edge-px", "--tile-halo-px", "--tiles-above-px"):
         batch.add_argument(option, required=True, type=int)
     batch.add_argument("--retry-failed", action="store_true")
+    batch.add_argument("--submission", required=True, type=int)
     for option in ("--html", "--tsv", "--complete"):
         report.add_argument(option, required=True, type=Path)
     return parser.parse_args(argv)
@@ -81,6 +87,11 @@ def batch(options: argparse.Namespace, script: dict[str, dict[str, str]]) -> Non
     ]
     while options.batch in script.get("hold", []) and not Path("go").exists():
         time.sleep(0.02)
+    if script.get("alone"):
+        alone = Path("alone")
+        alone.touch(exist_ok=False)
+        time.sleep(0.3)
+        alone.unlink()
     images = {}
     for row in chosen.rows:
         if options.only and row.image not in options.only:

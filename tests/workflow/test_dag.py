@@ -779,3 +779,17 @@ def test_the_shipped_config_says_what_the_schema_defaults_to() -> None:
     readme = (REPO / "config/README.md").read_text()
     for key in keys(schema, config):
         assert f"`{key}`" in readme
+
+
+def test_no_more_batches_run_at_once_than_may_be_connected(fresh: Project) -> None:
+    fresh.configure(network={"connections": 1})
+    fresh.script(alone=True)
+    fresh.run("--retries", "0")
+
+
+def test_a_job_that_is_lost_is_submitted_again_and_knows_it(fresh: Project) -> None:
+    fresh.script(exit={"0002": 3})
+    fresh.run("--retries", "2", status=1)
+    submissions = [call["options"]["submission"] for call in fresh.calls if call["name"] == "0002"]
+    assert submissions == [1, 2, 3]
+    assert fresh.ran.count("report") == 1

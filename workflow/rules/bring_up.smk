@@ -41,6 +41,18 @@ def app_options():
     return options
 
 
+def slurm_options():
+    """Return what the service's SLURM job asks for; no mask depends on it."""
+    if config["service"]["target"] != "slurm":
+        return []
+    job = config["service"]["slurm"]
+    options = given_options("cpus", "memory_mb", "deploy_timeout_s")
+    for key in ("partition", "account", "gres", "time_min"):
+        if job[key] is not None:
+            options += [f"--slurm-{key.replace('_', '-')}", str(job[key])]
+    return options + [f"--slurm-extra={word}" for word in job["extra"]]
+
+
 def token_options():
     """Return the option that names the token's file; a token never stands in a command."""
     token_file = config["service"]["token_file"]
@@ -59,7 +71,12 @@ def network_options():
 def where_options():
     """Return all that the commands about the service are told of it."""
     options = ["--dataset-dir", str(DATASET_DIR), *service_options()]
-    return [*options, *app_options(), *token_options(), *network_options()]
+    options += [*app_options(), *slurm_options()]
+    return [*options, *token_options(), *network_options()]
+
+
+# Jobs and replicas share it: a batch holds one connection, which carries the signalling too.
+workflow.global_resources["connections"] = config["network"]["connections"]
 
 
 def asked_of_it():
@@ -75,8 +92,8 @@ def bring_up_service():
     if config["service"]["target"] == "local" and not workflow.local_exec:
         refuse(
             "config.service.target: 'local' serves this machine alone and a cluster's jobs do not"
-            " reach it, expected 'bioengine' with the server_url of a worker, or 'existing' with"
-            " the server_url and service_id of a service"
+            " reach it, expected 'slurm' with the server_url of a Hypha server, 'bioengine' with"
+            " that of a worker, or 'existing' with the server_url and service_id of a service"
         )
     run_step("deploy", *where_options(), "--out", str(ENDPOINT))
     run_step("verify", *where_options(), *asked_of_it(), "--out", str(VERDICT))

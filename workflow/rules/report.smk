@@ -11,6 +11,7 @@ rule report:
     log:
         html=REPORT_HTML,
         tsv=REPORT_TSV,
+    retries: 0
     conda:
         "../../environment.yml"
     params:

@@ -9,6 +9,9 @@ rule segment:
     conda:
         "../../environment.yml"
     threads: 1
+    resources:
+        submission=lambda wildcards, attempt: attempt,
+        connections=1,
     params:
         rows=lambda wildcards: dataset.rows_digest(BATCHES[wildcards.batch].rows),
         service=tracked(service_options()),
@@ -18,7 +21,7 @@ rule segment:
         sheet=untracked(str(SHEET)),
         batch_size=untracked(config["batch_size"]),
         dataset_dir=untracked(str(DATASET_DIR)),
-        app=untracked(app_options()),
+        app=untracked(app_options() + slurm_options()),
         token=untracked(token_options()),
         network=untracked(network_options()),
         transport=untracked(config["transport"]),
@@ -33,6 +36,6 @@ rule segment:
         " --transport {params.transport}"
         " --attempt-timeout-s {params.attempt_s} --image-timeout-s {params.image_s}"
         " --parameters {params.parameters:q} --ome-zarr {params.ome_zarr}"
-        " {params.tiles}"
+        " {params.tiles} --submission {resources.submission}"
         " {params.only:q} {params.retry} --out {output} 2> {log}"
         " || {{ tail -n 3 {log} >&2; exit 1; }}"

@@ -40,7 +40,7 @@ rule verify:
 
 
 rule undeploy:
-    """Take the service away from its BioEngine worker, whoever uses it."""
+    """Take the service away from its BioEngine worker or SLURM job, whoever uses it."""
     log:
         DATASET_DIR / "logs/undeploy.log",
     conda:

@@ -308,10 +308,25 @@ def _mark_as_seen(path: Path) -> None:
 
 
 @contextmanager
-def batch_lock(dataset_dir: Path, batch_id: str) -> Iterator[None]:
-    """Hold the batch: a job can outlive a killed Snakemake, whose next run starts it again."""
+def batch_lock(dataset_dir: Path, batch_id: str, submission: int = 1) -> Iterator[None]:
+    """Hold the batch: a job can outlive a killed Snakemake, whose next run starts it again.
+
+    A ``submission`` above 1 is for a job that was lost: killed, out of time, its node gone. One
+    that ended by itself has said why in the lock's file, which is raised again at once, unless
+    the service had gone, which may be back.
+    """
     path = dataset_dir / "batches" / f".{batch_id}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
+    with path.open("a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        lock.seek(0)
+        said = lock.read()
+        if submission > 1 and said:
+            raise CourierError(said, name="EndedByItself")
+        lock.truncate(0)
+        try:
+            yield
+        except CourierError as error:
+            if not isinstance(error, ServiceGone):
+                lock.write(str(error))
+            raise

@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,7 @@ class Draft:
         )
 
 
+@cache
 def _versions() -> dict[str, str]:
     packages = {name.replace("-", "_"): version(name) for name in ("hypha-rpc", "aiortc", "zarr")}
     return {"samcourier": __version__, "python": platform.python_version(), **packages}

@@ -40,6 +40,13 @@ def demo_data(directory: Path, seed: int) -> None:
 @service_options
 @dataset_dir_option
 @segment_options
+@click.option(
+    "--submission",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Above 1: make it only if the last job was lost or its service had gone.",
+)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
 def batch(
     sheet: Path,

@@ -12,6 +12,7 @@ import click
 
 from ..deploy.bioengine_app import AppSettings
 from ..deploy.service import TARGETS, ServiceOptions
+from ..deploy.slurm_queue import SlurmSettings
 from ..network import make_network
 from ..transports import TRANSPORT_CHOICES
 
@@ -75,6 +76,7 @@ def service_options(command: Callable[..., R]) -> Callable[..., R]:
         ice_servers: Any,
         ca_bundle: Path | None,
         app: AppSettings,
+        slurm: SlurmSettings,
         **others: Any,
     ) -> R:
         service = ServiceOptions(
@@ -87,6 +89,7 @@ def service_options(command: Callable[..., R]) -> Callable[..., R]:
             token_file,
             make_network(ice_servers, ca_bundle),
             app,
+            slurm,
         )
         return command(service=service, **others)
 
@@ -112,7 +115,37 @@ def service_options(command: Callable[..., R]) -> Callable[..., R]:
         ]
     ):
         with_service = option(with_service)
-    return network_options(app_options(with_service))
+    return network_options(app_options(slurm_options(with_service)))
+
+
+def slurm_options(command: Callable[..., R]) -> Callable[..., R]:
+    """Add the options of a service's SLURM job; the command gets ``slurm``."""
+
+    @wraps(command)
+    def with_slurm(
+        slurm_partition: str | None,
+        slurm_account: str | None,
+        slurm_gres: str | None,
+        slurm_time_min: int | None,
+        slurm_extra: tuple[str, ...],
+        **others: Any,
+    ) -> R:
+        slurm = SlurmSettings(
+            slurm_partition, slurm_account, slurm_gres, slurm_time_min, slurm_extra
+        )
+        return command(slurm=slurm, **others)
+
+    options: list[Callable[..., Callable[..., R]]] = [
+        click.option("--slurm-partition", help="Of the service's job, for target slurm."),
+        click.option("--slurm-account", help="As --slurm-partition."),
+        click.option("--slurm-gres", help="E.g. gpu:1."),
+        click.option("--slurm-time-min", type=click.IntRange(1), help="Its time limit."),
+        click.option("--slurm-extra", multiple=True, metavar="WORD", help="For sbatch, as it is."),
+    ]
+    with_options: Callable[..., R] = with_slurm
+    for option in reversed(options):
+        with_options = option(with_options)
+    return with_options
 
 
 def app_options(command: Callable[..., R]) -> Callable[..., R]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +144,12 @@ def run_batch(
     retry_failed: bool,
     attempt_timeout_s: float,
     image_timeout_s: float,
+    submission: int = 1,
 ) -> Any:
-    """Run one batch under its lock, over a connection of its own; return its manifest."""
+    """Run one batch under its lock, over a connection of its own; return its manifest.
+
+    ``submission`` as in :func:`samcourier.batch.batch_lock`.
+    """
     from ..batch import BatchRun, BatchSettings, batch_lock
     from ..connection import connected
     from ..connection.measurements import measurements_path, read_measurements, write_measurements
@@ -157,6 +162,9 @@ def run_batch(
     tiles = TileSettings(tile_edge_px, tile_halo_px, tiles_above_px)
     settings = BatchSettings(dataset_dir, parameters, ome_zarr, retry_failed, only or None, tiles)
     policy = Policy(attempt_timeout_s=attempt_timeout_s, image_timeout_s=image_timeout_s)
+    if service.target == "slurm":
+        # A job that is lost is submitted again, and may wait in the queue.
+        policy = replace(policy, gone_patience_s=service.app.deploy_timeout_s)
 
     async def work() -> Any:
         endpoint = await asyncio.to_thread(find_service, service, dataset_dir)
@@ -176,7 +184,7 @@ def run_batch(
                         shared, endpoint.service_id, manager.current, manager.estimates
                     )
 
-    with batch_lock(dataset_dir, batch.batch_id):
+    with batch_lock(dataset_dir, batch.batch_id, submission):
         return run_interruptibly(work())
 
 

@@ -44,7 +44,10 @@ def deploy(service: ServiceOptions, dataset_dir: Path, out: Path) -> None:
 @service_options
 @dataset_dir_option
 def undeploy(service: ServiceOptions, dataset_dir: Path) -> None:
-    """Take the service away from its BioEngine worker, whoever uses it; twice is no error."""
+    """Take the service away from its BioEngine worker or SLURM job, whoever uses it.
+
+    Twice is no error.
+    """
     undeploy_service(service, dataset_dir, say)
 
 
@@ -165,6 +168,12 @@ def bench(
     help="E-mail address or id of a user who may call; may be repeated. Without it, everyone "
     "whom the visibility lets through.",
 )
+@click.option("--idle-limit-s", type=POSITIVE, help="End when not needed for so long.")
+@click.option(
+    "--owner-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Whoever renews this file's time needs the service, even without images.",
+)
 @network_options
 def serve(
     engine: str,
@@ -175,6 +184,8 @@ def serve(
     visibility: str,
     token_file: Path | None,
     authorized_users: tuple[str, ...],
+    idle_limit_s: float | None,
+    owner_file: Path | None,
     ice_servers: list[Any],
     ca_bundle: Path | None,
 ) -> None:
@@ -199,6 +210,8 @@ def serve(
         [server.as_dict() for server in network.ice_servers],
         ca_bundle,
         authorized_users=authorized_users,
+        idle_limit_s=idle_limit_s,
+        owner_file=owner_file,
     )
     try:
         loaded = build_engine(engine, engine_options)

@@ -38,7 +38,7 @@ def ensure_local_service(directory: Path, engine: str, engine_options: dict[str,
     add_owner(owners, int(os.environ.get(OWNER_VARIABLE) or os.getpid()))
     # Also for itself: a job may outlive a killed Snakemake and still need its service.
     add_owner(owners, os.getpid())
-    with _one_at_a_time(directory):
+    with one_at_a_time(directory):
         record = read_record(directory)
         if record is None or not record.serves(engine, engine_options):
             if record is not None:
@@ -65,7 +65,7 @@ def require_local_extra(what: str) -> None:
 
 def _start(directory: Path, engine: str, engine_options: dict[str, Any]) -> LocalRecord:
     log_path = directory / LOG_NAME
-    pid = _spawn_detached(
+    pid = spawn_detached(
         [
             sys.executable,
             "-m",
@@ -95,7 +95,7 @@ def _start(directory: Path, engine: str, engine_options: dict[str, Any]) -> Loca
     )
 
 
-def _spawn_detached(command: list[str], log_path: Path) -> int:
+def spawn_detached(command: list[str], log_path: Path) -> int:
     """Start a process that outlives this one and return its pid.
 
     In a session of its own: Ctrl-C goes to the run, which ends, and then the service with it.
@@ -134,7 +134,7 @@ def stop_local_service(directory: Path) -> None:
 
 
 @contextmanager
-def _one_at_a_time(directory: Path) -> Iterator[None]:
+def one_at_a_time(directory: Path) -> Iterator[None]:
     """Hold the directory's lock, so that parallel jobs start one service, not several."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "lock").open("w") as lock:

@@ -1,4 +1,5 @@
-"""Where the service is, by target: started when needed, here or on a worker, or somebody else's."""
+"""Where the service is, by target: started when needed, here, on a worker or in a cluster's job,
+or somebody else's."""
 
 from __future__ import annotations
 
@@ -19,11 +20,16 @@ from .bioengine_ready import Found, Say
 from .bioengine_worker import WorkerAddress
 from .local import ensure_local_service
 from .record import write_private
+from .slurm import bring_up as bring_up_job
+from .slurm import recorded_plan, wait_until_registered
+from .slurm import take_down as take_down_job
+from .slurm_keeper import SlurmPlan
+from .slurm_queue import SlurmSettings
 
 TOKEN_VARIABLE = "HYPHA_TOKEN"
 
-Target = Literal["local", "bioengine", "existing"]
-TARGETS: tuple[Target, ...] = ("local", "bioengine", "existing")
+Target = Literal["local", "bioengine", "slurm", "existing"]
+TARGETS: tuple[Target, ...] = ("local", "bioengine", "slurm", "existing")
 
 #: Beside the endpoint of the run: which application was brought up, so that no job asks again.
 BIOENGINE_RECORD = Path("service", "bioengine.json")
@@ -42,13 +48,20 @@ class ServiceOptions:
     token_file: Path | None = None
     network: Network = field(default_factory=Network)
     app: AppSettings = field(default_factory=AppSettings)
+    slurm: SlurmSettings = field(default_factory=SlurmSettings)
 
 
 def deploy_service(options: ServiceOptions, dataset_dir: Path, say: Say) -> Endpoint:
-    """As :func:`find_service`, but bring the app up on a BioEngine worker where it is missing.
+    """As :func:`find_service`, but bring the app up on a BioEngine worker, or the service up in a
+    SLURM job, where it is missing.
 
-    Raises what :func:`samcourier.deploy.bioengine.bring_up` raises too.
+    Raises what :func:`samcourier.deploy.bioengine.bring_up` and
+    :func:`samcourier.deploy.slurm.bring_up` raise too.
     """
+    if options.target == "slurm":
+        token = read_token(options.token_file)
+        timeout_s = options.app.deploy_timeout_s
+        bring_up_job(dataset_dir / "service", _slurm_plan(options), token, timeout_s, say)
     if options.target != "bioengine":
         return find_service(options, dataset_dir)
     address, plan = _bioengine(options)
@@ -58,10 +71,17 @@ def deploy_service(options: ServiceOptions, dataset_dir: Path, say: Say) -> Endp
 
 
 def undeploy_service(options: ServiceOptions, dataset_dir: Path, say: Say) -> None:
-    """Take the app away from the BioEngine worker; raise InputError for any other target."""
+    """Take the app away from the BioEngine worker, or end the service's SLURM job.
+
+    Raises InputError for any other target.
+    """
+    if options.target == "slurm":
+        take_down_job(dataset_dir / "service", say)
+        return
     if options.target != "bioengine":
         raise InputError(
             f"service.target {options.target}: nothing to undeploy, expected target bioengine"
+            " or slurm"
         )
     address, plan = _bioengine(options)
     uvloop.run(take_down(address, plan, say))
@@ -73,7 +93,8 @@ def find_service(options: ServiceOptions, dataset_dir: Path) -> Endpoint:
 
     On a BioEngine worker it must run already: a job changes nothing there. Raises InputError for
     missing settings, Denied for an unreadable token, ServiceFailed when the local service does
-    not come up, ServiceGone when the worker does not have the app.
+    not come up, ServiceGone when the worker does not have the app, or the SLURM job's service is
+    not there for ``deploy_timeout_s``.
     """
     if options.target == "local":
         return ensure_local_service(dataset_dir / "service", options.engine, options.engine_options)
@@ -81,12 +102,17 @@ def find_service(options: ServiceOptions, dataset_dir: Path) -> Endpoint:
         address, plan = _bioengine(options)
         found = _read_found(dataset_dir, address, plan) or uvloop.run(locate(address, plan))
         return _endpoint(options, address, found)
+    if options.target == "slurm":
+        return _find_job_service(options, dataset_dir / "service")
     missing = [name for name in ("server_url", "service_id") if not getattr(options, name)]
     if missing:
         raise InputError(
             f"service.target existing needs {', '.join(f'service.{name}' for name in missing)}"
         )
-    service_id = str(options.service_id)
+    return _named(options, str(options.service_id))
+
+
+def _named(options: ServiceOptions, service_id: str) -> Endpoint:
     return Endpoint(
         server_url=str(options.server_url),
         workspace=options.workspace,
@@ -95,6 +121,33 @@ def find_service(options: ServiceOptions, dataset_dir: Path) -> Endpoint:
         token=read_token(options.token_file),
         network=options.network,
     )
+
+
+def _slurm_plan(options: ServiceOptions) -> SlurmPlan:
+    """Return the plan without a name, which the one that is brought up gets."""
+    if not options.server_url:
+        raise InputError("service.target slurm needs service.server_url")
+    # One side of a connection with a TURN server is enough: no password goes into the job.
+    open_servers = [each for each in options.network.ice_servers if each.username is None]
+    bundle = options.network.ca_bundle
+    return SlurmPlan(
+        service_name="",
+        server_url=options.server_url,
+        workspace=options.workspace,
+        engine=options.engine,
+        engine_options=options.engine_options,
+        settings=options.slurm,
+        cpus=options.app.cpus,
+        memory_mb=options.app.memory_mb,
+        ca_bundle=str(bundle.resolve()) if bundle else None,
+        ice_urls=tuple(url for each in open_servers for url in each.urls),
+    )
+
+
+def _find_job_service(options: ServiceOptions, directory: Path) -> Endpoint:
+    endpoint = _named(options, recorded_plan(directory).service_name)
+    uvloop.run(wait_until_registered(endpoint, options.app.deploy_timeout_s, directory))
+    return endpoint
 
 
 def _bioengine(options: ServiceOptions) -> tuple[WorkerAddress, AppPlan]:

@@ -1,0 +1,172 @@
+"""A service in a SLURM job of its own, brought up once for a run and found by its name in Hypha."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from ..errors import Denied, ServiceFailed, ServiceGone
+from ..plain_text import plain
+from ..transports.base import Endpoint
+from ..transports.session import HyphaSession, list_services
+from .local import OWNER_VARIABLE, one_at_a_time, spawn_detached
+from .owners import add_owner, is_running, process_identity
+from .record import OWNERS_NAME, TOKEN_NAME, write_private
+from .slurm_keeper import RECORD_NAME, SlurmPlan, SlurmRecord, is_ready, log_path, read_record
+from .slurm_queue import cancel, job_state
+
+KEEPER_LOG_NAME = "slurm.log"
+CONNECT_TIMEOUT_S = 20.0
+POLL_S = 2.0
+STOP_TIMEOUT_S = 90.0
+LOG_LINES = 15
+
+Say = Callable[[str], None]
+
+
+def bring_up(
+    directory: Path, plan: SlurmPlan, token: str | None, timeout_s: float, say: Say
+) -> SlurmPlan:
+    """Return the plan of the running service, with its name, once it was ready.
+
+    A keeper submits the job and ends it with the run (the process in SAMCOURIER_RUN_PID, this
+    one when unset). Raises Denied without a token, ServiceFailed with the end of the job's log.
+    """
+    if token is None:
+        raise Denied(
+            "service.target slurm needs a token, with which the service registers:"
+            " set HYPHA_TOKEN or service.token_file"
+        )
+    directory = directory.resolve()
+    directory.mkdir(parents=True, exist_ok=True)
+    add_owner(directory / OWNERS_NAME, int(os.environ.get(OWNER_VARIABLE) or os.getpid()))
+    with one_at_a_time(directory):
+        record = read_record(directory)
+        if record is None or not _is_kept(record) or not record.plan.is_same_service(plan):
+            take_down(directory, say)
+            plan = replace(plan, service_name=f"samservice-{secrets.token_hex(4)}")
+            write_private(directory / TOKEN_NAME, token)
+            _start_keeper(directory, plan)
+        else:
+            plan = record.plan
+        _wait_until_ready(directory, plan, timeout_s, say)
+    return plan
+
+
+def take_down(directory: Path, say: Say) -> None:
+    """End the recorded keeper and its job, if they are there."""
+    directory = directory.resolve()
+    record = read_record(directory)
+    if record is None:
+        return
+    if _is_kept(record):
+        pid = int(record.keeper.partition("-")[0])
+        os.kill(pid, signal.SIGTERM)
+        deadline_s = time.monotonic() + STOP_TIMEOUT_S
+        while is_running(record.keeper) and time.monotonic() < deadline_s:
+            time.sleep(0.1)
+    if record.job_id:
+        # What a keeper that was killed left behind.
+        cancel(record.job_id, record.plan.service_name)
+        say(f"the service's job {record.job_id} is cancelled")
+    (directory / RECORD_NAME).unlink(missing_ok=True)
+
+
+def recorded_plan(directory: Path) -> SlurmPlan:
+    """Return the plan that the run's deploy brought up; raise ServiceGone when there is none."""
+    record = read_record(directory)
+    if record is None:
+        raise ServiceGone(
+            f"{directory / RECORD_NAME} tells of no service; samcourier deploy brings it up"
+        )
+    if record.failure is not None:
+        raise ServiceGone(record.failure)
+    return record.plan
+
+
+async def wait_until_registered(endpoint: Endpoint, timeout_s: float, where: Path) -> None:
+    """Wait until Hypha knows the service: its job may have been lost and submitted again.
+
+    Raises Denied, or ServiceGone after ``timeout_s``.
+    """
+    session, user = HyphaSession(endpoint), object()
+    deadline_s = time.monotonic() + timeout_s
+    try:
+        server = await session.server(CONNECT_TIMEOUT_S, user)
+        while not await list_services(server, endpoint):
+            if time.monotonic() > deadline_s:
+                raise ServiceGone(
+                    f"the service {endpoint.service_id} was not there for {timeout_s:g} s,"
+                    f" see {where / KEEPER_LOG_NAME}"
+                )
+            await asyncio.sleep(POLL_S)
+    finally:
+        await session.release(user)
+
+
+def _is_kept(record: SlurmRecord) -> bool:
+    return record.failure is None and is_running(record.keeper)
+
+
+def _start_keeper(directory: Path, plan: SlurmPlan) -> None:
+    (directory / RECORD_NAME).unlink(missing_ok=True)
+    module = ["-m", "samcourier.deploy.slurm_keeper"]
+    command = [sys.executable, *module, str(directory), json.dumps(asdict(plan))]
+    pid = spawn_detached(command, directory / KEEPER_LOG_NAME)
+    process = process_identity(pid)
+    deadline_s = time.monotonic() + STOP_TIMEOUT_S
+    while read_record(directory) is None:
+        ended = os.waitpid(pid, os.WNOHANG)[0]
+        if ended or time.monotonic() > deadline_s or process is None:
+            last = _last_lines(directory / KEEPER_LOG_NAME, 1)
+            raise ServiceFailed(f"the keeper of the service's job did not start: {last}")
+        time.sleep(0.05)
+
+
+def _wait_until_ready(directory: Path, plan: SlurmPlan, timeout_s: float, say: Say) -> None:
+    """Show what the job waits for until its service is ready."""
+    shown = ""
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        record = read_record(directory)
+        if record is None or not _is_kept(record):
+            failure = (record and record.failure) or "the keeper of the service's job has ended"
+            raise ServiceFailed(f"{failure}{_end_of_log(directory, record)}")
+        if is_ready(directory, record.job_id):
+            say(f"the service's job {record.job_id} is ready")
+            return
+        state = str(job_state(record.job_id))
+        if state != shown:
+            say(f"waiting for SLURM: job {record.job_id} {state}")
+            shown = state
+        if time.monotonic() > deadline_s:
+            take_down(directory, say)
+            raise ServiceFailed(
+                f"the service's job {record.job_id} was not ready within {timeout_s:g} s, last"
+                f" {state}{_end_of_log(directory, record)}"
+            )
+        time.sleep(POLL_S)
+
+
+def _end_of_log(directory: Path, record: SlurmRecord | None) -> str:
+    if record is None or not record.job_id:
+        return ""
+    path = log_path(directory, record.job_id)
+    last = _last_lines(path, LOG_LINES)
+    return f"; {path} ends:\n{last}" if last else f"; {path} is empty"
+
+
+def _last_lines(path: Path, count: int) -> str:
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(plain(line) for line in lines[-count:])
