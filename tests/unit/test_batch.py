@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import jsonschema
 import numpy as np
 import pytest
@@ -84,6 +85,7 @@ class ScriptedEngine:
         self.fails: dict[int, Exception] = {}
         self.version = 1
         self.accepted: dict[str, Any] | None = None
+        self.labels: np.ndarray | None = None
 
     def describe(self) -> dict[str, Any]:
         return DESCRIPTION | {"segmentation_version": self.version, "parameters": self.accepted}
@@ -95,7 +97,7 @@ class ScriptedEngine:
     def segment(self, image: np.ndarray, axes: str, parameters: dict[str, Any]) -> np.ndarray:
         if error := self.fails.get(int(image.max())):
             raise error
-        return bright(image)
+        return bright(image) if self.labels is None else self.labels
 
     def encode(self, image: np.ndarray, axes: str) -> dict[str, Any]:
         raise NotImplementedError
@@ -366,6 +368,75 @@ async def test_a_slip_of_a_row_fails_that_row_alone_and_sends_nothing(bench: Ben
         "sheet, image cell1, column parameters: parameter 'sigma' is '2', expected number"
         " from 0 to 20"
     )
+
+
+# Foregrounds.
+
+
+def foreground_of(bench: Bench, pixels: np.ndarray) -> Path:
+    path = bench.root / "foreground.png"
+    path.write_bytes(imagecodecs.png_encode(pixels))
+    bench.cells = {"foreground": path}
+    return path
+
+
+async def test_objects_are_cut_at_the_edge_of_the_foreground(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, count=1)
+    inside = np.zeros((10, 12), np.uint8)
+    inside[:, 3:10] = 7
+    foreground_of(bench, inside)
+    stripes = 1 + np.arange(12, dtype=np.uint32) // 5
+    bench.engine.labels = np.tile(stripes, (10, 1))
+    manifest = await bench.run()
+    mask = read_mask(bench.mask("cell0"))
+    np.testing.assert_array_equal(mask, np.tile([0, 0, 0, 1, 1, *[2] * 5, 0, 0], (10, 1)))
+    assert manifest.images["cell0"].object_count == 2
+
+
+async def test_another_foreground_makes_its_masks_again(bench: Bench) -> None:
+    plain = await bench.run()
+    inside = np.ones((10, 12), np.uint8)
+    foreground_of(bench, inside)
+    first = await bench.run()
+    assert (bench.call_count, first.images["cell0"].key) != (0, plain.images["cell0"].key)
+    foreground_of(bench, inside * 255)
+    assert await bench.run() == first
+    assert bench.call_count == 0
+    inside[0, 3] = 0
+    foreground_of(bench, inside)
+    second = await bench.run()
+    assert (bench.call_count, second.images["cell0"].object_count) == (3, 1)
+
+
+@pytest.mark.parametrize("per_plane", [False, True])
+async def test_a_stack_has_one_foreground_or_one_of_each_plane(
+    bench: Bench, per_plane: bool
+) -> None:
+    bench.images = bench.images[:1]
+    written = np.stack([image_of(number) for number in range(3)])
+    tifffile.imwrite(bench.path("cell0"), written, imagej=True, metadata={"axes": "TYX"})
+    inside = np.ones((3, 10, 12) if per_plane else (10, 12), np.uint8)
+    inside[..., 1, 3] = 0
+    path = bench.root / "inside.tif"
+    tifffile.imwrite(path, inside, photometric="minisblack")
+    bench.cells = {"selection": MOVIE, "foreground": path}
+    manifest = await bench.run()
+    expected = np.stack([bright(plane) for plane in written]) * inside
+    np.testing.assert_array_equal(read_mask(bench.mask("cell0")), expected)
+    assert manifest.images["cell0"].object_count == 5
+
+
+async def test_a_foreground_that_does_not_fit_fails_its_image_in_one_line_unsent(
+    bench: Bench,
+) -> None:
+    path = foreground_of(bench, np.ones((12, 10), np.uint8))
+    bench.cells_of = {"cell0": {"foreground": None}, "cell2": {"foreground": path / "gone"}}
+    assert bench.statuses(await bench.run()) == ["done", "image", "image"]
+    assert bench.call_count == 1
+    assert bench.log("cell1").failure.message == (
+        f"{path}: foreground of shape (12, 10), expected the image's (10, 12)"
+    )
+    assert str(path / "gone") in bench.log("cell2").failure.message
 
 
 # Running again.

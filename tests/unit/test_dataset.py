@@ -35,9 +35,9 @@ def rows(count: int) -> list[ImageRow]:
 def test_a_full_sheet_is_read_row_by_row(sheet: Path) -> None:
     sheet.write_text(
         "# plate 7\n"
-        "path\timage\taxes\tchannel\tpixel_size_um\ttruth\n"
+        "path\timage\taxes\tchannel\tpixel_size_um\ttruth\tforeground\n"
         "\n"
-        "a b.tif\tA-1_x.2\tzyx\t1\t0.65\tt/a.tif\n"
+        "a b.tif\tA-1_x.2\tzyx\t1\t0.65\tt/a.tif\tf.png\n"
         "\t\t\n"
         "  # not a comment, a path\tB\t\tDAPI\n"
         "#c.tif\tC\n"
@@ -48,6 +48,7 @@ def test_a_full_sheet_is_read_row_by_row(sheet: Path) -> None:
             Path("a b.tif"),
             Selection(channel=1, axes="ZYX"),
             0.65,
+            foreground=Path("f.png"),
             truth=Path("t/a.tif"),
         ),
         ImageRow("B", Path("# not a comment, a path"), Selection(channel="DAPI")),
@@ -124,7 +125,7 @@ HEADER = "image\tpath\taxes\tpixel_size_um\n"
         ("axes\tchannel\nYX\t0\n", ["line 1: no column image, path"]),
         (
             "image\tpath\tAxis\na\ta.tif\t\n",
-            ["line 1: unknown column 'Axis', did you mean 'axes'.*parameters, truth"],
+            ["line 1: unknown column 'Axis', did you mean 'axes'.*foreground, truth"],
         ),
         ("image\tpath\tqqqq\na\ta.tif\t\n", ["line 1: unknown column 'qqqq', expected"]),
         ("image\tpath\tpath\na\ta.tif\tb\n", ["line 1: column 'path' stands 2 times"]),
@@ -303,6 +304,7 @@ BASE = ImageRow("a", Path("a.tif"), WHAT, 0.5)
         (replace(BASE, pixel_size_um=None), True),
         (replace(BASE, parameters={"sigma": 2}), True),
         (replace(BASE, model="vit_b_lm"), True),
+        (replace(BASE, foreground=Path("f.tif")), True),
         (replace(BASE, truth=Path("t.tif")), False),
     ],
 )

@@ -89,11 +89,12 @@ def remake(path):
 
 
 def batch_images(wildcards):
-    """Return a batch's image files; a missing one is left for the batch to record."""
+    """Return the files that shape a batch's masks; a missing one is the batch's to record."""
     # A cluster's job parses again, while other batches are half done; what runs is decided.
     if workflow.is_main_process and wildcards.batch in batches_to_redo():
         remake(store.manifest_path(DATASET_DIR, wildcards.batch))
-    paths = [str(row.path) for row in BATCHES[wildcards.batch].rows]
+    rows = BATCHES[wildcards.batch].rows
+    paths = [str(path) for row in rows for path in (row.path, row.foreground) if path]
     return [path for path in paths if path in DEMO_FILES or is_readable(path)]
 
 

@@ -68,10 +68,11 @@ def read_rows():
             rows = finding.find_images([config["sheet"]], known).rows
     except InputError as error:
         refuse(error)
-    for row in rows:
-        if set("{}") & set(str(row.path)):
+    paths = [path for row in rows for path in (row.path, row.foreground) if path]
+    for path in paths:
+        if set("{}") & set(str(path)):
             refuse(
-                f"{config['sheet']}: path {str(row.path)!r}, expected no braces, which"
+                f"{config['sheet']}: path {str(path)!r}, expected no braces, which"
                 " Snakemake takes for wildcards"
             )
     return rows

@@ -32,6 +32,7 @@ from .errors import (
     StorageFailed,
     storage_errors,
 )
+from .foreground import read_foreground
 from .journal import (
     ImageLog,
     Manifest,
@@ -180,13 +181,19 @@ class BatchRun:
                 digest = await asyncio.to_thread(planes.sha256, in_bands=first is None)
             else:
                 digest = first.pixels_sha256
-            draft.saw(planes, digest, tiling)
+            foreground = None
+            if row.foreground is not None:
+                foreground = await asyncio.to_thread(read_foreground, row.foreground, planes)
+            draft.saw(planes, digest, tiling, foreground.sha256 if foreground else None)
             known = await asyncio.to_thread(self._known_outcome, row, draft)
             if known is not None:
                 return known
             made = await self._segment_all(row, planes, first, tiling, draft, digest)
             if self._has_changed(row):
                 raise _changed(row.path)
+            if foreground is not None:
+                cut = await asyncio.to_thread(foreground.cut, made.mask, len(planes.stack_axes))
+                made = replace(made, mask=cut.mask, object_count=cut.object_count)
             self._service_failures_in_a_row = 0
             await self._write(row, planes, made, draft)
         log = draft.done()

@@ -22,7 +22,7 @@ from .selection import Pick, Selection, parse_pick
 REQUIRED_COLUMNS = ("image", "path")
 OPTIONAL_COLUMNS = (
     *("scene", "t", "z", "channel", "axes"),
-    *("pixel_size_um", "model", "parameters", "truth"),
+    *("pixel_size_um", "model", "parameters", "foreground", "truth"),
 )
 COLUMNS = REQUIRED_COLUMNS + OPTIONAL_COLUMNS
 
@@ -40,8 +40,9 @@ SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 class ImageRow:
     """One row of the sample sheet.
 
-    ``pixel_size_um`` overrides the file's; ``parameters`` override those of the run; ``truth`` is
-    a label image to compare the mask with. ``model`` is the one that the service must have.
+    ``pixel_size_um`` overrides the file's; ``parameters`` override those of the run; outside of
+    ``foreground``, an image that is 0 there, no object may be; ``truth`` is a label image to
+    compare the mask with. ``model`` is the one that the service must have.
     """
 
     image: str
@@ -49,6 +50,7 @@ class ImageRow:
     selection: Selection = field(default_factory=Selection)
     pixel_size_um: float | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    foreground: Path | None = None
     truth: Path | None = None
     model: str | None = None
 
@@ -117,7 +119,7 @@ def rows_digest(rows: Sequence[ImageRow]) -> str:
     shaping = [
         [
             *(row.image, str(row.path), astuple(row.selection), row.pixel_size_um),
-            *(dict(row.parameters), row.model),
+            *(dict(row.parameters), row.model, str(row.foreground) if row.foreground else None),
         ]
         for row in rows
     ]
@@ -129,6 +131,7 @@ def image_key(
     parameters: Mapping[str, Any],
     service: Mapping[str, Any],
     tiles: Mapping[str, int] | None = None,
+    foreground_sha256: str | None = None,
 ) -> str:
     """Return the sha256 over everything the labels depend on: pixels, parameters, model, tiles.
 
@@ -146,6 +149,8 @@ def image_key(
     }
     if tiles is not None:
         content["tiles"] = dict(tiles)
+    if foreground_sha256 is not None:
+        content["foreground_sha256"] = foreground_sha256
     return hashlib.sha256(_canonical_json(content)).hexdigest()
 
 
@@ -213,7 +218,8 @@ def _header_problems(header: Sequence[str]) -> list[str]:
 def _parse_row(cells: Mapping[str, str], header: Sequence[str]) -> tuple[ImageRow, list[str]]:
     problems = []
     image, path = cells.get("image", ""), cells.get("path", "")
-    pixel_size, truth = cells.get("pixel_size_um", ""), cells.get("truth", "")
+    pixel_size = cells.get("pixel_size_um", "")
+    foreground, truth = cells.get("foreground", ""), cells.get("truth", "")
     if "image" in header and not SAFE_ID.fullmatch(image):
         problems.append(f"image {image!r} is not a safe file name, expected {ID_RULE}")
     if "path" in header and not path:
@@ -230,6 +236,7 @@ def _parse_row(cells: Mapping[str, str], header: Sequence[str]) -> tuple[ImageRo
         selection=selection,
         pixel_size_um=pixel_size_um,
         parameters=parameters,
+        foreground=Path(foreground) if foreground else None,
         truth=Path(truth) if truth else None,
         model=cells.get("model") or None,
     )

@@ -46,6 +46,7 @@ class Draft:
         self._planes: Planes | None = None
         self._tiling: Tiling | None = None
         self._pixels_sha256: str | None = None
+        self._foreground_sha256: str | None = None
         self._start_s = time.perf_counter()
         self._seconds: dict[str, float] = {}
         self.key: str | None = None
@@ -63,11 +64,20 @@ class Draft:
         finally:
             self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start_s
 
-    def saw(self, planes: Planes, pixels_sha256: str, tiling: Tiling | None = None) -> None:
+    def saw(
+        self,
+        planes: Planes,
+        pixels_sha256: str,
+        tiling: Tiling | None = None,
+        foreground_sha256: str | None = None,
+    ) -> None:
         self._seconds["read"] = time.perf_counter() - self._start_s
         self._planes, self._pixels_sha256, self._tiling = planes, pixels_sha256, tiling
         self.form["pixel_size_um"] = self.form["pixel_size_um"] or planes.pixel_size_um
-        self.key = image_key(pixels_sha256, self.parameters, self._identity, self._tiles)
+        self._foreground_sha256 = foreground_sha256
+        self.key = image_key(
+            pixels_sha256, self.parameters, self._identity, self._tiles, foreground_sha256
+        )
 
     @property
     def _tiles(self) -> dict[str, int] | None:
@@ -80,6 +90,7 @@ class Draft:
             "form": self.form,
             "image": self._row.image,
             "pixels_sha256": self._pixels_sha256,
+            "foreground_sha256": self._foreground_sha256,
             "object_count": object_count,
             "parameters": self.parameters,
             "tiles": self._tiles,

@@ -1,0 +1,87 @@
+"""Where in an image there may be objects: a mask of the sheet's column ``foreground``.
+
+The mask that comes back is cut at its edge: outside there is nothing, and of an object across the
+edge the part inside is left under its id, however small. The service sees the whole image, so that
+what lies inside is segmented as it would be without a foreground.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .errors import ImageUnfit
+from .label_image import read_label_image
+from .masks import MaskPixels
+from .planes import Planes, pixels_sha256
+
+#: A large mask is counted so many rows at a time; the foreground itself is held whole.
+_BAND_ROWS = 1024
+
+
+class CutMask:
+    """A mask of any size with 0 outside of ``inside``, made as it is read."""
+
+    dtype = np.dtype(np.uint32)
+
+    def __init__(self, mask: MaskPixels, inside: np.ndarray) -> None:
+        self.shape = mask.shape
+        self._mask = mask
+        self._inside = np.broadcast_to(inside, mask.shape)
+
+    def __getitem__(self, block: Any) -> Any:
+        return np.where(self._inside[block], self._mask[block], np.uint32(0))
+
+
+class Cut(NamedTuple):
+    """What is left inside, and how many objects that are: of a stack, the sum of its planes'."""
+
+    mask: MaskPixels
+    object_count: int
+
+
+@dataclass(frozen=True)
+class Foreground:
+    """``inside`` is bool, (Y, X) or of the mask's shape; ``sha256`` is of where it is true."""
+
+    inside: np.ndarray
+    sha256: str
+
+    def cut(self, mask: MaskPixels, stack_ndim: int) -> Cut:
+        """Return ``mask``, uint32, with 0 outside; its first ``stack_ndim`` axes are a stack's."""
+        cut = CutMask(mask, self.inside)
+        planes = np.ndindex(cut.shape[:stack_ndim])
+        count = sum(_count_objects(cut, position) for position in planes)
+        return Cut(cut[...] if isinstance(mask, np.ndarray) else cut, count)
+
+
+def _count_objects(cut: CutMask, position: tuple[int, ...]) -> int:
+    """Count the ids of one plane by bands of rows."""
+    *others, row_count, column_count = cut.shape
+    here = [slice(index, index + 1) for index in position]
+    here += [slice(0, size) for size in others[len(position) :]]
+    ids = np.zeros(1, np.uint32)
+    for start in range(0, row_count, _BAND_ROWS):
+        rows = slice(start, min(start + _BAND_ROWS, row_count))
+        ids = np.union1d(ids, cut[(*here, rows, slice(0, column_count))])
+    return len(ids) - 1
+
+
+def read_foreground(path: Path, planes: Planes) -> Foreground:
+    """Read the foreground of an image: every pixel other than 0 is inside.
+
+    A (Y, X) file counts for each plane of a stack. Raises ImageUnfit when it cannot be read or
+    has another shape than the image.
+    """
+    pixels = read_label_image(path, planes.mask_axes)
+    plane_shape = planes.mask_shape[-2:]
+    if pixels.shape not in (plane_shape, planes.mask_shape):
+        stack = "" if planes.mask_shape == plane_shape else f" or {planes.mask_shape}"
+        raise ImageUnfit(
+            f"{path}: foreground of shape {pixels.shape}, expected the image's {plane_shape}{stack}"
+        )
+    inside = pixels != 0
+    return Foreground(inside, pixels_sha256(inside, planes.mask_axes[-inside.ndim :]))
