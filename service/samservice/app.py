@@ -161,14 +161,27 @@ class SegmentationService:
     ) -> dict[str, Any]:
         """Return the embedding of a (Y, X) or (C, Y, X) image for ``segment_all``.
 
+        That of a packed image has packed arrays, and seconds and times as a mask's answer has.
         Raises :class:`~samservice.errors.EmbeddingsUnsupported` when the engine has none.
         """
         self.access.check("encode_image", context)
+        received_unix_s = time.time()
         async with self._slot():
+            stopwatch = Stopwatch()
             packed = is_packed(image)
             checked, image_axes = await asyncio.to_thread(self._checked_image, image, axes)
-            encoded = await self._run(self._engine.encode, checked, image_axes)
-            return await asyncio.to_thread(pack_embedding, encoded) if packed else encoded
+            stopwatch.lap("unpack")
+            encoded = await self._run(self._engine.encode, checked, image_axes, stopwatch=stopwatch)
+            stopwatch.lap("encode")
+            if not packed:
+                return encoded
+            answer = await asyncio.to_thread(pack_embedding, encoded)
+            stopwatch.lap("pack")
+            return answer | {
+                "seconds": stopwatch.seconds,
+                "received_unix_s": received_unix_s,
+                "sent_unix_s": time.time(),
+            }
 
     async def describe(self, context: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return engine, model and its hash, versions, parameters, capabilities and limits."""

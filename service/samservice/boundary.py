@@ -14,7 +14,14 @@ import numpy as np
 
 from .axes import MASK_AXES
 from .errors import ImageTooLarge, NotFinite, WrongAxes, WrongDtype, WrongShape
-from .wire import SLOW_IMAGE_CODEC, WireError, is_packed, pack_array, unpack_array
+from .wire import (
+    SLOW_IMAGE_CODEC,
+    WireError,
+    is_packed,
+    pack_array,
+    packed_nbytes,
+    unpack_array,
+)
 
 
 def check_image(image: Any, axes: str | None, max_pixels: int) -> tuple[np.ndarray, str]:
@@ -63,6 +70,11 @@ def pack_embedding(embedding: dict[str, Any]) -> dict[str, Any]:
         name: pack_array(value, SLOW_IMAGE_CODEC) if isinstance(value, np.ndarray) else value
         for name, value in embedding.items()
     }
+
+
+def packed_embedding_nbytes(embedding: Mapping[str, Any]) -> int:
+    """Return the bytes that a packed embedding's arrays take on the wire."""
+    return sum(packed_nbytes(value) for value in embedding.values() if is_packed(value))
 
 
 def unpack_embedding(embedding: Any, max_bytes: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Source: https://github.com/computational-cell-analytics/micro-sam (1.8)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -83,6 +84,8 @@ class MicroSamEngine:
     def describe(self) -> dict[str, Any]:
         """See :meth:`samservice.engine.Engine.describe`; adds ``mode``, ``tile_shape``, ``halo``.
 
+        With embeddings also ``embedding_bytes``, the size of one before it is packed.
+
         ``model`` names weights, mode and tiling, since each of them shapes the labels.
         ``model_sha256`` is taken over the checkpoint, or over encoder then decoder where
         micro-sam's registry keeps two files.
@@ -101,6 +104,11 @@ class MicroSamEngine:
             "mode": self._mode,
             "tile_shape": list(self._tiling["tile_shape"]) if self._tiling else None,
             "halo": list(self._tiling["halo"]) if self._tiling else None,
+            "embedding_bytes": (
+                math.prod(self._feature_shape()) * np.dtype(np.float32).itemsize
+                if self._has_embeddings()
+                else None
+            ),
         }
 
     def check_parameters(self, parameters: dict[str, Any]) -> None:

@@ -86,6 +86,7 @@ async def test_the_service_says_which_model_it_is(
     assert described["model_sha256"] == hashlib.sha256(small_checkpoint.read_bytes()).hexdigest()
     assert described["versions"] == engine.describe()["versions"]
     assert described["embeddings"] is True
+    assert described["embedding_bytes"] == 256 * 8 * 8 * 4
 
 
 @pytest.mark.parametrize("axes", ["YX", "CYX", "ZYX"])
@@ -153,19 +154,54 @@ async def test_an_unknown_parameter_is_refused_by_name(
     assert (caught.value.kind, caught.value.name) == ("request", "WrongParameter")
 
 
+def segment_files(home: Home, results: Path, images: list[Path], *options: str) -> str:
+    """Run ``samcourier segment`` into ``results`` over the service at home."""
+    command = [sys.executable, "-m", "samcourier.cli", "segment", *map(str, images)]
+    command += ["--dataset-dir", str(results), "--engine", "microsam"]
+    command += ["--engine-options", json.dumps(home.engine_options), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=BATCH_TIMEOUT_S)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def methods_called(results: Path) -> dict[str, list[str]]:
+    logs = {path.stem: json.loads(path.read_text()) for path in (results / "logs").glob("*.json")}
+    return {name: [call["method"] for call in log["attempts"]] for name, log in logs.items()}
+
+
+def test_kept_embeddings_give_the_same_masks_without_the_encoder(
+    home: Home, engine: Any, recipe: ModuleType, tmp_path: Path
+) -> None:
+    images = {
+        "gray": recipe.draw_blobs(5, (200, 260))[0],
+        "pair": np.stack([recipe.draw_blobs(seed, (97, 131))[0] for seed in (6, 7)]),
+        "flat": np.full((50, 60), 7, np.uint16),
+    }
+    paths = [tmp_path / f"{name}.tif" for name in images]
+    for path, image in zip(paths, images.values(), strict=True):
+        axes = {"axes": "CYX"[-image.ndim :]}
+        tifffile.imwrite(path, image, ome=True, metadata=axes, photometric="minisblack")
+    keep = ("--embeddings", "keep", "--embeddings-folder", str(tmp_path / "kept"))
+    results = home.dataset_dir
+    for number, parameters in enumerate(({"min_size": 10}, {"foreground_threshold": 0.6})):
+        segment_files(home, results, paths, *keep, "--parameters", json.dumps(parameters))
+        for name, image in images.items():
+            expected = engine.segment(image, "CYX"[-image.ndim :], parameters)
+            mask = read_mask(results / "masks" / f"{name}.ome.zarr")
+            np.testing.assert_array_equal(mask, expected)
+            called = ["encode_image", "segment_all"][number:]
+            assert methods_called(results)[name] == called
+    assert len(list((tmp_path / "kept").glob("*.embedding"))) == 3
+
+
 def test_a_batch_ends_with_masks_and_a_report(
     home: Home, engine: Any, recipe: ModuleType, tmp_path: Path
 ) -> None:
     images = {f"cells{seed}": recipe.draw_blobs(seed)[0] for seed in range(2)}
     for name, image in images.items():
         tifffile.imwrite(tmp_path / f"{name}.tif", image)
-    command = [sys.executable, "-m", "samcourier.cli", "segment"]
-    command += [str(tmp_path / f"{name}.tif") for name in images]
-    command += ["--dataset-dir", str(home.dataset_dir), "--engine", "microsam"]
-    command += ["--engine-options", json.dumps(home.engine_options)]
-    command += ["--parameters", json.dumps(PARAMETERS)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=BATCH_TIMEOUT_S)
-    assert done.returncode == 0, done.stderr
+    paths = [tmp_path / f"{name}.tif" for name in images]
+    segment_files(home, home.dataset_dir, paths, "--parameters", json.dumps(PARAMETERS))
     for name, image in images.items():
         mask = read_mask(home.dataset_dir / "masks" / f"{name}.ome.zarr")
         np.testing.assert_array_equal(mask, engine.segment(image, "YX", PARAMETERS))

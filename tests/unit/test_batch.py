@@ -25,10 +25,12 @@ from samcourier.batch import (
     BatchSettings,
     batch_lock,
 )
+from samcourier.check import check_run
 from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.replica import TRAVELLING
 from samcourier.connection.retry import Policy
 from samcourier.dataset import Batch, ImageRow
+from samcourier.embeddings import EmbeddingStore
 from samcourier.errors import (
     CourierError,
     Denied,
@@ -437,6 +439,104 @@ async def test_a_foreground_that_does_not_fit_fails_its_image_in_one_line_unsent
         f"{path}: foreground of shape (12, 10), expected the image's (10, 12)"
     )
     assert str(path / "gone") in bench.log("cell2").failure.message
+
+
+# Embeddings.
+
+
+class EncodingEngine(ScriptedEngine):
+    """Its embedding is the image itself, so that the way over it gives the same labels."""
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {"embeddings": True, "embedding_bytes": 240}
+
+    def encode(self, image: np.ndarray, axes: str) -> dict[str, Any]:
+        return {"features": image, "original_size": list(image.shape[-2:]), "constant": False}
+
+    def segment_embedding(
+        self, embedding: dict[str, Any], parameters: dict[str, Any]
+    ) -> np.ndarray:
+        return bright(embedding["features"])
+
+
+class EncodingBench(Bench):
+    def __init__(self, root: Path, count: int = 3) -> None:
+        super().__init__(root, count)
+        self.engine = EncodingEngine()
+
+    def store(self, max_bytes: int = 1 << 20) -> EmbeddingStore:
+        return EmbeddingStore(self.dataset_dir / "embeddings", max_bytes)
+
+    def calls(self) -> tuple[int, int]:
+        """Return how often the last run called for an embedding and for a mask."""
+        return self.history.count("encode_image"), self.call_count
+
+
+async def test_a_second_segmentation_skips_the_encoder(tmp_path: Path) -> None:
+    bench = EncodingBench(tmp_path)
+    first = await bench.run(embeddings=bench.store())
+    assert (bench.statuses(first), bench.calls()) == (["done"] * 3, (3, 3))
+    methods = [attempt.method for attempt in bench.log("cell0").attempts]
+    assert methods == ["encode_image", "segment_all"]
+    assert all(attempt.bytes.down > 0 for attempt in bench.log("cell0").attempts)
+    await bench.run(embeddings=bench.store(), parameters={"sigma": 2})
+    assert bench.calls() == (0, 3)
+    for number, image in enumerate(bench.images):
+        np.testing.assert_array_equal(read_mask(bench.mask(image)), bright(image_of(number)))
+    assert check_run(bench.dataset_dir) == []
+
+
+async def test_masks_are_the_same_with_embeddings_and_without(tmp_path: Path) -> None:
+    bench = EncodingBench(tmp_path)
+    direct = await bench.run()
+    assert bench.calls() == (0, 3)
+    assert await bench.run(embeddings=bench.store()) == direct
+    assert bench.calls() == (0, 0)
+
+
+async def test_other_pixels_or_another_model_are_encoded_again(tmp_path: Path) -> None:
+    bench = EncodingBench(tmp_path)
+    await bench.run(embeddings=bench.store())
+    tifffile.imwrite(bench.path("cell1"), image_of(5))
+    await bench.run(embeddings=bench.store())
+    assert bench.calls() == (1, 1)
+    bench.engine.version = 2
+    await bench.run(embeddings=bench.store())
+    assert bench.calls() == (3, 3)
+
+
+async def test_each_plane_of_a_stack_has_an_embedding_and_a_volume_has_none(
+    tmp_path: Path,
+) -> None:
+    bench = EncodingBench(tmp_path, count=1)
+    written = np.stack([image_of(number) for number in range(4)])
+    tifffile.imwrite(bench.path("cell0"), written, imagej=True, metadata={"axes": "TYX"})
+    bench.cells = {"selection": MOVIE}
+    await bench.run(embeddings=bench.store())
+    assert bench.calls() == (4, 4)
+    assert check_run(bench.dataset_dir) == []
+    tifffile.imwrite(bench.path("cell0"), written, imagej=True, metadata={"axes": "ZYX"})
+    bench.cells = {"selection": Selection(z=parse_pick("volume", volume=True))}
+    bench.engine.labels = np.ones((4, 10, 12), np.uint32)
+    await bench.run(embeddings=bench.store())
+    assert bench.calls() == (0, 1)
+
+
+async def test_a_full_store_costs_the_encoder_and_nothing_else(tmp_path: Path) -> None:
+    bench = EncodingBench(tmp_path)
+    store = bench.store(max_bytes=1)
+    assert bench.statuses(await bench.run(embeddings=store)) == ["done"] * 3
+    assert store.not_kept_count == 3
+    await bench.run(embeddings=bench.store(1), parameters={"sigma": 2})
+    assert bench.calls() == (3, 3)
+
+
+async def test_embeddings_of_a_service_without_them_are_refused_before_any_image(
+    bench: Bench, tmp_path: Path
+) -> None:
+    with pytest.raises(RequestRefused, match=r"config\.embeddings .*'keep', but the service"):
+        await bench.run(embeddings=EmbeddingStore(tmp_path / "embeddings", 1 << 20))
+    assert bench.call_count == 0
 
 
 # Running again.

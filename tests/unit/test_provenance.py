@@ -198,6 +198,7 @@ _PICKS = st.sampled_from([None, Pick("index", 3, 3), Pick("planes", 2, 5), Pick(
         pixel_size_um=st.none() | st.floats(1e-3, 1e3),
         model=st.none() | _CELL,
         parameters=st.dictionaries(_CELL, st.integers() | _CELL, max_size=2),
+        foreground=st.none() | _CELL.map(Path),
         truth=st.none() | _CELL.map(Path),
     )
 )
@@ -279,5 +280,5 @@ def test_every_config_key_is_known_to_shape_masks_or_not() -> None:
     schema = yaml.safe_load((REPO / "workflow/schemas/config.schema.yaml").read_text())
     taken_from_the_crate = {"batch_size", "parameters", "tiles", "ome_zarr", "service"}
     without_effect = {"dataset", "sheet", "images", "retry_failed", "transport", "network"}
-    without_effect |= {"timeouts"}
+    without_effect |= {"timeouts", "embeddings", "embeddings_max_gb", "embeddings_folder"}
     assert set(schema["properties"]) == taken_from_the_crate | without_effect

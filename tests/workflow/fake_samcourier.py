@@ -47,6 +47,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     for command in (verify, batch):
         command.add_argument("--transport", required=True)
         command.add_argument("--parameters", required=True, type=json.loads)
+        command.add_argument("--embeddings", required=True, choices=("none", "keep"))
+        command.add_argument("--embeddings-max-gb", required=True, type=float)
+        command.add_argument("--embeddings-folder")
     for command in (batch, report):
         command.add_argument("sheet", type=Path)
         command.add_argument("--batch-size", required=True, type=int)

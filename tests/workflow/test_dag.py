@@ -450,8 +450,8 @@ def test_the_inner_snakefile_serves_as_well(finished: Project) -> None:
 
 
 KNOWN = (
-    "batch_size, dataset, images, network, ome_zarr, parameters, retry_failed, service, sheet,"
-    " tiles, timeouts, transport"
+    "batch_size, dataset, embeddings, embeddings_folder, embeddings_max_gb, images, network,"
+    " ome_zarr, parameters, retry_failed, service, sheet, tiles, timeouts, transport"
 )
 
 

@@ -80,9 +80,19 @@ workflow.global_resources["connections"] = config["network"]["connections"]
 
 
 def asked_of_it():
-    """Return the options of what is proved: the transports, and that it takes the parameters."""
+    """Return the options of what is proved: the transports, and that it takes what is asked."""
     parameters = json.dumps(config["parameters"], sort_keys=True)
-    return ["--transport", config["transport"], "--parameters", parameters]
+    asked = ["--transport", config["transport"], "--parameters", parameters]
+    return [*asked, *embedding_options()]
+
+
+def embedding_options():
+    """Return what is done with embeddings; labels are the same with them and without."""
+    options = ["--embeddings", config["embeddings"]]
+    options += ["--embeddings-max-gb", str(config["embeddings_max_gb"])]
+    if config["embeddings_folder"] is not None:
+        options += ["--embeddings-folder", config["embeddings_folder"]]
+    return options
 
 
 def bring_up_service():

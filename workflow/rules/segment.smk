@@ -27,6 +27,7 @@ rule segment:
         transport=untracked(config["transport"]),
         attempt_s=untracked(config["timeouts"]["attempt_s"]),
         image_s=untracked(config["timeouts"]["image_s"]),
+        embeddings=untracked(embedding_options()),
         only=untracked(ONLY_OPTIONS),
         retry=untracked(["--retry-failed"] if config["retry_failed"] else []),
     shell:
@@ -36,6 +37,6 @@ rule segment:
         " --transport {params.transport}"
         " --attempt-timeout-s {params.attempt_s} --image-timeout-s {params.image_s}"
         " --parameters {params.parameters:q} --ome-zarr {params.ome_zarr}"
-        " {params.tiles} --submission {resources.submission}"
+        " {params.tiles} --submission {resources.submission} {params.embeddings:q}"
         " {params.only:q} {params.retry} --out {output} 2> {log}"
         " || {{ tail -n 3 {log} >&2; exit 1; }}"

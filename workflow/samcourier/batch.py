@@ -21,6 +21,7 @@ from .connection import ConnectionManager
 from .dataset import Batch, ImageRow
 from .demands import check_row, check_run
 from .draft import Draft, manifest_entry, service_identity
+from .embeddings import EmbeddingStore
 from .errors import (
     CourierError,
     Denied,
@@ -71,6 +72,7 @@ class BatchSettings:
     retry_failed: bool = False
     only: Collection[str] | None = None
     tiles: TileSettings = field(default_factory=TileSettings)
+    embeddings: EmbeddingStore | None = None
 
 
 class BatchRun:
@@ -85,7 +87,7 @@ class BatchRun:
     ) -> None:
         self._settings = settings
         self._description = description
-        self._caller = PlaneCaller(manager, description)
+        self._caller = PlaneCaller(manager, description, settings.embeddings)
         self._identity = service_identity(description)
         self._on_image = on_image or (lambda _: None)
         self._service_failures_in_a_row = 0
@@ -106,7 +108,11 @@ class BatchRun:
         Raises Denied, RequestRefused, ServiceGone, or ServiceFailed after several in a row;
         RequestRefused before any image where the service says that it refuses the parameters.
         """
-        check_run(self._settings.parameters, self._description)
+        check_run(
+            self._settings.parameters,
+            self._description,
+            keeps_embeddings=self._settings.embeddings is not None,
+        )
         only = self._settings.only
         asked = [row for row in batch.rows if only is None or row.image in only]
         entries = {row.image: self._as_it_stands(row) for row in batch.rows if row not in asked}

@@ -129,10 +129,13 @@ def _check_logs(
 
 
 def _attempts_problems(log: ImageLog) -> Iterator[str]:
-    parts: dict[tuple[int | None, int | None], list[str]] = {}
+    parts: dict[tuple[int | None, int | None, str], list[str]] = {}
     for attempt in log.attempts:
-        parts.setdefault((attempt.plane, attempt.tile), []).append(attempt.outcome)
-    ok_count = sum(outcomes.count("ok") for outcomes in parts.values())
+        call = attempt.plane, attempt.tile, attempt.method
+        parts.setdefault(call, []).append(attempt.outcome)
+    ok_count = sum(
+        outcomes.count("ok") for call, outcomes in parts.items() if call[-1] == "segment_all"
+    )
     call_count = log.planes * log.tiles - log.tiles_kept
     if log.status == "done" and not log.reused and ok_count != call_count:
         yield f"done with {ok_count} successful attempts, expected {call_count}"

@@ -11,18 +11,32 @@ from typing import Any
 from samservice.parameters import parameter_problems
 
 from .dataset import ImageRow
+from .embeddings import has_embeddings
 from .errors import ImageUnfit, RequestRefused
 
 #: Where the parameters of all images stand.
 _PLACE = "config.parameters (--parameters)"
 
 
-def check_run(parameters: Mapping[str, Any], description: Mapping[str, Any]) -> None:
-    """Raise RequestRefused, a line for each of the run's parameters that the service refuses."""
+def check_run(
+    parameters: Mapping[str, Any],
+    description: Mapping[str, Any],
+    *,
+    keeps_embeddings: bool = False,
+) -> None:
+    """Raise RequestRefused, a line for each thing asked of all images that the service refuses."""
     problems = _problems(parameters, description)
     if problems:
         raise RequestRefused(
             "\n".join(f"{_PLACE}: {problem}" for problem in problems), name="WrongParameter"
+        )
+    if keeps_embeddings and not has_embeddings(description):
+        raise RequestRefused(
+            "config.embeddings (--embeddings): 'keep', but the service with engine"
+            f" {description.get('engine', 'unknown')}, model {description.get('model', 'unknown')}"
+            " gives no embeddings, expected 'none', or a service that does: microsam in mode ais"
+            " without tiles",
+            name="EmbeddingsUnsupported",
         )
 
 

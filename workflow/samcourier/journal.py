@@ -20,6 +20,8 @@ from .records import decode, parse_json, read_json, write_atomic, write_json
 
 IMAGE_LOG_SCHEMA = "samcourier/image-log/4"
 
+Method = Literal["segment_all", "encode_image"]
+
 #: How the note of a log begins when a whole mask of the same key was found: no call was made.
 NOTE_REUSED = "mask reused"
 
@@ -63,6 +65,7 @@ class CallBytes:
 class Attempt:
     """One call for one image: over which transport, why that one, and how it went.
 
+    ``method`` is what was called: a mask, or an embedding that goes before it.
     ``replica`` is the copy of a service that runs several times, ``plane`` the zero-based number
     of the plane in an image of several, ``tile`` that of the tile of a plane that was cut.
     ``started_at`` is ISO 8601 in UTC.
@@ -78,6 +81,7 @@ class Attempt:
     replica: str | None = None
     plane: int | None = None
     tile: int | None = None
+    method: Method = "segment_all"
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
+from samservice.boundary import is_packed_embedding, packed_embedding_nbytes
 from samservice.image_statistics import ImageStatistics
 from samservice.labels import count_objects
 from samservice.wire import WireError, is_packed, pack_array, packed_nbytes, unpack_array
@@ -14,14 +16,24 @@ from .connection import ConnectionManager
 from .connection.call import Answer, Call, CallFailed
 from .connection.choose import image_codec
 from .connection.estimate import Payload
-from .draft import Draft
+from .dataset import image_key
+from .draft import Draft, service_identity
+from .embeddings import EmbeddingStore
 from .errors import ServiceFailed
 from .journal import Attempt
 from .masks import MaskPixels, check_mask
 from .planes import Plane
 
 #: Masks compress far better than images; only the first image's prediction needs a guess.
-FIRST_GUESS_DOWN_SHARE = 0.05
+FIRST_GUESS_DOWN_BYTES_PER_PIXEL = 0.06
+
+#: What has an embedding: a volume has none, nor a tile, which is seen as a part of its image.
+EMBEDDED_AXES = ("YX", "CYX")
+
+#: What an embedding's answer says of the call that made it, which is not kept.
+OF_THE_CALL = ("seconds", "received_unix_s", "sent_unix_s")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,11 +48,20 @@ class Segmented:
 class PlaneCaller:
     """Calls ``segment_all`` with what a service takes, by its ``describe()``."""
 
-    def __init__(self, manager: ConnectionManager, description: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        manager: ConnectionManager,
+        description: dict[str, Any],
+        embeddings: EmbeddingStore | None = None,
+    ) -> None:
+        """With ``embeddings`` each plane's is asked for once and kept, and its mask made of it."""
         self._manager = manager
+        self._identity = service_identity(description)
         self._packs = "wire" in description
         self._max_image_bytes = int(description.get("limits", {}).get("max_image_bytes", 1 << 31))
-        self._down_share = FIRST_GUESS_DOWN_SHARE
+        self._embeddings = embeddings
+        self._embedding_bytes = int(description.get("embedding_bytes") or 0)
+        self._down_bytes_per_pixel = FIRST_GUESS_DOWN_BYTES_PER_PIXEL
 
     async def segment(
         self,
@@ -55,34 +76,80 @@ class PlaneCaller:
         ``number`` is the plane's in an image of several. A tile comes with its number and the
         statistics of its plane. Raises the failure that decided.
         """
-        with draft.stage("pack"):
-            image: Any = plane.pixels
-            up_bytes = image.nbytes
+        is_embedded = plane.axes in EMBEDDED_AXES and statistics is None
+        if self._embeddings is not None and is_embedded:
+            embedding = await self._embedding(self._embeddings, plane, draft, number)
+            arguments = {"image_or_embedding": embedding, "embedding": True, **draft.parameters}
+            up_bytes = packed_embedding_nbytes(embedding)
+        else:
+            image, up_bytes = await self._packed(plane, draft)
+            arguments = {"image_or_embedding": image, **draft.parameters}
             if self._packs:
-                codec = image_codec(self._manager.up_bytes_per_s)
-                image = await asyncio.to_thread(pack_array, plane.pixels, codec)
-                up_bytes = packed_nbytes(image)
+                arguments["axes"] = plane.axes
+        if statistics is not None:
+            arguments["image_statistics"] = statistics.to_wire()
 
         async def accept(value: Any) -> Segmented:
             with draft.stage("unpack"):
                 return await asyncio.to_thread(self._received, value, plane)
 
-        arguments = {"image_or_embedding": image, **draft.parameters}
-        if self._packs:
-            arguments["axes"] = plane.axes
-        if statistics is not None:
-            arguments["image_statistics"] = statistics.to_wire()
-        payload = Payload(up_bytes, int(up_bytes * self._down_share))
-        try:
-            answer: Answer[Segmented] = await self._manager.call(
-                Call("segment_all", arguments, payload, accept)
-            )
-        except CallFailed as failed:
-            draft.attempts += _of(failed.attempts, number, tile)
-            raise failed.cause from failed
-        draft.attempts += _of(answer.attempts, number, tile)
-        self._down_share = answer.attempts[-1].bytes.down / max(up_bytes, 1)
+        payload = Payload(up_bytes, int(self._down_bytes_per_pixel * plane.pixels.size))
+        call = Call("segment_all", arguments, payload, accept)
+        answer = await self._call(call, draft, number, tile)
+        self._down_bytes_per_pixel = answer.attempts[-1].bytes.down / plane.pixels.size
         return answer.value
+
+    async def _packed(self, plane: Plane, draft: Draft) -> tuple[Any, int]:
+        """Return the image as the service takes it and the bytes it takes on the way."""
+        if not self._packs:
+            return plane.pixels, plane.pixels.nbytes
+        with draft.stage("pack"):
+            codec = image_codec(self._manager.up_bytes_per_s)
+            packed = await asyncio.to_thread(pack_array, plane.pixels, codec)
+        return packed, packed_nbytes(packed)
+
+    async def _embedding(
+        self, store: EmbeddingStore, plane: Plane, draft: Draft, number: int | None
+    ) -> dict[str, Any]:
+        """Return the plane's embedding, packed: the kept one, or a new one that is kept."""
+        key = image_key(plane.pixels_sha256, {}, self._identity)
+        kept = await asyncio.to_thread(store.get, key)
+        if kept is not None:
+            return kept
+        image, up_bytes = await self._packed(plane, draft)
+
+        async def accept(value: Any) -> dict[str, Any]:
+            if not is_packed_embedding(value):
+                raise ServiceFailed(
+                    f"encode_image answered with {type(value).__name__}, expected an embedding"
+                    " with packed arrays"
+                )
+            return {name: each for name, each in value.items() if name not in OF_THE_CALL}
+
+        arguments = {"image": image, "axes": plane.axes}
+        payload = Payload(up_bytes, self._embedding_bytes)
+        call = Call("encode_image", arguments, payload, accept)
+        embedding = (await self._call(call, draft, number)).value
+        self._embedding_bytes = packed_embedding_nbytes(embedding)
+        await asyncio.to_thread(store.keep, key, embedding)
+        return embedding
+
+    async def _call(
+        self, call: Call[T], draft: Draft, number: int | None, tile: int | None = None
+    ) -> Answer[T]:
+        """Carry out a call; its attempts go to ``draft``, whether it succeeds or not."""
+        attempts: Sequence[Attempt] = ()
+        try:
+            answer = await self._manager.call(call)
+            attempts = answer.attempts
+        except CallFailed as failed:
+            attempts = failed.attempts
+            raise failed.cause from failed
+        finally:
+            draft.attempts += tuple(
+                replace(each, plane=number, tile=tile, method=call.method) for each in attempts
+            )
+        return answer
 
     def _received(self, value: Any, plane: Plane) -> Segmented:
         """Unpack an answer; raise ServiceFailed when the mask does not fit its image."""
@@ -95,7 +162,3 @@ class PlaneCaller:
                 raise ServiceFailed(f"the mask cannot be unpacked: {error}") from error
         mask = check_mask(mask, plane.pixels.shape, plane.axes)
         return Segmented(mask, count_objects(mask), None if note is None else str(note))
-
-
-def _of(attempts: tuple[Attempt, ...], plane: int | None, tile: int | None) -> tuple[Attempt, ...]:
-    return tuple(replace(each, plane=plane, tile=tile) for each in attempts)

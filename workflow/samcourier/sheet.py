@@ -64,7 +64,7 @@ def format_sheet(rows: Sequence[ImageRow]) -> str:
 
 def _cells(row: ImageRow) -> dict[str, str]:
     """Return the row's cell in each column, empty where the row says nothing."""
-    said = {"image": row.image, "path": row.path, **vars(row.selection), "truth": row.truth}
-    said |= {"pixel_size_um": row.pixel_size_um, "model": row.model}
+    said = {"image": row.image, "path": row.path, **vars(row.selection), "model": row.model}
+    said |= {"pixel_size_um": row.pixel_size_um, "foreground": row.foreground, "truth": row.truth}
     said["parameters"] = json.dumps(dict(row.parameters)) if row.parameters else None
     return {name: "" if said[name] is None else str(said[name]) for name in COLUMNS}

@@ -13,6 +13,7 @@ import click
 from ..deploy.bioengine_app import AppSettings
 from ..deploy.service import TARGETS, ServiceOptions
 from ..deploy.slurm_queue import SlurmSettings
+from ..embeddings import EmbeddingStore
 from ..network import make_network
 from ..transports import TRANSPORT_CHOICES
 
@@ -232,6 +233,42 @@ parameters_option = click.option(
 )
 
 
+def embedding_options(command: Callable[..., R]) -> Callable[..., R]:
+    """Add what is done with embeddings; the command gets ``make_store``, which wants a folder."""
+
+    @wraps(command)
+    def with_embeddings(
+        embeddings: str, embeddings_max_gb: float, embeddings_folder: Path | None, **others: Any
+    ) -> R:
+        def make_store(dataset_dir: Path) -> EmbeddingStore | None:
+            if embeddings == "none":
+                return None
+            folder = embeddings_folder or dataset_dir / "embeddings"
+            return EmbeddingStore(folder, int(embeddings_max_gb * 1e9))
+
+        return command(make_store=make_store, **others)
+
+    options: list[Callable[..., Callable[..., R]]] = [
+        click.option(
+            "--embeddings",
+            type=click.Choice(("none", "keep")),
+            default="none",
+            show_default=True,
+            help="Keep them, to segment with other parameters without the encoder.",
+        ),
+        click.option("--embeddings-max-gb", type=POSITIVE, default=20.0, show_default=True),
+        click.option(
+            "--embeddings-folder",
+            type=click.Path(file_okay=False, path_type=Path),
+            help="Without it, embeddings in the results folder.",
+        ),
+    ]
+    with_options: Callable[..., R] = with_embeddings
+    for option in reversed(options):
+        with_options = option(with_options)
+    return with_options
+
+
 def segment_options(command: Callable[..., R]) -> Callable[..., R]:
     """Add the options of segmenting; they are those of BatchSettings and the transports."""
     options: list[Callable[..., Callable[..., R]]] = [
@@ -268,4 +305,4 @@ def segment_options(command: Callable[..., R]) -> Callable[..., R]:
     ]
     for option in reversed(options):
         command = option(command)
-    return command
+    return embedding_options(command)

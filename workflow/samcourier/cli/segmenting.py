@@ -13,6 +13,7 @@ import click
 
 from ..dataset import Batch, ImageRow, make_batches
 from ..deploy.service import ServiceOptions, find_service
+from ..embeddings import EmbeddingStore
 from ..journal import ImageLog
 from .terminal import run_interruptibly, say
 
@@ -145,6 +146,7 @@ def run_batch(
     attempt_timeout_s: float,
     image_timeout_s: float,
     submission: int = 1,
+    make_store: Callable[[Path], EmbeddingStore | None] = lambda dataset_dir: None,
 ) -> Any:
     """Run one batch under its lock, over a connection of its own; return its manifest.
 
@@ -160,7 +162,10 @@ def run_batch(
     from ..transports import Replicas
 
     tiles = TileSettings(tile_edge_px, tile_halo_px, tiles_above_px)
-    settings = BatchSettings(dataset_dir, parameters, ome_zarr, retry_failed, only or None, tiles)
+    embeddings = make_store(dataset_dir)
+    settings = BatchSettings(
+        dataset_dir, parameters, ome_zarr, retry_failed, only or None, tiles, embeddings
+    )
     policy = Policy(attempt_timeout_s=attempt_timeout_s, image_timeout_s=image_timeout_s)
     if service.target == "slurm":
         # A job that is lost is submitted again, and may wait in the queue.
@@ -185,7 +190,10 @@ def run_batch(
                     )
 
     with batch_lock(dataset_dir, batch.batch_id, submission):
-        return run_interruptibly(work())
+        manifest = run_interruptibly(work())
+    if embeddings is not None and (lost := embeddings.summary()):
+        say(lost)
+    return manifest
 
 
 def say_outcome(log: ImageLog) -> None:

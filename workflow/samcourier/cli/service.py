@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ import click
 import uvloop
 
 from ..deploy.service import ServiceOptions, deploy_service, find_service, undeploy_service
+from ..embeddings import EmbeddingStore, foretell
 from ..errors import ServiceGone
 from ..records import write_json
 from .options import (
     POSITIVE,
     JsonObject,
     dataset_dir_option,
+    embedding_options,
     network_options,
     parameters_option,
     service_options,
@@ -56,17 +59,19 @@ def undeploy(service: ServiceOptions, dataset_dir: Path) -> None:
 @dataset_dir_option
 @transport_option
 @parameters_option
+@embedding_options
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
 def verify(
     service: ServiceOptions,
     dataset_dir: Path,
     transport: str,
     parameters: dict[str, Any],
+    make_store: Callable[[Path], EmbeddingStore | None],
     out: Path,
 ) -> None:
     """Prove each transport with a large payload both ways; the verdict goes to --out.
 
-    Exits 1 when none works, or the service refuses the parameters.
+    Exits 1 when none works, or the service refuses the parameters or has no embeddings to keep.
     """
     from ..demands import check_run
     from ..transports import build_transports
@@ -83,7 +88,10 @@ def verify(
         click.echo(f"{defect}: {advice}", err=True)
     if not working_transports(verdict):
         raise ServiceGone("no transport reaches the service; each one's reason stands above")
-    check_run(parameters, verdict["description"])
+    embeddings, description = make_store(dataset_dir), verdict["description"]
+    check_run(parameters, description, keeps_embeddings=embeddings is not None)
+    if embeddings is not None:
+        click.echo(foretell(embeddings, description), err=True)
 
 
 def _verdict_line(found: dict[str, Any]) -> str:

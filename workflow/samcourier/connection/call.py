@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ..errors import CourierError
-from ..journal import Attempt, CallBytes, CallSeconds, Failure
+from ..journal import Attempt, CallBytes, CallSeconds, Failure, Method
 from .choose import Choice
 from .estimate import Payload, Sample
 
@@ -22,7 +22,7 @@ class Call(Generic[T]):
     when the answer does not fit, which counts as a failed attempt.
     """
 
-    method: str
+    method: Method
     arguments: dict[str, Any]
     payload: Payload
     accept: Callable[[Any], Awaitable[T]]

@@ -52,9 +52,9 @@ def _queue_s(value: dict[str, Any]) -> float:
 
 
 def _down_bytes(value: dict[str, Any]) -> int:
-    mask = value.get("mask")
-    data = mask.get("data") if isinstance(mask, dict) else value.get("data")
-    return len(data) if isinstance(data, bytes) else 0
+    """Return the bytes of a probe's data, a packed mask, or the packed arrays of an embedding."""
+    packed = [each.get("data") for each in value.values() if isinstance(each, dict)]
+    return sum(len(data) for data in (value.get("data"), *packed) if isinstance(data, bytes))
 
 
 class Traffic:

@@ -136,7 +136,15 @@ def located(rows: Sequence[ImageRow], images_dir: Path | None) -> list[ImageRow]
     """
     if images_dir is None:
         return [replace(row, truth=None) for row in rows]
-    return [replace(row, path=_below(images_dir, row.path), truth=None) for row in rows]
+    return [
+        replace(
+            row,
+            path=_below(images_dir, row.path),
+            foreground=_below(images_dir, row.foreground) if row.foreground else None,
+            truth=None,
+        )
+        for row in rows
+    ]
 
 
 def _below(folder: Path, path: Path) -> Path:

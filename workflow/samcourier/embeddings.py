@@ -1,0 +1,133 @@
+"""Image embeddings kept on disk: a second segmentation with other parameters skips the encoder.
+
+One file a plane, whole or absent: a sha256, then what ``encode_image`` answered, in msgpack. The
+folder is bounded. Once it is full new embeddings are not kept and old ones stay: a run goes over
+all its images in turn, so dropping the least recently used would drop each just before its use.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgpack
+
+SUFFIX = ".embedding"
+
+_DIGEST_BYTES = 32
+_TOTAL_NAME = "bytes"
+
+
+class EmbeddingStore:
+    """The embeddings in ``folder``, at most ``max_bytes`` of them; several jobs may share it."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self.folder = folder
+        self.max_bytes = max_bytes
+        #: Embeddings of this job that were not kept, and why the last one was not.
+        self.not_kept_count = 0
+        self.not_kept_because = ""
+        self._is_counted = False
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """Return the embedding kept under ``key``, None where there is none that is whole."""
+        path = self._path(key)
+        try:
+            content = path.read_bytes()
+        except OSError:
+            return None
+        digest, packed = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+        if hashlib.sha256(packed).digest() != digest:
+            return None
+        embedding: dict[str, Any] = msgpack.unpackb(packed)
+        return embedding
+
+    def keep(self, key: str, embedding: Mapping[str, Any]) -> bool:
+        """Write the embedding, arrays packed, if there is room; tell whether there was.
+
+        That it cannot be written is no failure of the image: it is counted and remembered.
+        """
+        packed = msgpack.packb(dict(embedding))
+        content = hashlib.sha256(packed).digest() + packed
+        try:
+            with self._locked():
+                is_kept = self._write(self._path(key), content)
+        except OSError as error:
+            self._remember(f"{error.strerror or error}")
+            return False
+        if not is_kept:
+            self._remember(f"its limit of {self.max_bytes / 1e9:g} GB is reached")
+        return is_kept
+
+    def summary(self) -> str | None:
+        """Return one line on what was not kept, None where nothing was lost."""
+        if not self.not_kept_count:
+            return None
+        return f"{self.folder}: {self.not_kept_count} embeddings not kept, {self.not_kept_because}"
+
+    def _remember(self, reason: str) -> None:
+        self.not_kept_count += 1
+        self.not_kept_because = reason
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}{SUFFIX}"
+
+    def _write(self, path: Path, content: bytes) -> bool:
+        total_bytes = self._total() - (path.stat().st_size if path.exists() else 0) + len(content)
+        if total_bytes > self.max_bytes:
+            return False
+        part = path.with_name(f".{path.name}.part")
+        try:
+            part.write_bytes(content)
+            os.replace(part, path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        (self.folder / _TOTAL_NAME).write_text(str(total_bytes))
+        return True
+
+    def _total(self) -> int:
+        """Return the bytes kept: counted once by each job, and from then on by what is added."""
+        if self._is_counted:
+            try:
+                return int((self.folder / _TOTAL_NAME).read_text())
+            except (OSError, ValueError):
+                pass
+        self._is_counted = True
+        total_bytes = 0
+        for entry in os.scandir(self.folder):
+            # Whoever holds the lock is the only writer: a part is a killed one's.
+            if entry.name.endswith(".part"):
+                os.unlink(entry)
+            elif entry.name.endswith(SUFFIX):
+                total_bytes += entry.stat().st_size
+        return total_bytes
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def has_embeddings(description: Mapping[str, Any]) -> bool:
+    """Tell whether a service gives embeddings, and arrays packed, which is how they are kept."""
+    return description.get("embeddings") is True and "wire" in description
+
+
+def foretell(store: EmbeddingStore, description: Mapping[str, Any]) -> str:
+    """Return one line on how much will be kept, before anything is."""
+    limit = f"up to {store.max_bytes / 1e9:g} GB in {store.folder}"
+    each_bytes = description.get("embedding_bytes")
+    if not isinstance(each_bytes, int) or each_bytes < 1:
+        return f"embeddings are kept, {limit}"
+    return (
+        f"embeddings are kept, at most {each_bytes / 1e6:.1f} MB for each plane, {limit}:"
+        f" {store.max_bytes // each_bytes:,} planes"
+    )
