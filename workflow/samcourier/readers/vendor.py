@@ -13,9 +13,9 @@ import numpy as np
 from ..errors import ImageUnfit
 from .base import Index, Open, one_line, pick_scene, size_in_um
 
-#: Chunks of a plane: bioio's own are of whole stacks for LIF and, with aicspylibczi, for CZI.
+#: Without it a chunk is a whole stack; ND2 is always read by the frame.
 _BY_PLANE: dict[str, dict[str, Any]] = {
-    "CZI": {"use_aicspylibczi": False},
+    "CZI": {"chunk_dims": ["Y", "X"]},
     "LIF": {"chunk_dims": ["Y", "X"]},
     "ND2": {},
 }
