@@ -10,7 +10,6 @@ import pytest
 from samcourier.errors import Denied
 from samcourier.transports import HyphaSession, WebSocketTransport
 
-from .conftest import RESTRICTED, App
 from .real_worker import (
     OWNER_EMAIL,
     STRANGER_EMAIL,
@@ -25,6 +24,7 @@ from .real_worker import (
 pytestmark = [pytest.mark.bioengine, pytest.mark.timeout(900)]
 
 TIMEOUT_S = 60.0
+CHANGING = "changing"
 
 
 async def caller(worker: Worker, service_id: str, token: str) -> str:
@@ -39,20 +39,23 @@ async def caller(worker: Worker, service_id: str, token: str) -> str:
 
 
 async def test_who_is_authorized_may_change_while_the_app_runs(
-    worker: Worker, artifact_id: str, apps: dict[str, App]
+    worker: Worker, artifact_id: str
 ) -> None:
     async with connected(worker, worker.owner_token) as server:
         bioengine = await server.get_service(worker.service_id)
+        # An app of its own: a change may give it new replicas, and those new ids.
+        await deploy(bioengine, artifact_id, CHANGING, worker.owner_token, [OWNER_EMAIL], 1, {})
+        await until_running(bioengine, CHANGING)
         for users, lets_in in (([OWNER_EMAIL, STRANGER_EMAIL], True), ([OWNER_EMAIL], False)):
             begun = time.monotonic()
             await bioengine.deploy_app(
                 artifact_id=artifact_id,
-                application_id=RESTRICTED,
+                application_id=CHANGING,
                 authorized_users={"*": users},
             )
 
             async def is_so(expected: bool = lets_in) -> None:
-                proxy_id = (await until_running(bioengine, RESTRICTED))["service_ids"]
+                proxy_id = (await until_running(bioengine, CHANGING))["service_ids"]
                 ids = await until_direct(server, proxy_id["websocket_service_id"])
                 try:
                     known = await caller(worker, ids["service_id"], worker.stranger_token)
@@ -63,6 +66,7 @@ async def test_who_is_authorized_may_change_while_the_app_runs(
 
             await until(is_so, 120.0)
             print(f"authorized_users changed, holds after {time.monotonic() - begun:.0f} s")
+        await bioengine.stop_app(application_id=CHANGING)
 
 
 async def test_without_a_token_of_its_own_and_with_a_proxy_that_is_trusted(
