@@ -305,6 +305,34 @@ async def test_a_stack_is_segmented_plane_by_plane_into_one_mask(bench: Bench) -
     assert (await bench.run()).images["cell0"].key != first.images["cell0"].key
 
 
+@pytest.mark.parametrize(
+    ("channel", "sent", "axes"),
+    [(1, (4, 10, 12), "TZYX"), (None, (2, 4, 10, 12), "TCZYX")],
+)
+async def test_time_points_of_volumes_are_one_call_each_and_the_mask_has_no_channel(
+    bench: Bench, channel: int | None, sent: tuple[int, ...], axes: str
+) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    class Volumes:
+        async def segment_all(self, image_or_embedding: Any, **parameters: Any) -> np.ndarray:
+            seen.append(image_or_embedding.shape)
+            return np.full(image_or_embedding.shape[-3:], image_or_embedding.flat[0], np.uint32)
+
+    bench.images = bench.images[:1]
+    written = np.zeros((3, 4, 2, 10, 12), np.uint16)
+    written[:] = np.arange(1, 4)[:, np.newaxis, np.newaxis, np.newaxis, np.newaxis]
+    tifffile.imwrite(bench.path("cell0"), written, imagej=True, metadata={"axes": "TZCYX"})
+    picks = {axis: parse_pick(cell, volume=True) for axis, cell in (("t", "all"), ("z", "volume"))}
+    bench.cells = {"selection": Selection(channel=channel, **picks)}
+    assert bench.statuses(await bench.run(Volumes())) == ["done"]
+    assert seen == [sent] * 3
+    np.testing.assert_array_equal(read_mask(bench.mask("cell0")), written[:, :, 0])
+    multiscales = json.loads((bench.mask("cell0") / ".zattrs").read_text())["multiscales"]
+    assert [axis["name"] for axis in multiscales[0]["axes"]] == ["t", "z", "y", "x"]
+    assert bench.log("cell0").axes == axes
+
+
 async def test_a_plane_that_fails_is_its_image_s_failure_and_the_others_go_on(
     bench: Bench,
 ) -> None:
