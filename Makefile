@@ -9,7 +9,7 @@ SHELL := bash
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-microsam test-bioengine test-crate test-slurm upstream check bench bench-networks lock upgrade clean
+.PHONY: help run test test-microsam test-bioengine test-crate test-slurm upstream check bench bench-large bench-networks lock upgrade clean
 
 help: ## list these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -57,6 +57,10 @@ bench: .venv/installed-test ## measure against the naive client, the raw network
 	.venv/bin/python bench/naive.py
 	.venv/bin/python bench/limits.py
 	.venv/bin/python bench/busy.py
+
+bench-large: .venv/installed-test ## images of 16 384 and 30 000 pixels a side in tiles (half an hour, 20 GB of memory)
+	.venv/bin/python bench/large.py 16384
+	.venv/bin/python bench/large.py 30000
 
 bench-networks: .venv/installed-test ## measure the transports in slow, blocked and failing networks (root)
 	.venv/bin/python bench/networks

@@ -35,10 +35,16 @@ def smooth(gray: Floats, sigma_px: float) -> Floats:
     return np.asarray(ndimage.gaussian_filter(gray, sigma_px, truncate=_TRUNCATE))
 
 
+def square_count(size_px: int, block_px: int) -> int:
+    """Return how many squares lie along one axis."""
+    return max(1, round(size_px / block_px))
+
+
 def grid_edges(size_px: int, block_px: int) -> list[int]:
     """Return the borders of the squares along one axis: equal to a pixel, about ``block_px``."""
-    count = max(1, round(size_px / block_px))
-    return [0, *np.cumsum([len(part) for part in np.array_split(range(size_px), count)]).tolist()]
+    count = square_count(size_px, block_px)
+    least, longer = divmod(size_px, count)
+    return [number * least + min(number, longer) for number in range(count + 1)]
 
 
 def quartiles(smoothed: Floats, row_edges: Sequence[int], column_edges: Sequence[int]) -> Floats:

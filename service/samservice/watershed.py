@@ -28,6 +28,7 @@ from .foreground import (
     levels_of,
     quartiles,
     smooth,
+    square_count,
 )
 from .image_statistics import BACKGROUND, INTENSITY_RANGE, LEVELS, ImageStatistics, Levels
 from .parameters import check_parameters
@@ -157,7 +158,7 @@ def _given_background(
     grid = statistics.background
     if grid is None:
         return None
-    expected = tuple(len(grid_edges(size, block_px)) - 1 for size in statistics.shape_px)
+    expected = tuple(square_count(size, block_px) for size in statistics.shape_px)
     if grid.shape != expected:
         raise WrongParameter(
             f"image_statistics: background {grid.shape}, expected {expected} for an image of "

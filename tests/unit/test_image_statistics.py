@@ -44,7 +44,7 @@ def narrow_bands(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_the_streamed_range_is_that_of_the_whole_to_the_last_bit(
     dtype: str, data: st.DataObject
@@ -69,7 +69,7 @@ def test_nan_and_infinity_have_no_range(tmp_path: Path, value: float) -> None:
     tifffile.imwrite(tmp_path / "image.tif", pixels)
     with (
         open_planes(tmp_path / "image.tif") as planes,
-        pytest.raises(ImageUnfit, match=r"image\.tif: holds NaN or infinite values"),
+        pytest.raises(ImageUnfit, match=r"image\.tif: 1 of \d+ values are NaN or infinite"),
     ):
         plane_statistics(planes, 0, WANTED, DEFAULTS)
 
@@ -119,7 +119,7 @@ def test_a_whole_image_gives_the_same_labels_with_its_own_statistics(
         np.testing.assert_array_equal(prepare(pixels, axes, ranges), prepare(pixels, axes))
 
 
-@pytest.mark.parametrize(("edge_px", "halo_px"), [(130, 80), (97, 80), (200, 100)])
+@pytest.mark.parametrize(("edge_px", "halo_px"), [(97, 80), (200, 100)])
 def test_tiles_give_the_labels_of_the_whole_image_and_blank_ones_none(
     image: tuple[Path, np.ndarray, str], edge_px: int, halo_px: int
 ) -> None:

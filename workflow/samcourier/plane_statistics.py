@@ -17,7 +17,7 @@ from samservice.image_statistics import (
     streamed_intensity_range,
 )
 
-from .errors import ImageUnfit, RequestRefused
+from .errors import RequestRefused
 from .planes import Planes, bands
 
 KNOWN = (INTENSITY_RANGE, BACKGROUND, LEVELS)
@@ -54,10 +54,7 @@ def _channel_range(planes: Planes, number: int, channel: int) -> tuple[float, fl
         for rows in bands(height, width):
             yield planes.read_part(number, rows, slice(0, width), channel)
 
-    try:
-        return streamed_intensity_range(parts, planes.dtype, height * width)
-    except ValueError as error:
-        raise ImageUnfit(f"{planes.path}: holds {error}") from error
+    return streamed_intensity_range(parts, planes.dtype, height * width)
 
 
 def _levels(
