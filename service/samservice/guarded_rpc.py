@@ -9,6 +9,7 @@ goes to whomever the caller names, and parts of large messages are kept without 
 
 from __future__ import annotations
 
+import copy
 import io
 import time
 from collections.abc import Callable
@@ -40,6 +41,13 @@ MAX_CACHED_MESSAGES = 512
 ABANDONED_AFTER_S = 60.0
 
 
+#: Below this a Hypha server passes whole chunks on faster than they come, and stands still between
+#: them: it takes the next only when the last has left. Smaller ones overlap, but each counts
+#: against its limit of 200 messages a second, for the receiver's answers as well.
+SLOW_LINK_BYTES_PER_S = 5e6
+SLOW_LINK_CHUNK_BYTES = 250_000
+
+
 @dataclass
 class _Cached:
     size_bytes: int = 0
@@ -54,7 +62,21 @@ class GuardedRPC(RPC):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         self._cached: dict[str, _Cached] = {}
+        self._sends_slowly = False
         super().__init__(*arguments, **settings)
+
+    async def _send_chunks(self, package: bytes, target_id: str, session_id: str | None) -> None:
+        """Send a large message in chunks that suit the pace of the last one."""
+        sending = copy.copy(self)
+        if self._sends_slowly:
+            # A view of its own, because hypha-rpc reads the size again after it has waited.
+            sending._long_message_chunk_size = min(
+                SLOW_LINK_CHUNK_BYTES, self._long_message_chunk_size
+            )
+        start_s = time.monotonic()
+        await RPC._send_chunks(sending, package, target_id, session_id)
+        seconds = time.monotonic() - start_s
+        self._sends_slowly = len(package) < SLOW_LINK_BYTES_PER_S * seconds
 
     def _on_message(self, message: Any) -> None:
         # Text cannot carry a call's arguments; nobody sends it.

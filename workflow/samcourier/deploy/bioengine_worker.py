@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from samservice.hypha import connect, end_connection
-
 from ..errors import CourierError, Denied, InputError, ServiceFailed, ServiceGone
 from ..plain_text import plain
 from ..transports.translate import is_from_far_side, translate, translate_opening
@@ -151,6 +149,9 @@ async def connected_worker(address: WorkerAddress, watch_s: float = 2.0) -> Asyn
     Raises Denied, InputError when it is not clear which worker is meant, ServiceGone when there
     is none, ServiceFailed when it is too old.
     """
+    # Takes a second, which commands that ask no worker would spend in vain.
+    from samservice.hypha import connect, end_connection
+
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             server = await connect(

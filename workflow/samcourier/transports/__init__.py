@@ -1,13 +1,22 @@
-"""The ways to reach a service, behind one seam."""
+"""The ways to reach a service, behind one seam.
+
+What speaks to a network is imported when it is first asked for: hypha-rpc and aiortc take a second,
+which the commands that call nobody would spend in vain.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .base import Endpoint, Transport
-from .http import HttpTransport
-from .replicas import Replicas, build_transports
-from .session import HyphaSession
-from .webrtc import WebRTCTransport
-from .websocket import WebSocketTransport
+
+if TYPE_CHECKING:
+    from .http import HttpTransport
+    from .replicas import Replicas, build_transports
+    from .session import HyphaSession
+    from .webrtc import WebRTCTransport
+    from .websocket import WebSocketTransport
 
 TRANSPORT_CHOICES = ("auto", "websocket", "webrtc", "http")
 
@@ -22,3 +31,18 @@ __all__ = [
     "WebSocketTransport",
     "build_transports",
 ]
+
+_MODULE_OF = {
+    "HttpTransport": "http",
+    "HyphaSession": "session",
+    "Replicas": "replicas",
+    "WebRTCTransport": "webrtc",
+    "WebSocketTransport": "websocket",
+    "build_transports": "replicas",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
