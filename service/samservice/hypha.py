@@ -161,6 +161,11 @@ def connection_state(server: Any) -> str:
     return "closed" if websocket is None else str(websocket.state.name).lower()
 
 
+def is_refused(server: Any) -> bool:
+    """Tell whether hypha-rpc has given the connection up, because the server refuses it."""
+    return bool(server.rpc._connection._closed)
+
+
 def moved_bytes(server: Any) -> int:
     """Return the bytes received, and those sent whose receipt the other end's kernel confirmed.
 

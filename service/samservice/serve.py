@@ -2,16 +2,18 @@
 
 One call, :func:`serve`, connects to Hypha, registers the service and its WebRTC endpoint, says
 that it is ready, and stays until it is told to stop. When the server goes away, hypha-rpc tries
-to reconnect for as long as the process lives.
+to reconnect for as long as the process lives; only a server that refuses to take it back ends it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import signal
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,16 @@ from .access import AccessRules
 from .app import Limits, SegmentationService
 from .engine import Engine
 from .errors import NotConnected, WrongParameter
-from .hypha import connect
+from .hypha import connect, connection_state, is_refused
 from .idle import Need, stop_when_unneeded
 from .refusals import explain_refusal
 from .rtc import register_rtc_endpoint
 from .rtc_peer import Implementation
+
+logger = logging.getLogger(__name__)
+
+#: How often the connection is looked at.
+LOOK_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,8 @@ async def serve(
     """Serve ``engine`` until ``stop`` is set.
 
     ``on_ready`` gets the address and hypha-rpc's server object once both are registered.
-    Raises :class:`NotConnected`, or :class:`WrongParameter` for an id that Hypha cannot hold.
+    Raises :class:`NotConnected`, also for a server that comes back and refuses the service, or
+    :class:`WrongParameter` for an id that Hypha cannot hold.
     """
     access = AccessRules.for_users(settings.authorized_users)
     service = SegmentationService(engine, settings.limits, access)
@@ -153,11 +161,28 @@ async def serve_through(
         )
         try:
             await on_ready(address, server)
-            await stop.wait()
+            await stay(server, settings.server_url, stop)
         finally:
             await endpoint.close()
     finally:
         await server.disconnect()
+
+
+async def stay(server: Any, server_url: str, stop: asyncio.Event) -> None:
+    """Wait for ``stop``, saying when the server is lost and when it is back.
+
+    Raises NotConnected when it is back and refuses the service, which nobody could reach any more.
+    """
+    was_open = True
+    while not stop.is_set():
+        if is_refused(server):
+            raise NotConnected(f"{server_url} does not take the service back; is its token valid?")
+        is_open = connection_state(server) == "open"
+        if is_open != was_open:
+            logger.warning("%s is %s", server_url, "back" if is_open else "lost, trying again")
+        was_open = is_open
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), LOOK_S)
 
 
 async def serve_until_interrupted(

@@ -17,6 +17,7 @@ from samcourier.connection.call import Answer, Call, CallFailed
 from samcourier.connection.estimate import Estimate, Pace, Payload
 from samcourier.connection.measurements import Measurements
 from samcourier.connection.retry import Policy, what_next
+from samcourier.connection.scout import FIRST_HOLD_S
 from samcourier.errors import (
     CourierError,
     Denied,
@@ -37,6 +38,10 @@ PATIENT = Policy(
 IMPATIENT = replace(PATIENT, gone_patience_s=0.0)
 
 
+def now() -> dict[str, float]:
+    return {"received_unix_s": time.time(), "sent_unix_s": time.time()}
+
+
 class Echo:
     """A service that answers at once."""
 
@@ -44,10 +49,10 @@ class Echo:
         return {"engine": "echo"}
 
     async def probe(self, payload: bytes, reply_bytes: int) -> dict[str, Any]:
-        return {"data": bytes(reply_bytes), "received_unix_s": 0.0, "sent_unix_s": 0.0}
+        return {"data": bytes(reply_bytes), **now()}
 
     async def shout(self, word: str) -> dict[str, Any]:
-        return {"word": word.upper(), "received_unix_s": 0.0, "sent_unix_s": 0.0}
+        return {"word": word.upper(), **now()}
 
 
 async def take_word(value: Any) -> str:
@@ -199,17 +204,35 @@ async def test_a_way_that_opens_slowly_is_joined_by_the_next(bench: Make) -> Non
     assert ("left", "websocket") not in made.events()
 
 
-async def test_the_second_image_waits_for_a_comparison_rather_than_follow_on_a_slow_way(
-    bench: Make,
+@pytest.mark.parametrize(
+    ("webrtc_opens_s", "carried_by"),
+    [
+        (0.05, ["webrtc", "webrtc", "webrtc"]),
+        (FIRST_HOLD_S + 0.1, ["websocket", "webrtc", "webrtc"]),
+    ],
+)
+async def test_images_wait_a_little_for_a_comparison_rather_than_follow_on_a_slow_way(
+    bench: Make, webrtc_opens_s: float, carried_by: list[str]
 ) -> None:
+    slow = [Scripted(delay_s=0.6)] * 9
     made = bench(
-        websocket={"calls": [Scripted(delay_s=0.4)], "asides": [ok, ok, Scripted(delay_s=0.4)]},
-        webrtc={"opens": [Scripted(delay_s=0.05)]},
+        replace(PATIENT, webrtc_open_timeout_s=1),
+        websocket={"calls": slow, "asides": [ok, ok, *slow]},
+        webrtc={"opens": [Scripted(delay_s=webrtc_opens_s)]},
     )
     await made.manager.start(9)
     big = Call("shout", {"word": "x"}, Payload(1_000_000, 10), take_word)
     answers = await asyncio.gather(*(made.manager.call(big) for _ in range(3)))
-    assert [answer.attempts[0].transport for answer in answers] == ["websocket", "webrtc", "webrtc"]
+    assert [answer.attempts[0].transport for answer in answers] == carried_by
+
+
+async def test_where_images_travel_fast_none_waits(bench: Make) -> None:
+    made = bench(websocket={}, webrtc={"opens": [Scripted(delay_s=9)]})
+    await made.manager.start(9)
+    await asyncio.sleep(0.05)
+    start_s = time.monotonic()
+    await asyncio.gather(*(made.hello() for _ in range(3)))
+    assert time.monotonic() - start_s < FIRST_HOLD_S
 
 
 async def test_resting_transports_are_the_last_resort(bench: Make) -> None:
@@ -284,17 +307,58 @@ async def test_two_images_lost_together_close_a_way_once(bench: Make) -> None:
     assert made.events().count(("left", "websocket")) == 1
 
 
-@pytest.mark.parametrize(("expected_calls", "probes"), [(2, 0), (9, 1)])
-async def test_a_probe_must_be_able_to_pay_for_itself(
-    bench: Make, expected_calls: int, probes: int
+@pytest.mark.parametrize(
+    ("expected_calls", "travel_s", "looks"),
+    [
+        # Nobody is left to profit, or nothing to gain, or not enough for what HTTP costs.
+        (2, 0.05, {"webrtc": 0, "http": 0}),
+        (9, 0.0, {"webrtc": 0, "http": 0}),
+        (40, 0.1, {"webrtc": 1, "http": 0}),
+        (999, 0.1, {"webrtc": 1, "http": 1}),
+    ],
+)
+async def test_a_look_must_be_able_to_pay_for_itself(
+    bench: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    expected_calls: int,
+    travel_s: float,
+    looks: dict[str, int],
 ) -> None:
-    made = bench(websocket={}, http={})
+    monkeypatch.setattr("samcourier.connection.scout._TICK_S", 0.01)
+    slow = [Scripted(delay_s=travel_s)] * 9
+    made = bench(
+        websocket={"asides": [ok, ok, *slow], "calls": slow}, webrtc={"asides": slow}, http={}
+    )
     await made.manager.start(expected_calls)
     await asyncio.sleep(0.02)
-    await made.manager.call(Call("shout", {"word": "x"}, Payload(100_000, 10), take_word))
-    await asyncio.sleep(0.05)
-    # One PING each, then one of the call's size for the transport that carried none.
-    assert made.fakes["http"].history.count("probe") == 1 + probes
+    await made.manager.call(Call("shout", {"word": "x"}, Payload(65536, 10), take_word))
+    await asyncio.sleep(0.3)
+    assert {name: made.events().count(("probe", name)) for name in looks} == looks
+    # The one that needs no server is there in any case, should the other be lost.
+    assert made.fakes["webrtc"].history[:2] == ["open", "probe"]
+    assert ("open" in made.fakes["http"].history) == bool(looks["http"])
+
+
+async def test_what_looks_better_is_proved_by_real_images(
+    bench: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("samcourier.connection.choose.WAIT_MAX_S", 9)
+    slow, fast = [Scripted(delay_s=0.2)] * 99, [Scripted(delay_s=0.02)] * 99
+    made = bench(
+        replace(PATIENT, webrtc_open_timeout_s=1),
+        websocket={"asides": [ok, ok, *slow], "calls": slow},
+        webrtc={"opens": [Scripted(delay_s=0.3)], "asides": fast, "calls": fast},
+    )
+    await made.manager.start(99)
+    image = Call("shout", {"word": "x"}, Payload(65536, 10), take_word)
+    await made.manager.call(image)
+    answers = await asyncio.gather(*(made.manager.call(image) for _ in range(6)))
+    attempts = [answer.attempts[0] for answer in answers]
+    # One image at a time is on trial; the others stay on what is proved.
+    assert any(each.transport == "webrtc" and "on trial" in each.reason for each in attempts)
+    assert any(each.transport == "websocket" for each in attempts)
+    assert (await made.manager.call(image)).attempts[0].transport == "webrtc"
+    assert made.events().count(("probe", "webrtc")) == 1
 
 
 async def test_a_service_without_describe_is_still_called(bench: Make) -> None:

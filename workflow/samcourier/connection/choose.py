@@ -19,9 +19,10 @@ from .estimate import Estimate, Payload, predict_s, trust
 CLEAR_GAIN = 0.2
 CLEAR_GAIN_S = 0.005
 
-#: A switch needs so many samples of both, unless waiting for them costs more than this.
+#: A switch needs so many samples of both, unless waiting for them costs more than this each time
+#: and the other promises to be twice as fast.
 SWITCH_SAMPLES = 3
-WAIT_MAX_S = 0.5
+WAIT_MAX_S = 0.2
 
 SLOW_LINK_BYTES_PER_S = 30e6
 
@@ -133,7 +134,8 @@ def _is_proved_gain(
     if current.predicted_s is not None and other.predicted_s is not None:
         samples = min(of_current.sample_count, of_other.sample_count)
         waiting_costs_s = current.predicted_s - other.predicted_s
-        if samples < SWITCH_SAMPLES and waiting_costs_s < WAIT_MAX_S:
+        is_urgent = waiting_costs_s > max(WAIT_MAX_S, other.predicted_s)
+        if samples < SWITCH_SAMPLES and not is_urgent:
             return False
     trusted = min(trust(of_current, now_unix_s), trust(of_other, now_unix_s))
     return _is_clear_gain(current, other, trusted)

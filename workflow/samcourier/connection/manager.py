@@ -93,7 +93,7 @@ class ConnectionManager:
         patience = Patience(self._policy, self._clock)
         deadline_s = self._clock() + self._policy.image_timeout_s
         if self._first is not None:
-            await self._first.hold()
+            await self._first.hold(call.payload)
         try:
             while True:
                 async with self._pool.turn(call.payload, tried) as replica:

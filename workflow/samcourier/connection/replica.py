@@ -7,6 +7,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from ..errors import CourierError, ServiceGone
@@ -169,6 +170,10 @@ class Replica:
             ranking = [Choice(link.name, None, "nothing else is left") for link in untried]
         if not ranking:
             return None
+        on_trial = self._scout.trial(payload) if self._scout is not None else None
+        for choice in ranking:
+            if on_trial is not None and choice.name == on_trial.name != ranking[0].name:
+                return replace(choice, reason=f"on trial: {choice.reason}")
         choice = ranking[0]
         if choice.name != self.current:
             self._journal.record(
@@ -194,10 +199,10 @@ class Replica:
             link.candidate(self.current).blocked is None for link in self.links if link not in tried
         )
 
-    async def hold(self) -> None:
-        """Wait while the transports are still being compared, unless no call is under way yet."""
+    async def hold(self, payload: Payload) -> None:
+        """Wait a little while the transports are still being compared."""
         if self._scout is not None:
-            await self._scout.hold()
+            await self._scout.hold(payload)
 
     def note_end(self) -> None:
         """Count a call that has ended, however it did."""
@@ -218,8 +223,6 @@ class Replica:
         sample: Sample | None = None
         answered_s: float | None = None
         generation = link.generation
-        if self._scout is not None:
-            self._scout.note_start(call.payload)
         try:
             await link.open()
             generation = link.generation

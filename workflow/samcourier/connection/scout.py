@@ -8,27 +8,34 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from ..errors import CourierError
-from .choose import SWITCH_SAMPLES, promising
-from .estimate import Payload, renewed, trust
+from .choose import promising
+from .estimate import Payload, predict_s, renewed
 from .link import PING, Link
 
-#: A probe costs bytes: with fewer calls left than this it cannot pay for itself.
+#: A look can only pay for itself while this many calls are left to profit from it.
 PROBE_MIN_CALLS_LEFT = 3
 
-#: A look tells whether a transport may be worth it; only then is it proved with real sizes.
-LOOK_MAX_BYTES = 256 << 10
-PROOF_MAX_BYTES = 4 << 20
+#: What opening a transport and looking at it costs, in seconds of one core: HTTP's library is
+#: only loaded then, and each end of a WebRTC handshake computes.
+LOOK_COST_S = {"http": 0.3}
+OTHER_LOOK_COST_S = 0.05
 
-#: A proof is renewed when the trust in it has fallen below this.
-TRUSTED = 0.5
+#: A look pays while the images left will travel for so many times what it costs.
+WORTH_FACTOR = 20.0
+
+#: A look tells whether a transport may be worth it; only real images prove it.
+LOOK = Payload(64 << 10, 16 << 10)
 
 #: Losers are looked at again this often, for no more than this share of the bytes carried.
 LOOK_AGAIN_S = 3.0
-LOOK_AGAIN_MAX_BYTES = 64 << 10
 LOOK_AGAIN_SHARE = 0.02
 
-#: While the transports are still being compared, one image more sets out after each such pause.
+#: While the transports are still being compared, the first image waits so long at most...
+FIRST_HOLD_S = 0.2
+#: ...and the next ones set out as soon as one is answered, or after this...
 HOLD_S = 0.5
+#: ...unless an image takes less than this: then nothing is gained by waiting.
+HOLD_MIN_TRAVEL_S = 0.2
 
 _TICK_S = 1.0
 
@@ -46,45 +53,57 @@ class Scout:
         self._calls_left = expected_calls
         self._current = current
         self._first_payload: asyncio.Future[Payload] = asyncio.get_running_loop().create_future()
-        self._compared = asyncio.Event()
+        self._compared = len(links) == 1
+        self._may_go = asyncio.Event()
         self._one_by_one = asyncio.Lock()
         self._carried_bytes = 0
         self._looked_bytes = 0
 
-    async def hold(self) -> None:
-        """Let the first call go at once and the next ones one by one until there is a comparison.
+    async def hold(self, payload: Payload) -> None:
+        """Let calls set out one by one until the transports are compared.
 
-        A slow way would otherwise carry several images before a fast one is open.
+        A slow way would otherwise carry several images before a fast one is open, and its
+        handshake would wait behind them. ``payload`` is of the call; looks are cut to the first's.
         """
-        if not self._first_payload.done() or self._compared.is_set():
-            return
-        async with self._one_by_one:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(HOLD_S):
-                    await self._compared.wait()
-
-    def note_start(self, payload: Payload) -> None:
-        """Learn what calls carry: probes are cut to its size."""
+        pause_s = HOLD_S
         if not self._first_payload.done():
             self._first_payload.set_result(payload)
+            pause_s = FIRST_HOLD_S
+        self._note_speed()
+        if self._compared:
+            return
+        async with self._one_by_one:
+            if not self._compared:
+                self._may_go.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._may_go.wait(), pause_s)
 
     def note_answer(self, payload: Payload) -> None:
-        """Count what an answered call carried; the first one ends the hold."""
+        """Count what an answered call carried; the next may go."""
         self._carried_bytes += payload.up_bytes + payload.down_bytes
-        self._compared.set()
+        self._note_speed()
+        self._may_go.set()
 
     def note_end(self) -> None:
         """Count a call that has ended, however it did."""
         self._calls_left -= 1
 
+    def trial(self, payload: Payload) -> Link | None:
+        """Return an idle transport that would be taken, were it only trusted in full.
+
+        The next image proves it: bytes made for that alone would only hold the others up.
+        """
+        promising_links = self._promising(payload)
+        return next((each for each in promising_links if each.is_open and not each.in_flight), None)
+
     async def run(self) -> None:
-        """Bring every transport up, measure it, and go on looking until cancelled."""
+        """Bring the transports up, look at them, and go on looking until cancelled."""
         bringing_up = [asyncio.ensure_future(self._bring_up(link)) for link in self._links]
         try:
             for brought in asyncio.as_completed(bringing_up):
                 await brought
-                await self._prove()
-            self._compared.set()
+                self._note_speed()
+            self._end_hold()
             while True:
                 await asyncio.sleep(_TICK_S)
                 await self._look_again()
@@ -94,28 +113,35 @@ class Scout:
             await asyncio.gather(*bringing_up, return_exceptions=True)
 
     async def _bring_up(self, link: Link) -> None:
-        if link.is_measured and not link.is_open:
-            # What another job of this host measured lately needs no second look now.
+        if link.name == self._current():
+            if len(self._links) > 1 and not link.is_measured:
+                await _measure(link, LOOK)
+        elif link.is_measured or link.name in LOOK_COST_S:
+            # What another job of this host measured lately needs no second look now; what is dear
+            # waits until it is known whether it pays.
             return
-        if link.estimate.round_trips_s or await _measure(link, PING):
-            payload = _cut(await self._first_payload, LOOK_MAX_BYTES)
-            if link.is_open and not link.is_measured and self._pays():
+        elif await _measure(link, PING):
+            payload = _cut(await self._first_payload)
+            if link.is_open and self._pays(link):
                 await _measure(link, payload)
 
-    async def _prove(self) -> None:
-        """Measure what looks better than the transport in use with real sizes, if it pays."""
-        current = self._current()
-        if current is None or not self._first_payload.done():
+    def _note_speed(self) -> None:
+        """End the hold where it gains nothing: images travel fast, or a faster way is known."""
+        if self._compared or not self._first_payload.done():
             return
-        whole = self._first_payload.result()
-        for link in self._promising(whole, current):
-            while link in self._promising(whole, current) and not _is_proved(link):
-                if not self._pays() or not await _measure(link, _cut(whole, PROOF_MAX_BYTES)):
-                    return
-            if link in self._promising(whole, current):
-                self._compared.set()
+        travel_s = self._travel_s()
+        is_fast = travel_s is not None and travel_s < HOLD_MIN_TRAVEL_S
+        if is_fast or self._promising(self._first_payload.result()):
+            self._end_hold()
 
-    def _promising(self, payload: Payload, current: str) -> list[Link]:
+    def _end_hold(self) -> None:
+        self._compared = True
+        self._may_go.set()
+
+    def _promising(self, payload: Payload) -> list[Link]:
+        current = self._current()
+        if current is None:
+            return []
         by_name: dict[str, Link] = {link.name: link for link in self._links}
         candidates = [link.candidate(current) for link in self._links]
         return [by_name[name] for name in promising(candidates, payload, current, time.time())]
@@ -123,16 +149,18 @@ class Scout:
     async def _look_again(self) -> None:
         if not self._first_payload.done():
             return
-        payload = _cut(self._first_payload.result(), LOOK_AGAIN_MAX_BYTES)
+        payload = _cut(self._first_payload.result())
         for link in self._links:
-            if link.wants_trial and self._pays():
+            if not self._pays(link):
+                continue
+            if link.wants_trial or not (link.is_open or link.is_resting or link.is_measured):
                 await self._look(link, payload)
             if link.name == self._current() or not link.is_open:
                 continue
             age_s = time.time() - link.estimate.measured_unix_s
             looked_bytes = self._looked_bytes + payload.up_bytes + payload.down_bytes
             affordable = looked_bytes <= LOOK_AGAIN_SHARE * self._carried_bytes
-            if age_s >= LOOK_AGAIN_S and affordable and self._pays():
+            if age_s >= LOOK_AGAIN_S and affordable:
                 self._looked_bytes = looked_bytes
                 await self._look(link, payload)
 
@@ -140,20 +168,30 @@ class Scout:
         before = link.estimate
         if await _measure(link, payload) and link.estimate.up:
             link.estimate = renewed(before, link.estimate)
-            await self._prove()
 
-    def _pays(self) -> bool:
-        return self._calls_left >= PROBE_MIN_CALLS_LEFT
+    def _pays(self, link: Link) -> bool:
+        """Tell whether what is left to travel is worth a look at another transport."""
+        if self._calls_left < PROBE_MIN_CALLS_LEFT:
+            return False
+        travel_s = self._travel_s()
+        if travel_s is None:
+            return True
+        cost_s = LOOK_COST_S.get(link.name, OTHER_LOOK_COST_S)
+        return self._calls_left * travel_s >= WORTH_FACTOR * cost_s
+
+    def _travel_s(self) -> float | None:
+        """Return how long an image travels over the transport in use, None while unknown.
+
+        Unknown also while that transport rests: any other would be worth a look.
+        """
+        current = next((link for link in self._links if link.name == self._current()), None)
+        if current is None or current.is_resting or not self._first_payload.done():
+            return None
+        return predict_s(current.estimate, self._first_payload.result())
 
 
-def _is_proved(link: Link) -> bool:
-    """Tell whether more samples would not make it more trusted, however old the others are."""
-    fresh = trust(link.estimate, time.time()) > TRUSTED
-    return link.estimate.sample_count >= SWITCH_SAMPLES and fresh
-
-
-def _cut(payload: Payload, max_bytes: int) -> Payload:
-    return Payload(min(payload.up_bytes, max_bytes), min(payload.down_bytes, max_bytes))
+def _cut(payload: Payload) -> Payload:
+    return Payload(min(payload.up_bytes, LOOK.up_bytes), min(payload.down_bytes, LOOK.down_bytes))
 
 
 async def _measure(link: Link, payload: Payload) -> bool:
