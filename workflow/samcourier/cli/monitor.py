@@ -38,7 +38,7 @@ LOOKING_SHARE = 0.1
 def monitor(run: Path, once: bool, every_s: float) -> None:
     """Watch the run whose results folder is RUN, e.g. results/demo, until it ends.
 
-    Reads files only: start it in another terminal, before or after the run, or not at all.
+    Reads files only: start it in another terminal, during or after the run, or not at all.
     """
     from rich.console import Console
 
