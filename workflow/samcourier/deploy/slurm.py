@@ -16,7 +16,6 @@ from pathlib import Path
 from ..errors import Denied, ServiceFailed, ServiceGone
 from ..plain_text import plain
 from ..transports.base import Endpoint
-from ..transports.session import HyphaSession, list_services
 from .local import OWNER_VARIABLE, one_at_a_time, spawn_detached
 from .owners import add_owner, is_running, process_identity
 from .record import OWNERS_NAME, TOKEN_NAME, write_private
@@ -97,6 +96,9 @@ async def wait_until_registered(endpoint: Endpoint, timeout_s: float, where: Pat
 
     Raises Denied, or ServiceGone after ``timeout_s``.
     """
+    # Takes a second, which commands that ask no service would spend in vain.
+    from ..transports.session import HyphaSession, list_services
+
     session, user = HyphaSession(endpoint), object()
     deadline_s = time.monotonic() + timeout_s
     try:
