@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,15 @@ class Dawdling(SegmentationService):
     async def segment_all(self, *arguments: Any, **named: Any) -> Any:
         answer = await super().segment_all(*arguments, **named)
         await asyncio.sleep(random.random() * 0.02)
+        return answer
+
+
+class Slow(SegmentationService):
+    """Takes a while for each tile, so that there is time to be killed."""
+
+    async def segment_all(self, *arguments: Any, **named: Any) -> Any:
+        answer = await super().segment_all(*arguments, **named)
+        await asyncio.sleep(0.5)
         return answer
 
 
@@ -233,6 +244,24 @@ async def test_an_image_that_was_cut_off_is_continued_with_the_tiles_that_are_mi
     assert (lab.kept, check_run(lab.dataset_dir)) == ([], [])
 
 
+async def test_after_kill_9_only_the_missing_tiles_are_called_for(lab: Lab) -> None:
+    await lab.run()
+    clean = lab.digest
+    mask_path(lab.dataset_dir, "slide").rename(lab.root / "clean")
+    log_path(lab.dataset_dir, "slide").unlink()
+    child = subprocess.Popen([sys.executable, __file__, str(lab.root)])
+    while len([tile for tile in lab.kept if not tile.suffix]) < 3:
+        assert child.poll() is None, "the child finished before it was killed"
+        await asyncio.sleep(0.01)
+    child.kill()
+    child.wait()
+    kept = len([tile for tile in lab.kept if not tile.suffix])
+    log = await lab.run()
+    assert 3 <= kept == log.tiles_kept < TILE_COUNT
+    assert (lab.called, lab.digest) == (TILE_COUNT - kept, clean)
+    assert (lab.kept, check_run(lab.dataset_dir)) == ([], [])
+
+
 def cut_short(tile: Path) -> None:
     tile.write_bytes(tile.read_bytes()[:-1])
 
@@ -331,3 +360,7 @@ async def test_a_service_that_fails_keeps_what_is_finished(lab: Lab) -> None:
     log = await lab.run()
     assert (log.status, log.failure and log.failure.kind) == ("failed", "service")
     assert lab.kept
+
+
+if __name__ == "__main__":
+    asyncio.run(Lab(Path(sys.argv[1])).run(service=Slow))
