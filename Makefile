@@ -79,8 +79,8 @@ lock: .venv/bin/uv ## write requirements.lock and environment.yml after a change
 	    '  - python=3.12' \
 	    '  - pip' \
 	    '  - pip:' \
-	    '      - -e .[local]'; \
-	  $(COMPILE) --extra local --constraints requirements.lock --no-annotate --no-header \
+	    '      - -e .[local,outputs]'; \
+	  $(COMPILE) --extra local --extra outputs --constraints requirements.lock --no-annotate --no-header \
 	    | sed -E "s/ ; python_full_version < '3.15' and \(sys_platform == 'darwin' or sys_platform == 'linux'\)$$//; s/^/      - /"; \
 	} > environment.yml.new
 	mv environment.yml.new environment.yml
@@ -110,9 +110,9 @@ clean: ## remove environments and caches; data, results and .snakemake stay
 	@touch $@
 
 INSTALLED := .venv/installed-local .venv/installed-test .venv-microsam/installed-microsam
-.venv/installed-local: EXTRAS = local
-.venv/installed-test: EXTRAS = local,slurm,test
-.venv-microsam/installed-microsam: EXTRAS = local,microsam,test
+.venv/installed-local: EXTRAS = local,outputs
+.venv/installed-test: EXTRAS = local,outputs,slurm,test
+.venv-microsam/installed-microsam: EXTRAS = local,microsam,outputs,test
 .venv/installed-local .venv/installed-test: .venv/bin/uv
 .venv-microsam/installed-microsam: .venv-microsam/bin/uv
 

@@ -18,10 +18,12 @@ from samcourier.journal import (
     ImageSeconds,
     Manifest,
     ManifestEntry,
+    OutputRecord,
     write_image_log,
     write_manifest,
 )
 from samcourier.masks import MaskFacts, write_mask
+from samcourier.store import output_path, output_sha256
 
 SERVICE = {
     "engine": "watershed",
@@ -91,12 +93,22 @@ def finished_run(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def _tabulate(dataset_dir: Path, image: str, count: int) -> OutputRecord:
+    path = output_path(dataset_dir, image, "objects_csv")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("id\n" + "".join(f"{number}\n" for number in range(1, count + 1)))
+    return OutputRecord("0" * 16, 1, path.stat().st_size, output_sha256(path))
+
+
 def _finish(dataset_dir: Path, image: str, count: int, second: int) -> ManifestEntry:
     attempts = {"far": (WEBRTC_FAILED, OVER_WEBSOCKET), "kept": ()}.get(image, (OVER_WEBSOCKET,))
     key = hashlib.sha256(image.encode()).hexdigest()
     facts: MaskFacts = write_mask(
         dataset_dir / "masks" / f"{image}.ome.zarr", squares(count), "YX", provenance={"key": key}
     )
+    outputs = {}
+    if image == "near":
+        outputs["objects_csv"] = _tabulate(dataset_dir, image, count)
     log = ImageLog(
         image=image,
         path=f"data/{image}.tif",
@@ -111,11 +123,12 @@ def _finish(dataset_dir: Path, image: str, count: int, second: int) -> ManifestE
         dtype="uint16",
         axes="YX",
         mask=f"results/demo/masks/{image}.ome.zarr",
+        outputs=outputs,
         attempts=attempts,
         service=SERVICE,
     )
     write_image_log(dataset_dir / "logs" / f"{image}.json", log)
-    return ManifestEntry("done", key, facts.file_count, facts.total_bytes, count)
+    return ManifestEntry("done", key, facts.file_count, facts.total_bytes, count, outputs)
 
 
 def _fail(dataset_dir: Path, image: str, second: int) -> ManifestEntry:

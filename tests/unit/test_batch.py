@@ -43,7 +43,15 @@ from samcourier.errors import (
 from samcourier.journal import ConnectionJournal, ImageLog, Manifest, read_image_log
 from samcourier.masks import read_mask
 from samcourier.selection import Selection, parse_pick
-from samcourier.store import log_path, mask_path, read_provenance, zarr_files
+from samcourier.store import (
+    MaskContainer,
+    log_path,
+    mask_path,
+    output_path,
+    read_provenance,
+    stat_mask,
+    zarr_files,
+)
 from samcourier.transports.fake import FakeTransport, Scripted
 from samservice.app import SegmentationService
 from samservice.errors import ImageTooLarge, NotFinite, ServiceError, WrongParameter
@@ -659,6 +667,7 @@ async def test_another_pixel_size_or_format_is_written_anew(bench: Bench) -> Non
     provenance = read_provenance(bench.mask("cell0"))
     assert provenance is not None
     assert provenance["form"] == {"ome_zarr": "0.4", "pixel_size_um": 0.5}
+    assert bench.call_count == 0, "the labels were at hand"
     before = bench.mtimes()
     await bench.run(ome_zarr="0.5")
     assert (bench.mask("cell0") / "zarr.json").is_file()
@@ -667,6 +676,90 @@ async def test_another_pixel_size_or_format_is_written_anew(bench: Bench) -> Non
     after = bench.mtimes()
     await bench.run(ome_zarr="0.5")
     assert (bench.call_count, bench.mtimes()) == (0, after)
+
+
+@pytest.mark.parametrize("container", ["zip", "folder"])
+async def test_a_mask_moves_between_folder_and_zip_without_a_call(
+    bench: Bench, container: MaskContainer
+) -> None:
+    other: MaskContainer = "folder" if container == "zip" else "zip"
+    await bench.run(mask_container=other)
+    manifest = await bench.run(mask_container=container)
+    assert (bench.call_count, bench.statuses(manifest)) == (0, ["done"] * 3)
+    for number, image in enumerate(bench.images):
+        mask = mask_path(bench.dataset_dir, image, container)
+        np.testing.assert_array_equal(read_mask(mask), bright(image_of(number)))
+        entry = manifest.images[image]
+        assert stat_mask(mask) == (entry.mask_files, entry.mask_bytes)
+        assert bench.log(image).mask == str(mask)
+        assert not mask_path(bench.dataset_dir, image, other).exists()
+    assert await bench.run(mask_container=container) == manifest
+    assert bench.call_count == 0
+
+
+OUTPUTS = ("tiff", "objects_csv", "polygons", "preview")
+
+
+async def test_outputs_are_made_beside_the_masks_and_told_of(bench: Bench) -> None:
+    manifest = await bench.run(outputs=OUTPUTS)
+    for image in bench.images:
+        log, entry = bench.log(image), manifest.images[image]
+        assert tuple(log.outputs) == OUTPUTS
+        assert entry.outputs == log.outputs
+        assert log.seconds.outputs is not None
+        for name in OUTPUTS:
+            assert output_path(bench.dataset_dir, image, name).is_file()
+    assert await bench.run(outputs=OUTPUTS) == manifest
+
+
+async def test_an_output_is_added_or_brought_back_without_a_call(bench: Bench) -> None:
+    first = await bench.run(outputs=["objects_csv"])
+    before = bench.mtimes()
+    table = output_path(bench.dataset_dir, "cell1", "objects_csv")
+    content = table.read_bytes()
+    table.unlink()
+    second = await bench.run(outputs=["objects_csv", "preview"])
+    assert (bench.call_count, bench.mtimes()) == (0, before)
+    assert table.read_bytes() == content
+    assert output_path(bench.dataset_dir, "cell2", "preview").is_file()
+    for image, entry in second.images.items():
+        assert entry.outputs["objects_csv"] == first.images[image].outputs["objects_csv"]
+        assert len(bench.log(image).attempts) == 1
+
+
+async def test_outputs_whose_log_is_lost_are_made_again(bench: Bench) -> None:
+    first = await bench.run(outputs=["objects_csv"])
+    log_path(bench.dataset_dir, "cell0").unlink()
+    second = await bench.run(outputs=["objects_csv"])
+    assert (bench.call_count, second) == (0, first)
+
+
+async def test_outputs_of_a_stack_are_made_as_its_planes_pass(bench: Bench) -> None:
+    bench.images = bench.images[:1]
+    written = np.stack([image_of(number) for number in range(7)])
+    tifffile.imwrite(bench.path("cell0"), written, imagej=True, metadata={"axes": "TYX"})
+    bench.cells = {"selection": MOVIE}
+    await bench.run(outputs=["objects_csv"])
+    text = output_path(bench.dataset_dir, "cell0", "objects_csv").read_text()
+    assert len(text.splitlines()) == 1 + bench.log("cell0").object_count
+
+
+async def test_another_mask_gives_other_outputs(bench: Bench) -> None:
+    first = await bench.run(outputs=["objects_csv"])
+    bench.engine.version = 2
+    second = await bench.run(outputs=["objects_csv"])
+    for image in bench.images:
+        was, now = (each.images[image].outputs["objects_csv"] for each in (first, second))
+        assert was.made_from != now.made_from
+
+
+async def test_a_damaged_zip_is_computed_anew(bench: Bench) -> None:
+    await bench.run(mask_container="zip")
+    mask = mask_path(bench.dataset_dir, "cell1", "zip")
+    mask.write_bytes(mask.read_bytes()[:-1])
+    await bench.run(mask_container="zip")
+    assert bench.call_count == 1
+    np.testing.assert_array_equal(read_mask(mask), bright(image_of(1)))
 
 
 async def test_only_the_images_asked_for_are_touched(bench: Bench) -> None:

@@ -117,7 +117,7 @@ def test_the_environment_pins_what_the_lock_pins() -> None:
 
 def test_the_environment_holds_the_project_and_all_it_needs_locally() -> None:
     conda, pip = environment()
-    assert "-e .[local]" in pip
+    assert "-e .[local,outputs]" in pip
     assert "pip" in conda
     (python,) = (entry.removeprefix("python=") for entry in conda if entry != "pip")
     assert Requirement(f"python{PYPROJECT['project']['requires-python']}").specifier.contains(

@@ -25,6 +25,7 @@ from samcourier.journal import (
     Failure,
     ImageLog,
     ImageSeconds,
+    OutputRecord,
     read_image_log,
     write_image_log,
 )
@@ -264,6 +265,18 @@ def test_building_a_report_writes_nothing(finished_run: Path) -> None:
     before = sorted(finished_run.rglob("*"))
     build(finished_run)
     assert sorted(finished_run.rglob("*")) == before
+
+
+def test_an_output_that_was_refused_is_remarked(finished_run: Path) -> None:
+    path = finished_run / "results" / "demo" / "logs" / "far.json"
+    log = read_image_log(path)
+    assert log is not None
+    refused = OutputRecord("0" * 16, refused="far.tif is no OME-Zarr folder")
+    write_image_log(path, replace(log, outputs={"input_labels": refused}))
+    assert outcomes(finished_run)["far"] == (
+        "done",
+        "no input_labels: far.tif is no OME-Zarr folder",
+    )
 
 
 def test_the_table_holds_every_figure_of_an_image(finished_run: Path) -> None:

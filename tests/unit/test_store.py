@@ -72,6 +72,54 @@ def manifest_text(text: str) -> Callable[[Path], None]:
 UNCHANGED: Callable[[Path], None] = lambda dataset: None  # noqa: E731
 
 
+def outputs(**records: Any) -> Callable[[Path], None]:
+    """Give image a these records, and a table of 3 bytes."""
+
+    def change(dataset: Path) -> None:
+        (dataset / "objects").mkdir()
+        (dataset / "objects" / "a.csv").write_text("id\n")
+        images = json.loads(manifest_path(dataset, "0001").read_text())["images"]
+        write_manifest(dataset, "0001", images | {"a": images["a"] | {"outputs": records}})
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "is_redone"),
+    [
+        (outputs(objects_csv={"files": 1, "bytes": 3}), False),
+        (outputs(objects_csv={"files": 1, "bytes": 3}, preview={"files": 1, "bytes": 9}), False),
+        (outputs(objects_csv={"files": 1, "bytes": 4}), True),
+        (outputs(preview={"files": 1, "bytes": 3}), True),
+        (outputs(objects_csv={"refused": "why"}), False),
+        (outputs(objects_csv=3), True),
+        (outputs(), True),
+        (lambda dataset: None, True),
+    ],
+)
+def test_a_batch_is_redone_when_an_output_asked_for_is_not_there(
+    dataset: Path, change: Callable[[Path], None], is_redone: bool
+) -> None:
+    change(dataset)
+    batch = [Batch("0001", tuple(ImageRow(image, Path(f"{image}.tif")) for image in "ab"))]
+    assert bool(batches_to_redo(dataset, batch, ["a"], ["objects_csv"])) is is_redone
+    assert batches_to_redo(dataset, batch, ["a"]) == set()
+
+
+def test_labels_in_an_input_are_looked_for_where_they_were_written(tmp_path: Path) -> None:
+    label = tmp_path / "input.ome.zarr" / "labels" / "run_a"
+    (label / "0").mkdir(parents=True)
+    (label / ".zattrs").write_text("{}")
+    (label / "0" / "0").write_text("chunk")
+    entry = done(tmp_path, "a")
+    record = {"files": 2, "bytes": 7, "path": str(label)}
+    write_manifest(tmp_path, "0001", {"a": entry | {"outputs": {"input_labels": record}}})
+    batch = [Batch("0001", (ImageRow("a", Path("a.tif")),))]
+    assert batches_to_redo(tmp_path, batch, None, ["input_labels"]) == set()
+    shutil.rmtree(label)
+    assert batches_to_redo(tmp_path, batch, None, ["input_labels"]) == {"0001"}
+
+
 @pytest.mark.parametrize(
     ("change", "is_redone"),
     [

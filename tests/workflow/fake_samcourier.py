@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from samcourier.dataset import make_batches, read_sheet
-from samcourier.store import mask_path, stat_mask
+from samcourier.store import OUTPUTS, mask_path, output_path, stat_mask
 
 TARGETS = ("local", "bioengine", "slurm", "existing")
 
@@ -62,6 +62,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     batch.add_argument("--ome-zarr", required=True)
     for option in ("--tile-edge-px", "--tile-halo-px", "--tiles-above-px"):
         batch.add_argument(option, required=True, type=int)
+    batch.add_argument("--mask-container", required=True, choices=("folder", "zip"))
+    batch.add_argument("--output", action="append", default=[], choices=OUTPUTS)
     batch.add_argument("--retry-failed", action="store_true")
     batch.add_argument("--submission", required=True, type=int)
     for option in ("--html", "--tsv", "--complete"):
@@ -80,6 +82,13 @@ def segment(image: str, path: Path, dataset_dir: Path, failure: str | None) -> d
     (mask / "0").write_bytes(path.read_bytes())
     files, size = stat_mask(mask) or (None, None)
     return {"status": "done", "mask_files": files, "mask_bytes": size, "failure_kind": None}
+
+
+def make_output(dataset_dir: Path, image: str, name: str) -> dict[str, object]:
+    path = output_path(dataset_dir, image, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(name)
+    return {"files": 1, "bytes": len(name), "path": None, "refused": None}
 
 
 def batch(options: argparse.Namespace, script: dict[str, dict[str, str]]) -> None:
@@ -102,6 +111,9 @@ def batch(options: argparse.Namespace, script: dict[str, dict[str, str]]) -> Non
             continue
         failure = script.get("fail", {}).get(row.image)
         images[row.image] = segment(row.image, row.path, options.dataset_dir, failure)
+        images[row.image]["outputs"] = {
+            name: make_output(options.dataset_dir, row.image, name) for name in options.output
+        }
     options.out.write_text(json.dumps({"batch": options.batch, "images": images}))
 
 

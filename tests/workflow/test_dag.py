@@ -450,8 +450,9 @@ def test_the_inner_snakefile_serves_as_well(finished: Project) -> None:
 
 
 KNOWN = (
-    "batch_size, dataset, embeddings, embeddings_folder, embeddings_max_gb, images, network,"
-    " ome_zarr, parameters, retry_failed, service, sheet, tiles, timeouts, transport"
+    "batch_size, dataset, embeddings, embeddings_folder, embeddings_max_gb, images,"
+    " mask_container, network, ome_zarr, outputs, parameters, retry_failed, service, sheet, tiles,"
+    " timeouts, transport"
 )
 
 

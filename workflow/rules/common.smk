@@ -20,6 +20,8 @@ COMPLETE = DATASET_DIR / "complete.json"
 REPORT_HTML = DATASET_DIR / "report.html"
 REPORT_TSV = DATASET_DIR / "report.tsv"
 SNAKEFILE = Path(str(workflow.current_basedir)).parent / "Snakefile"
+# No mask depends on them: a look at what is there tells which batches lack one.
+OUTPUT_OPTIONS = [option for name in config["outputs"] for option in ("--output", name)]
 ONLY_OPTIONS = [option for image in ONLY for option in ("--only", image)]
 
 # What `samcourier demo-data data/demo` makes. No other file there may become an output,
@@ -66,17 +68,22 @@ def tile_options():
 @cache
 def batches_to_redo():
     """Return the ids of batches whose manifest is no longer true, from a look at the masks."""
-    to_redo = store.batches_to_redo(DATASET_DIR, BATCHES.values(), ONLY or None)
+    to_redo = store.batches_to_redo(
+        DATASET_DIR, BATCHES.values(), ONLY or None, config["outputs"]
+    )
     if config["retry_failed"]:
         to_redo |= {batch_id for batch_id in BATCHES if has_failures(batch_id)}
     return to_redo
 
 
 def has_failures(batch_id):
-    """Tell whether the batch's manifest lists a failed image."""
+    """Tell whether the batch's manifest lists a failed image or a refused output."""
     manifest = store.read_manifest(store.manifest_path(DATASET_DIR, batch_id))
     images = manifest["images"].values() if manifest else []
-    return any(image.get("status") == "failed" for image in images)
+    outputs = [each for image in images for each in image.get("outputs", {}).values()]
+    return any(image.get("status") == "failed" for image in images) or any(
+        output.get("refused") for output in outputs
+    )
 
 
 def remake(path):

@@ -55,6 +55,21 @@ def check_config():
     # On the command line 0.5 is a number and true a word.
     config["ome_zarr"] = str(config["ome_zarr"])
     config["retry_failed"] = config["retry_failed"] in (True, "true")
+    config["outputs"] = read_outputs()
+
+
+def read_outputs():
+    """Return what to make of each mask beside it, by the names of samcourier.store."""
+    asked = config["outputs"]
+    asked = asked if isinstance(asked, list) else str(asked).split(",")
+    names = [str(name).strip() for name in asked if str(name).strip()]
+    for name in names:
+        if name not in store.OUTPUTS:
+            hint = close_to(name, store.OUTPUTS)
+            refuse(
+                f"config.outputs: {name!r}, {hint}expected {', '.join(store.OUTPUTS)}"
+            )
+    return names
 
 
 def read_rows():

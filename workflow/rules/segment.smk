@@ -18,6 +18,8 @@ rule segment:
         parameters=tracked(json.dumps(config["parameters"], sort_keys=True)),
         ome_zarr=tracked(config["ome_zarr"]),
         tiles=tracked(tile_options()),
+        container=tracked(config["mask_container"]),
+        outputs=untracked(OUTPUT_OPTIONS),
         sheet=untracked(str(SHEET)),
         batch_size=untracked(config["batch_size"]),
         dataset_dir=untracked(str(DATASET_DIR)),
@@ -38,5 +40,6 @@ rule segment:
         " --attempt-timeout-s {params.attempt_s} --image-timeout-s {params.image_s}"
         " --parameters {params.parameters:q} --ome-zarr {params.ome_zarr}"
         " {params.tiles} --submission {resources.submission} {params.embeddings:q}"
+        " --mask-container {params.container} {params.outputs}"
         " {params.only:q} {params.retry} --out {output} 2> {log}"
         " || {{ tail -n 3 {log} >&2; exit 1; }}"

@@ -20,6 +20,7 @@ import numpy as np
 from .connection import ConnectionManager
 from .dataset import Batch, ImageRow
 from .demands import check_row, check_run
+from .derived.outputs import Outputs
 from .draft import Draft, manifest_entry, service_identity
 from .embeddings import EmbeddingStore
 from .errors import (
@@ -35,17 +36,25 @@ from .errors import (
 )
 from .foreground import read_foreground
 from .journal import (
+    NOTE_REUSED,
     ImageLog,
     Manifest,
     ManifestEntry,
     read_image_log,
     write_image_log,
 )
-from .masks import OmeZarrVersion, remove_leftovers, write_mask
+from .masks import OmeZarrVersion, delete, read_mask, remove_leftovers, write_mask
 from .places import Places, together
 from .plane_call import PlaneCaller, Segmented
 from .planes import Plane, Planes, file_stamp, opened_planes, stack_sha256
-from .store import is_whole, log_path, mask_path, read_provenance
+from .store import (
+    MASK_SUFFIXES,
+    MaskContainer,
+    is_whole,
+    log_path,
+    mask_path,
+    read_provenance,
+)
 from .tile_store import TileStore, discard_tiles
 from .tiled_image import TiledImage
 from .tiles import ServiceLimits, TileSettings, Tiling, plan_tiles
@@ -69,10 +78,12 @@ class BatchSettings:
     dataset_dir: Path
     parameters: dict[str, Any] = field(default_factory=dict)
     ome_zarr: OmeZarrVersion = "0.4"
+    mask_container: MaskContainer = "folder"
     retry_failed: bool = False
     only: Collection[str] | None = None
     tiles: TileSettings = field(default_factory=TileSettings)
     embeddings: EmbeddingStore | None = None
+    outputs: Collection[str] = ()
 
 
 class BatchRun:
@@ -191,42 +202,61 @@ class BatchRun:
             if row.foreground is not None:
                 foreground = await asyncio.to_thread(read_foreground, row.foreground, planes)
             draft.saw(planes, digest, tiling, foreground.sha256 if foreground else None)
-            known = await asyncio.to_thread(self._known_outcome, row, draft)
-            if known is not None:
+            outputs = Outputs(
+                self._settings.dataset_dir,
+                self._settings.outputs,
+                row,
+                planes,
+                draft,
+                retry_refused=self._settings.retry_failed,
+            )
+            known = await asyncio.to_thread(self._known_outcome, row, draft, outputs, first)
+            if isinstance(known, ImageLog):
                 return known
-            made = await self._segment_all(row, planes, first, tiling, draft, digest)
-            if self._has_changed(row):
-                raise _changed(row.path)
-            if foreground is not None:
-                cut = await asyncio.to_thread(foreground.cut, made.mask, len(planes.stack_axes))
-                made = replace(made, mask=cut.mask, object_count=cut.object_count)
-            self._service_failures_in_a_row = 0
+            if known is not None:
+                made = known
+            else:
+                # What a foreground cuts is not known plane by plane.
+                seeing = None if foreground else outputs
+                made = await self._segment_all(row, planes, first, tiling, draft, digest, seeing)
+                if self._has_changed(row):
+                    raise _changed(row.path)
+                if foreground is not None:
+                    cut = await asyncio.to_thread(foreground.cut, made.mask, len(planes.stack_axes))
+                    made = replace(made, mask=cut.mask, object_count=cut.object_count)
+                self._service_failures_in_a_row = 0
             await self._write(row, planes, made, draft)
+            await asyncio.to_thread(self._complete, outputs, row, draft, first)
         log = draft.done()
         await asyncio.to_thread(_keep, log_path(self._settings.dataset_dir, row.image), log)
         return log
 
-    def _known_outcome(self, row: ImageRow, draft: Draft) -> ImageLog | None:
-        """Return the log that still holds: a whole mask of this key, or this image's own fault."""
-        mask = mask_path(self._settings.dataset_dir, row.image)
-        remove_leftovers(mask)
+    def _known_outcome(
+        self, row: ImageRow, draft: Draft, outputs: Outputs, first: Plane | None
+    ) -> ImageLog | Segmented | None:
+        """Return what still holds: a log of a whole mask of this key or of this image's own
+        fault, or the labels of a mask of this key that is kept in another form.
+        """
         path = log_path(self._settings.dataset_dir, row.image)
         log = read_image_log(path)
         same = log is not None and log.key == draft.key
-        provenance = read_provenance(mask)
-        wanted = {"key": draft.key, "form": draft.form}
-        if (
-            provenance is not None
-            and wanted == {name: provenance.get(name) for name in wanted}
-            and is_whole(mask, deep=True)
-        ):
-            discard_tiles(mask)
+        kept = self._kept_mask(row, draft)
+        if kept is not None:
+            discard_tiles(mask_path(self._settings.dataset_dir, row.image))
+            mask, form, object_count = kept
+            if form != draft.form or mask != self._mask_path(row):
+                return Segmented(read_mask(mask), object_count, f"{NOTE_REUSED}: in a new form")
+            draft.mask, draft.object_count = mask, object_count
+            self._complete(outputs, row, draft, first)
             if same and log is not None and log.status == "done":
-                _mark_as_seen(path)
-                return log
-            reused = draft.reused(mask, provenance.get("object_count"))
-            _keep(path, reused)
-            return reused
+                if log.outputs == draft.outputs:
+                    _mark_as_seen(path)
+                    return log
+                log = replace(log, outputs=draft.outputs)
+            else:
+                log = draft.reused(mask, object_count)
+            _keep(path, log)
+            return log
         if (
             same
             and log is not None
@@ -238,6 +268,26 @@ class BatchRun:
             return log
         return None
 
+    def _kept_mask(self, row: ImageRow, draft: Draft) -> tuple[Path, Any, int] | None:
+        """Return a whole mask of this key, its form and object count; where two are, the wanted."""
+        found = []
+        for container in MASK_SUFFIXES:
+            mask = mask_path(self._settings.dataset_dir, row.image, container)
+            remove_leftovers(mask)
+            provenance = read_provenance(mask) or {}
+            object_count = provenance.get("object_count")
+            if (
+                provenance.get("key") == draft.key
+                and isinstance(object_count, int)
+                and is_whole(mask, deep=True)
+            ):
+                found.append((mask, provenance.get("form"), object_count))
+        wanted = self._mask_path(row)
+        return min(found, key=lambda each: each[0] != wanted, default=None)
+
+    def _mask_path(self, row: ImageRow) -> Path:
+        return mask_path(self._settings.dataset_dir, row.image, self._settings.mask_container)
+
     async def _segment_all(
         self,
         row: ImageRow,
@@ -246,6 +296,7 @@ class BatchRun:
         tiling: Tiling | None,
         draft: Draft,
         digest: str,
+        seeing: Outputs | None,
     ) -> Segmented:
         """Return the mask of every plane, as many calls under way as the service takes."""
         if tiling is not None:
@@ -266,7 +317,10 @@ class BatchRun:
                     plane = await asyncio.to_thread(planes.read, number)
                 digests[number] = plane.pixels_sha256
                 found[number] = await self._caller.segment(plane, draft, number)
-                mask[planes.position(number)] = np.asarray(found[number].mask)
+                labels = np.asarray(found[number].mask)
+                if seeing is not None:
+                    await asyncio.to_thread(seeing.see, number, plane.pixels, labels)
+                mask[planes.position(number)] = labels
                 found[number] = replace(found[number], mask=mask)
 
         await together(one(number) for number in range(len(planes)))
@@ -277,7 +331,7 @@ class BatchRun:
         return Segmented(mask, object_count, "; ".join(notes) or None)
 
     async def _write(self, row: ImageRow, planes: Planes, made: Segmented, draft: Draft) -> None:
-        mask = mask_path(self._settings.dataset_dir, row.image)
+        mask = self._mask_path(row)
         with draft.stage("write"), storage_errors(mask):
             await asyncio.to_thread(
                 write_mask,
@@ -288,8 +342,27 @@ class BatchRun:
                 pixel_size_um=draft.form["pixel_size_um"],
                 ome_zarr=self._settings.ome_zarr,
             )
-            await asyncio.to_thread(discard_tiles, mask)
+            await asyncio.to_thread(self._remove_what_it_replaces, row)
         draft.mask, draft.object_count, draft.note = mask, made.object_count, made.note
+
+    def _complete(self, outputs: Outputs, row: ImageRow, draft: Draft, first: Plane | None) -> None:
+        """Make the outputs that are not there; those of the same key may be, whatever was tried."""
+        log = read_image_log(log_path(self._settings.dataset_dir, row.image))
+        assert draft.mask is not None and draft.object_count is not None
+        had_changed = self._has_changed(row)
+        with draft.stage("outputs"), storage_errors(draft.mask):
+            draft.outputs = outputs.completed(
+                log.outputs if log else {}, draft.mask, first, draft.object_count
+            )
+        if "input_labels" in draft.outputs and not had_changed:
+            # Labels in the input are a change of its folder, but not of the image.
+            self._stamps[row.image] = file_stamp(row.path)
+
+    def _remove_what_it_replaces(self, row: ImageRow) -> None:
+        discard_tiles(mask_path(self._settings.dataset_dir, row.image))
+        for container in MASK_SUFFIXES:
+            if container != self._settings.mask_container:
+                delete(mask_path(self._settings.dataset_dir, row.image, container))
 
     def _count_service_failure(self, error: CourierError) -> None:
         if error.kind != "service":

@@ -19,7 +19,19 @@ from .journal import (
 from .masks import is_whole, read_provenance
 from .records import read_json
 from .run_record import read_run_record, run_record_path
-from .store import MASK_SUFFIX, TILES_SUFFIX, is_held, log_path, stat_mask
+from .store import (
+    MASK_SUFFIX,
+    MASK_SUFFIXES,
+    OUTPUT_FILES,
+    TILES_SUFFIX,
+    find_mask,
+    is_held,
+    is_output_whole,
+    log_path,
+    output_path,
+    stat_mask,
+    stat_output,
+)
 
 #: Parts may exceed their whole by this: clocks are read one after another.
 TOLERANCE_S = 0.05
@@ -47,14 +59,18 @@ def check_run(dataset_dir: Path) -> list[Finding]:
         raise FileNotFoundError(f"{dataset_dir}: no such folder of results")
     logs = {path.stem: read_image_log(path) for path in _json_files(dataset_dir / "logs")}
     manifests = {path.stem: read_manifest(path) for path in _json_files(dataset_dir / "batches")}
-    masks = {
-        path.name.removesuffix(MASK_SUFFIX): path
-        for path in (dataset_dir / "masks").glob(f"[!.]*{MASK_SUFFIX}")
+    images = {
+        path.name.removesuffix(suffix)
+        for suffix in MASK_SUFFIXES.values()
+        for path in (dataset_dir / "masks").glob(f"[!.]*{suffix}")
     }
+    masks = {image: find_mask(dataset_dir, image) for image in images}
     found = {
         *_check_leftovers(dataset_dir),
+        *_check_twins(dataset_dir, masks),
         *_check_masks(masks, logs),
         *_check_logs(logs, masks),
+        *_check_outputs(dataset_dir, logs),
         *_check_manifests(manifests, logs, masks),
         *_check_complete(dataset_dir, logs),
         *_check_run_record(dataset_dir),
@@ -88,6 +104,13 @@ def _check_tiles(dataset_dir: Path, path: Path, where: str) -> Iterator[Finding]
     log = read_image_log(log_path(dataset_dir, image))
     if log is not None and log.status == "done":
         yield Finding(where, "tiles left behind by a run that was stopped: the mask is whole")
+
+
+def _check_twins(dataset_dir: Path, masks: Mapping[str, Path]) -> Iterator[Finding]:
+    for image, path in masks.items():
+        twin = dataset_dir / "masks" / f"{image}{MASK_SUFFIXES['zip']}"
+        if twin != path and twin.exists():
+            yield Finding(f"masks/{twin.name}", f"a second mask beside {path.name}")
 
 
 def _check_masks(
@@ -128,6 +151,29 @@ def _check_logs(
             yield Finding(where, problem)
 
 
+def _check_outputs(dataset_dir: Path, logs: Mapping[str, ImageLog | None]) -> Iterator[Finding]:
+    told = set()
+    for image, log in logs.items():
+        for name, record in log.outputs.items() if log is not None else ():
+            if record.refused is not None:
+                continue
+            path = output_path(dataset_dir, image, name, record.path)
+            told.add(path)
+            where = path if name not in OUTPUT_FILES else path.relative_to(dataset_dir)
+            if stat_output(path) is None:
+                yield Finding(where.as_posix(), f"{image}: its log tells of it, but it is gone")
+            elif not is_output_whole(path, record.sha256):
+                yield Finding(where.as_posix(), f"{image}: not as it was written")
+            elif name not in OUTPUT_FILES:
+                key = (read_provenance(path) or {}).get("key")
+                if log is not None and key != log.key:
+                    yield Finding(where.as_posix(), f"its key is {key}, its log's {log.key}")
+    for folder, suffix in OUTPUT_FILES.values():
+        for path in (dataset_dir / folder).glob(f"[!.]*{suffix}"):
+            if path not in told:
+                yield Finding(path.relative_to(dataset_dir).as_posix(), "no log tells of it")
+
+
 def _attempts_problems(log: ImageLog) -> Iterator[str]:
     parts: dict[tuple[int | None, int | None, str], list[str]] = {}
     for attempt in log.attempts:
@@ -151,8 +197,8 @@ def _attempts_problems(log: ImageLog) -> Iterator[str]:
         return
     seconds = log.seconds
     calls_s = sum(attempt.seconds.total for attempt in log.attempts)
-    stages_s = (seconds.read, seconds.pack, seconds.unpack, seconds.write, calls_s)
-    yield from _seconds_problems(stages_s, seconds.total)
+    own_s = (seconds.read, seconds.pack, seconds.unpack, seconds.write, seconds.outputs)
+    yield from _seconds_problems((*own_s, calls_s), seconds.total)
 
 
 def _attempt_problems(attempt: Attempt) -> Iterator[str]:
@@ -210,6 +256,7 @@ def _entry_problems(entry: ManifestEntry, log: ImageLog | None, mask: Path | Non
     told_and_logged = {
         "key": (entry.key, log.key),
         "object_count": (entry.object_count, log.object_count),
+        "outputs": (entry.outputs, log.outputs),
         "failure_kind": (entry.failure_kind, log.failure.kind if log.failure else None),
     }
     for name, (told, logged) in told_and_logged.items():

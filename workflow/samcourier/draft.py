@@ -14,9 +14,18 @@ from typing import Any
 from . import __version__
 from .dataset import SERVICE_IDENTITY, ImageRow, image_key
 from .errors import CourierError
-from .journal import NOTE_REUSED, Attempt, Failure, ImageLog, ImageSeconds, ManifestEntry, utc_now
+from .journal import (
+    NOTE_REUSED,
+    Attempt,
+    Failure,
+    ImageLog,
+    ImageSeconds,
+    ManifestEntry,
+    OutputRecord,
+    utc_now,
+)
 from .planes import Planes
-from .store import mask_path, stat_mask
+from .store import find_mask, stat_mask
 from .tiles import Tiling
 
 #: What of ``describe()`` shapes the labels, and goes into every log and mask.
@@ -55,6 +64,7 @@ class Draft:
         self.object_count: int | None = None
         self.note: str | None = None
         self.tiles_kept = 0
+        self.outputs: dict[str, OutputRecord] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -130,6 +140,7 @@ class Draft:
             tiles=len(self._tiling) if self._tiling else 1,
             tiles_kept=self.tiles_kept,
             mask=str(self.mask) if self.mask else None,
+            outputs=self.outputs,
             attempts=tuple(sorted(self.attempts, key=lambda each: each.started_at)),
             service=self._identity,
             parameters=self.parameters,
@@ -152,11 +163,12 @@ def manifest_entry(dataset_dir: Path, log: ImageLog) -> ManifestEntry:
             failure_kind=log.failure.kind,
             failure=f"{log.failure.name}: {log.failure.message}",
         )
-    files, total_bytes = stat_mask(mask_path(dataset_dir, log.image)) or (None, None)
+    files, total_bytes = stat_mask(find_mask(dataset_dir, log.image)) or (None, None)
     return ManifestEntry(
         "done",
         key=log.key,
         mask_files=files,
         mask_bytes=total_bytes,
         object_count=log.object_count,
+        outputs=log.outputs,
     )

@@ -18,7 +18,7 @@ from typing import Any, Literal, Self
 from .errors import CourierError
 from .records import decode, parse_json, read_json, write_atomic, write_json
 
-IMAGE_LOG_SCHEMA = "samcourier/image-log/4"
+IMAGE_LOG_SCHEMA = "samcourier/image-log/5"
 
 Method = Literal["segment_all", "encode_image"]
 
@@ -97,6 +97,23 @@ class ImageSeconds:
     pack: float | None = None
     unpack: float | None = None
     write: float | None = None
+    outputs: float | None = None
+
+
+@dataclass(frozen=True)
+class OutputRecord:
+    """One of a run's ``outputs`` of one image, or why it was ``refused``.
+
+    ``made_from`` is a digest of all it depends on, the mask's key among it. ``path`` is said only
+    of what lies elsewhere than in the results folder.
+    """
+
+    made_from: str
+    files: int | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    path: str | None = None
+    refused: str | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +143,7 @@ class ImageLog:
     tiles: int = 1
     tiles_kept: int = 0
     mask: str | None = None
+    outputs: dict[str, OutputRecord] = field(default_factory=dict)
     attempts: tuple[Attempt, ...] = ()
     service: dict[str, Any] = field(default_factory=dict)
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -146,6 +164,7 @@ class ManifestEntry:
     mask_files: int | None = None
     mask_bytes: int | None = None
     object_count: int | None = None
+    outputs: dict[str, OutputRecord] = field(default_factory=dict)
     failure_kind: str | None = None
     failure: str | None = None
 

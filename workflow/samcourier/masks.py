@@ -17,6 +17,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -24,16 +25,27 @@ import numcodecs
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
+from zarr.storage import ZipStore
 
 from .errors import ServiceFailed
-from .store import NO_DIGEST, content_sha256, is_whole, read_provenance, stat_mask
+from .store import (
+    content_sha256,
+    is_whole,
+    is_zip,
+    read_provenance,
+    stat_mask,
+    zarr_files,
+)
+from .zipped import NO_DIGEST, write_zip
 
 __all__ = [
     "MaskFacts",
     "MaskPixels",
     "check_mask",
+    "delete",
     "is_whole",
     "labels_sha256",
+    "opened_mask",
     "read_mask",
     "read_provenance",
     "remove_leftovers",
@@ -67,7 +79,7 @@ class MaskPixels(Protocol):
 
 
 class MaskFacts(NamedTuple):
-    """What a mask on disk consists of.
+    """What a mask's OME-Zarr consists of; one in a zip is written as a folder first.
 
     ``file_count`` and ``total_bytes`` cover all chunk and metadata files of the store, the
     root's included (:func:`samcourier.store.zarr_files`). ``content_sha256`` covers the relative
@@ -106,15 +118,18 @@ def write_mask(
     axes: str,
     *,
     provenance: dict[str, Any],
-    pixel_size_um: float | tuple[float, ...] | None = None,
+    pixel_size_um: float | tuple[float | None, ...] | None = None,
     ome_zarr: OmeZarrVersion = "0.4",
+    source: str | None = None,
 ) -> MaskFacts:
     """Write ``mask``, uint32, as a label multiscale at ``path``; T and Z may precede Y and X.
 
     0.4 is zarr v2, 0.5 zarr v3, both Blosc zstd 5 without shuffle. Lower levels take every
     second pixel in y and x, so they hold no invented id. ``pixel_size_um`` is one number for y
     and x, or one for each axis. ``provenance`` (JSON values, with the image's ``key``) is stored
-    in the attribute ``samcourier`` beside :func:`labels_sha256` and the returned facts.
+    in the attribute ``samcourier`` beside :func:`labels_sha256` and the returned facts. A
+    ``path`` that ends in .zip becomes one file. ``source`` is where the image lies of which this
+    is a label, from there.
 
     A mask above 64 MiB is asked for block by block and never held whole. The store is written
     to a hidden sibling, read back, and renamed. A kill at any instant
@@ -130,27 +145,45 @@ def write_mask(
         raise ValueError(f"mask {mask.dtype} {mask.shape} {axes!r}, expected {expected}")
     if 0 in mask.shape:
         raise ValueError(f"mask of shape {mask.shape}, expected at least one pixel")
-    scale = _scale_um(axes, pixel_size_um)
+    scale = scale_um(axes, pixel_size_um)
     path.parent.mkdir(parents=True, exist_ok=True)
-    token = secrets.token_hex(4)
-    part = path.with_name(f".{path.name}.{token}.part")
+    part, zipped, aside = (
+        path.with_name(f".{path.name}.{secrets.token_hex(4)}.{suffix}")
+        for suffix in ("part", "part", "old")
+    )
+    whole = part
     try:
         part.mkdir()
         level_count = _write_levels(part, mask, axes, ome_zarr)
-        attributes = _multiscale(path, axes, level_count, scale, ome_zarr)
+        attributes = _multiscale(path, axes, level_count, scale, ome_zarr, source)
         held = mask if isinstance(mask, np.ndarray) else zarr.open_array(part / "0", mode="r")
         said = provenance | {"labels_sha256": labels_sha256(held)}
         facts = _seal(part, attributes, said, ome_zarr)
-        _compare(path, part, mask)
-        _replace(path, part, aside=path.with_name(f".{path.name}.{token}.old"))
+        if is_zip(path):
+            whole = zipped
+            write_zip(whole, part, [Path(entry.path) for entry in zarr_files(part)], ome_zarr)
+        _compare(path, whole, mask)
+        _replace(path, whole, aside=aside)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        for leftover in (part, zipped):
+            delete(leftover)
     return facts
 
 
 def read_mask(path: Path) -> np.ndarray:
     """Return level 0 of a mask, uint32, with the axes it was written with."""
-    return np.asarray(zarr.open_array(path / "0", mode="r")[...])
+    with opened_mask(path) as labels:
+        return np.asarray(labels[...])
+
+
+@contextmanager
+def opened_mask(path: Path) -> Iterator[zarr.Array[Any]]:
+    """Open level 0 of a mask, to be read by the part."""
+    if not path.is_file():
+        yield zarr.open_array(path / "0", mode="r")
+        return
+    with ZipStore(path, mode="r") as store:
+        yield zarr.open_array(store, path="0", mode="r")
 
 
 def labels_sha256(mask: np.ndarray | zarr.Array[Any]) -> str:
@@ -182,7 +215,7 @@ def remove_leftovers(mask_path: Path) -> None:
         return
     for name in names:
         if name.startswith(prefix) and leftover.fullmatch(name, len(prefix)):
-            _delete(mask_path.with_name(name))
+            delete(mask_path.with_name(name))
 
 
 def _write_levels(store: Path, mask: MaskPixels, axes: str, ome_zarr: OmeZarrVersion) -> int:
@@ -233,9 +266,9 @@ def _blocks(array: zarr.Array[Any]) -> Iterator[Any]:
 
 def _compare(path: Path, store: Path, mask: MaskPixels) -> None:
     """Raise OSError unless the disk gives back what was written."""
-    array = zarr.open_array(store / "0", mode="r")
-    if not all(np.array_equal(array[block], mask[block]) for block in _blocks(array)):
-        raise OSError(errno.EIO, "the mask read back differs from the one written", str(path))
+    with opened_mask(store) as array:
+        if not all(np.array_equal(array[block], mask[block]) for block in _blocks(array)):
+            raise OSError(errno.EIO, "the mask read back differs from the one written", str(path))
 
 
 def _create_array(
@@ -267,7 +300,9 @@ def _create_array(
     )
 
 
-def _scale_um(axes: str, pixel_size_um: float | tuple[float, ...] | None) -> list[float | None]:
+def scale_um(
+    axes: str, pixel_size_um: float | tuple[float | None, ...] | None
+) -> list[float | None]:
     """Return the size along each axis, None where it is not known."""
     if pixel_size_um is None:
         return [None] * len(axes)
@@ -275,7 +310,7 @@ def _scale_um(axes: str, pixel_size_um: float | tuple[float, ...] | None) -> lis
         return [float(pixel_size_um) if axis in "YX" else None for axis in axes]
     if len(pixel_size_um) != len(axes):
         raise ValueError(f"pixel size {pixel_size_um}, expected one number for each of {axes}")
-    return [float(size) for size in pixel_size_um]
+    return [None if size is None else float(size) for size in pixel_size_um]
 
 
 def _multiscale(
@@ -284,6 +319,7 @@ def _multiscale(
     level_count: int,
     scale_um: Sequence[float | None],
     ome_zarr: OmeZarrVersion,
+    source: str | None,
 ) -> dict[str, Any]:
     """Return the OME attributes. Pixel 0 is on every level the same, so scale says it all."""
     named_axes = [
@@ -298,17 +334,18 @@ def _multiscale(
         transformations = [{"type": "scale", "scale": scale}]
         datasets.append({"path": str(name), "coordinateTransformations": transformations})
     multiscale = {
-        "name": path.name.removesuffix(".ome.zarr"),
+        "name": path.name.removesuffix(".zip").removesuffix(".ome.zarr"),
         "axes": named_axes,
         "datasets": datasets,
         "type": "nearest",
     }
+    label = {"source": {"image": source}} if source else {}
     if ome_zarr == "0.4":
         return {
             "multiscales": [{"version": "0.4", **multiscale}],
-            "image-label": {"version": "0.4"},
+            "image-label": {"version": "0.4"} | label,
         }
-    return {"ome": {"version": "0.5", "multiscales": [multiscale], "image-label": {}}}
+    return {"ome": {"version": "0.5", "multiscales": [multiscale], "image-label": label}}
 
 
 def _seal(
@@ -358,10 +395,11 @@ def _replace(path: Path, part: Path, *, aside: Path) -> None:
     except BaseException:
         os.rename(aside, path)
         raise
-    _delete(aside)
+    delete(aside)
 
 
-def _delete(path: Path) -> None:
+def delete(path: Path) -> None:
+    """Delete a mask or a leftover of one, a folder or a file, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

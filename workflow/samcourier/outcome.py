@@ -13,7 +13,7 @@ from .errors import CourierError
 from .journal import ImageLog, Manifest, read_image_log
 from .label_image import read_label_image
 from .masks import is_whole, read_mask, read_provenance
-from .store import mask_path
+from .store import find_mask
 
 Status = Literal["done", "failed", "missing"]
 
@@ -45,12 +45,17 @@ def judge(
 ) -> Outcome:
     """Return the outcome of ``row``. ``manifests`` are those that exist, by batch id."""
     log = read_image_log(dataset_dir / "logs" / f"{row.image}.json")
-    mask = mask_path(dataset_dir, row.image)
+    mask = find_mask(dataset_dir, row.image)
     whole = is_whole(mask, deep=True)
     key = _key(mask) if whole else None
     status, remark = _state(log, whole, key)
     if log is None and status == "missing":
         remark = _untried(row.image, batch_id, manifests)
+    if log is not None and status == "done":
+        refused = [
+            f"no {name}: {each.refused}" for name, each in log.outputs.items() if each.refused
+        ]
+        remark = "; ".join(filter(None, (remark, *refused))) or None
     accuracy = None
     if status == "done" and row.truth is not None:
         mask_axes = log.axes.replace("C", "") if log and log.axes else None

@@ -65,7 +65,8 @@ class Planes:
 
     ``axes`` and ``shape`` are those of the image without what was dropped or projected, e.g.
     "TCYX"; ``plane_axes`` are those of each plane. The mask has the axes of the image less C.
-    ``dtype`` is native, uint8 for booleans.
+    ``dtype`` is native, uint8 for booleans. ``file_axes`` are letter and size of the file's.
+    ``channels`` names those of each plane: as the file does, else c0, c1; "" without axis C.
     """
 
     def __init__(self, path: Path, source: Source, selection: Selection) -> None:
@@ -89,6 +90,10 @@ class Planes:
         self.mask_axes = self.axes.replace("C", "")
         self.mask_shape = tuple(len(kept[letter].positions) for letter in self.mask_axes)
         self.pixel_size_um = source.pixel_size_um
+        self.file_axes = tuple(
+            (axis.letter, size) for axis, size in zip(self._axes, source.shape, strict=True)
+        )
+        self.channels = _channel_labels(kept.get("C"), source.channel_names)
         is_bool = source.dtype.kind == "b"
         self.dtype = np.dtype(np.uint8) if is_bool else source.dtype.newbyteorder("=")
 
@@ -109,6 +114,15 @@ class Planes:
         return tuple(int(index) for index in np.unravel_index(number, self.stack_shape or (1,)))[
             : len(self.stack_shape)
         ]
+
+    def origin(self, number: int) -> dict[str, int]:
+        """Return where the plane begins in the file, by T and Z; what was projected is not said."""
+        where = dict(zip(self.stack_axes, self.position(number), strict=True))
+        return {
+            axis.letter: axis.positions[where.get(axis.letter, 0)]
+            for axis in self._axes
+            if axis.letter in "TZ" and axis.how != "max"
+        }
 
     def read(self, number: int = 0) -> Plane:
         """Read one plane. Raises ImageUnfit when it is damaged, not finite, or beyond memory."""
@@ -318,6 +332,15 @@ def _channels(path: Path, size: int, channel: int | str | None, names: Sequence[
             f"{path}: channel {channel!r}, expected one, or nucleus and cytoplasm as two of them"
         )
     return _Axis("C", found, "volume" if len(found) == 2 else "index")
+
+
+def _channel_labels(axis: _Axis | None, names: Sequence[str]) -> tuple[str, ...]:
+    if axis is None:
+        return ("",)
+    labels = tuple(names[at] if at < len(names) else "" for at in axis.positions)
+    if all(labels) and len(set(labels)) == len(labels):
+        return labels
+    return tuple(f"c{at}" for at in axis.positions)
 
 
 def _channel(path: Path, size: int, channel: int | str, known: Sequence[str]) -> int:

@@ -14,22 +14,80 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .dataset import Batch
+from .zipped import NO_DIGEST, is_zip_whole, read_entry
 
+MaskContainer = Literal["folder", "zip"]
 MASK_SUFFIX = ".ome.zarr"
 #: Ends the name of the hidden folder that keeps a mask's finished tiles until it is whole.
 TILES_SUFFIX = ".tiles"
-#: Stands for the digest in the bytes that are digested.
-NO_DIGEST = "0" * 64
+MASK_SUFFIXES: dict[MaskContainer, str] = {"folder": MASK_SUFFIX, "zip": f"{MASK_SUFFIX}.zip"}
 _ROOT_ATTRIBUTES = (".zattrs", "zarr.json")
 _METADATA_FILES = frozenset({".zgroup", ".zattrs", ".zarray", "zarr.json"})
 
 
-def mask_path(dataset_dir: Path, image: str) -> Path:
-    """Return where the mask of ``image`` lies."""
-    return dataset_dir / "masks" / f"{image}{MASK_SUFFIX}"
+def mask_path(dataset_dir: Path, image: str, container: MaskContainer = "folder") -> Path:
+    """Return where the mask of ``image`` is written in this form: a folder or a zip of it."""
+    return dataset_dir / "masks" / f"{image}{MASK_SUFFIXES[container]}"
+
+
+def find_mask(dataset_dir: Path, image: str) -> Path:
+    """Return where the mask of ``image`` lies: the folder, or the zip where only that is there."""
+    folder, zipped = (mask_path(dataset_dir, image, each) for each in MASK_SUFFIXES)
+    return zipped if zipped.is_file() and not folder.exists() else folder
+
+
+def is_zip(mask: Path) -> bool:
+    """Tell whether a mask of this name is one file."""
+    return mask.name.endswith(MASK_SUFFIXES["zip"])
+
+
+#: What can be made of a mask in the results folder: its folder and suffix.
+OUTPUT_FILES = {
+    "tiff": ("tiff", ".ome.tif"),
+    "objects_csv": ("objects", ".csv"),
+    "objects_parquet": ("objects", ".parquet"),
+    "polygons": ("polygons", ".geojson"),
+    "preview": ("previews", ".png"),
+}
+#: All that ``outputs`` of the config may ask for.
+OUTPUTS = (*OUTPUT_FILES, "input_labels")
+
+
+def output_path(dataset_dir: Path, image: str, name: str, recorded: str | None = None) -> Path:
+    """Return where an output of ``image`` lies: by its name, or where its record says."""
+    if name not in OUTPUT_FILES:
+        return Path(recorded or os.devnull)
+    folder, suffix = OUTPUT_FILES[name]
+    return dataset_dir / folder / f"{image}{suffix}"
+
+
+def stat_output(path: Path) -> tuple[int, int] | None:
+    """Return (file count, total bytes) of an output, None when there is none."""
+    if path.is_dir():
+        return stat_mask(path)
+    try:
+        return 1, path.stat().st_size
+    except OSError:
+        return None
+
+
+def output_sha256(path: Path) -> str:
+    """Return the digest of an output, a file or a label group. Raises OSError."""
+    if path.is_dir():
+        return content_sha256(path)
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def is_output_whole(path: Path, sha256: str | None) -> bool:
+    """Tell whether an output is there as it was written."""
+    try:
+        return output_sha256(path) == sha256
+    except OSError:
+        return False
 
 
 def manifest_path(dataset_dir: Path, batch_id: str) -> Path:
@@ -79,6 +137,8 @@ def stat_mask(path: Path) -> tuple[int, int] | None:
     """Return (file count, total bytes) over the zarr files of a mask, None when there is none."""
     file_count = total_bytes = 0
     try:
+        if is_zip(path):
+            return 1, path.stat().st_size
         for entry in zarr_files(path):
             file_count += 1
             total_bytes += entry.stat().st_size
@@ -90,9 +150,13 @@ def stat_mask(path: Path) -> tuple[int, int] | None:
 def read_provenance(path: Path) -> dict[str, Any] | None:
     """Return the attribute ``samcourier`` of a mask, None when absent or unreadable."""
     try:
-        root = _root_attributes(path)
-        attributes = json.loads(root.read_bytes())
-        if root.name == "zarr.json":
+        if is_zip(path):
+            name, content = read_entry(path, _ROOT_ATTRIBUTES)
+        else:
+            root = _root_attributes(path)
+            name, content = root.name, root.read_bytes()
+        attributes = json.loads(content)
+        if name == "zarr.json":
             attributes = attributes["attributes"]
         provenance = attributes["samcourier"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
@@ -105,6 +169,8 @@ def is_whole(path: Path, *, deep: bool) -> bool:
 
     ``deep`` also compares the sha256 of all of it, which notices a change within a file.
     """
+    if is_zip(path):
+        return is_zip_whole(path, deep=deep)
     recorded = read_provenance(path)
     if recorded is None:
         return False
@@ -162,18 +228,24 @@ def remove_stale_manifests(dataset_dir: Path, batches: Iterable[Batch]) -> None:
 
 
 def batches_to_redo(
-    dataset_dir: Path, batches: Iterable[Batch], only: Collection[str] | None = None
+    dataset_dir: Path,
+    batches: Iterable[Batch],
+    only: Collection[str] | None = None,
+    outputs: Collection[str] = (),
 ) -> set[str]:
     """Return the ids of batches whose manifest exists and no longer tells the truth.
 
     That is a manifest that is damaged, lists other images than the batch has now, or has an
-    image that is done with a missing or damaged mask, failed by more than its own fault (any
-    kind but "image"), or was not asked for. ``only`` limits the look at single images to these.
+    image that is done with a missing or damaged mask or one of ``outputs``, failed by more than
+    its own fault (any kind but "image"), or was not asked for. ``only`` limits the look at single
+    images to these.
     """
     to_redo = set()
     for batch in batches:
         path = manifest_path(dataset_dir, batch.batch_id)
-        if path.exists() and not _is_settled(dataset_dir, batch, read_manifest(path), only):
+        if path.exists() and not _is_settled(
+            dataset_dir, batch, read_manifest(path), only, outputs
+        ):
             to_redo.add(batch.batch_id)
     return to_redo
 
@@ -183,17 +255,36 @@ def _is_settled(
     batch: Batch,
     manifest: dict[str, Any] | None,
     only: Collection[str] | None,
+    outputs: Collection[str],
 ) -> bool:
     if manifest is None or manifest["images"].keys() != {row.image for row in batch.rows}:
         return False
     return all(
-        _is_image_settled(mask_path(dataset_dir, image), entry)
+        _is_image_settled(dataset_dir, image, entry, outputs)
         for image, entry in manifest["images"].items()
         if only is None or image in only
     )
 
 
-def _is_image_settled(mask: Path, entry: dict[str, Any]) -> bool:
-    if entry.get("status") == "done":
-        return stat_mask(mask) == (entry.get("mask_files"), entry.get("mask_bytes"))
-    return entry.get("status") == "failed" and entry.get("failure_kind") == "image"
+def _is_image_settled(
+    dataset_dir: Path, image: str, entry: dict[str, Any], outputs: Collection[str]
+) -> bool:
+    if entry.get("status") != "done":
+        return entry.get("status") == "failed" and entry.get("failure_kind") == "image"
+    found = stat_mask(find_mask(dataset_dir, image))
+    if found != (entry.get("mask_files"), entry.get("mask_bytes")):
+        return False
+    records = entry.get("outputs")
+    return not outputs or (
+        isinstance(records, dict)
+        and all(_is_output_settled(dataset_dir, image, name, records.get(name)) for name in outputs)
+    )
+
+
+def _is_output_settled(dataset_dir: Path, image: str, name: str, record: Any) -> bool:
+    if not isinstance(record, dict):
+        return False
+    if record.get("refused") is not None:
+        return True
+    path = output_path(dataset_dir, image, name, record.get("path"))
+    return stat_output(path) == (record.get("files"), record.get("bytes"))

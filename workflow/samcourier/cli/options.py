@@ -15,6 +15,7 @@ from ..deploy.service import TARGETS, ServiceOptions
 from ..deploy.slurm_queue import SlurmSettings
 from ..embeddings import EmbeddingStore
 from ..network import make_network
+from ..store import OUTPUTS
 from ..transports import TRANSPORT_CHOICES
 
 R = TypeVar("R")
@@ -297,6 +298,20 @@ def segment_options(command: Callable[..., R]) -> Callable[..., R]:
             default=4096 * 4096,
             show_default=True,
             help="Planes of more pixels go as tiles.",
+        ),
+        click.option(
+            "--mask-container",
+            type=click.Choice(("folder", "zip")),
+            default="folder",
+            show_default=True,
+            help="zip keeps each mask in one file.",
+        ),
+        click.option(
+            "--output",
+            "outputs",
+            multiple=True,
+            type=click.Choice(OUTPUTS),
+            help="Made of each mask beside it; several may be given.",
         ),
         click.option("--only", multiple=True, metavar="IMAGE", help="Only this image."),
         click.option("--retry-failed", is_flag=True, help="Also what failed by its own fault."),

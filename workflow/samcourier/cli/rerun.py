@@ -81,6 +81,8 @@ def rerun(
         "tile_edge_px": run.tiles.edge_px,
         "tile_halo_px": run.tiles.halo_px,
         "tiles_above_px": run.tiles.above_px,
+        "mask_container": "folder",
+        "outputs": (),
         "only": (),
         "retry_failed": False,
         "attempt_timeout_s": _ATTEMPT_TIMEOUT_S,

@@ -51,6 +51,8 @@ def run_config(
             "above_px": segmenting["tiles_above_px"],
         },
         "ome_zarr": segmenting["ome_zarr"],
+        "mask_container": segmenting["mask_container"],
+        "outputs": list(segmenting["outputs"]),
     }
 
 
@@ -141,6 +143,8 @@ def run_batch(
     tile_edge_px: int,
     tile_halo_px: int,
     tiles_above_px: int,
+    mask_container: Any,
+    outputs: tuple[str, ...],
     only: tuple[str, ...],
     retry_failed: bool,
     attempt_timeout_s: float,
@@ -156,15 +160,24 @@ def run_batch(
     from ..connection import connected
     from ..connection.measurements import measurements_path, read_measurements, write_measurements
     from ..connection.retry import Policy
+    from ..derived.outputs import require_outputs_extra
     from ..journal import ConnectionJournal
     from ..store import connection_journal_path
     from ..tiles import TileSettings
     from ..transports import Replicas
 
-    tiles = TileSettings(tile_edge_px, tile_halo_px, tiles_above_px)
+    require_outputs_extra(outputs)
     embeddings = make_store(dataset_dir)
     settings = BatchSettings(
-        dataset_dir, parameters, ome_zarr, retry_failed, only or None, tiles, embeddings
+        dataset_dir,
+        parameters,
+        ome_zarr,
+        mask_container,
+        retry_failed,
+        only or None,
+        TileSettings(tile_edge_px, tile_halo_px, tiles_above_px),
+        embeddings,
+        outputs,
     )
     policy = Policy(attempt_timeout_s=attempt_timeout_s, image_timeout_s=image_timeout_s)
     if service.target == "slurm":
@@ -203,6 +216,9 @@ def say_outcome(log: ImageLog) -> None:
         carried = log.attempts[-1].transport if log.attempts and not log.reused else "no call"
         line = f"{log.object_count} objects, {carried}"
     say(f"{log.image}: {line}")
+    for name, output in log.outputs.items():
+        if output.refused is not None:
+            say(f"{log.image}: no {name}: {output.refused}")
 
 
 def write_run_report(

@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import InputError
 from ..masks import labels_sha256, read_mask
 from ..outcome import Outcome
-from ..store import mask_path, read_provenance
+from ..store import find_mask, read_provenance
 from .circumstances import FOLDER
 
 TABLE = FOLDER / "masks.tsv"
@@ -85,7 +85,7 @@ def make_rows(
 
 def _labels_sha256(dataset_dir: Path, image: str) -> str:
     """Return what the mask says of itself; an older one is read."""
-    mask = mask_path(dataset_dir, image)
+    mask = find_mask(dataset_dir, image)
     recorded = (read_provenance(mask) or {}).get("labels_sha256")
     return recorded if isinstance(recorded, str) else labels_sha256(read_mask(mask))
 

@@ -59,6 +59,15 @@ def is_zarr(path: Path) -> bool:
     return any(os.path.isfile(path / name) for name in ZARR_FILES)
 
 
+def image_folder(path: Path, scene: int | str | None) -> Path:
+    """Return the folder of the image, or of the scene asked for of a bioformats2raw folder."""
+    group = zarr.open_group(path, mode="r")
+    if "multiscales" in ome_attributes(group):
+        return path
+    names = _series(group)
+    return path / names[pick_scene(path, names, scene)]
+
+
 def open_ome_zarr(
     path: Path, scene: int | str | None, among: tuple[str, ...] = ()
 ) -> OmeZarrSource:

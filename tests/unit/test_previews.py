@@ -1,0 +1,73 @@
+"""Previews: of bounded size, with a contrast that shows the cells, outlines on them."""
+
+from __future__ import annotations
+
+import imagecodecs
+import numpy as np
+import pytest
+
+from samcourier.derived.previews import LONGEST_EDGE_PX, png, preview
+
+OUTLINE = [255, 214, 0]
+
+
+def disc(edge: int) -> np.ndarray:
+    y, x = np.mgrid[:edge, :edge] - edge / 2
+    return (y**2 + x**2 < (edge / 4) ** 2).astype(np.uint32)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((1, 1), (1, 1)),
+        ((300, 200), (300, 200)),
+        ((LONGEST_EDGE_PX, 7), (LONGEST_EDGE_PX, 7)),
+        ((3000, 1000), (1000, 333)),
+        ((2049, 2), (683, 1)),
+    ],
+)
+def test_no_edge_is_longer_than_the_bound(
+    shape: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    picture = preview(np.ones(shape, np.uint16), np.zeros(shape, np.uint32))
+    assert (picture.shape, picture.dtype) == ((*expected, 3), np.uint8)
+
+
+@pytest.mark.parametrize("edge", [200, 3000])
+def test_outlines_lie_on_the_border_of_the_object(edge: int) -> None:
+    mask = disc(edge)
+    picture = preview(np.zeros((edge, edge), np.uint8), mask)
+    y, x = np.nonzero((picture == OUTLINE).all(axis=2))
+    radius = np.hypot(y - picture.shape[0] / 2, x - picture.shape[1] / 2)
+    assert len(y) > 100
+    np.testing.assert_allclose(radius, picture.shape[0] / 4, atol=2)
+
+
+def test_hot_pixels_do_not_darken_the_rest() -> None:
+    pixels = disc(200).astype(np.uint16) * 100 + 10
+    pixels[0, 0] = 65_535
+    picture = preview(pixels, np.zeros_like(pixels, np.uint32))
+    assert picture[100, 100].tolist() == [255] * 3
+    assert picture[199, 199].tolist() == [0] * 3
+
+
+def test_an_even_image_is_no_division_by_zero() -> None:
+    assert preview(np.full((4, 4), 7.0), np.zeros((4, 4), np.uint32)).max() == 0
+
+
+@pytest.mark.parametrize(("channels", "colour"), [(1, (1, 1, 1)), (2, (0, 1, 1)), (3, (1, 0, 0))])
+def test_channels_have_colours_of_their_own(channels: int, colour: tuple[int, ...]) -> None:
+    pixels = np.zeros((channels, 20, 20), np.uint16)
+    pixels[0, 5:15, 5:15] = 100
+    picture = preview(pixels, np.zeros((20, 20), np.uint32))
+    assert picture[10, 10].tolist() == [255 * part for part in colour]
+
+
+def test_more_channels_than_colours_are_averaged() -> None:
+    picture = preview(np.ones((5, 4, 4)), np.zeros((4, 4), np.uint32))
+    assert picture.shape == (4, 4, 3)
+
+
+def test_the_file_is_a_png() -> None:
+    picture = preview(disc(64), disc(64))
+    np.testing.assert_array_equal(imagecodecs.png_decode(png(picture)), picture)

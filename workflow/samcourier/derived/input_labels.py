@@ -1,0 +1,179 @@
+"""A mask written into its OME-Zarr input's own ``labels/``, where viewers look for it.
+
+The image's arrays and metadata are never opened for writing: a label group appears whole under
+``labels/`` by a rename, then its name is added to the list there by another.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..masks import MASK_AXES, MaskPixels, OmeZarrVersion, remove_leftovers, write_mask
+from ..readers.ome_zarr import image_folder, is_zarr
+from ..records import read_json, write_atomic
+from ..store import read_provenance
+
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class LabelsRefused(Exception):
+    """This input takes no labels; the words say why."""
+
+
+def write_input_labels(
+    image: Path,
+    scene: int | str | None,
+    name: str,
+    mask: MaskPixels,
+    mask_axes: str,
+    file_axes: Sequence[tuple[str, int]],
+    *,
+    provenance: dict[str, Any],
+    spacing_um: tuple[float | None, ...],
+) -> Path:
+    """Write ``mask`` as the label ``name`` of an OME-Zarr image and return the label's folder.
+
+    ``file_axes`` are letter and size of each axis of the file. Raises :class:`LabelsRefused` when
+    the input is no OME-Zarr folder, is read-only, has consolidated metadata or a label of that
+    name from somebody else, or when the mask does not cover the whole of it; OSError when the
+    disk fails.
+    """
+    if not is_zarr(image):
+        raise LabelsRefused(f"{image} is no OME-Zarr folder, which alone has room for labels")
+    folder = image_folder(image, scene)
+    ome_zarr: OmeZarrVersion = "0.5" if (folder / "zarr.json").is_file() else "0.4"
+    _check_unconsolidated(folder)
+    whole_axes, shape = _whole(image, mask.shape, mask_axes, file_axes)
+    sizes = dict(zip(mask_axes, spacing_um, strict=True))
+    label = folder / "labels" / name
+    if os.path.lexists(label) and read_provenance(label) is None:
+        raise LabelsRefused(f"{label} is there and not of samcourier; rename it")
+    try:
+        with _held(folder), _labels_group(folder, ome_zarr) as labels:
+            remove_leftovers(labels / name)
+            write_mask(
+                labels / name,
+                mask if shape == mask.shape else _Reshaped(mask, shape),
+                whole_axes,
+                provenance=provenance,
+                pixel_size_um=tuple(sizes.get(axis) for axis in whole_axes),
+                ome_zarr=ome_zarr,
+                source="../../",
+            )
+            _list_label(labels, name, ome_zarr)
+    except OSError as error:
+        if error.errno in _READ_ONLY:
+            raise LabelsRefused(f"{folder} is read-only ({error.strerror})") from error
+        raise
+    return label
+
+
+class _Reshaped:
+    """A mask with further axes of length 1, which its image has."""
+
+    dtype = np.dtype(np.uint32)
+
+    def __init__(self, mask: MaskPixels, shape: tuple[int, ...]) -> None:
+        self._mask, self.shape = mask, shape
+        self._kept = [at for at, size in enumerate(shape) if size != 1 or at >= len(shape) - 2]
+
+    def __getitem__(self, block: Any) -> Any:
+        if isinstance(block, tuple) and len(block) == len(self.shape):
+            pixels = np.asarray(self._mask[tuple(block[at] for at in self._kept)])
+            sizes = [
+                len(range(*part.indices(size)))
+                for part, size in zip(block, self.shape, strict=True)
+            ]
+            return pixels.reshape(sizes)
+        return np.asarray(self._mask[...]).reshape(self.shape)[block]
+
+
+def _whole(
+    image: Path, mask_shape: tuple[int, ...], mask_axes: str, file_axes: Sequence[tuple[str, int]]
+) -> tuple[str, tuple[int, ...]]:
+    """Return axes and shape of a label that lies on the whole image."""
+    sizes = dict(zip(mask_axes, mask_shape, strict=True))
+    axes = "".join(letter for letter, _ in file_axes if letter not in "CS")
+    for letter, size in file_axes:
+        if letter not in "CS" and sizes.get(letter, 1) != size:
+            raise LabelsRefused(
+                f"the mask covers {sizes.get(letter, 1)} of {size} along {letter} of {image};"
+                " labels of an image cover all of it"
+            )
+    if axes not in MASK_AXES:
+        raise LabelsRefused(f"{image} has the axes {axes}, expected one of {', '.join(MASK_AXES)}")
+    return axes, tuple(size for letter, size in file_axes if letter not in "CS")
+
+
+def _check_unconsolidated(folder: Path) -> None:
+    root = read_json(folder / "zarr.json")
+    if (isinstance(root, dict) and root.get("consolidated_metadata")) or (
+        folder / ".zmetadata"
+    ).exists():
+        raise LabelsRefused(
+            f"{folder} has consolidated metadata, through which readers would not see new labels"
+        )
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold the image: scenes, channels or depths of one file may be in several batches."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _labels_group(folder: Path, ome_zarr: OmeZarrVersion) -> Iterator[Path]:
+    """Give the group to write into: a first one appears with its label in it, never empty."""
+    labels, part = folder / "labels", folder / ".labels.part"
+    if labels.is_dir():
+        yield labels
+        return
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir()
+        if ome_zarr == "0.4":
+            (part / ".zgroup").write_text('{"zarr_format": 2}', encoding="ascii")
+        yield part
+        os.rename(part, labels)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _list_label(labels: Path, name: str, ome_zarr: OmeZarrVersion) -> None:
+    path = labels / _attributes_file(ome_zarr)
+    content = read_json(path) if path.exists() else {}
+    if not isinstance(content, dict):
+        raise LabelsRefused(f"{path} is damaged, expected the metadata of a group")
+    held = content if ome_zarr == "0.4" else content.get("attributes", {}).get("ome", {})
+    names = held.get("labels") or []
+    if name not in names:
+        write_atomic(path, _with_labels(content, [*names, name], ome_zarr))
+
+
+def _with_labels(content: dict[str, Any], names: list[str], ome_zarr: OmeZarrVersion) -> str:
+    """Return the group's metadata with these labels; all else in it stays."""
+    if ome_zarr == "0.4":
+        return json.dumps(content | {"labels": names}, indent=1)
+    attributes = content.get("attributes", {})
+    ome = {"version": "0.5"} | attributes.get("ome", {}) | {"labels": names}
+    group = {"zarr_format": 3, "node_type": "group"} | content
+    return json.dumps(group | {"attributes": attributes | {"ome": ome}}, indent=1)
+
+
+def _attributes_file(ome_zarr: OmeZarrVersion) -> str:
+    return ".zattrs" if ome_zarr == "0.4" else "zarr.json"

@@ -1,0 +1,112 @@
+"""Labels and the pixels under them -> one row an object, as Parquet and CSV.
+
+Measured by scikit-image's regionprops. Pixel positions count from 0, the centre of pixel 0 at 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from skimage.measure import regionprops_table
+
+_SHAPE = ("label", "area", "centroid", "bbox")
+_INTENSITY = ("intensity_mean", "intensity_max")
+
+
+def measure(
+    mask: np.ndarray,
+    pixels: np.ndarray,
+    channels: Sequence[str],
+    origin: Mapping[str, int],
+    spacing_um: tuple[float | None, ...],
+) -> dict[str, np.ndarray | list[Any]]:
+    """Return the columns of :func:`table` for one plane or volume, an entry an object.
+
+    ``mask`` is (Y, X) or (Z, Y, X), ``pixels`` the same or with the ``channels`` before it, and
+    ``spacing_um`` the pixel size along each axis of the mask, None where it is not known.
+    ``origin`` is where the plane begins in the image's file, by the letters T and Z.
+    """
+    ids, compact = _compact(mask)
+    layers = np.moveaxis(pixels, 0, -1) if pixels.ndim > mask.ndim else pixels[..., None]
+    measured = regionprops_table(compact, layers, properties=(*_SHAPE, *_INTENSITY))
+    axes = "zyx"[-mask.ndim :]
+    count = len(measured["label"])
+    area_px = np.asarray(measured["area"], np.int64)
+    centroids = [np.asarray(measured[f"centroid-{n}"], np.float64) for n in range(mask.ndim)]
+    firsts = [np.asarray(measured[f"bbox-{n}"], np.int64) for n in range(mask.ndim)]
+    ends = [np.asarray(measured[f"bbox-{n + mask.ndim}"], np.int64) for n in range(mask.ndim)]
+    at_border = np.zeros(count, bool)
+    for first, end, size in zip(firsts, ends, mask.shape, strict=True):
+        at_border |= (first == 0) | (end == size)
+    columns: dict[str, Any] = {
+        "t": [origin.get("T")] * count,
+        "z": [origin.get("Z")] * count,
+        "id": ids[np.asarray(measured["label"], np.int64) - 1],
+    }
+    is_volume = mask.ndim == 3
+    columns["volume_px" if is_volume else "area_px"] = area_px
+    columns["volume_um3" if is_volume else "area_um2"] = (
+        [None] * count if None in spacing_um else area_px * np.prod(np.asarray(spacing_um, float))
+    )
+    for axis, centroid in zip(axes, centroids, strict=True):
+        columns[f"centroid_{axis}_px"] = centroid
+    for axis, first, end in zip(axes, firsts, ends, strict=True):
+        columns[f"bbox_{axis}_first_px"], columns[f"bbox_{axis}_last_px"] = first, end - 1
+    columns["touches_border"] = at_border
+    for number, channel in enumerate(channels):
+        for name in _INTENSITY:
+            columns[f"{name}{channel and '_'}{channel}"] = np.asarray(
+                measured[f"{name}-{number}"], np.float64
+            )
+    return columns
+
+
+def table(image: str, key: str, planes: Sequence[Mapping[str, np.ndarray | list[Any]]]) -> pa.Table:
+    """Return the objects of all planes of an image, one below the other."""
+    parts = [
+        pa.table({name: pa.array(values, _type(name)) for name, values in columns.items()})
+        for columns in planes
+    ]
+    whole = pa.concat_tables(parts)
+    names = pa.array([image] * whole.num_rows, pa.string())
+    whole = whole.add_column(0, "image", names)
+    return whole.replace_schema_metadata({"samcourier_key": key})
+
+
+def write_parquet(path: Path, objects: pa.Table) -> None:
+    """Write the table, zstd; the mask's key is in the schema's metadata."""
+    pyarrow.parquet.write_table(objects, path, compression="zstd")
+
+
+def write_csv(path: Path, objects: pa.Table) -> None:
+    """Write the table with a header; an unknown value is an empty cell."""
+    options = pyarrow.csv.WriteOptions(quoting_style="needed", quoting_header="needed")
+    pyarrow.csv.write_csv(objects, path, options)
+
+
+def _compact(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ids of ``mask`` and the mask with these numbered from 1.
+
+    regionprops takes memory by the largest id, which may be 2³² - 1.
+    """
+    largest = int(mask.max())
+    if largest <= mask.size:
+        return np.arange(1, largest + 1, dtype=np.uint32), mask.astype(np.int64)
+    ids, compact = np.unique(mask, return_inverse=True)
+    compact = compact.reshape(mask.shape)
+    return (ids[1:], compact) if ids[0] == 0 else (ids, compact + 1)
+
+
+def _type(column: str) -> pa.DataType:
+    if column == "id":
+        return pa.uint32()
+    if column == "touches_border":
+        return pa.bool_()
+    is_count = column in ("t", "z", "area_px", "volume_px") or column.startswith("bbox_")
+    return pa.int64() if is_count else pa.float64()

@@ -1,0 +1,244 @@
+"""What a run's ``outputs`` ask for of one image: made from the planes as they pass, kept by key."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import astuple
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..dataset import ImageRow
+from ..draft import Draft
+from ..errors import InputError
+from ..journal import OutputRecord
+from ..masks import MaskPixels, opened_mask, scale_um
+from ..planes import Plane, Planes
+from ..store import (
+    OUTPUT_FILES,
+    OUTPUTS,
+    is_output_whole,
+    output_path,
+    output_sha256,
+    stat_output,
+)
+
+#: Rises when the same mask gives other files.
+OUTPUTS_VERSION = 1
+
+_OF_PLANES = {"objects_csv", "objects_parquet", "polygons", "preview"}
+_NEEDS = {
+    "objects_csv": ("pyarrow", "skimage"),
+    "objects_parquet": ("pyarrow", "skimage"),
+    "polygons": ("skimage",),
+    "preview": ("skimage",),
+}
+
+
+def require_outputs_extra(outputs: Collection[str]) -> None:
+    """Raise InputError when a package is missing that one of ``outputs`` needs."""
+    for name in outputs:
+        if any(find_spec(package) is None for package in _NEEDS.get(name, ())):
+            raise InputError(f"outputs: {name} needs: pip install 'samcourier[outputs]'")
+
+
+class Outputs:
+    """The outputs of one image. ``names`` are of :data:`samcourier.store.OUTPUTS`."""
+
+    def __init__(
+        self,
+        dataset_dir: Path,
+        names: Collection[str],
+        row: ImageRow,
+        planes: Planes,
+        draft: Draft,
+        *,
+        retry_refused: bool = False,
+    ) -> None:
+        self._dataset_dir = dataset_dir
+        self._names = [name for name in OUTPUTS if name in names]
+        self._row = row
+        self._planes = planes
+        self._draft = draft
+        self._retry_refused = retry_refused
+        self._spacing_um = tuple(scale_um(planes.mask_axes, draft.form["pixel_size_um"]))
+        self._measured: dict[int, dict[str, Any]] = {}
+        self._features: dict[int, list[str]] = {}
+        self._picture: np.ndarray | None = None
+
+    def see(self, number: int, pixels: np.ndarray, mask: np.ndarray) -> None:
+        """Take from one plane, or volume, and its mask what the outputs need of them."""
+        self._take(set(self._names), number, pixels, mask)
+
+    def completed(
+        self,
+        recorded: Mapping[str, OutputRecord],
+        mask: Path,
+        first: Plane | None,
+        object_count: int,
+    ) -> dict[str, OutputRecord]:
+        """Make what is not there whole and return the records of all.
+
+        ``recorded`` says what was made of an earlier mask; ``mask`` is whole on the disk. Planes
+        that were not seen are read again, one after the other. Raises OSError as the disk does.
+        """
+        records = {name: record for name, record in recorded.items() if self._holds(name, record)}
+        missing = [name for name in self._names if name not in records]
+        with opened_mask(mask) as labels:
+            unseen = set(missing) & _OF_PLANES
+            if unseen and not (self._measured or self._features or self._picture is not None):
+                self._look_again(unseen, labels, first)
+            for name in missing:
+                records[name] = self._made(name, labels, object_count)
+        for name in OUTPUT_FILES.keys() - records.keys():
+            output_path(self._dataset_dir, self._row.image, name).unlink(missing_ok=True)
+        return {name: records[name] for name in OUTPUTS if name in records}
+
+    def _holds(self, name: str, record: OutputRecord) -> bool:
+        if record.made_from != self._made_from(name):
+            return False
+        if record.refused is not None:
+            return not self._retry_refused
+        path = output_path(self._dataset_dir, self._row.image, name, record.path)
+        return is_output_whole(path, record.sha256)
+
+    def _made_from(self, name: str) -> str:
+        """Return the digest of all that the output depends on."""
+        row, form = self._row, self._draft.form
+        shaping = [OUTPUTS_VERSION, name, self._draft.key, form["pixel_size_um"], row.image]
+        shaping.append(astuple(row.selection))
+        return hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:16]
+
+    def _look_again(self, names: set[str], labels: MaskPixels, first: Plane | None) -> None:
+        for number in range(len(self._planes)):
+            plane = first if first and number == 0 else self._planes.read(number)
+            mask = np.asarray(labels[(*self._planes.position(number), ...)])
+            self._take(names, number, plane.pixels, mask)
+
+    def _take(self, names: set[str], number: int, pixels: np.ndarray, mask: np.ndarray) -> None:
+        planes, origin = self._planes, self._planes.origin(number)
+        if names & {"objects_csv", "objects_parquet"}:
+            from .objects import measure
+
+            spacing_um = self._spacing_um[-mask.ndim :]
+            self._measured[number] = measure(mask, pixels, planes.channels, origin, spacing_um)
+        if "polygons" in names:
+            from .polygons import features
+
+            slices = [mask] if mask.ndim == 2 else mask
+            self._features[number] = [
+                text
+                for depth, labels in enumerate(slices)
+                for text in features(labels, origin | {"Z": origin.get("Z", 0) + depth})
+            ]
+        if "preview" in names and number == len(planes) // 2:
+            from .previews import preview
+
+            middle = mask.shape[0] // 2
+            is_volume = mask.ndim == 3
+            self._picture = preview(
+                pixels[..., middle, :, :] if is_volume else pixels,
+                mask[middle] if is_volume else mask,
+            )
+
+    def _made(self, name: str, labels: MaskPixels, object_count: int) -> OutputRecord:
+        made_from = self._made_from(name)
+        if name == "input_labels":
+            from .input_labels import LabelsRefused
+
+            try:
+                path = self._write_input_labels(labels, object_count)
+            except LabelsRefused as refused:
+                return OutputRecord(made_from, refused=str(refused))
+            return _record(made_from, path, str(path))
+        path = output_path(self._dataset_dir, self._row.image, name)
+        with _whole_or_absent(path) as part:
+            self._writers[name](part, labels)
+        return _record(made_from, path, None)
+
+    @functools.cached_property
+    def _writers(self) -> dict[str, Callable[[Path, MaskPixels], None]]:
+        return {
+            "tiff": self._write_tiff,
+            "objects_csv": self._write_csv,
+            "objects_parquet": self._write_parquet,
+            "polygons": self._write_polygons,
+            "preview": self._write_preview,
+        }
+
+    def _write_tiff(self, path: Path, labels: MaskPixels) -> None:
+        from .label_tiff import write_label_tiff
+
+        write_label_tiff(path, labels, self._planes.mask_axes, self._spacing_um)
+
+    def _write_csv(self, path: Path, labels: MaskPixels) -> None:
+        from .objects import write_csv
+
+        write_csv(path, self._table)
+
+    def _write_parquet(self, path: Path, labels: MaskPixels) -> None:
+        from .objects import write_parquet
+
+        write_parquet(path, self._table)
+
+    @functools.cached_property
+    def _table(self) -> Any:
+        from .objects import table
+
+        planes = [self._measured[number] for number in range(len(self._planes))]
+        return table(self._row.image, str(self._draft.key), planes)
+
+    def _write_polygons(self, path: Path, labels: MaskPixels) -> None:
+        from .polygons import write_collection
+
+        texts = (text for number in sorted(self._features) for text in self._features[number])
+        with path.open("w", encoding="ascii") as stream:
+            write_collection(stream, str(self._draft.key), texts)
+
+    def _write_preview(self, path: Path, labels: MaskPixels) -> None:
+        from .previews import png
+
+        assert self._picture is not None
+        path.write_bytes(png(self._picture))
+
+    def _write_input_labels(self, labels: MaskPixels, object_count: int) -> Path:
+        from .input_labels import write_input_labels
+
+        return write_input_labels(
+            self._row.path,
+            self._row.selection.scene,
+            f"{self._dataset_dir.name}_{self._row.image}",
+            labels,
+            self._planes.mask_axes,
+            self._planes.file_axes,
+            provenance=self._draft.provenance(object_count),
+            spacing_um=self._spacing_um,
+        )
+
+
+def _record(made_from: str, path: Path, where: str | None) -> OutputRecord:
+    files, total_bytes = stat_output(path) or (0, 0)
+    return OutputRecord(made_from, files, total_bytes, output_sha256(path), where)
+
+
+@contextmanager
+def _whole_or_absent(path: Path) -> Iterator[Path]:
+    """Give a place to write to; what is there in the end is renamed to ``path``.
+
+    The batch's lock makes this the only writer, so a killed one's part is written over.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,87 @@
+"""A mask in one file: the zip of its OME-Zarr folder, laid out as NGFF's RFC-9 asks.
+
+Entries are stored, not compressed again, the metadata before the chunks, the folder's root at
+the zip's. The zip's comment is JSON: RFC-9's ``ome`` (which is for 0.5 alone), and under
+``samcourier`` the size and sha256 of the whole file, the digest itself read as 64 zeros.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+NO_DIGEST = "0" * 64
+_COMMENT_BYTES = 256
+_METADATA_SUFFIXES = (".zgroup", ".zattrs", ".zarray", "zarr.json")
+
+
+def write_zip(path: Path, folder: Path, files: Iterable[Path], ome_zarr: str) -> None:
+    """Write ``files`` of ``folder`` to ``path``; equal content gives equal bytes."""
+    names = [file.relative_to(folder).as_posix() for file in files]
+    names.sort(key=lambda name: (not name.endswith(_METADATA_SUFFIXES), name.count("/"), name))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name in names:
+            entry = zipfile.ZipInfo(name)
+            entry.external_attr = 0o644 << 16
+            entry.file_size = (folder / name).stat().st_size
+            with (folder / name).open("rb") as source, archive.open(entry, "w") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+        archive.comment = _comment(0, NO_DIGEST, ome_zarr)
+    comment = _comment(path.stat().st_size, NO_DIGEST, ome_zarr)
+    digest = _digest(path, comment)
+    with path.open("r+b") as stream:
+        stream.seek(-_COMMENT_BYTES, 2)
+        stream.write(comment.replace(NO_DIGEST.encode(), digest.encode()))
+
+
+def is_zip_whole(path: Path, *, deep: bool) -> bool:
+    """Tell whether the file is as it was written: of its size and, if ``deep``, every byte."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            comment = archive.comment
+        facts = json.loads(comment)["samcourier"]
+        if len(comment) != _COMMENT_BYTES or facts["total_bytes"] != path.stat().st_size:
+            return False
+        digest = facts["sha256"].encode()
+        return not deep or _digest(path, comment.replace(digest, NO_DIGEST.encode())) == (
+            digest.decode()
+        )
+    except (OSError, zipfile.BadZipFile, ValueError, LookupError, TypeError, AttributeError):
+        return False
+
+
+def read_entry(path: Path, names: Iterable[str]) -> tuple[str, bytes]:
+    """Return the first of ``names`` that the zip holds, and its bytes. Raises OSError."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            held = set(archive.namelist())
+            for name in names:
+                if name in held:
+                    return name, archive.read(name)
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
+        raise OSError(f"{path}: damaged zip ({error})") from error
+    raise FileNotFoundError(f"{path}: no root attributes")
+
+
+def _comment(total_bytes: int, digest: str, ome_zarr: str) -> bytes:
+    layout = {"version": ome_zarr, "zipFile": {"centralDirectory": {"jsonFirst": True}}}
+    said: dict[str, object] = {"ome": layout} if ome_zarr == "0.5" else {}
+    said["samcourier"] = {"total_bytes": total_bytes, "sha256": digest}
+    # Spaces after JSON are still JSON, and a comment of one length is written twice in place.
+    return json.dumps(said).encode("ascii").ljust(_COMMENT_BYTES)
+
+
+def _digest(path: Path, comment: bytes) -> str:
+    digest = hashlib.sha256()
+    remaining = path.stat().st_size - len(comment)
+    with path.open("rb") as stream:
+        while block := stream.read(min(1 << 20, remaining)):
+            digest.update(block)
+            remaining -= len(block)
+    digest.update(comment)
+    return digest.hexdigest()
