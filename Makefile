@@ -57,6 +57,7 @@ bench: .venv/installed-test ## measure against the naive client, the raw network
 	.venv/bin/python bench/naive.py
 	.venv/bin/python bench/limits.py
 	.venv/bin/python bench/busy.py
+	.venv/bin/python bench/masks.py
 
 bench-large: .venv/installed-test ## images of 16 384 and 30 000 pixels a side in tiles (half an hour, 20 GB of memory)
 	.venv/bin/python bench/large.py 16384

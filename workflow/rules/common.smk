@@ -170,6 +170,19 @@ def record_run():
     keep_circumstances(DATASET_DIR, "snakemake", config, ROWS, snakefile=SNAKEFILE)
 
 
+def say_files_ahead():
+    """Say how many files the batches of this run will make, before any of them is made."""
+    from samcourier.files_ahead import files_ahead
+
+    to_make = batches_to_make()
+    rows = [row for batch_id in sorted(to_make) for row in BATCHES[batch_id].rows]
+    asked = [row for row in rows if not ONLY or row.image in ONLY]
+    if not asked or workflow.touch:
+        return
+    form = config["mask_container"], config["ome_zarr"], config["outputs"]
+    logger.info(f"samcourier: {files_ahead(asked, len(to_make), *form)}")
+
+
 def report_what_there_is():
     """Write the report of a run that ended before the rule: images without mask are named."""
     is_asked = any(job.rule.name == "report" for job in workflow.dag.jobs)

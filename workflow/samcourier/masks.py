@@ -271,9 +271,17 @@ def _compare(path: Path, store: Path, mask: MaskPixels) -> None:
             raise OSError(errno.EIO, "the mask read back differs from the one written", str(path))
 
 
-def _create_array(
-    path: Path, shape: tuple[int, ...], axes: str, ome_zarr: OmeZarrVersion
-) -> zarr.Array[Any]:
+def level_shapes(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Return the shape of every level of a mask, the largest first."""
+    shapes = [shape]
+    while max(shape[-2:]) > _SMALLEST_LEVEL_EDGE:
+        shape = (*shape[:-2], *(-(-size // 2) for size in shape[-2:]))
+        shapes.append(shape)
+    return shapes
+
+
+def chunk_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the chunks of a level of this shape."""
     chunk_y, chunk_x = (min(_CHUNK_EDGE, size) for size in shape[-2:])
     # Thin planes share a chunk: a stack of small ones would be one tiny file each.
     planes = max(1, _CHUNK_EDGE**2 // (chunk_y * chunk_x))
@@ -281,12 +289,18 @@ def _create_array(
     for size in shape[-3::-1]:
         chunk_tz.insert(0, min(planes, size))
         planes = max(1, planes // size)
+    return (*chunk_tz, chunk_y, chunk_x)
+
+
+def _create_array(
+    path: Path, shape: tuple[int, ...], axes: str, ome_zarr: OmeZarrVersion
+) -> zarr.Array[Any]:
     is_v2 = ome_zarr == "0.4"
     return zarr.create_array(
         path,
         shape=shape,
         dtype="uint32",
-        chunks=(*chunk_tz, chunk_y, chunk_x),
+        chunks=chunk_shape(shape),
         compressors=(
             numcodecs.Blosc("zstd", clevel=5, shuffle=numcodecs.Blosc.NOSHUFFLE)
             if is_v2

@@ -72,6 +72,7 @@ def segment_rows(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+    from ..files_ahead import files_ahead
     from ..journal import write_manifest
     from ..provenance.circumstances import keep_circumstances
     from ..run_record import start_record
@@ -80,6 +81,9 @@ def segment_rows(
     only = segmenting["only"]
     batches = make_batches(rows, batch_size)
     asked = [each for each in batches if not only or any(row.image in only for row in each.rows)]
+    to_make = [row for each in asked for row in each.rows if not only or row.image in only]
+    form = segmenting["mask_container"], segmenting["ome_zarr"], segmenting["outputs"]
+    say(files_ahead(to_make, len(asked), *form))
     start_record(dataset_dir, asked, only=only or None)
     keep_circumstances(
         dataset_dir,
