@@ -26,6 +26,9 @@ WORTH_FACTOR = 20.0
 #: A look tells whether a transport may be worth it; only real images prove it.
 LOOK = Payload(64 << 10, 16 << 10)
 
+#: Nothing goes on trial before the transport in use was measured so often.
+TRIAL_MIN_SAMPLES = 2
+
 #: Losers are looked at again this often, for no more than this share of the bytes carried.
 LOOK_AGAIN_S = 3.0
 LOOK_AGAIN_SHARE = 0.02
@@ -91,8 +94,12 @@ class Scout:
     def trial(self, payload: Payload) -> Link | None:
         """Return an idle transport that would be taken, were it only trusted in full.
 
-        The next image proves it: bytes made for that alone would only hold the others up.
+        The next image proves it: bytes made for that alone would only hold the others up. Not on
+        the word of one look at the transport in use, which a busy machine makes look slow.
         """
+        in_use = next((link for link in self._links if link.name == self._current()), None)
+        if in_use is None or in_use.estimate.sample_count < TRIAL_MIN_SAMPLES:
+            return None
         promising_links = self._promising(payload)
         return next((each for each in promising_links if each.is_open and not each.in_flight), None)
 
