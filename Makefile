@@ -9,7 +9,7 @@ SHELL := bash
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-microsam test-bioengine test-crate test-slurm upstream check bench bench-large bench-networks lock upgrade clean
+.PHONY: help run test test-microsam test-bioengine test-crate test-slurm upstream check fuzz audit bench bench-large bench-networks lock upgrade clean
 
 help: ## list these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -52,6 +52,15 @@ check: .venv/installed-test ## format, lint, types, workflow, unit tests: under 
 	.venv/bin/snakemake --lint
 	.venv/bin/snakemake --dry-run --quiet
 	.venv/bin/python -m pytest tests/unit
+
+fuzz: .venv/installed-test ## the wire decoders against a million hostile cases each, in 3 GB of address space
+	ulimit -v 3000000; FUZZ_CASES=$${FUZZ_CASES:-1000000} .venv/bin/python -m pytest -q --timeout=0 \
+	  tests/unit/test_wire_fuzz.py --durations=3
+
+audit: .venv/installed-test ## security lint of the code, then known vulnerabilities of the lock (needs the internet)
+	.venv/bin/ruff check --select S --ignore S101,S311,S603 .
+	.venv/bin/uv tool run pip-audit==2.10.* --strict --disable-pip --progress-spinner off \
+	  --requirement requirements.lock
 
 bench: .venv/installed-test ## measure against the naive client, the raw network and a service that takes its time
 	.venv/bin/python bench/naive.py

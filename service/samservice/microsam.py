@@ -27,6 +27,7 @@ from .errors import (
 )
 from .image_statistics import INTENSITY_RANGE, ImageStatistics
 from .microsam_load import (
+    check_checkpoint,
     checked_device,
     find_weights,
     load_segmenter,
@@ -49,7 +50,8 @@ class MicroSamEngine:
 
     ``model`` is a name of micro-sam's registry, ``checkpoint`` a file to load instead of the
     registry's weights: micro-sam's own formats (``model`` then names the encoder) or one of
-    :mod:`samservice.small_sam`. Checkpoints are unpickled: load only files you trust.
+    :mod:`samservice.small_sam`. One that holds more than weights, as those of training do, is
+    refused unless ``trust_checkpoint``: reading it may run any program.
 
     ``mode``: ``ais`` (needs a decoder), ``amg``, ``apg`` (needs a decoder) or ``auto``: AIS when
     the checkpoint has a decoder, else AMG. ``device``: ``cpu``, ``cuda``, ``mps``; None takes
@@ -68,12 +70,15 @@ class MicroSamEngine:
         device: str | None = None,
         tile_shape: Sequence[int] | None = None,
         halo: Sequence[int] | None = None,
+        trust_checkpoint: bool = False,
     ) -> None:
         if mode not in ("auto", *MODES):
             raise WrongParameter(f"mode {mode!r} is unknown, expected auto, {', '.join(MODES)}")
         self._tiling = _checked_tiling(tile_shape, halo)
         self._device = checked_device(device)
         weights = find_weights(model, checkpoint)
+        if checkpoint and not trust_checkpoint:
+            check_checkpoint(weights[0])
         self._model_sha256 = sha256_of(weights)
         self._name = Path(checkpoint).name if checkpoint else model
         self._predictor, self._segmenter = load_segmenter(

@@ -66,6 +66,29 @@ def _registered_weights(model: str) -> list[Path]:
         ) from error
 
 
+def check_checkpoint(path: Path) -> None:
+    """Raise WrongParameter unless torch's restricted unpickler reads the file.
+
+    micro-sam itself unpickles without restriction, and a pickle may run any program.
+    """
+    import torch
+
+    # mmap reads no gigabytes, but does not know the format before torch 1.6.
+    for mmap in (True, False):
+        try:
+            torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        except RuntimeError:
+            continue
+        # Hostile pickles make the reader raise anything.
+        except Exception as error:
+            raise WrongParameter(
+                f"checkpoint {str(path)!r} cannot be read as weights alone"
+                f" ({on_one_line(error)}); all else in it may run any program, so it takes"
+                " trust_checkpoint to load it"
+            ) from error
+        return
+
+
 def load_segmenter(
     model: str, checkpoint: Path | None, mode: str, device: str, is_tiled: bool
 ) -> tuple[Any, Any]:

@@ -90,9 +90,11 @@ def unpack_array(packed: Mapping[str, Any], max_bytes: int) -> np.ndarray:
     """
     dtype, shape, codec, data = _checked_fields(packed)
     expected_bytes = math.prod(shape) * dtype.itemsize
-    if expected_bytes > max_bytes:
+    # With a length of 0 the others take no memory, but numpy has its limit for them all the same.
+    extent_bytes = math.prod(max(length, 1) for length in shape) * dtype.itemsize
+    if extent_bytes > max_bytes:
         raise WireError(
-            f"packed array of shape {shape} {dtype} has {expected_bytes} bytes, limit {max_bytes}"
+            f"packed array of shape {shape} {dtype} has {extent_bytes} bytes, limit {max_bytes}"
         )
     declared_bytes = _declared_bytes(data, codec)
     if declared_bytes != expected_bytes:

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import inspect
 import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -447,8 +448,27 @@ def test_a_failed_download_says_where_the_weights_belong(
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     path.write_bytes(b"these are no weights")
-    with pytest.raises(WrongParameter, match=r"weights\.pt cannot be loaded in mode auto"):
+    with pytest.raises(WrongParameter, match=r"weights\.pt' cannot be read as weights alone"):
         MicroSamEngine(checkpoint=str(path), device="cpu")
+
+
+def test_a_checkpoint_that_is_a_program_is_not_run(tmp_path: Path) -> None:
+    path, trace = tmp_path / "evil.pt", tmp_path / "trace"
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(trace),)
+
+    import torch
+
+    for legacy in (False, True):
+        torch.save({"model_state": Evil()}, path, _use_new_zipfile_serialization=not legacy)
+        with pytest.raises(WrongParameter, match="takes trust_checkpoint to load it"):
+            MicroSamEngine(checkpoint=str(path), device="cpu")
+        assert not trace.exists()
+    with pytest.raises(WrongParameter, match="cannot be loaded"):
+        MicroSamEngine(checkpoint=str(path), device="cpu", trust_checkpoint=True)
+    assert trace.exists(), "the checkpoint would have been harmless"
 
 
 @pytest.mark.slow

@@ -11,13 +11,14 @@ writes_no_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
 from samcourier import dataset, finding, store
 from samcourier import sheet as sheets
 from samcourier.errors import InputError
+from samcourier.plain_text import plain_lines
 
 sys.dont_write_bytecode = writes_no_bytecode
 
 
 def refuse(problem):
     """End Snakemake with these words alone, without a traceback through the includes."""
-    for line in str(problem).splitlines():
+    for line in plain_lines(str(problem)).splitlines():
         logger.error(f"samcourier: {line}")
     sys.exit(1)
 

@@ -15,4 +15,16 @@ def plain(text: str) -> str:
     line = " ".join(text.split())
     if len(line) > _LONGEST_TEXT:
         line = f"{line[: _LONGEST_TEXT - _LAST_KEPT - 3]} … {line[-_LAST_KEPT:]}"
+    return _printable(line)
+
+
+def plain_lines(text: str) -> str:
+    """Return text of several lines for a terminal: its line breaks stay, as ``plain`` all else.
+
+    Tabs become spaces; nothing is cut, since the text may be a list of findings.
+    """
+    return "\n".join(_printable(line.expandtabs(1)) for line in text.splitlines())
+
+
+def _printable(line: str) -> str:
     return "".join(each if each.isprintable() else "\ufffd" for each in line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from .embeddings import EmbeddingStore
 from .errors import ServiceFailed
 from .journal import Attempt
 from .masks import MaskPixels, check_mask
+from .plain_text import plain
 from .planes import Plane
 
 #: Masks compress far better than images; only the first image's prediction needs a guess.
@@ -58,9 +60,8 @@ class PlaneCaller:
         self._manager = manager
         self._identity = service_identity(description)
         self._packs = "wire" in description
-        self._max_image_bytes = int(description.get("limits", {}).get("max_image_bytes", 1 << 31))
         self._embeddings = embeddings
-        self._embedding_bytes = int(description.get("embedding_bytes") or 0)
+        self._embedding_bytes = int(description.get("embedding_bytes", 0))
         self._down_bytes_per_pixel = FIRST_GUESS_DOWN_BYTES_PER_PIXEL
 
     async def segment(
@@ -157,8 +158,14 @@ class PlaneCaller:
         if isinstance(value, dict) and is_packed(value.get("mask")):
             note = value.get("note")
             try:
-                mask = unpack_array(value["mask"], self._max_image_bytes)
+                mask = unpack_array(value["mask"], _largest_mask_bytes(plane))
             except WireError as error:
                 raise ServiceFailed(f"the mask cannot be unpacked: {error}") from error
         mask = check_mask(mask, plane.pixels.shape, plane.axes)
-        return Segmented(mask, count_objects(mask), None if note is None else str(note))
+        return Segmented(mask, count_objects(mask), None if note is None else plain(str(note)))
+
+
+def _largest_mask_bytes(plane: Plane) -> int:
+    """Return what labels of 64 bits take: a limit that the service names would be its own."""
+    sizes = zip(plane.pixels.shape, plane.axes, strict=True)
+    return math.prod([8, *(size for size, axis in sizes if axis != "C")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from .connection.estimate import Payload, Sample
@@ -72,7 +72,8 @@ async def _open(transport: Transport, policy: Policy) -> dict[str, Any]:
     """Open the transport and return what the service says of itself, {} where it cannot."""
     await _step("open", transport.open(policy.open_timeout_for(transport.name)))
     try:
-        return dict(await transport.call("describe", {}, policy.open_timeout_s))
+        described = await transport.call("describe", {}, policy.open_timeout_s)
+        return dict(described) if isinstance(described, Mapping) else {}
     except CourierError as error:
         if error.name == "NoSuchMethod":
             return {}

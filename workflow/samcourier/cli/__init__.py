@@ -11,6 +11,7 @@ import click
 
 from .. import __version__
 from ..errors import CourierError
+from ..plain_text import plain_lines
 from .dataset import batch, check, demo_data, report, segment
 from .monitor import monitor
 from .rerun import rerun
@@ -25,10 +26,11 @@ class _Cli(click.Group):
         try:
             return super().invoke(ctx)
         except CourierError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(plain_lines(str(error))) from error
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(f"{where}{error.strerror or error}") from error
+            line = plain_lines(f"{where}{error.strerror or error}")
+            raise click.ClickException(line) from error
 
 
 @click.group(cls=_Cli)

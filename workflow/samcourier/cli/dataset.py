@@ -11,6 +11,7 @@ from ..dataset import ImageRow, make_batches, read_sheet
 from ..deploy.service import ServiceOptions
 from ..errors import InputError
 from ..finding import find_images
+from ..plain_text import plain
 from ..sheet import found_sheet_path, known_rows, write_found_sheet
 from .options import (
     dataset_dir_option,
@@ -124,7 +125,7 @@ def check(dataset_dir: Path) -> None:
 
     findings = check_run(dataset_dir)
     for finding in findings:
-        click.echo(str(finding))
+        click.echo(plain(str(finding)))
     if findings:
         raise click.ClickException(f"{dataset_dir}: {len(findings)} findings")
     click.echo(f"{dataset_dir}: whole", err=True)

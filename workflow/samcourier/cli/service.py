@@ -12,6 +12,7 @@ import uvloop
 from ..deploy.service import ServiceOptions, deploy_service, find_service, undeploy_service
 from ..embeddings import EmbeddingStore, foretell
 from ..errors import ServiceGone
+from ..plain_text import plain
 from ..records import write_json
 from .options import (
     POSITIVE,
@@ -81,11 +82,11 @@ def verify(
     verdict = uvloop.run(verify_service(endpoint, build_transports(endpoint, transport)))
     write_json(out, verdict)
     for name, found in verdict["transports"].items():
-        click.echo(f"{name:10} {_verdict_line(found)}", err=True)
+        say(f"{name:10} {plain(_verdict_line(found))}")
     failed = [found for found in verdict["transports"].values() if not found["works"]]
     known = {found["defect"]: found["advice"] for found in failed if found["defect"] != "other"}
     for defect, advice in known.items():
-        click.echo(f"{defect}: {advice}", err=True)
+        say(f"{defect}: {advice}")
     if not working_transports(verdict):
         raise ServiceGone("no transport reaches the service; each one's reason stands above")
     embeddings, description = make_store(dataset_dir), verdict["description"]
@@ -146,7 +147,7 @@ def bench(
     write_comparison(out, compared, endpoint, settings)
     print_table(compared.rows, Console())
     for note in compared.notes:
-        click.echo(note)
+        click.echo(plain(note))
     if not compared.any_works:
         raise ServiceGone("no transport reaches the service; each one's reason stands above")
     try:
@@ -225,4 +226,4 @@ def serve(
         loaded = build_engine(engine, engine_options)
         uvloop.run(serve_until_interrupted(loaded, settings, on_ready=announce))
     except ServiceError as error:
-        raise click.ClickException(error.message) from error
+        raise click.ClickException(plain(error.message)) from error

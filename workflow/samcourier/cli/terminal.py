@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import click
 import uvloop
 
+from ..plain_text import plain_lines
+
 R = TypeVar("R")
 
 
@@ -22,4 +24,4 @@ def run_interruptibly(work: Coroutine[Any, Any, R]) -> R:
 
 def say(line: str) -> None:
     """Print a line on standard error; standard output is for results."""
-    click.echo(line, err=True)
+    click.echo(plain_lines(line), err=True)

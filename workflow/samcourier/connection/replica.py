@@ -15,6 +15,7 @@ from ..journal import Attempt, ConnectionJournal, utc_now
 from ..transports.base import Transport
 from .call import Call, attempt_record
 from .choose import Choice, rank
+from .description import checked_description
 from .estimate import Estimate, Payload, Sample
 from .link import PING, Link
 from .measurements import Measurements
@@ -28,6 +29,9 @@ T = TypeVar("T")
 
 #: Beside the images a service works on, one more travels to it and one comes back.
 TRAVELLING = 2
+
+#: Whatever a service says it takes at once: each image under way is in memory here.
+MOST_AT_ONCE = 64
 
 #: The service's seconds are the median of so many calls.
 _KEPT_SERVICE_SECONDS = 5
@@ -151,16 +155,17 @@ class Replica:
 
     async def _describe(self, link: Link) -> dict[str, Any]:
         try:
-            return dict(await link.transport.call("describe", {}, self._policy.open_timeout_s))
+            answer = await link.transport.call("describe", {}, self._policy.open_timeout_s)
         except CourierError as error:
             if error.name == "NoSuchMethod":
                 return {}
             raise
+        return checked_description(answer)
 
     def _note_limits(self, description: dict[str, Any]) -> None:
         limits = description.get("limits", {})
-        self.in_parallel = max(int(limits.get("in_parallel", 1)), 1)
-        self.limit = min(self.in_parallel + TRAVELLING, int(limits.get("max_queue", 1 << 30)))
+        self.in_parallel = min(limits.get("in_parallel", 1), MOST_AT_ONCE)
+        self.limit = min(self.in_parallel + TRAVELLING, limits.get("max_queue", MOST_AT_ONCE))
 
     def choose(self, payload: Payload, tried: set[Link]) -> Choice | None:
         """Take the best transport not in ``tried``, a resting one only as a last resort."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import zarr
 
 from ..errors import ImageUnfit
 from ..finding import ZARR_FILES
-from .base import Index, one_line, pick_scene, size_in_um
+from .base import Index, check_fits_memory, one_line, pick_scene, size_in_um
 
 
 class OmeZarrSource:
@@ -46,6 +47,7 @@ class OmeZarrSource:
 
     def read(self, index: Index) -> np.ndarray:
         """Return the pixels at ``index``; see :class:`.base.Source`."""
+        check_fits_memory(self._path, math.prod(self._array.chunks) * self.dtype.itemsize)
         try:
             return np.asarray(self._array[index])
         except Exception as error:
@@ -110,7 +112,9 @@ def ome_attributes(group: zarr.Group) -> dict[str, Any]:
 
 def _series(group: zarr.Group) -> list[str]:
     """Return the images of a bioformats2raw layout, in their order."""
-    return sorted((name for name in group.group_keys() if name.isdigit()), key=int)
+    return sorted(
+        (name for name in group.group_keys() if name.isascii() and name.isdigit()), key=int
+    )
 
 
 def _letter(name: str) -> str:

@@ -19,7 +19,7 @@ import tifffile
 import zarr
 
 from ..errors import ImageUnfit
-from .base import Index, one_line, pick_scene, size_in_um
+from .base import Index, check_fits_memory, one_line, pick_scene, size_in_um
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -56,6 +56,8 @@ class TiffSource:
 
     def read(self, index: Index) -> np.ndarray:
         """Return the pixels at ``index``; see :class:`.base.Source`."""
+        segment = self._series.keyframe.chunks
+        check_fits_memory(self._path, math.prod(map(int, segment)) * self.dtype.itemsize)
         try:
             with _tifffile_errors() as errors:
                 pixels = self._read(index)
@@ -118,9 +120,12 @@ def open_tiff(path: Path, scene: int | str | None) -> Iterator[TiffSource]:
         try:
             with _tifffile_errors() as errors:
                 tiff = stack.enter_context(tifffile.TiffFile(path))
+                _check_companions(path, tiff)
                 series = tiff.series
                 names = [each.name for each in series]
                 likes = [(each.shape, each.axes) for each in series]
+        except ImageUnfit:
+            raise
         except Exception as error:
             raise ImageUnfit(
                 f"{path}: damaged TIFF ({one_line(error)}), expected a whole file"
@@ -136,21 +141,33 @@ def open_tiff(path: Path, scene: int | str | None) -> Iterator[TiffSource]:
         yield TiffSource(path, tiff, series[number], number)
 
 
+def _check_companions(path: Path, tiff: tifffile.TiffFile) -> None:
+    """Raise ImageUnfit where OME metadata name files elsewhere: tifffile would open them."""
+    if not tiff.ome_metadata:
+        return
+    for part in ElementTree.fromstring(tiff.ome_metadata).findall(".//{*}UUID"):
+        name = part.get("FileName") or ""
+        if "/" in name or "\\" in name:
+            raise ImageUnfit(f"{path}: its planes lie in {name!r}, expected files beside it")
+
+
 @contextmanager
 def _tifffile_errors() -> Iterator[list[str]]:
     """Collect the errors that tifffile logs meanwhile in this thread or in zarr's.
 
-    It logs a truncated stack's missing pages and returns the first one as if it were all.
+    It logs a truncated stack's missing pages and returns the first one as if it were all. Of a
+    missing file of several it only warns, and gives zeros.
     """
     errors: list[str] = []
     threads = {threading.get_ident(), *_zarr_threads()}
 
     class Collect(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if record.thread in threads:
+            is_loss = record.levelno >= logging.ERROR or "zeroed" in record.getMessage()
+            if record.thread in threads and is_loss:
                 errors.append(one_line(record.getMessage()))
 
-    handler = Collect(logging.ERROR)
+    handler = Collect(logging.WARNING)
     _tifffile_log.addHandler(handler)
     try:
         yield errors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -186,6 +187,9 @@ def _detail(response: httpx.Response) -> str:
     return str(answer.get("detail", answer)) if isinstance(answer, dict) else str(answer)
 
 
+_DTYPE = re.compile(r"[<>|=]?[A-Za-z]{1,9}[0-9]{0,3}")
+
+
 def _unpack(content: bytes) -> Any:
     return msgpack.unpackb(content, object_hook=_decode_ndarray, strict_map_key=False)
 
@@ -205,5 +209,8 @@ def _encode_ndarray(value: object) -> dict[str, Any]:
 def _decode_ndarray(value: dict[Any, Any]) -> Any:
     if value.get("_rtype") != "ndarray":
         return value
+    # numpy parses a dtype's name by a grammar of its own, whose errors are not all ValueErrors.
+    if not _DTYPE.fullmatch(value["_rdtype"]):
+        raise ValueError(f"dtype {value['_rdtype']!r:.40}")
     array = np.frombuffer(value["_rvalue"], dtype=value["_rdtype"])
     return array.reshape(value["_rshape"])

@@ -1,0 +1,48 @@
+"""What a service says of itself, made safe to go by: it is the service's word alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import ServiceFailed
+
+LONGEST_DESCRIPTION_BYTES = 1 << 20
+
+
+def checked_description(answer: Any) -> dict[str, Any]:
+    """Return the answer of ``describe``, which goes into every log and mask, without odd limits.
+
+    Limits that are no counts above 0, and parameters, statistics and sizes of another form than
+    :class:`samservice.engine.Engine` has them, are left out. Raises ServiceFailed for what is no
+    mapping of JSON values, or larger than 1 MiB.
+    """
+    try:
+        size_bytes = len(json.dumps(answer, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ServiceFailed(f"the service's description is not JSON: {error}") from error
+    if not isinstance(answer, Mapping) or size_bytes > LONGEST_DESCRIPTION_BYTES:
+        raise ServiceFailed(
+            f"the service describes itself by {type(answer).__name__} of {size_bytes} bytes,"
+            f" expected a mapping of at most {LONGEST_DESCRIPTION_BYTES}"
+        )
+    description = dict(answer)
+    limits = description.get("limits")
+    if isinstance(limits, Mapping):
+        description["limits"] = {name: each for name, each in limits.items() if _is_count(each)}
+    has_form = {
+        "limits": isinstance(limits, Mapping),
+        "parameters": _is_mapping_of_mappings(description.get("parameters")),
+        "image_statistics": isinstance(description.get("image_statistics"), list | tuple),
+        "embedding_bytes": _is_count(description.get("embedding_bytes")),
+    }
+    return {name: each for name, each in description.items() if has_form.get(name, True)}
+
+
+def _is_count(said: object) -> bool:
+    return isinstance(said, int) and not isinstance(said, bool) and said > 0
+
+
+def _is_mapping_of_mappings(said: object) -> bool:
+    return isinstance(said, Mapping) and all(isinstance(each, Mapping) for each in said.values())
