@@ -6,6 +6,7 @@ A few cases by default; `make fuzz` runs FUZZ_CASES of them in an address space 
 from __future__ import annotations
 
 import os
+import random
 import resource
 import struct
 from typing import Any
@@ -85,6 +86,44 @@ def damaged(draw: st.DrawFn) -> Any:
     return packed
 
 
+WHOLE = [
+    pack_array(np.resize(np.arange(97), shape).astype(dtype), codec)
+    for shape in ((0,), (1,), (40,), (7, 9), (3, 5, 11))
+    for dtype in ("u1", "u2", "f4", "?")
+    for codec in CODECS
+]
+
+
+def mutated(number: int) -> dict[str, Any]:
+    """Return a packed array with one to four bytes, lengths or fields wrong, by a seed.
+
+    One draw a case: Hypothesis makes these thirty times as fast as those of ``damaged``.
+    """
+    chance = random.Random(number)
+    packed = dict(chance.choice(WHOLE))
+    data = bytearray(packed["data"])
+    for _ in range(chance.randint(1, 4)):
+        match chance.randrange(8):
+            case 0 | 1 if data:
+                # The codec's own header declares sizes in the first bytes.
+                data[chance.randrange(min(len(data), 20))] = chance.randrange(256)
+            case 2 | 3 if data:
+                data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+            case 4 if data:
+                del data[chance.randrange(len(data)) :]
+            case 5:
+                data += chance.randbytes(chance.randrange(40))
+            case 6:
+                lengths = [chance.choice([0, 1, 2, 97, -1, *HUGE]) for _ in packed["shape"]]
+                packed["shape"] = lengths[: chance.randrange(4)] or packed["shape"]
+            case _:
+                other = chance.choice(WHOLE)
+                packed[chance.choice(["dtype", "codec", "shape"])] = other[
+                    chance.choice(["dtype", "codec", "shape"])
+                ]
+    return packed | {"data": bytes(data)}
+
+
 def check_unpack(packed: Any) -> None:
     try:
         array = unpack_array(packed, LIMIT_BYTES)
@@ -121,10 +160,11 @@ ANSWERS = st.one_of(
 @pytest.mark.parametrize(
     ("cases", "check"),
     [
+        (st.integers(0, 2**64).map(mutated), check_unpack),
         (damaged() | ANYTHING, check_unpack),
         (ANSWERS, check_answer),
     ],
-    ids=["packed", "http-answer"],
+    ids=["mutated", "built", "http-answer"],
 )
 def test_hostile_input_is_an_array_within_the_limit_or_refused(
     cases: st.SearchStrategy[Any], check: Any, number: int
