@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from samcourier.check import check_run
 
+from ..contract.site_gates import forward_proxy
 from .cluster import NODES, Cluster
 from .served import Folder, Served
 
@@ -78,3 +83,41 @@ def test_a_lost_job_comes_back_by_itself_and_its_masks_are_kept(
     print(said)
     # A lost node's job is put back by SLURM itself, if it notices before Snakemake asks.
     assert "Trying to restart" in said or happens is lose_its_node
+
+
+@contextmanager
+def proxy_in_a_thread(hosts: list[str]) -> Iterator[str]:
+    """Run the site's proxy beside the test, which waits for processes; yield its URL."""
+    url: list[str] = []
+    is_up, loop, ended = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
+
+    async def serve() -> None:
+        async with forward_proxy(hosts) as found:
+            url.append(found)
+            is_up.set()
+            await ended.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    try:
+        assert is_up.wait(10)
+        yield url[0]
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        thread.join()
+        loop.close()
+
+
+def test_nodes_without_internet_use_the_proxy_of_the_site(
+    tmp_path: Path, served: Served, cluster: Cluster
+) -> None:
+    hosts: list[str] = []
+    # A name that only the proxy knows.
+    hidden = f"http://hypha.site.test:{urlsplit(served['server_url']).port}"
+    folder = Folder(tmp_path / "folder", served, server_url=hidden)
+    with proxy_in_a_thread(hosts) as proxy_url:
+        folder.end(folder.start(HTTP_PROXY=proxy_url, http_proxy=proxy_url))
+    assert sorted(folder.masks()) == folder.images
+    assert check_run(folder.results) == []
+    # One connection for verify and one for each of the three batches.
+    assert hosts.count("CONNECT hypha.site.test") == 4
