@@ -26,7 +26,8 @@ class Places:
         finally:
             self._taken -= 1
             async with self._room:
-                self._room.notify_all()
+                # No more than can come in: all of a thousand waiting images would look each time.
+                self._room.notify(max(self._capacity() - self._taken, 1))
 
 
 async def together(works: Iterable[Coroutine[Any, Any, None]]) -> None:
