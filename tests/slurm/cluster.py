@@ -149,18 +149,14 @@ class Cluster:
         return dict(line.split("|", 1) for line in lines.splitlines())
 
     def stop(self) -> None:
-        if "slurmctld" in self.daemons:
-            self.run("scancel", "--user=root")
-            self.wait("an empty queue", lambda: not self.jobs("running", "completing"))
-        for name in reversed(list(self.daemons)):
-            process = self.daemons.pop(name)
-            process.terminate()
-            try:
-                process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        CONFIG.unlink(missing_ok=True)
+        try:
+            if "slurmctld" in self.daemons:
+                self.run("scancel", "--user=root")
+                self.wait("an empty queue", lambda: not self.jobs("running", "completing"))
+        finally:
+            for name in reversed(list(self.daemons)):
+                _end(self.daemons.pop(name))
+            CONFIG.unlink(missing_ok=True)
 
     def _spawn(self, name: str, *command: str, user: str | None = None) -> None:
         with (self.directory / f"{name}.log").open("ab") as log:
@@ -187,6 +183,15 @@ class Cluster:
             )
             assert time.monotonic() < deadline_s, f"waited in vain for {what}\n{logs}"
             time.sleep(0.1)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 @contextmanager

@@ -98,14 +98,20 @@ def test_a_job_that_is_forgotten_is_no_slurm_that_is_away(
             job_state("7")
 
 
-def test_the_token_does_not_go_into_the_jobs_environment(
+def test_the_token_and_an_outer_jobs_options_do_not_go_into_the_jobs_environment(
     commands: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HYPHA_TOKEN", "secret")
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "1")
+    monkeypatch.setenv("SLURM_CONF", "/conf")
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
-    write_command(commands, "sbatch", f'echo "$HYPHA_TOKEN$HTTPS_PROXY" > {commands}/saw; echo 3')
+    write_command(
+        commands,
+        "sbatch",
+        f'echo "$HYPHA_TOKEN$SLURM_MEM_PER_NODE$SLURM_CONF $HTTPS_PROXY" > {commands}/saw; echo 3',
+    )
     assert submit(["sbatch"], "#!/bin/sh\n") == "3"
-    assert (commands / "saw").read_text() == "http://proxy:3128\n"
+    assert (commands / "saw").read_text() == "/conf http://proxy:3128\n"
     assert os.environ["HYPHA_TOKEN"] == "secret"
 
 

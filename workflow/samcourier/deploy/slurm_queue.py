@@ -94,9 +94,7 @@ def parse_state(said: str) -> JobState:
 
 def submit(command: list[str], script: str) -> str:
     """Submit ``script`` and return its job id. Raises ServiceFailed in sbatch's own words."""
-    # The token goes by its file: SLURM keeps a job's environment where its administrators read.
-    environment = {name: value for name, value in os.environ.items() if name != "HYPHA_TOKEN"}
-    return parse_submitted(_run(command, script, environment))
+    return parse_submitted(_run(command, script, _job_environment()))
 
 
 def job_state(job_id: str) -> JobState:
@@ -117,6 +115,19 @@ def cancel(job_id: str, job_name: str) -> None:
     except ServiceFailed as error:
         if _UNKNOWN not in str(error):
             raise
+
+
+def _job_environment() -> dict[str, str]:
+    """Return what the job inherits.
+
+    Not the token, which goes by its file: SLURM keeps the environment where administrators read.
+    Nor what SLURM says of the job that this process may run in, which sbatch takes for options.
+    """
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name != "HYPHA_TOKEN" and (name == "SLURM_CONF" or not name.startswith("SLURM_"))
+    }
 
 
 def _run(
