@@ -119,7 +119,7 @@ class Cluster:
 
     def lose_node(self, node: str) -> None:
         """Kill a node's daemon and all its jobs at once, as a power cut does."""
-        daemon, jobs = self.daemons.pop(node), self._job_processes(node)
+        daemon, jobs = self.daemons.pop(node), self.job_processes(node)
         daemon.kill()
         for process in jobs:
             with suppress(psutil.NoSuchProcess):
@@ -127,7 +127,7 @@ class Cluster:
         daemon.wait()
         self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=lost")
 
-    def _job_processes(self, node: str) -> list[psutil.Process]:
+    def job_processes(self, node: str) -> list[psutil.Process]:
         """Return the processes of a node's jobs, those of SLURM that watch them first."""
         jobs, watching = [], set()
         for process in psutil.process_iter():

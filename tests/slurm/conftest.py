@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -56,7 +55,6 @@ def served(
     allow_process(process.pid)
     try:
         yield wait_for_service(process, found, directory / "service.log")
-        process.send_signal(signal.SIGCONT)
     finally:
         process.terminate()
         process.wait()

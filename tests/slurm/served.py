@@ -29,14 +29,14 @@ Served = dict[str, Any]
 
 
 def wait_for_service(process: subprocess.Popen[bytes], found: Path, log: Path) -> Served:
-    """Return server_url, workspace, service_id and token, and its pid, once it is registered."""
+    """Return server_url, workspace, service_id and token once the service is registered."""
     deadline_s = time.monotonic() + 120
     while not found.exists() or not found.read_text():
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline_s, log.read_text()
         time.sleep(0.1)
     served: Served = json.loads(found.read_text())
-    return served | {"pid": process.pid}
+    return served
 
 
 class Folder:

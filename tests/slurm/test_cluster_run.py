@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from samcourier.check import check_run
@@ -40,21 +39,21 @@ def test_a_run_makes_its_batches_in_jobs_at_the_same_time(folder: Folder, cluste
     assert "Nothing to be done" in folder.end(folder.start())
 
 
-def kill(cluster: Cluster, job: str, service_pid: int) -> None:
+def kill(cluster: Cluster, job: str) -> None:
     cluster.run("scancel", "--signal=KILL", job)
 
 
-def let_its_time_end(cluster: Cluster, job: str, service_pid: int) -> None:
-    """Let the service stand still until SLURM, which counts in minutes, ends the job."""
-    os.kill(service_pid, signal.SIGSTOP)
-    try:
-        cluster.run("scontrol", "update", f"jobid={job}", "timelimit=1")
-        cluster.wait("the time limit", lambda: job in cluster.jobs("timeout"), timeout_s=180)
-    finally:
-        os.kill(service_pid, signal.SIGCONT)
+def let_its_time_end(cluster: Cluster, job: str) -> None:
+    """Let the batch hang until SLURM, which counts in minutes, ends the job."""
+    for process in cluster.job_processes(NODES["cpu"]):
+        with suppress(psutil.Error):
+            if "batch" in process.cmdline():
+                process.suspend()
+    cluster.run("scontrol", "update", f"jobid={job}", "timelimit=1")
+    cluster.wait("the time limit", lambda: job in cluster.jobs("timeout"), timeout_s=180)
 
 
-def lose_its_node(cluster: Cluster, job: str, service_pid: int) -> None:
+def lose_its_node(cluster: Cluster, job: str) -> None:
     node = NODES["cpu"]
     cluster.lose_node(node)
     cluster.start_node(node)
@@ -65,22 +64,18 @@ def lose_its_node(cluster: Cluster, job: str, service_pid: int) -> None:
 
 @pytest.mark.parametrize("happens", [kill, let_its_time_end, lose_its_node])
 def test_a_lost_job_comes_back_by_itself_and_its_masks_are_kept(
-    folder: Folder,
-    cluster: Cluster,
-    served: Served,
-    happens: Callable[[Cluster, str, int], None],
+    folder: Folder, cluster: Cluster, happens: Callable[[Cluster, str], None]
 ) -> None:
     run = folder.start("--jobs", "1")
     folder.wait_for(folder.masks, run)
     kept = folder.masks()
     (job,) = running_batches(cluster)
-    happens(cluster, job, served["pid"])
+    happens(cluster, job)
     said = folder.end(run)
     written = folder.masks()
     assert sorted(written) == folder.images
     assert {image: written[image] for image in kept} == kept
     assert check_run(folder.results) == []
-    print(said)
     # A lost node's job is put back by SLURM itself, if it notices before Snakemake asks.
     assert "Trying to restart" in said or happens is lose_its_node
 
