@@ -979,9 +979,10 @@ async def test_several_failures_of_the_service_in_a_row_stop_the_batch(tmp_path:
 
 async def test_failures_with_a_success_between_them_do_not_stop_the_batch(tmp_path: Path) -> None:
     bench = Bench(tmp_path, count=12)
-    bench.engine.fails = {1000 + n: RuntimeError("odd") for n in range(12) if n % 3}
+    # Three images are under way at once: no order of their ends has five failures in a row.
+    bench.engine.fails = {1000 + n: RuntimeError("odd") for n in range(12) if n % 2}
     manifest = await bench.run()
-    assert bench.statuses(manifest) == ["done", "service", "service"] * 4
+    assert bench.statuses(manifest) == ["done", "service"] * 6
 
 
 @pytest.mark.parametrize("kind", [NotFinite("as if"), None])
