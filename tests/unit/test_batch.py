@@ -341,6 +341,38 @@ async def test_time_points_of_volumes_are_one_call_each_and_the_mask_has_no_chan
     assert bench.log("cell0").axes == axes
 
 
+@pytest.mark.parametrize(
+    ("z", "of_the_sheet_um", "scale"),
+    [
+        ("volume", None, [1.0, 1.5, 0.5, 0.5]),
+        ("all", None, [1.0, 1.5, 0.5, 0.5]),
+        ("all", 0.25, [1.0, 1.5, 0.25, 0.25]),
+        ("max", 0.25, [1.0, 0.25, 0.25]),
+    ],
+)
+async def test_a_mask_has_the_z_spacing_of_the_file_whatever_the_sheet_says_of_pixels(
+    bench: Bench, z: str, of_the_sheet_um: float | None, scale: list[float]
+) -> None:
+    class Volumes:
+        async def segment_all(self, image_or_embedding: Any, **parameters: Any) -> np.ndarray:
+            return np.ones(image_or_embedding.shape, np.uint32)
+
+    bench.images, bench.pixel_size_um = bench.images[:1], of_the_sheet_um
+    metadata = {"axes": "TZYX", "unit": "um", "spacing": 1.5, "finterval": 60.0}
+    written = np.ones((3, 4, 10, 12), np.uint16)
+    tifffile.imwrite(
+        bench.path("cell0"), written, imagej=True, resolution=(2, 2), metadata=metadata
+    )
+    picks = {axis: parse_pick(cell, volume=True) for axis, cell in (("t", "all"), ("z", z))}
+    bench.cells = {"selection": Selection(**picks)}
+    assert bench.statuses(await bench.run(Volumes())) == ["done"]
+    (multiscale,) = json.loads((bench.mask("cell0") / ".zattrs").read_text())["multiscales"]
+    assert multiscale["datasets"][0]["coordinateTransformations"][0]["scale"] == scale
+    units = {axis["name"]: axis.get("unit") for axis in multiscale["axes"]}
+    assert units.pop("t") is None
+    assert set(units.values()) == {"micrometer"}
+
+
 async def test_a_plane_that_fails_is_its_image_s_failure_and_the_others_go_on(
     bench: Bench,
 ) -> None:

@@ -47,6 +47,7 @@ class Format:
     suffix: str = ".tif"
     is_exact: bool = True
     pixel_size_um: float | None = None
+    z_spacing_um: float | None = None
     needs: str | None = None
 
 
@@ -56,6 +57,7 @@ def imwrite(array: np.ndarray, **options: Any) -> Callable[[Path], object]:
 
 def ome(axes: str, **options: Any) -> dict[str, Any]:
     metadata = {"axes": axes, "PhysicalSizeX": 0.65, "PhysicalSizeXUnit": "µm"}
+    metadata |= {"PhysicalSizeZ": 2000, "PhysicalSizeZUnit": "nm"}
     return {"ome": True, "metadata": metadata, "photometric": "minisblack", **options}
 
 
@@ -80,7 +82,7 @@ def write_ome_zarr(path: Path, zarr_format: int) -> None:
     for level, step in enumerate((1, 2)):
         data = STACK[0, ..., ::step, ::step].swapaxes(0, 1)
         group.create_array(str(level), data=data, chunks=(1, 1, 64, 64))
-        scale = {"type": "scale", "scale": [1.0, 1.0, 0.65 * step, 0.65 * step]}
+        scale = {"type": "scale", "scale": [1.0, 2.0, 0.65 * step, 0.65 * step]}
         levels.append({"path": str(level), "coordinateTransformations": [scale]})
     axes: list[dict[str, str]] = [{"name": "c", "type": "channel"}]
     axes += [{"name": each, "type": "space", "unit": "micrometer"} for each in "zyx"]
@@ -107,7 +109,9 @@ def write_czi(path: Path) -> None:
         for t, z, c in np.ndindex(STACK.shape[:3]):
             plane = {"T": t, "Z": z, "C": c}
             document.write(data=STACK[t, z, c][..., np.newaxis], plane=plane)
-        document.write_metadata("image", channel_names={0: "DAPI", 1: "GFP"}, scale_x=6.5e-7)
+        document.write_metadata(
+            "image", channel_names={0: "DAPI", 1: "GFP"}, scale_x=6.5e-7, scale_z=2e-6
+        )
 
 
 def pillow(path: Path) -> None:
@@ -115,6 +119,7 @@ def pillow(path: Path) -> None:
 
 
 ONE = {"t": "1", "z": "5", "channel": 1}
+SIZES: dict[str, Any] = {"pixel_size_um": 0.65, "z_spacing_um": 2.0}
 OME_ZARR: dict[str, Any] = {
     "wanted": STACK[0, 5, 1],
     "cells": {"z": "5", "channel": 1},
@@ -140,20 +145,26 @@ FORMATS: dict[str, Format] = {
     "TIFF, JPEG XL": Format(imwrite(PLANE, compression="jpegxl"), PLANE),
     "BigTIFF": Format(imwrite(PLANE, bigtiff=True), PLANE),
     "ImageJ hyperstack": Format(
-        imwrite(STACK, imagej=True, resolution=(2, 2), metadata={"axes": "TZCYX", "unit": "um"}),
+        imwrite(
+            STACK,
+            imagej=True,
+            resolution=(2, 2),
+            metadata={"axes": "TZCYX", "unit": "um", "spacing": 1.5},
+        ),
         STACK[1, 5, 1],
         ONE,
         pixel_size_um=0.5,
+        z_spacing_um=1.5,
     ),
-    "OME-TIFF": Format(imwrite(STACK, **ome("TZCYX")), STACK[1, 5, 1], ONE, pixel_size_um=0.65),
+    "OME-TIFF": Format(imwrite(STACK, **ome("TZCYX")), STACK[1, 5, 1], ONE, **SIZES),
     "OME-TIFF, tiled, LZW": Format(
         imwrite(STACK, **ome("TZCYX", tile=(64, 64), compression="lzw")),
         STACK[1, 5, 1],
         ONE,
-        pixel_size_um=0.65,
+        **SIZES,
     ),
     "OME-BigTIFF": Format(
-        imwrite(STACK, **ome("TZCYX", bigtiff=True)), STACK[1, 5, 1], ONE, pixel_size_um=0.65
+        imwrite(STACK, **ome("TZCYX", bigtiff=True)), STACK[1, 5, 1], ONE, **SIZES
     ),
     "OME-TIFF, pyramid": Format(write_pyramid, STACK[0, 0, 1], {"channel": 1}),
     "OME-TIFF, several scenes": Format(write_scenes, STACK[2, 0, 0], {"scene": "spot 2"}),
@@ -167,15 +178,15 @@ FORMATS: dict[str, Format] = {
         suffix=".jpg",
         is_exact=False,
     ),
-    "OME-Zarr 0.4": Format(lambda path: write_ome_zarr(path, 2), pixel_size_um=0.65, **OME_ZARR),
-    "OME-Zarr 0.5": Format(lambda path: write_ome_zarr(path, 3), pixel_size_um=0.65, **OME_ZARR),
+    "OME-Zarr 0.4": Format(lambda path: write_ome_zarr(path, 2), **SIZES, **OME_ZARR),
+    "OME-Zarr 0.5": Format(lambda path: write_ome_zarr(path, 3), **SIZES, **OME_ZARR),
     "OME-Zarr 0.4, by ome-zarr": Format(
         lambda path: write_ome_zarr_py(path, "0.4"), needs="ome_zarr", **OME_ZARR
     ),
     "OME-Zarr 0.5, by ome-zarr": Format(
         lambda path: write_ome_zarr_py(path, "0.5"), needs="ome_zarr", **OME_ZARR
     ),
-    "CZI": Format(write_czi, STACK[1, 5, 1], ONE, ".czi", pixel_size_um=0.65, needs="bioio_czi"),
+    "CZI": Format(write_czi, STACK[1, 5, 1], ONE, ".czi", needs="bioio_czi", **SIZES),
 }
 
 
@@ -205,6 +216,7 @@ def test_a_file_of_this_kind_is_read(tmp_path: Path, kind: str) -> None:
     assert plane.axes == ("CYX" if form.wanted.ndim == 3 else "YX")
     np.testing.assert_allclose(plane.pixels, form.wanted, atol=0 if form.is_exact else 2)
     assert plane.pixel_size_um == pytest.approx(form.pixel_size_um)
+    assert planes.z_spacing_um == pytest.approx(form.z_spacing_um)
 
 
 def bytes_read() -> int:

@@ -138,11 +138,16 @@ def test_a_stack_has_rows_and_polygons_of_each_plane(movie: Home, seen: bool) ->
 def test_a_volume_is_measured_as_one_and_outlined_depth_by_depth(tmp_path: Path) -> None:
     pixels = np.ones((4, 14, 20), np.uint16)
     volume = Home(tmp_path, pixels, "ZYX", z=parse_pick("volume 1-3", volume=True))
+    sizes = {"PhysicalSizeZ": 2000.0, "PhysicalSizeZUnit": "nm"}
+    tifffile.imwrite(volume.row.path, pixels, ome=True, metadata={"axes": "ZYX", **sizes})
     volume.run(*MADE)
     (small, _) = pyarrow.parquet.read_table(volume.path("objects_parquet")).to_pylist()
     assert (small["volume_px"], small["z"], small["centroid_z_px"]) == (60, 1, 1.0)
     features = json.loads(volume.path("polygons").read_text())["features"]
     assert sorted(each["geometry"]["plane"]["z"] for each in features) == [1, 1, 2, 2, 3, 3]
+    assert small["volume_um3"] == 60 * 0.5 * 0.5 * 2
+    with tifffile.TiffFile(volume.path("tiff")) as tiff:
+        assert 'PhysicalSizeZ="2.0"' in (tiff.ome_metadata or "")
 
 
 def test_what_is_whole_is_kept_and_nothing_is_read_again(movie: Home) -> None:

@@ -358,6 +358,67 @@ def test_the_pixel_size_is_what_the_file_says(
     assert size_um == (None if expected_um is None else pytest.approx(expected_um))
 
 
+@pytest.mark.parametrize(
+    ("options", "expected_um"),
+    [
+        (PLAIN | {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"}, None),
+        (ome("ZYX", PhysicalSizeX=0.5), None),
+        (ome("ZYX", PhysicalSizeZ=2), 2.0),
+        (ome("ZYX", PhysicalSizeX=0.5, PhysicalSizeZ=300, PhysicalSizeZUnit="nm"), 0.3),
+        (ome("ZYX", PhysicalSizeZ=1, PhysicalSizeZUnit="reference frame"), None),
+        (ome("ZYX", PhysicalSizeZ="deep"), None),
+        (ome("TYX", TimeIncrement=5.0), None),
+        (imagej("ZYX", unit="um", spacing=1.5), 1.5),
+        (imagej("ZYX", unit="\\u00B5m", spacing=1.5), 1.5),
+        (imagej("ZYX", unit="um", zunit="nm", spacing=300), 0.3),
+        (imagej("ZYX", spacing=1.5), None),
+        (imagej("ZYX", unit="pixel", spacing=1.5), None),
+        (imagej("ZYX", unit="um", spacing=-1), None),
+        (imagej("ZYX", unit="um"), None),
+        (imagej("TYX", unit="um", finterval=5.0), None),
+    ],
+)
+@pytest.mark.parametrize("z", ["1", "1-2", "max", "volume"])
+def test_the_z_spacing_is_what_the_file_says(
+    tif: Path, options: dict[str, Any], expected_um: float | None, z: str
+) -> None:
+    tifffile.imwrite(tif, pixels(3, 20, 30), **options)
+    with open_planes(tif, selection(axes="ZYX", z=z)) as planes:
+        known = planes.z_spacing_um
+    assert known == (None if expected_um is None else pytest.approx(expected_um))
+
+
+@pytest.mark.parametrize(
+    ("unit", "scales", "expected_um"),
+    [
+        ("micrometer", [[1, 2.0, 0.5, 0.5]], 2.0),
+        ("nanometer", [[1, 300.0, 0.5, 0.5]], 0.3),
+        ("micrometer", [[1, 2.0, 0.5, 0.5], [60.0, 1.5, 1, 1]], 3.0),
+        ("micrometer", [], 1.0),
+        ("parsec", [[1, 2.0, 0.5, 0.5]], None),
+        (None, [[1, 2.0, 0.5, 0.5]], None),
+        ("micrometer", [[1, 0.0, 0.5, 0.5]], None),
+    ],
+)
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_the_z_spacing_of_an_ome_zarr_is_that_of_its_axis_and_scales(
+    tmp_path: Path, version: str, unit: str | None, scales: list[list[float]], expected_um: Any
+) -> None:
+    axes: list[dict[str, str]] = [{"name": each, "type": "space"} for each in "tzyx"]
+    axes[0] |= {"type": "time", "unit": "second"}
+    axes[1] |= {"unit": unit} if unit else {}
+    steps = [[{"type": "scale", "scale": scale}] for scale in scales]
+    level = {"path": "0", "coordinateTransformations": steps[0] if steps else []}
+    whole = {"coordinateTransformations": steps[1]} if len(steps) > 1 else {}
+    group = zarr.open_group(tmp_path / "image.zarr", mode="w", zarr_format=2 + (version == "0.5"))
+    group.create_array("0", data=pixels(2, 3, 20, 30))
+    content = {"multiscales": [{"axes": axes, "datasets": [level], **whole}]}
+    group.attrs.update(content if version == "0.4" else {"ome": {"version": "0.5", **content}})
+    with open_planes(tmp_path / "image.zarr", selection(t="all", z="volume")) as planes:
+        known = planes.z_spacing_um
+    assert known == (None if expected_um is None else pytest.approx(expected_um))
+
+
 @pytest.mark.parametrize("byteorder", ["<", ">"])
 @pytest.mark.parametrize("dtype", ["u1", "i2", "u2", "u4", "i4", "f2", "f4", "f8"])
 def test_pixel_types_stay_and_become_native(

@@ -339,7 +339,7 @@ class BatchRun:
                 made.mask,
                 planes.mask_axes,
                 provenance=draft.provenance(made.object_count),
-                pixel_size_um=draft.form["pixel_size_um"],
+                pixel_size_um=draft.spacing_um,
                 ome_zarr=self._settings.ome_zarr,
             )
             await asyncio.to_thread(self._remove_what_it_replaces, row)

@@ -84,10 +84,20 @@ class Draft:
         self._seconds["read"] = time.perf_counter() - self._start_s
         self._planes, self._pixels_sha256, self._tiling = planes, pixels_sha256, tiling
         self.form["pixel_size_um"] = self.form["pixel_size_um"] or planes.pixel_size_um
+        if "Z" in planes.mask_axes:
+            self.form["z_spacing_um"] = planes.z_spacing_um
         self._foreground_sha256 = foreground_sha256
         self.key = image_key(
             pixels_sha256, self.parameters, self._identity, self._tiles, foreground_sha256
         )
+
+    @property
+    def spacing_um(self) -> tuple[float | None, ...]:
+        """The size along each axis of the mask, None where it is not known, as for time."""
+        assert self._planes is not None
+        pixel_um = self.form["pixel_size_um"]
+        sizes = {"Z": self.form.get("z_spacing_um"), "Y": pixel_um, "X": pixel_um}
+        return tuple(sizes.get(axis) for axis in self._planes.mask_axes)
 
     @property
     def _tiles(self) -> dict[str, int] | None:

@@ -145,7 +145,7 @@ def write_mask(
         raise ValueError(f"mask {mask.dtype} {mask.shape} {axes!r}, expected {expected}")
     if 0 in mask.shape:
         raise ValueError(f"mask of shape {mask.shape}, expected at least one pixel")
-    scale = scale_um(axes, pixel_size_um)
+    scale = _scale_um(axes, pixel_size_um)
     path.parent.mkdir(parents=True, exist_ok=True)
     part, zipped, aside = (
         path.with_name(f".{path.name}.{secrets.token_hex(4)}.{suffix}")
@@ -314,7 +314,7 @@ def _create_array(
     )
 
 
-def scale_um(
+def _scale_um(
     axes: str, pixel_size_um: float | tuple[float | None, ...] | None
 ) -> list[float | None]:
     """Return the size along each axis, None where it is not known."""

@@ -90,6 +90,7 @@ class Planes:
         self.mask_axes = self.axes.replace("C", "")
         self.mask_shape = tuple(len(kept[letter].positions) for letter in self.mask_axes)
         self.pixel_size_um = source.pixel_size_um
+        self.z_spacing_um = source.z_spacing_um
         self.file_axes = tuple(
             (axis.letter, size) for axis, size in zip(self._axes, source.shape, strict=True)
         )

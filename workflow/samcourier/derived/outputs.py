@@ -19,7 +19,7 @@ from ..dataset import ImageRow
 from ..draft import Draft
 from ..errors import InputError
 from ..journal import OutputRecord
-from ..masks import MaskPixels, opened_mask, scale_um
+from ..masks import MaskPixels, opened_mask
 from ..planes import Plane, Planes
 from ..store import (
     OUTPUT_FILES,
@@ -68,7 +68,7 @@ class Outputs:
         self._planes = planes
         self._draft = draft
         self._retry_refused = retry_refused
-        self._spacing_um = tuple(scale_um(planes.mask_axes, draft.form["pixel_size_um"]))
+        self._spacing_um = draft.spacing_um
         self._measured: dict[int, dict[str, Any]] = {}
         self._features: dict[int, list[str]] = {}
         self._picture: np.ndarray | None = None
@@ -111,8 +111,8 @@ class Outputs:
 
     def _made_from(self, name: str) -> str:
         """Return the digest of all that the output depends on."""
-        row, form = self._row, self._draft.form
-        shaping = [OUTPUTS_VERSION, name, self._draft.key, form["pixel_size_um"], row.image]
+        row = self._row
+        shaping = [OUTPUTS_VERSION, name, self._draft.key, self._spacing_um, row.image]
         shaping.append(astuple(row.selection))
         return hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:16]
 

@@ -26,8 +26,8 @@ _UM_PER_UNIT = {
 class Source(Protocol):
     """One scene of an opened file. ``axes`` has one letter a dimension, other than TCZYXS unknown.
 
-    ``pixel_size_um`` is along x, None when the file does not say. ``scene_names`` are those of all
-    the file's scenes, "" for one without a name.
+    ``pixel_size_um`` is along x, ``z_spacing_um`` from one z to the next, None when the file does
+    not say. ``scene_names`` are those of all the file's scenes, "" for one without a name.
     """
 
     @property
@@ -41,6 +41,9 @@ class Source(Protocol):
 
     @property
     def pixel_size_um(self) -> float | None: ...
+
+    @property
+    def z_spacing_um(self) -> float | None: ...
 
     @property
     def channel_names(self) -> tuple[str, ...]: ...

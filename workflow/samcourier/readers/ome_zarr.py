@@ -38,7 +38,8 @@ class OmeZarrSource:
         self.dtype: np.dtype = np.dtype(array.dtype)
         if len(self.axes) != len(self.shape):
             raise ValueError(f"axes {self.axes} for the shape {self.shape}")
-        self.pixel_size_um = _pixel_size_um(named, multiscale, dataset)
+        self.pixel_size_um = _size_um("x", named, multiscale, dataset)
+        self.z_spacing_um = _size_um("z", named, multiscale, dataset)
         channels = (attributes.get("omero") or {}).get("channels") or []
         self.channel_names = tuple(str(channel.get("label", "")) for channel in channels)
         self.scene_names = scene_names
@@ -122,15 +123,15 @@ def _letter(name: str) -> str:
     return name.upper() if name.lower() in ("t", "c", "z", "y", "x") else "?"
 
 
-def _pixel_size_um(
-    axes: list[dict[str, Any]], multiscale: dict[str, Any], dataset: dict[str, Any]
+def _size_um(
+    name: str, axes: list[dict[str, Any]], multiscale: dict[str, Any], dataset: dict[str, Any]
 ) -> float | None:
-    x = next((number for number, axis in enumerate(axes) if axis["name"] == "x"), None)
-    if x is None or not (unit := axes[x].get("unit")):
+    at = next((number for number, axis in enumerate(axes) if axis["name"] == name), None)
+    if at is None or not (unit := axes[at].get("unit")):
         return None
     size = 1.0
     for holder in (multiscale, dataset):
         for step in holder.get("coordinateTransformations") or []:
             if step.get("type") == "scale":
-                size *= float(step["scale"][x])
+                size *= float(step["scale"][at])
     return size_in_um(size, str(unit))

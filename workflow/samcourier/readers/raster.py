@@ -34,6 +34,7 @@ class DecodedSource:
     pixels: np.ndarray
     axes: str
     pixel_size_um: float | None = None
+    z_spacing_um: float | None = None
     channel_names: tuple[str, ...] = ()
     scene_names: tuple[str, ...] = ("",)
 

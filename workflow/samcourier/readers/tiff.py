@@ -47,6 +47,7 @@ class TiffSource:
         self.dtype: np.dtype = series.dtype
         image = _ome_image(tiff, number)
         self.pixel_size_um = _pixel_size_um(tiff, image)
+        self.z_spacing_um = _z_spacing_um(tiff, image)
         self.channel_names = _channel_names(image)
         self.scene_names = tuple(each.name for each in tiff.series)
         self._path = path
@@ -193,13 +194,30 @@ def _channel_names(image: ElementTree.Element | None) -> tuple[str, ...]:
     return tuple(channel.get("Name", "") for channel in image.findall("{*}Channel"))
 
 
+def _ome_size_um(image: ElementTree.Element, axis: str) -> float | None:
+    return _size_um(image.get(f"PhysicalSize{axis}"), image.get(f"PhysicalSize{axis}Unit", "µm"))
+
+
+def _size_um(size: Any, unit: str) -> float | None:
+    """Return a length that a file tells, in micrometres; None when it is no number."""
+    try:
+        return size_in_um(float(size), unit)
+    except (TypeError, ValueError):
+        return None
+
+
+def _z_spacing_um(tiff: tifffile.TiffFile, image: ElementTree.Element | None) -> float | None:
+    if image is not None:
+        return _ome_size_um(image, "Z")
+    metadata: dict[str, Any] = (tiff.imagej_metadata or {}) if tiff.is_imagej else {}
+    # ImageJ names z's unit only where it is not that of x.
+    unit = metadata.get("zunit", metadata.get("unit", ""))
+    return _size_um(metadata.get("spacing"), str(unit))
+
+
 def _pixel_size_um(tiff: tifffile.TiffFile, image: ElementTree.Element | None) -> float | None:
     if image is not None:
-        try:
-            size = float(image.get("PhysicalSizeX", ""))
-        except ValueError:
-            return None
-        return size_in_um(size, image.get("PhysicalSizeXUnit", "µm"))
+        return _ome_size_um(image, "X")
     tags = tiff.pages.first.tags
     numerator, denominator = tags.valueof("XResolution", default=(0, 1))
     if not numerator:

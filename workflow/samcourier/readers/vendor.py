@@ -30,8 +30,9 @@ class BioioSource:
         self.axes: str = reader.dims.order
         self.shape: tuple[int, ...] = tuple(int(size) for size in array.shape)
         self.dtype: np.dtype = np.dtype(array.dtype)
-        size = reader.physical_pixel_sizes.X
-        self.pixel_size_um = None if size is None else size_in_um(float(size), "µm")
+        sizes = reader.physical_pixel_sizes
+        self.pixel_size_um = _in_um(sizes.X)
+        self.z_spacing_um = _in_um(sizes.Z)
         self.channel_names = tuple(str(name) for name in reader.channel_names or ())
         self.scene_names = tuple(str(name) for name in reader.scenes)
         self._path, self._kind, self._array = path, kind, array
@@ -73,6 +74,10 @@ def _opener(kind: str) -> Open:
         yield source
 
     return open_it
+
+
+def _in_um(size: Any) -> float | None:
+    return None if size is None else size_in_um(float(size), "µm")
 
 
 def _damaged(path: Path, kind: str, error: Exception) -> ImageUnfit:
