@@ -9,7 +9,7 @@ SHELL := bash
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-microsam test-bioengine test-crate test-slurm upstream check fuzz audit bench bench-large bench-networks lock upgrade clean
+.PHONY: help run test test-microsam test-bioengine test-crate test-slurm test-faults soak upstream check fuzz audit bench bench-large bench-networks lock upgrade clean
 
 help: ## list these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -23,7 +23,7 @@ run: .venv/installed-local ## segment the images of config/ over a local service
 	done; exit $$status
 
 test: .venv/installed-test ## all tests but those with an environment of their own (below)
-	.venv/bin/python -m pytest -m 'not microsam and not bioengine and not crate and not slurm'
+	.venv/bin/python -m pytest -m 'not microsam and not bioengine and not crate and not slurm and not faults'
 
 test-microsam: .venv-microsam/installed-microsam ## micro-sam's own classes through the service (several GB)
 	.venv-microsam/bin/python -m pytest -m microsam
@@ -37,6 +37,14 @@ test-crate: .venv/installed-test build/crate-venv/installed ## a run's crate aga
 
 test-slurm: .venv/installed-test ## the workflow on a real SLURM cluster, started here (root; slurm-wlm and munge installed)
 	.venv/bin/python -m pytest -m slurm tests/slurm
+
+test-faults: .venv/installed-test ## whole runs under each fault and mixtures (root; iproute2, nftables, faketime installed)
+	.venv/bin/python -m pytest -m faults tests/scenarios
+
+SECONDS = 3600
+SEED = 1
+soak: .venv/installed-test ## runs under faults for SECONDS=3600 from SEED=1 on (as test-faults)
+	PYTHONPATH=tests:bench/networks .venv/bin/python -m scenarios.soak --seconds $(SECONDS) --seed $(SEED)
 
 upstream: .venv/bin/uv ## run the reproductions of others' defects on their newest releases (service/upstream)
 	.venv/bin/uv venv --quiet --clear --python .venv/bin/python build/upstream-venv

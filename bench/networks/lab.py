@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from namespaces import Namespace, NetworkFailed
-from regimes import Change, DropLink, DropUdp, Link, LinkName, Regime, ResetTcp, SetRate
+from regimes import Change, DropLink, DropUdp, Link, LinkName, Regime, ResetTcp, SetLink
 from router import Treatment
 
 RELAY_ADDRESS = "10.77.0.1"
@@ -67,8 +67,8 @@ class Lab:
     def apply(self, change: Change) -> None:
         """Carry out a change of the network. RestartRelay is not one of it."""
         match change:
-            case SetRate(link, rate_mbit):
-                self._shape(link, Link(rate_mbit))
+            case SetLink(name, link):
+                self._shape(name, link)
             case DropUdp():
                 self._drop_udp()
             case DropLink(link):

@@ -27,11 +27,11 @@ class Link:
 
 
 @dataclass(frozen=True)
-class SetRate:
-    """The rate of a link becomes another one."""
+class SetLink:
+    """A link becomes another one; delay and loss need one that was routed from the start."""
 
-    link: LinkName
-    rate_mbit: float
+    name: LinkName
+    link: Link
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class RestartRelay:
     """The Hypha server is killed and started again: same port, same secrets."""
 
 
-Change = SetRate | DropUdp | DropLink | ResetTcp | RestartRelay
+Change = SetLink | DropUdp | DropLink | ResetTcp | RestartRelay
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,8 @@ REGIMES: tuple[Regime, ...] = (
         SLOW,
         FAST,
         events=(
-            Event(FIRST_THIRD, SetRate("direct", FAST.rate_mbit / 100)),
-            Event(SECOND_THIRD, SetRate("direct", FAST.rate_mbit)),
+            Event(FIRST_THIRD, SetLink("direct", Link(FAST.rate_mbit / 100))),
+            Event(SECOND_THIRD, SetLink("direct", FAST)),
         ),
         oracle=(
             Phase(FIRST_THIRD, "webrtc"),
