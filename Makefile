@@ -44,7 +44,7 @@ test-faults: .venv/installed-test ## whole runs under each fault and mixtures (r
 SECONDS = 3600
 SEED = 1
 soak: .venv/installed-test ## runs under faults for SECONDS=3600 from SEED=1 on (as test-faults)
-	PYTHONPATH=tests:bench/networks .venv/bin/python -m scenarios.soak --seconds $(SECONDS) --seed $(SEED)
+	PYTHONPATH=tests:bench/networks .venv/bin/python -m scenarios.soak --seconds $(SECONDS) --seed $(SEED) $(if $(ONLY),--only $(ONLY))
 
 upstream: .venv/bin/uv ## run the reproductions of others' defects on their newest releases (service/upstream)
 	.venv/bin/uv venv --quiet --clear --python .venv/bin/python build/upstream-venv

@@ -87,6 +87,19 @@ def mixture(seed: int, *, long: bool = False) -> Scenario:
     return _scenario(f"mixture-{seed}", seed, chance, kinds, long)
 
 
+def named(name: str) -> Scenario:
+    """Return the scenario that `make soak` told by this name, e.g. mixture-105, to play it again.
+
+    Raises ValueError for a name that no scenario has.
+    """
+    what, _, seed = name.rpartition("-")
+    if what == "mixture":
+        return mixture(int(seed), long=True)
+    if what not in KINDS:
+        raise ValueError(f"{name!r}, expected mixture-SEED, or a fault of {', '.join(KINDS)}-SEED")
+    return alone(what, int(seed), long=True)
+
+
 def faultless(seed: int) -> Scenario:
     """Return a scenario in which nothing happens: what the others are compared with."""
     return _scenario(f"faultless-{seed}", seed, random.Random(f"faultless {seed}"), (), False)

@@ -1,8 +1,8 @@
-"""Scenarios for as long as told: `make soak SECONDS=3600 SEED=1`.
+"""Scenarios for as long as told: `make soak SECONDS=3600 SEED=1`, or `make soak ONLY=mixture-105`.
 
 Plays each fault alone and mixtures by turns, prints a table of faults, and writes it with every
 scenario to ``build/soak.json``. Ends with status 1 after the first scenario that is not sound; its
-folder is gone then, its seed plays it again.
+folder is gone then, its name plays it again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from namespaces import missing_for_namespaces
 
 from .play import Played, play
-from .scenario import KINDS, Scenario, alone, mixture
+from .scenario import KINDS, Scenario, alone, mixture, named
 from .world import built_world
 
 REPO = Path(__file__).parents[2]
@@ -71,6 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="make soak")
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--only", metavar="NAME", help="Play this scenario alone.")
     options = parser.parse_args()
     if missing := missing_for_namespaces():
         sys.exit(f"no faults are played: {missing}")
@@ -80,7 +81,7 @@ def main() -> None:
         servers = Path(directory, "servers")
         servers.mkdir()
         with built_world(servers, lambda _: None) as world:
-            for scenario in scenarios(options.seed):
+            for scenario in [named(options.only)] if options.only else scenarios(options.seed):
                 if time.monotonic() > deadline_s:
                     break
                 played.append(play(scenario, world, Path(directory, "run")))

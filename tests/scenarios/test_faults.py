@@ -1,7 +1,7 @@
 """Each fault alone, and mixtures, on a whole run: nothing lost, doubled, wrong or left behind.
 
 A failing one is played again by its name, ``pytest -m faults tests/scenarios -k kill_batch``; one
-found by ``make soak`` by its seed, ``make soak SEED=17``.
+found by ``make soak`` by ``make soak ONLY=mixture-105``.
 """
 
 from __future__ import annotations
