@@ -79,7 +79,8 @@ def test_the_lock_pins_each_package_once_and_hashes_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["requirements.lock", "environment.yml", "pyproject.toml", "Makefile", ".ci/run"]
+    "name",
+    ["requirements.lock", "environment.yml", "pyproject.toml", "Makefile", "Dockerfile", ".ci/run"],
 )
 def test_no_package_index_is_named(name: str) -> None:
     text = (ROOT / name).read_text()
@@ -146,6 +147,12 @@ def test_a_package_is_typed_and_of_the_project_version(package: str) -> None:
     module: Any = importlib.import_module(package)
     assert module.__version__ == PYPROJECT["project"]["version"]
     assert Path(module.__file__).with_name("py.typed").exists()
+
+
+def test_the_citation_is_of_the_project_version() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    declared = PYPROJECT["project"]
+    assert (cited["version"], cited["license"]) == (declared["version"], declared["license"])
 
 
 def test_the_console_script_has_its_function() -> None:

@@ -150,7 +150,7 @@ def keep_found_images():
 def batches_to_make():
     """Return the ids of the batches that this run makes, once it is decided."""
     jobs = workflow.dag.needrun_jobs()
-    return {job.wildcards.batch for job in jobs if job.rule.name == "segment"}
+    return {job.wildcards.batch for job in jobs if job.rule == rules.segment.rule}
 
 
 def record_run():
@@ -185,7 +185,7 @@ def say_files_ahead():
 
 def report_what_there_is():
     """Write the report of a run that ended before the rule: images without mask are named."""
-    is_asked = any(job.rule.name == "report" for job in workflow.dag.jobs)
+    is_asked = any(job.rule == rules.report.rule for job in workflow.dag.jobs)
     if not is_asked or all(manifest.exists() for manifest in MANIFESTS):
         return
     where = ["--batch-size", config["batch_size"], "--dataset-dir", DATASET_DIR]

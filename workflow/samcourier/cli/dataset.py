@@ -15,13 +15,14 @@ from ..plain_text import plain
 from ..sheet import found_sheet_path, known_rows, write_found_sheet
 from .options import (
     dataset_dir_option,
+    example,
     segment_options,
     service_options,
 )
 from .segmenting import run_batch, run_config, say_outcome, segment_rows, write_run_report
 
 
-@click.command("demo-data")
+@click.command("demo-data", epilog=example("samcourier demo-data data/demo"))
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--seed", default=7, show_default=True)
 def demo_data(directory: Path, seed: int) -> None:
@@ -34,7 +35,12 @@ def demo_data(directory: Path, seed: int) -> None:
     click.echo(f"{len(write_demo(directory, seed))} images in {directory}", err=True)
 
 
-@click.command()
+@click.command(
+    epilog=example(
+        "samcourier batch config/images.tsv --batch 0001 --batch-size 6 \\",
+        "    --dataset-dir results/plate7 --out results/plate7/batches/0001.json",
+    )
+)
 @click.argument("sheet", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--batch", "batch_id", required=True, metavar="ID", help="E.g. 0001.")
 @click.option("--batch-size", type=click.IntRange(1), required=True)
@@ -71,7 +77,7 @@ def batch(
     write_manifest(out, manifest)
 
 
-@click.command()
+@click.command(epilog=example("samcourier segment /data/plate7 --dataset-dir results/plate7"))
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("--batch-size", type=click.IntRange(1), default=25, show_default=True)
 @service_options
@@ -95,7 +101,12 @@ def segment(
     segment_rows(rows, batch_size, service, dataset_dir, config, **segmenting)
 
 
-@click.command()
+@click.command(
+    epilog=example(
+        "samcourier report config/images.tsv --batch-size 6 --dataset-dir results/plate7 \\",
+        "    --html report.html --tsv report.tsv --complete complete.json",
+    )
+)
 @click.argument("sheet", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--batch-size", type=click.IntRange(1), required=True)
 @dataset_dir_option
@@ -117,7 +128,7 @@ def report(
     write_run_report(rows, make_batches(rows, batch_size), dataset_dir, only, html, tsv, complete)
 
 
-@click.command()
+@click.command(epilog=example("samcourier check results/plate7"))
 @click.argument("dataset_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def check(dataset_dir: Path) -> None:
     """Tell whether the finished folder DATASET_DIR is whole: masks, logs and manifests agree."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import POSITIVE
+from .options import POSITIVE, example
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +25,7 @@ NOTICE_END_S = 2.0
 LOOKING_SHARE = 0.1
 
 
-@click.command()
+@click.command(epilog=example("samcourier monitor results/plate7"))
 @click.argument("run", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--once", is_flag=True, help="Print one view and exit.")
 @click.option(

@@ -321,3 +321,8 @@ def segment_options(command: Callable[..., R]) -> Callable[..., R]:
     for option in reversed(options):
         command = option(command)
     return embedding_options(command)
+
+
+def example(*commands: str) -> str:
+    """Return the epilog of a command's help that shows it used; click keeps its lines."""
+    return "\n".join(["\b", "Example:", *(f"  {command}" for command in commands)])

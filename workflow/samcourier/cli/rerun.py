@@ -13,7 +13,7 @@ from click.core import ParameterSource
 from ..deploy.service import ServiceOptions, find_service
 from ..errors import InputError
 from ..plain_text import plain
-from .options import service_options, transport_option
+from .options import example, service_options, transport_option
 from .segmenting import run_config, segment_rows
 from .terminal import run_interruptibly, say
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _ATTEMPT_TIMEOUT_S, _IMAGE_TIMEOUT_S = 600.0, 1800.0
 
 
-@click.command()
+@click.command(epilog=example("samcourier rerun results/plate7 --out results/plate7-again"))
 @click.argument("crate", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--out",

@@ -19,6 +19,7 @@ from .options import (
     JsonObject,
     dataset_dir_option,
     embedding_options,
+    example,
     network_options,
     parameters_option,
     service_options,
@@ -27,7 +28,7 @@ from .options import (
 from .terminal import run_interruptibly, say
 
 
-@click.command()
+@click.command(epilog=example("samcourier deploy --dataset-dir results/plate7 --out endpoint.json"))
 @service_options
 @dataset_dir_option
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
@@ -44,7 +45,12 @@ def deploy(service: ServiceOptions, dataset_dir: Path, out: Path) -> None:
     )
 
 
-@click.command()
+@click.command(
+    epilog=example(
+        "samcourier undeploy --target bioengine --server-url https://hypha.aicell.io \\",
+        "    --token-file ~/.hypha-token --dataset-dir results/plate7",
+    )
+)
 @service_options
 @dataset_dir_option
 def undeploy(service: ServiceOptions, dataset_dir: Path) -> None:
@@ -55,7 +61,13 @@ def undeploy(service: ServiceOptions, dataset_dir: Path) -> None:
     undeploy_service(service, dataset_dir, say)
 
 
-@click.command()
+@click.command(
+    epilog=example(
+        "samcourier verify --target existing --server-url https://hypha.aicell.io \\",
+        "    --service-id samservice --token-file ~/.hypha-token \\",
+        "    --dataset-dir results/plate7 --out verdict.json",
+    )
+)
 @service_options
 @dataset_dir_option
 @transport_option
@@ -105,7 +117,7 @@ def _verdict_line(found: dict[str, Any]) -> str:
     return f"works, {large['send_s']:.2f} s up, {large['receive_s']:.2f} s down for 4 MiB"
 
 
-@click.command()
+@click.command(epilog=example("samcourier bench --dataset-dir results/plate7 --out build/speed"))
 @service_options
 @dataset_dir_option
 @transport_option
@@ -157,7 +169,12 @@ def bench(
     say(f"written to {out}")
 
 
-@click.command()
+@click.command(
+    epilog=example(
+        "samcourier serve --engine microsam --server-url https://hypha.aicell.io \\",
+        "    --token-file ~/.hypha-token",
+    )
+)
 @click.option("--engine", default="watershed", show_default=True)
 @click.option("--engine-options", type=JsonObject(), default="{}")
 @click.option("--server-url", required=True, help="The Hypha server to serve through.")

@@ -11,10 +11,11 @@ from ..dataset import read_sheet
 from ..errors import InputError
 from ..finding import find_images
 from ..sheet import COLUMNS_LOOKED_AT, header, lines
+from .options import example
 from .terminal import say
 
 
-@click.command()
+@click.command(epilog=example("samcourier sheet /data/plate7 --out config/images.tsv"))
 @click.argument("inputs", nargs=-1, required=True)
 @click.option(
     "--out",
