@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import inspect
 import os
+import re
 import signal
 import socket
 import tempfile
@@ -18,6 +19,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import psutil
@@ -179,3 +181,19 @@ def where_from(task: asyncio.Task[Any]) -> tuple[str, str]:
     frame = getattr(coroutine, "cr_frame", None)
     module = frame.f_globals["__name__"] if frame else ""
     return module, getattr(coroutine, "__qualname__", "")
+
+
+@pytest.fixture(scope="session")
+def documented() -> Callable[[str], ModuleType]:
+    """The example below a heading of docs/extending.md, run as it stands."""
+    page = (Path(__file__).parents[1] / "docs/extending.md").read_text()
+
+    def example(heading: str) -> ModuleType:
+        section = page.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+        block = re.search(r"```python\n(.*?)```", section, re.S)
+        assert block is not None, f"docs/extending.md: no Python block below {heading!r}"
+        module = ModuleType(f"docs_extending_{heading.split()[-1]}")
+        exec(compile(block[1], f"docs/extending.md, {heading}", "exec"), module.__dict__)
+        return module
+
+    return example

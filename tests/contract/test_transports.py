@@ -1,9 +1,12 @@
-"""What every transport owes its user, the scripted fake included: one suite for all."""
+"""What every transport owes its user, the fake and the documented one included: one suite."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -53,21 +56,34 @@ OPEN_TIMEOUT_S = 20.0
 CALL_TIMEOUT_S = 120.0
 
 
-@pytest.fixture(params=[*NAMES, "fake"])
+@pytest.fixture(params=[*NAMES, "fake", "documented"])
 async def transport(
-    request: pytest.FixtureRequest, live_endpoint: Endpoint
+    request: pytest.FixtureRequest,
+    live_endpoint: Endpoint,
+    documented: Callable[[str], ModuleType],
+    tmp_path: Path,
 ) -> AsyncIterator[Transport]:
     """Every implementation, open; closed afterwards."""
     opened: Transport
+    server: asyncio.Server | None = None
     if request.param == "fake":
         service = SegmentationService(WatershedEngine())
         request.addfinalizer(service.close)
         opened = FakeTransport(service)
+    elif request.param == "documented":
+        example = documented("A transport")
+        service = SegmentationService(WatershedEngine())
+        request.addfinalizer(service.close)
+        server = await example.serve(service, tmp_path / "socket")
+        opened = example.SocketTransport(tmp_path / "socket")
     else:
         opened = REAL[request.param](live_endpoint)
     await opened.open(OPEN_TIMEOUT_S)
     yield opened
     await opened.close()
+    if server is not None:
+        server.close()
+        await server.wait_closed()
 
 
 def blobs(shape: tuple[int, ...]) -> np.ndarray:
