@@ -24,7 +24,7 @@ from samcourier.masks import OmeZarrVersion, write_mask
 EDGE_PX = 4096
 CELLS = 20_000
 LEVELS = 5
-ROUNDS = 3
+ROUNDS = 7
 
 
 def cells() -> np.ndarray:

@@ -192,8 +192,8 @@ def test_old_readers_can_open_0_4(tmp_path: Path) -> None:
     array = json.loads((tmp_path / STEM / "0" / ".zarray").read_text())
     assert array["zarr_format"] == 2
     assert array["dimension_separator"] == "/"
-    assert array["compressor"] | {"blocksize": 0} == {
-        "id": "blosc", "cname": "zstd", "clevel": 5, "shuffle": 0, "blocksize": 0,
+    assert array["compressor"] == {
+        "id": "blosc", "cname": "zstd", "clevel": 1, "shuffle": 0, "blocksize": 1 << 20,
     }  # fmt: skip
 
 

@@ -65,8 +65,13 @@ class Home:
     def path(self, name: str) -> Path:
         return output_path(self.dataset_dir, "cell", name)
 
-    def run(self, *names: str, seen: bool = False, **more: Any) -> dict[str, OutputRecord]:
-        """Complete the outputs; ``seen`` shows the planes first, as after segmenting."""
+    def run(
+        self, *names: str, seen: bool = False, tiled: bool = False, **more: Any
+    ) -> dict[str, OutputRecord]:
+        """Complete the outputs; ``seen`` shows the planes first, as after segmenting.
+
+        Where the image went as tiles, no plane of it is at hand.
+        """
         self.reads = 0
         with self.opened() as planes:
             first = planes.read()
@@ -81,7 +86,7 @@ class Home:
             for number in range(len(planes)) if seen else ():
                 pixels = (first if number == 0 else planes.read(number)).pixels
                 outputs.see(number, pixels, labels[planes.position(number)])
-            self.records = outputs.completed(self.records, mask, first, 2)
+            self.records = outputs.completed(self.records, mask, None if tiled else first, 2)
         return self.records
 
     def mtimes(self) -> dict[str, int]:
@@ -133,6 +138,21 @@ def test_a_stack_has_rows_and_polygons_of_each_plane(movie: Home, seen: bool) ->
     assert [each["geometry"]["plane"]["t"] for each in features] == [1, 1, 2, 2, 3, 3]
     assert tifffile.imread(movie.path("tiff")).shape == (3, 14, 20)
     assert movie.reads == 3, "each plane is read once"
+
+
+@pytest.mark.parametrize("image", ["plane", "movie"])
+def test_of_an_image_that_went_as_tiles_the_preview_alone_reads_no_whole_plane(
+    image: str, request: pytest.FixtureRequest
+) -> None:
+    home: Home = request.getfixturevalue(image)
+    home.run("preview", seen=True)
+    content = home.path("preview").read_bytes()
+    home.path("preview").unlink()
+    home.run("preview", tiled=True)
+    assert home.reads == 1, "the one that the test itself reads"
+    assert home.path("preview").read_bytes() == content
+    home.run("preview", "objects_csv", tiled=True)
+    assert home.path("objects_csv").exists()
 
 
 def test_a_volume_is_measured_as_one_and_outlined_depth_by_depth(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from samcourier.derived.previews import LONGEST_EDGE_PX, png, preview
+from samcourier.derived import previews
+from samcourier.derived.previews import LONGEST_EDGE_PX, png, preview, preview_in_bands
 
 OUTLINE = [255, 214, 0]
 
@@ -66,6 +67,27 @@ def test_channels_have_colours_of_their_own(channels: int, colour: tuple[int, ..
 def test_more_channels_than_colours_are_averaged() -> None:
     picture = preview(np.ones((5, 4, 4)), np.zeros((4, 4), np.uint32))
     assert picture.shape == (4, 4, 3)
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (300, 200), (2, 2050, 700), (3001, 40), (5, 3000), (3, 2500, 1030)]
+)
+def test_in_bands_it_is_the_same_and_never_asks_for_much(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]
+) -> None:
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 60_000, shape, np.uint16)
+    mask = np.kron(random.integers(0, 9, (64, 64)), np.ones((50, 50)))[: shape[-2], : shape[-1]]
+    whole = preview(pixels, mask.astype(np.uint32))
+    monkeypatch.setattr(previews, "_BAND_PX", 10_000)
+    asked = []
+
+    def rows_of(rows: slice) -> np.ndarray:
+        asked.append((rows.stop - rows.start) * shape[-1])
+        return pixels[..., rows, :]
+
+    np.testing.assert_array_equal(preview_in_bands(rows_of, mask.astype(np.uint32)), whole)
+    assert max(asked) <= max(10_000, 3 * shape[-1])
 
 
 def test_the_file_is_a_png() -> None:

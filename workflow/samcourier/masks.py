@@ -17,6 +17,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -61,6 +62,10 @@ _CHUNK_EDGE = 1024
 _SMALLEST_LEVEL_EDGE = 256
 #: Larger masks are written, halved and compared block by block, of so many chunks along Y and X.
 _CHUNKS_A_BLOCK = 4
+#: Level 1 takes a quarter of the time of 5 for an eighth to a third more bytes, of a hundredth of
+#: the pixels. Blosc's own blocks, smaller at low levels, would cost both (docs/outputs.md).
+_BLOSC_LEVEL = 1
+_BLOSC_BLOCK_BYTES = 1 << 20
 _BLOCK_BYTES = (_CHUNKS_A_BLOCK * _CHUNK_EDGE) ** 2 * 4
 
 
@@ -124,7 +129,7 @@ def write_mask(
 ) -> MaskFacts:
     """Write ``mask``, uint32, as a label multiscale at ``path``; T and Z may precede Y and X.
 
-    0.4 is zarr v2, 0.5 zarr v3, both Blosc zstd 5 without shuffle. Lower levels take every
+    0.4 is zarr v2, 0.5 zarr v3, both Blosc zstd 1 without shuffle. Lower levels take every
     second pixel in y and x, so they hold no invented id. ``pixel_size_um`` is one number for y
     and x, or one for each axis. ``provenance`` (JSON values, with the image's ``key``) is stored
     in the attribute ``samcourier`` beside :func:`labels_sha256` and the returned facts. A
@@ -154,10 +159,9 @@ def write_mask(
     whole = part
     try:
         part.mkdir()
-        level_count = _write_levels(part, mask, axes, ome_zarr)
+        level_count, digest = _write_and_digest(part, mask, axes, ome_zarr)
         attributes = _multiscale(path, axes, level_count, scale, ome_zarr, source)
-        held = mask if isinstance(mask, np.ndarray) else zarr.open_array(part / "0", mode="r")
-        said = provenance | {"labels_sha256": labels_sha256(held)}
+        said = provenance | {"labels_sha256": digest}
         facts = _seal(part, attributes, said, ome_zarr)
         if is_zip(path):
             whole = zipped
@@ -216,6 +220,19 @@ def remove_leftovers(mask_path: Path) -> None:
     for name in names:
         if name.startswith(prefix) and leftover.fullmatch(name, len(prefix)):
             delete(mask_path.with_name(name))
+
+
+def _write_and_digest(
+    store: Path, mask: MaskPixels, axes: str, ome_zarr: OmeZarrVersion
+) -> tuple[int, str]:
+    """Write every level and return their number and :func:`labels_sha256`."""
+    if not isinstance(mask, np.ndarray):
+        level_count = _write_levels(store, mask, axes, ome_zarr)
+        return level_count, labels_sha256(zarr.open_array(store / "0", mode="r"))
+    # What is in memory is digested meanwhile: sha256 leaves the interpreter to others.
+    with ThreadPoolExecutor(1) as beside:
+        digest = beside.submit(labels_sha256, mask)
+        return _write_levels(store, mask, axes, ome_zarr), digest.result()
 
 
 def _write_levels(store: Path, mask: MaskPixels, axes: str, ome_zarr: OmeZarrVersion) -> int:
@@ -302,9 +319,14 @@ def _create_array(
         dtype="uint32",
         chunks=chunk_shape(shape),
         compressors=(
-            numcodecs.Blosc("zstd", clevel=5, shuffle=numcodecs.Blosc.NOSHUFFLE)
+            numcodecs.Blosc("zstd", _BLOSC_LEVEL, numcodecs.Blosc.NOSHUFFLE, _BLOSC_BLOCK_BYTES)
             if is_v2
-            else BloscCodec(cname="zstd", clevel=5, shuffle="noshuffle")
+            else BloscCodec(
+                cname="zstd",
+                clevel=_BLOSC_LEVEL,
+                shuffle="noshuffle",
+                blocksize=_BLOSC_BLOCK_BYTES,
+            )
         ),
         fill_value=0,
         zarr_format=2 if is_v2 else 3,

@@ -117,10 +117,24 @@ class Outputs:
         return hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:16]
 
     def _look_again(self, names: set[str], labels: MaskPixels, first: Plane | None) -> None:
+        if names == {"preview"} and first is None and "Z" not in self._planes.plane_axes:
+            self._picture = self._preview_in_bands(labels)
+            return
         for number in range(len(self._planes)):
             plane = first if first and number == 0 else self._planes.read(number)
             mask = np.asarray(labels[(*self._planes.position(number), ...)])
             self._take(names, number, plane.pixels, mask)
+
+    def _preview_in_bands(self, labels: MaskPixels) -> np.ndarray:
+        """Return the preview of planes that went as tiles, which may be beyond the memory."""
+        from .previews import preview_in_bands
+
+        planes, number = self._planes, len(self._planes) // 2
+        width = planes.plane_shape[-1]
+        return preview_in_bands(
+            lambda rows: planes.read_part(number, rows, slice(0, width)),
+            _PlaneOf(labels, planes.position(number)),
+        )
 
     def _take(self, names: set[str], number: int, pixels: np.ndarray, mask: np.ndarray) -> None:
         planes, origin = self._planes, self._planes.origin(number)
@@ -221,6 +235,19 @@ class Outputs:
             provenance=self._draft.provenance(object_count),
             spacing_um=self._spacing_um,
         )
+
+
+class _PlaneOf:
+    """One plane of a mask, read by the part."""
+
+    dtype = np.dtype(np.uint32)
+
+    def __init__(self, mask: MaskPixels, position: tuple[int, ...]) -> None:
+        self.shape = mask.shape[len(position) :]
+        self._mask, self._position = mask, position
+
+    def __getitem__(self, block: Any) -> Any:
+        return self._mask[(*self._position, *block)]
 
 
 def _record(made_from: str, path: Path, where: str | None) -> OutputRecord:
