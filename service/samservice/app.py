@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -54,6 +55,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: Of so many images the pace is told by ``describe``.
+RECENT_IMAGES = 100
+
 CONSTANT_IMAGE_NOTE = "the image is constant: empty mask, the model was not asked"
 
 
@@ -86,6 +90,8 @@ class SegmentationService:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._in_service = 0
         self._last_end_s = time.monotonic()
+        #: Pixels of the mask and seconds in the engine.
+        self._recent: deque[tuple[int, float]] = deque(maxlen=RECENT_IMAGES)
         self._description = engine.describe()
 
     def close(self) -> None:
@@ -143,6 +149,8 @@ class SegmentationService:
                     image, image_axes, parameters, statistics, stopwatch
                 )
             stopwatch.lap("segment")
+            if note is None and not embedding:
+                self._recent.append((mask.size, stopwatch.seconds["segment"]))
             if not packed:
                 return mask
             packed_mask, object_count = await asyncio.to_thread(_pack_mask, mask)
@@ -184,7 +192,10 @@ class SegmentationService:
             }
 
     async def describe(self, context: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return engine, model and its hash, versions, parameters, capabilities and limits."""
+        """Return engine, model and its hash, versions, parameters, capabilities and limits.
+
+        ``recent`` is the pace of the last images, by which callers tell how long theirs will take.
+        """
         self.access.check("describe", context)
         return {
             **self._description,
@@ -193,6 +204,11 @@ class SegmentationService:
             "axes": sorted(MASK_AXES),
             "wire": {"version": WIRE_VERSION, "codecs": list(CODECS)},
             "limits": asdict(self._limits) | {"in_parallel": 1},
+            "recent": {
+                "images": len(self._recent),
+                "pixels": sum(pixels for pixels, _ in self._recent),
+                "seconds": sum(seconds for _, seconds in self._recent),
+            },
         }
 
     async def probe(

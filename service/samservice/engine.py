@@ -27,7 +27,9 @@ class Engine(Protocol):
         ``versions`` ({package: version}), ``embeddings`` (bool), ``device`` (str),
         ``parameters`` ({name: {"default": ..., "type": "number"|"integer"|"string"|"array",
         "minimum": ..., "maximum": ..., "enum": [...], "description": ...}}), and optionally
-        ``image_statistics``, the names of what it takes of :mod:`samservice.image_statistics`.
+        ``image_statistics``, the names of what it takes of :mod:`samservice.image_statistics`,
+        ``gpu`` ({"name": str, "memory_bytes": int} or None) and ``model_cache``, the folder of the
+        weights.
         """
         ...
 

@@ -30,6 +30,7 @@ from .microsam_load import (
     check_checkpoint,
     checked_device,
     find_weights,
+    gpu_of,
     load_segmenter,
     mode_of,
     on_one_line,
@@ -80,6 +81,7 @@ class MicroSamEngine:
         if checkpoint and not trust_checkpoint:
             check_checkpoint(weights[0])
         self._model_sha256 = sha256_of(weights)
+        self._weights_folder = weights[0].resolve().parent
         self._name = Path(checkpoint).name if checkpoint else model
         self._predictor, self._segmenter = load_segmenter(
             model, Path(checkpoint) if checkpoint else None, mode, self._device, bool(self._tiling)
@@ -105,6 +107,8 @@ class MicroSamEngine:
             "embeddings": self._has_embeddings(),
             "image_statistics": [INTENSITY_RANGE],
             "device": self._device,
+            "gpu": gpu_of(self._device),
+            "model_cache": str(self._weights_folder),
             "parameters": {name: dict(schema) for name, schema in PARAMETERS[self._mode].items()},
             "mode": self._mode,
             "tile_shape": list(self._tiling["tile_shape"]) if self._tiling else None,

@@ -27,6 +27,16 @@ def checked_device(device: str | None) -> str:
         raise WrongParameter(f"device {device!r}: {error}") from error
 
 
+def gpu_of(device: str) -> dict[str, Any] | None:
+    """Return name and memory of a CUDA device, None for any other."""
+    import torch
+
+    if not device.startswith("cuda"):
+        return None
+    properties = torch.cuda.get_device_properties(device)
+    return {"name": str(properties.name), "memory_bytes": int(properties.total_memory)}
+
+
 def find_weights(model: str, checkpoint: str | None) -> list[Path]:
     """Return the file of weights, or encoder then decoder where micro-sam keeps two.
 

@@ -38,7 +38,7 @@ REPO = Path(__file__).parents[2]
 SHARED_IMAGES = REPO.parent / "shared" / "images"
 COMMANDS = (
     *("demo-data", "deploy", "verify", "bench", "batch", "segment", "report", "check", "monitor"),
-    *("serve", "undeploy", "rerun", "sheet"),
+    *("serve", "undeploy", "rerun", "sheet", "doctor"),
 )
 COMMAND_TIMEOUT_S = 60
 READY_TIMEOUT_S = 30

@@ -470,6 +470,7 @@ async def test_describe_tells_engine_wire_axes_and_limits(serve: Serve) -> None:
     description = await serve(ScriptedEngine(), max_queue=3).describe(context={"user": {}})
     assert set(description) == {
         "engine", "model", "embeddings", "service", "service_version", "axes", "wire", "limits",
+        "recent",
     }  # fmt: skip
     assert description["wire"] == {"version": WIRE_VERSION, "codecs": list(CODECS)}
     assert description["axes"] == sorted(MASK_AXES)
@@ -480,6 +481,16 @@ async def test_describe_tells_engine_wire_axes_and_limits(serve: Serve) -> None:
         "max_probe_bytes": 64 << 20,
         "in_parallel": 1,
     }
+
+
+async def test_describe_tells_the_pace_of_the_images_that_the_engine_had(serve: Serve) -> None:
+    service = serve(ScriptedEngine())
+    assert (await service.describe())["recent"] == {"images": 0, "pixels": 0, "seconds": 0}
+    for image in (IMAGE, IMAGE, np.zeros_like(IMAGE)):
+        await service.segment_all(image)
+    recent = (await service.describe())["recent"]
+    assert (recent["images"], recent["pixels"]) == (2, 2 * IMAGE.size)
+    assert recent["seconds"] > 0
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("demo-data").add_argument("directory", type=Path)
     deploy, verify = commands.add_parser("deploy"), commands.add_parser("verify")
-    undeploy = commands.add_parser("undeploy")
+    undeploy, doctor = commands.add_parser("undeploy"), commands.add_parser("doctor")
     batch, report = commands.add_parser("batch"), commands.add_parser("report")
-    for command in (deploy, verify, undeploy, batch):
+    for command in (deploy, verify, doctor, undeploy, batch):
         command.add_argument("--target", required=True, choices=TARGETS)
         command.add_argument("--engine")
         command.add_argument("--engine-options", type=json.loads)
@@ -44,26 +44,28 @@ def parse(argv: list[str]) -> argparse.Namespace:
             command.add_argument(f"--slurm-{option}")
     for command in (deploy, verify, batch):
         command.add_argument("--out", required=True, type=Path)
-    for command in (verify, batch):
+    for command in (verify, doctor, batch):
         command.add_argument("--transport", required=True)
         command.add_argument("--parameters", required=True, type=json.loads)
         command.add_argument("--embeddings", required=True, choices=("none", "keep"))
         command.add_argument("--embeddings-max-gb", required=True, type=float)
         command.add_argument("--embeddings-folder")
-    for command in (batch, report):
+    for command in (doctor, batch, report):
         command.add_argument("sheet", type=Path)
         command.add_argument("--batch-size", required=True, type=int)
         command.add_argument("--only", action="append", default=[])
-    for command in (deploy, verify, undeploy, batch, report):
+    for command in (deploy, verify, doctor, undeploy, batch, report):
         command.add_argument("--dataset-dir", required=True, type=Path)
     batch.add_argument("--batch", required=True)
     batch.add_argument("--attempt-timeout-s", required=True, type=float)
     batch.add_argument("--image-timeout-s", required=True, type=float)
-    batch.add_argument("--ome-zarr", required=True)
+    for command in (doctor, batch):
+        command.add_argument("--ome-zarr", required=True)
+        command.add_argument("--mask-container", required=True, choices=("folder", "zip"))
+        command.add_argument("--output", action="append", default=[], choices=OUTPUTS)
     for option in ("--tile-edge-px", "--tile-halo-px", "--tiles-above-px"):
         batch.add_argument(option, required=True, type=int)
-    batch.add_argument("--mask-container", required=True, choices=("folder", "zip"))
-    batch.add_argument("--output", action="append", default=[], choices=OUTPUTS)
+    doctor.add_argument("--connections", required=True, type=int)
     batch.add_argument("--retry-failed", action="store_true")
     batch.add_argument("--submission", required=True, type=int)
     for option in ("--html", "--tsv", "--complete"):

@@ -388,6 +388,22 @@ def test_the_service_s_rules_are_given_what_a_run_gives(fresh: Project) -> None:
     assert ["deploy", *undeploy_options, *in_a_run["deploy"][-2:]] == in_a_run["deploy"]
 
 
+def test_the_doctor_looks_with_the_options_of_a_run_and_makes_nothing(fresh: Project) -> None:
+    fresh.configure(outputs=["preview"], mask_container="zip", network={"connections": 40})
+    fresh.run("doctor")
+    ((_, sheet, *looked),) = [call["arguments"] for call in fresh.calls]
+    assert not (fresh / "results/cells/batches").exists()
+    fresh.run()
+    (verified,) = [call["arguments"][1:-2] for call in fresh.calls if call["name"] == "verify"]
+    assert sheet == "config/images.tsv"
+    asked = looked[2:]
+    assert asked[: len(verified)] == verified
+    form = ["--ome-zarr", "0.4", "--mask-container", "zip", "--output", "preview"]
+    assert asked[len(verified) :] == [*form, "--connections", "40"]
+    fresh.script(exit={"doctor": 1})
+    assert "doctor is scripted to fail" in fresh.run("doctor", status=1)
+
+
 @pytest.mark.parametrize(("step", "ran"), [("deploy", ["deploy"]), ("verify", SERVICE)])
 def test_a_rule_of_the_service_that_fails_says_so_and_writes_no_report(
     fresh: Project, step: str, ran: list[str]

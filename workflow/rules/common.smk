@@ -65,6 +65,17 @@ def tile_options():
     ]
 
 
+def form_options():
+    """Return the options that say in which files the results are written."""
+    form = [
+        "--ome-zarr",
+        config["ome_zarr"],
+        "--mask-container",
+        config["mask_container"],
+    ]
+    return [*form, *OUTPUT_OPTIONS, *ONLY_OPTIONS]
+
+
 @cache
 def batches_to_redo():
     """Return the ids of batches whose manifest is no longer true, from a look at the masks."""

@@ -2,6 +2,7 @@
 localrules:
     deploy,
     verify,
+    doctor,
     undeploy,
 
 
@@ -37,6 +38,28 @@ rule verify:
     shell:
         "samcourier verify {params.where:q} {params.asked:q} --out {log.verdict}"
         " 2>&1 | tee {log.said}"
+
+
+rule doctor:
+    """Look at all that the run needs before it begins; ends with 1 where it would fail."""
+    input:
+        DEMO_FILES,
+    log:
+        DATASET_DIR / "logs/doctor.log",
+    retries: 0
+    conda:
+        "../../environment.yml"
+    params:
+        sheet=untracked(str(SHEET)),
+        batch_size=untracked(config["batch_size"]),
+        where=untracked(where_options()),
+        asked=untracked(asked_of_it()),
+        form=untracked(form_options()),
+        connections=untracked(config["network"]["connections"]),
+    shell:
+        "samcourier doctor {params.sheet:q} --batch-size {params.batch_size}"
+        " {params.where:q} {params.asked:q} {params.form:q}"
+        " --connections {params.connections} 2>&1 | tee {log}"
 
 
 rule undeploy:

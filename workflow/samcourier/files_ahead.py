@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
@@ -34,29 +36,68 @@ def files_of_mask(shape: Sequence[int], ome_zarr: OmeZarrVersion) -> int:
     return count
 
 
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will leave in the results folder, in files and folders, and in pixels.
+
+    ``mask_pixels`` and ``image_bytes`` are of one image, the mean of those of the ``looked_at``
+    that could be opened; None when none could. ``unopened`` says why of the others.
+    """
+
+    images: int
+    files: int
+    files_in_inputs: int
+    files_as_zip: int | None
+    is_least: bool
+    mask_pixels: float | None
+    image_bytes: float | None
+    looked_at: int
+    unopened: tuple[str, ...]
+
+    def __str__(self) -> str:
+        at_least = "at least" if self.is_least else "about"
+        said = f"{self.images} images make {at_least} {self.files} files and folders"
+        if self.files_in_inputs:
+            said += f", and about {self.files_in_inputs} in their inputs"
+        if self.files_as_zip is not None:
+            said += f"; with mask_container: zip about {self.files_as_zip}"
+        return said
+
+
 def files_ahead(
     rows: Sequence[ImageRow],
     batch_count: int,
     container: MaskContainer,
     ome_zarr: OmeZarrVersion,
     outputs: Collection[str],
-) -> str:
-    """Return a sentence on the files and folders that these rows will take in the results folder.
+) -> Forecast:
+    """Return what these rows will take; as text it is a sentence on files and folders.
 
     A few of the images are opened for their size, as far as they are there yet.
     """
     others = len(rows) * (1 + len(OUTPUT_FILES.keys() & set(outputs))) + 4 * batch_count
-    shapes = [shape for row in _some(rows) if (shape := _mask_shape(row)) is not None]
+    looks = [_look(row) for row in _some(rows)]
+    sizes = [look for look in looks if isinstance(look, _Size)]
+    shapes = [size.mask_shape for size in sizes]
     in_folders = fmean(files_of_mask(shape, ome_zarr) for shape in shapes or [_SMALLEST_PX])
     each = 1 if container == "zip" else in_folders
-    count = round(len(rows) * each) + others
-    at_least = "at least" if not shapes and container == "folder" else "about"
-    said = f"{len(rows)} images make {at_least} {count} files and folders"
-    if "input_labels" in outputs:
-        said += f", and about {round(len(rows) * in_folders)} in their inputs"
-    if container == "folder" and shapes:
-        said += f"; with mask_container: zip about {len(rows) + others}"
-    return said
+    return Forecast(
+        images=len(rows),
+        files=round(len(rows) * each) + others,
+        files_in_inputs=round(len(rows) * in_folders) if "input_labels" in outputs else 0,
+        files_as_zip=len(rows) + others if container == "folder" and shapes else None,
+        is_least=not shapes and container == "folder",
+        mask_pixels=fmean(math.prod(shape) for shape in shapes) if shapes else None,
+        image_bytes=fmean(size.image_bytes for size in sizes) if sizes else None,
+        looked_at=len(looks),
+        unopened=tuple(look for look in looks if isinstance(look, str)),
+    )
+
+
+@dataclass(frozen=True)
+class _Size:
+    mask_shape: tuple[int, ...]
+    image_bytes: int
 
 
 def _some(rows: Sequence[ImageRow]) -> Sequence[ImageRow]:
@@ -64,10 +105,10 @@ def _some(rows: Sequence[ImageRow]) -> Sequence[ImageRow]:
     return rows[:: -(-len(rows) // LOOKED_AT) or 1]
 
 
-def _mask_shape(row: ImageRow) -> tuple[int, ...] | None:
-    """Return None for an image that is not there yet or cannot be read: its batch will tell."""
+def _look(row: ImageRow) -> _Size | str:
+    """Return why for an image that is not there yet or cannot be read: its batch will tell."""
     try:
         with open_planes(Path(row.path), row.selection) as planes:
-            return planes.mask_shape
-    except CourierError:
-        return None
+            return _Size(planes.mask_shape, math.prod(planes.shape) * planes.dtype.itemsize)
+    except CourierError as error:
+        return str(error)

@@ -36,20 +36,25 @@ class _FailedAt(Exception):
 
 
 async def verify_service(
-    endpoint: Endpoint, transports: Sequence[Transport], policy: Policy | None = None
+    endpoint: Endpoint,
+    transports: Sequence[Transport],
+    policy: Policy | None = None,
+    measuring: asyncio.Lock | None = None,
 ) -> dict[str, Any]:
     """Return the verdict as plain JSON: the service's description and each transport's figures.
 
-    A transport that fails is part of the verdict, not an error.
+    A transport that fails is part of the verdict, not an error. Of several that run side by side,
+    those that share ``measuring`` carry their payloads one after the other.
     """
-    policy = policy or Policy()
+    policy, measuring = policy or Policy(), measuring or asyncio.Lock()
     description: dict[str, Any] = {}
     verdicts: dict[str, Any] = {}
     try:
         for transport in transports:
             try:
                 described = await _open(transport, policy)
-                verdicts[transport.name] = await _measure(transport, bool(described), policy)
+                async with measuring:
+                    verdicts[transport.name] = await _measure(transport, bool(described), policy)
                 description = description or described
             except _FailedAt as failed:
                 verdicts[transport.name] = _failure_verdict(transport.name, failed)

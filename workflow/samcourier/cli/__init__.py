@@ -13,6 +13,7 @@ from .. import __version__
 from ..errors import CourierError
 from ..plain_text import plain_lines
 from .dataset import batch, check, demo_data, report, segment
+from .doctor import doctor
 from .monitor import monitor
 from .rerun import rerun
 from .service import bench, deploy, serve, undeploy, verify
@@ -44,6 +45,7 @@ _commands = (
     sheet,
     deploy,
     verify,
+    doctor,
     undeploy,
     bench,
     batch,

@@ -83,7 +83,7 @@ def segment_rows(
     asked = [each for each in batches if not only or any(row.image in only for row in each.rows)]
     to_make = [row for each in asked for row in each.rows if not only or row.image in only]
     form = segmenting["mask_container"], segmenting["ome_zarr"], segmenting["outputs"]
-    say(files_ahead(to_make, len(asked), *form))
+    say(str(files_ahead(to_make, len(asked), *form)))
     start_record(dataset_dir, asked, only=only or None)
     keep_circumstances(
         dataset_dir,

@@ -36,12 +36,26 @@ def checked_description(answer: Any) -> dict[str, Any]:
         "parameters": _is_mapping_of_mappings(description.get("parameters")),
         "image_statistics": isinstance(description.get("image_statistics"), list | tuple),
         "embedding_bytes": _is_count(description.get("embedding_bytes")),
+        "gpu": _is_gpu(description.get("gpu")),
+        "recent": _is_pace(description.get("recent")),
     }
     return {name: each for name, each in description.items() if has_form.get(name, True)}
 
 
 def _is_count(said: object) -> bool:
     return isinstance(said, int) and not isinstance(said, bool) and said > 0
+
+
+def _is_gpu(said: object) -> bool:
+    return isinstance(said, Mapping) and "name" in said and _is_count(said.get("memory_bytes"))
+
+
+def _is_pace(said: object) -> bool:
+    if not isinstance(said, Mapping):
+        return False
+    seconds = said.get("seconds")
+    has_counts = _is_count(said.get("images")) and _is_count(said.get("pixels"))
+    return has_counts and isinstance(seconds, int | float) and seconds > 0
 
 
 def _is_mapping_of_mappings(said: object) -> bool:

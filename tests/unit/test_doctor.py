@@ -1,0 +1,313 @@
+"""What the doctor says of what was found: a table of facts and lines."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from samcourier.deploy.service import ServiceOptions
+from samcourier.doctor import gather
+from samcourier.doctor.estimate import estimate_run
+from samcourier.doctor.facts import (
+    Asked,
+    DiskFact,
+    Facts,
+    PaceFact,
+    ServerFact,
+    Unknown,
+    VersionFact,
+)
+from samcourier.doctor.gather import Here, gather_facts
+from samcourier.doctor.judge import has_failed, judge
+from samcourier.doctor.machine import look_at_disk, look_at_pace, look_at_versions
+from samcourier.errors import Denied, ServiceFailed, ServiceGone
+from samcourier.files_ahead import Forecast
+from samcourier.transports.base import Endpoint
+from samcourier.transports.hypha_caller import Caller
+from samcourier.transports.ice_servers import IceAnswer, parse_ice_url
+
+URL = "https://hypha.example.org"
+NOW_UNIX_S = 1_800_000_000.0
+CARRIED = {"bytes_up": 4 << 20, "bytes_down": 4 << 20, "send_s": 0.1, "receive_s": 0.2}
+WORKS = {"works": True, "large": CARRIED, "caller": "ann@example.org"}
+
+
+def fails(defect: str, message: str = "it broke", kind: str = "transport") -> dict[str, Any]:
+    failure = {"kind": kind, "name": "Error", "message": message}
+    return {"works": False, "defect": defect, "advice": f"mend {defect}", "failure": failure}
+
+
+FORECAST = Forecast(
+    images=1000,
+    files=9000,
+    files_in_inputs=0,
+    files_as_zip=2100,
+    is_least=False,
+    mask_pixels=1e6,
+    image_bytes=2e6,
+    looked_at=10,
+    unopened=(),
+)
+GOOD = Facts(
+    asked=Asked("existing", "auto", {}, images_left=1000, images=1000, connections=150),
+    forecast=FORECAST,
+    service="ready",
+    server=ServerFact(URL, True, "200 with application/json", 0.02, 0.4),
+    caller=Caller("ann@example.org", "lab", False, "write", NOW_UNIX_S + 86_400, None, 5),
+    replica_ids=("lab/a:sam",),
+    description={
+        "engine": "microsam",
+        "model": "vit_b_lm (ais)",
+        "service_version": "0.1.0",
+        "device": "cuda",
+        "gpu": {"name": "NVIDIA L4", "memory_bytes": 24_000_000_000},
+        "limits": {"max_pixels": 1 << 28, "max_queue": 32, "in_parallel": 1},
+    },
+    verdicts={"websocket": WORKS, "webrtc": WORKS, "http": WORKS},
+    disk=DiskFact("/data", True, 10**12, 10**8),
+    versions=(VersionFact("aiortc", "1.16.0", ">=1.16", True, "1.16.0"),),
+    pace=PaceFact(50, 50_000_000, 25.0, "the service's own count"),
+    now_unix_s=NOW_UNIX_S,
+)
+UNREACHABLE = Unknown("no answer within 16 s")
+UNPROVED = dict.fromkeys(("websocket", "webrtc", "http"), UNREACHABLE)
+DESCRIBED: Mapping[str, Any] = MappingProxyType(GOOD.description)
+
+
+def lines_on(facts: Facts, topic: str) -> list[tuple[str, str, str]]:
+    return [(each.status, each.said, each.advice) for each in judge(facts) if each.topic == topic]
+
+
+def test_where_all_is_well_each_line_is_ok() -> None:
+    lines = judge(GOOD)
+    assert {line.status for line in lines} == {"ok"}, lines
+    assert not any(line.advice for line in lines)
+    topics = ["server", "token", "service", "patched", "websocket", "webrtc", "http", "udp"]
+    topics += ["limits", "limits", "images", "disk", "files", "versions", "model", "time"]
+    assert [line.topic for line in lines] == topics
+
+
+@pytest.mark.parametrize(
+    ("changed", "topic", "status", "said", "advice"),
+    [
+        (
+            {"server": Unknown("connection refused", "transport")},
+            *("server", "failure", "connection refused", "service.server_url"),
+        ),
+        (
+            {"server": Unknown("certificate verify failed", "transport")},
+            *("server", "failure", "certificate", "network.ca_bundle"),
+        ),
+        (
+            {"server": ServerFact(URL, False, "200 with text/html", 0.1)},
+            *("server", "warning", "not as a Hypha server", "proxy's page"),
+        ),
+        (
+            {"server": ServerFact(URL, True, "", 0.1, -300.0)},
+            *("server", "warning", "5 min 00 s behind", "clock"),
+        ),
+        (
+            {"caller": Unknown("the token of ann has expired", "denied")},
+            *("token", "failure", "has expired", "stop at its first call"),
+        ),
+        (
+            {"caller": UNREACHABLE},
+            *("token", "warning", "no answer within 16 s", ""),
+        ),
+        (
+            {"caller": replace(GOOD.caller, expires_unix_s=NOW_UNIX_S + 600)},  # type: ignore[type-var]
+            *("token", "warning", "ends before a run of 8 min 20 s", "lives longer"),
+        ),
+        (
+            {"caller": replace(GOOD.caller, expires_unix_s=None)},  # type: ignore[type-var]
+            *("token", "ok", "without an end", ""),
+        ),
+        (
+            {"service": Unknown("service.target existing needs service.service_id", "input")},
+            *("service", "failure", "needs service.service_id", ""),
+        ),
+        ({"service": "not_yet"}, "service", "warning", "the run brings it up", "snakemake deploy"),
+        ({"verdicts": UNPROVED}, "service", "failure", "no transport reaches it", "service_id"),
+        ({"verdicts": UNPROVED}, "http", "failure", "no answer within 16 s", ""),
+        ({"description": {}}, "service", "warning", "does not describe itself", ""),
+        (
+            {"refusals": ("config.parameters: sigma is unknown",)},
+            *("service", "failure", "sigma is unknown", ""),
+        ),
+        (
+            {"verdicts": {"websocket": WORKS, "webrtc": fails("context_required")}},
+            *("patched", "warning", "context_required", "mend context_required"),
+        ),
+        (
+            {"verdicts": {"websocket": WORKS, "webrtc": fails("ice_failed")}},
+            *("udp", "warning", "no direct path", "TURN"),
+        ),
+        (
+            {"verdicts": {"websocket": WORKS, "http": fails("other", "http: status 413")}},
+            *("http", "warning", "status 413", "the others carry the images"),
+        ),
+        (
+            {"verdicts": {"http": fails("other", "http: status 413")}},
+            *("http", "failure", "status 413", "mend other"),
+        ),
+        (
+            {"verdicts": {"webrtc": {**WORKS, "caller": "root"}}},
+            *("webrtc", "warning", "takes us for root, the server for ann", "restricts"),
+        ),
+        (
+            {"ice_servers": (IceAnswer("turn:t.org", "it refuses: 401 Unauthorized"),)},
+            *("ice server", "warning", "401", "network.ice_servers"),
+        ),
+        (
+            {"caller": replace(GOOD.caller, workspace_clients=120)},  # type: ignore[type-var]
+            *("limits", "warning", "120 clients", "network.connections to 70"),
+        ),
+        (
+            {"forecast": replace(FORECAST, unopened=("a.tif: no such file",))},
+            *("images", "warning", "of 10 looked at 1 cannot be opened: a.tif", "goes on"),
+        ),
+        ({"disk": Unknown("no answer within 16 s")}, "disk", "failure", "no answer", "there"),
+        ({"disk": DiskFact("/data", False, 1, 1)}, "disk", "failure", "cannot be written", ""),
+        ({"disk": DiskFact("/data", True, 10**6, None)}, "disk", "failure", "1.0 MB free", "room"),
+        ({"disk": DiskFact("/data", True, 2 * 10**8, None)}, "disk", "warning", "0.0 MB free", ""),
+        ({"disk": DiskFact("/data", True, 10**12, 100)}, "files", "failure", "100 free", "zip"),
+        ({"disk": DiskFact("/data", True, 10**12, None)}, "files", "ok", "does not limit", ""),
+        (
+            {"versions": (VersionFact("sqlmodel", "0.0.50", "==0.0.37", False),)},
+            *("versions", "failure", "sqlmodel 0.0.50, expected ==0.0.37", "pip install"),
+        ),
+        (
+            {"versions": (VersionFact("zarr", "3.2.0", ">=3.1", True, "3.1.6"),)},
+            *("versions", "warning", "zarr 3.2.0 (3.1.6)", "requirements.lock"),
+        ),
+        (
+            {"description": {**DESCRIBED, "gpu": None}},
+            *("model", "warning", "does not say what it is", "update"),
+        ),
+        (
+            {"description": {**DESCRIBED, "gpu": None, "device": "cpu"}},
+            *("model", "warning", "half a minute", "GPU"),
+        ),
+        (
+            {"description": {**DESCRIBED, "gpu": None, "device": "cpu", "engine": "watershed"}},
+            *("model", "ok", "suits watershed", ""),
+        ),
+        ({"pace": None}, "time", "warning", "not known", "segment a few"),
+    ],
+)
+def test_each_trouble_gets_its_line(
+    changed: dict[str, Any], topic: str, status: str, said: str, advice: str
+) -> None:
+    found = lines_on(replace(GOOD, **changed), topic)
+    assert any(status == line[0] and said in line[1] and advice in line[2] for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("changed", "seconds", "because"),
+    [
+        ({}, 500.0, "0.5 s an image"),
+        ({"replica_ids": ("a", "b")}, 250.0, "2 replicas"),
+        # SAM takes as long for a small image, the watershed does not.
+        ({"forecast": replace(FORECAST, mask_pixels=250_000.0)}, 500.0, ""),
+        (
+            {
+                "forecast": replace(FORECAST, mask_pixels=250_000.0),
+                "description": {"engine": "watershed"},
+            },
+            125.0,
+            "",
+        ),
+        (
+            {"verdicts": {"http": {**WORKS, "large": {**CARRIED, "send_s": 8.0}}}},
+            2387.9,
+            "takes longer",
+        ),
+    ],
+)
+def test_the_time_of_a_run_follows_from_pace_replicas_and_way(
+    changed: dict[str, Any], seconds: float, because: str
+) -> None:
+    run = estimate_run(replace(GOOD, **changed))
+    assert run is not None
+    assert run.seconds == pytest.approx(seconds, rel=1e-3)
+    assert because in run.because
+
+
+@pytest.mark.parametrize(
+    ("url", "parts"),
+    [
+        ("stun:s.org", ("stun", "s.org", 3478, "udp")),
+        ("turn:t.org:5000?transport=tcp", ("turn", "t.org", 5000, "tcp")),
+        ("turns:t.org", ("turns", "t.org", 5349, "tcp")),
+        ("turn:[::1]:99", ("turn", "::1", 99, "udp")),
+    ],
+)
+def test_an_ice_servers_url_is_read(url: str, parts: tuple[str, str, int, str]) -> None:
+    assert parse_ice_url(url) == parts
+
+
+HERE = Here(lambda: FORECAST, lambda: DiskFact("/data", True, 1, 1), lambda: (), lambda: None)
+
+
+async def test_what_hangs_is_late_and_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gather, "LIMIT_S", 1.2)
+    hangs = threading.Event()
+
+    def find(_: ServiceOptions) -> Endpoint:
+        hangs.wait(10)
+        raise ServiceGone("too late")
+
+    here = Here(HERE.forecast, lambda: hangs.wait(10) or look_at_disk(Path()), tuple, HERE.pace)
+    start_s = time.monotonic()
+    facts = await gather_facts(GOOD.asked, ServiceOptions(), find, here)
+    assert time.monotonic() - start_s < 5
+    hangs.set()
+    assert isinstance(facts.disk, Unknown) and "no answer within" in facts.disk.why
+    assert isinstance(facts.service, Unknown) and facts.service.kind == "late"
+    assert facts.forecast == FORECAST
+    assert has_failed(judge(facts))
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "service"),
+    [
+        ("bioengine", ServiceGone("no app"), "not_yet"),
+        ("slurm", ServiceGone("no job"), "not_yet"),
+        ("existing", ServiceGone("no service"), Unknown("no service", "service")),
+        ("bioengine", Denied("no token"), Unknown("no token", "denied")),
+        ("local", ServiceFailed("it broke"), Unknown("it broke", "service")),
+    ],
+)
+async def test_a_service_that_the_run_brings_up_may_be_missing(
+    target: Any, error: Exception, service: object
+) -> None:
+    def find(_: ServiceOptions) -> Endpoint:
+        raise error
+
+    facts = await gather_facts(GOOD.asked, ServiceOptions(target=target), find, HERE)
+    assert facts.service == service
+
+
+def test_the_disk_is_that_of_the_nearest_folder_that_is_there(tmp_path: Path) -> None:
+    fact = look_at_disk(tmp_path / "results/plate7")
+    assert (fact.path, fact.is_writable) == (str(tmp_path), True)
+    assert fact.free_bytes > 0
+
+
+def test_this_installation_has_the_versions_it_needs() -> None:
+    facts = {each.package: each for each in look_at_versions(["local"])}
+    assert {"hypha-rpc", "aiortc", "sqlmodel", "snakemake"} <= facts.keys()
+    assert [each for each in facts.values() if not each.is_met] == []
+    assert facts["hypha-rpc"].tested == facts["hypha-rpc"].installed
+    assert "sqlmodel" not in {each.package for each in look_at_versions([])}
+
+
+def test_no_earlier_run_tells_no_pace(tmp_path: Path) -> None:
+    assert look_at_pace(tmp_path / "results/plate7") is None

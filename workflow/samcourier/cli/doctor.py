@@ -1,0 +1,157 @@
+"""``samcourier doctor``: a look before a long run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import uvloop
+
+from ..dataset import ImageRow, make_batches, read_sheet
+from ..deploy.service import ServiceOptions, find_service
+from ..embeddings import EmbeddingStore
+from ..plain_text import plain
+from ..store import OUTPUTS
+from .options import (
+    dataset_dir_option,
+    embedding_options,
+    example,
+    parameters_option,
+    service_options,
+    transport_option,
+)
+
+if TYPE_CHECKING:
+    from ..doctor.judge import Line
+
+_STYLES = {"ok": "green", "warning": "yellow", "failure": "red"}
+
+
+@click.command(
+    epilog=example(
+        "samcourier doctor config/images.tsv --batch-size 25 --target existing \\",
+        "    --server-url https://hypha.aicell.io --service-id samservice \\",
+        "    --token-file ~/.hypha-token --dataset-dir results/plate7",
+    )
+)
+@click.argument("sheet", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--batch-size", type=click.IntRange(1), default=25, show_default=True)
+@service_options
+@dataset_dir_option
+@transport_option
+@parameters_option
+@embedding_options
+@click.option("--ome-zarr", type=click.Choice(("0.4", "0.5")), default="0.4", show_default=True)
+@click.option(
+    "--mask-container",
+    type=click.Choice(("folder", "zip")),
+    default="folder",
+    show_default=True,
+)
+@click.option("--output", "outputs", multiple=True, type=click.Choice(OUTPUTS))
+@click.option("--only", multiple=True, metavar="IMAGE", help="Only this image.")
+@click.option(
+    "--connections",
+    type=click.IntRange(1),
+    default=150,
+    show_default=True,
+    help="That the run may have at once.",
+)
+def doctor(
+    sheet: Path,
+    batch_size: int,
+    service: ServiceOptions,
+    dataset_dir: Path,
+    transport: str,
+    parameters: dict[str, Any],
+    make_store: Callable[[Path], EmbeddingStore | None],
+    ome_zarr: Any,
+    mask_container: Any,
+    outputs: tuple[str, ...],
+    only: tuple[str, ...],
+    connections: int,
+) -> None:
+    """Look at all that the run of SHEET needs, in under 20 seconds, before it begins.
+
+    `snakemake doctor` does it with the options of config/config.yaml. A line each for server,
+    token, service, transports, limits, disk, versions, model and time: ok, a warning or a failure
+    with what to do. Exits 1 when there is a failure.
+    """
+    from ..doctor.facts import Asked
+    from ..doctor.gather import Here, gather_facts
+    from ..doctor.judge import has_failed, judge
+    from ..doctor.machine import look_at_disk, look_at_pace, look_at_versions
+    from ..files_ahead import files_ahead
+
+    start_s = time.monotonic()
+    rows = read_sheet(sheet)
+    done = _done(rows, batch_size, dataset_dir)
+    rows = [row for row in rows if not only or row.image in only]
+    left = [row for row in rows if row.image not in done]
+    store = make_store(dataset_dir)
+    asked = Asked(
+        target=service.target,
+        transport=transport,
+        parameters=parameters,
+        images_left=len(left),
+        images=len(rows),
+        connections=connections,
+        outputs=outputs,
+        keeps_embeddings=store is not None,
+        embeddings_max_bytes=store.max_bytes if store is not None else 0,
+    )
+    batch_count = -(-len(left) // batch_size)
+    here = Here(
+        forecast=lambda: files_ahead(left, batch_count, mask_container, ome_zarr, outputs),
+        disk=lambda: look_at_disk(dataset_dir),
+        versions=lambda: look_at_versions(["local"] if service.target == "local" else []),
+        pace=lambda: look_at_pace(dataset_dir),
+    )
+    # Never closed: that would wait for a look-up of a name or a disk that hangs.
+    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    try:
+        facts = runner.run(
+            gather_facts(asked, service, lambda options: find_service(options, dataset_dir), here)
+        )
+    except KeyboardInterrupt:
+        raise click.Abort from None
+    lines = judge(facts)
+    for line in lines:
+        _print(line)
+    took_s = time.monotonic() - start_s
+    failures, warnings = (
+        sum(line.status == status for line in lines) for status in ("failure", "warning")
+    )
+    click.echo(f"{failures} failures, {warnings} warnings, looked at in {took_s:.1f} s")
+    sys.stdout.flush()
+    os._exit(1 if has_failed(lines) else 0)
+
+
+def _done(rows: list[ImageRow], batch_size: int, dataset_dir: Path) -> set[str]:
+    """Return the images of which a batch's manifest says that they are done."""
+    from ..journal import read_manifest
+    from ..store import manifest_path
+
+    ids = (batch.batch_id for batch in make_batches(rows, batch_size))
+    manifests = (read_manifest(manifest_path(dataset_dir, each)) for each in ids)
+    return {
+        image
+        for manifest in manifests
+        if manifest is not None
+        for image, entry in manifest.images.items()
+        if entry.status == "done"
+    }
+
+
+def _print(line: Line) -> None:
+    said = plain(line.said)
+    mark = click.style(f"{line.status:8}", fg=_STYLES[line.status])
+    click.echo(f"{mark} {line.topic:10}  {said}")
+    if line.advice:
+        click.echo(f"{'':20} → {plain(line.advice)}")

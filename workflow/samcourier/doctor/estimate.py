@@ -1,0 +1,96 @@
+"""How long a run will take and how much it will write, from what is known before it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..files_ahead import Forecast
+from .facts import Facts, PaceFact, Unknown
+
+#: A packed image against its pixels, a packed mask likewise (docs/decisions/0003-wire-format.md).
+PACKED_IMAGE_RATIO = 1.6
+PACKED_MASK_RATIO = 50.0
+#: Of a mask with its smaller levels, compressed, without its files' own size.
+MASK_BYTES_A_PIXEL = 0.1
+#: The least that a file takes of most file systems.
+BLOCK_BYTES = 4096
+#: A table, polygons, a preview: bytes a pixel of the mask, each.
+OUTPUT_BYTES_A_PIXEL = 0.5
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The seconds of the whole run, and what they follow from."""
+
+    seconds: float
+    because: str
+
+
+def estimate_run(facts: Facts) -> Estimate | None:
+    """Return how long the images that are left will take, None where nothing tells.
+
+    Images travel while others are segmented, so the slower of the two counts.
+    """
+    pace, ahead = facts.pace, facts.forecast
+    if pace is None or isinstance(pace, Unknown) or isinstance(ahead, Unknown):
+        return None
+    if not pace.pixels or not pace.images:
+        return None
+    a_image_s = _image_s(pace, ahead, str(facts.description.get("engine")))
+    replicas = 1 if isinstance(facts.replica_ids, Unknown) else max(len(facts.replica_ids), 1)
+    in_parallel = int((facts.description.get("limits") or {}).get("in_parallel", 1))
+    service_s = a_image_s / replicas / in_parallel
+    travel_s = _travel_s(facts, ahead)
+    seconds = facts.asked.images_left * max(service_s, travel_s)
+    because = (
+        f"{a_image_s:.2g} s an image at the service, by {pace.images} images of {pace.source}"
+        + (f", {replicas} replicas" if replicas > 1 else "")
+        + (
+            f"; the way there and back takes longer, {travel_s:.2g} s"
+            if travel_s > service_s
+            else ""
+        )
+    )
+    return Estimate(seconds, because)
+
+
+def _image_s(pace: PaceFact, ahead: Forecast, engine: str) -> float:
+    """Return the seconds of one image of this run: they grow with its pixels.
+
+    Segment Anything brings whatever comes to 1024 x 1024, so a smaller image takes as long.
+    """
+    a_call_s = pace.seconds / pace.images
+    if ahead.mask_pixels is None:
+        return a_call_s
+    times = ahead.mask_pixels * pace.images / pace.pixels
+    return a_call_s * (max(times, 1.0) if engine == "microsam" else times)
+
+
+def _travel_s(facts: Facts, ahead: Forecast) -> float:
+    """Return the seconds of an image's way there and back over the fastest transport."""
+    if ahead.image_bytes is None or ahead.mask_pixels is None:
+        return 0.0
+    up_bytes = ahead.image_bytes / PACKED_IMAGE_RATIO
+    down_bytes = 4 * ahead.mask_pixels / PACKED_MASK_RATIO
+    ways = [
+        up_bytes * large["send_s"] / large["bytes_up"]
+        + down_bytes * large["receive_s"] / large["bytes_down"]
+        for verdict in facts.verdicts.values()
+        if not isinstance(verdict, Unknown) and verdict["works"]
+        for large in [verdict["large"]]
+        if large["send_s"] is not None and large["bytes_down"]
+    ]
+    return max(min(ways), 0.0) if ways else 0.0
+
+
+def estimate_bytes(facts: Facts, ahead: Forecast) -> float:
+    """Return roughly how many bytes the run writes, blocks of small files counted."""
+    pixels = (ahead.mask_pixels or 0.0) * ahead.images
+    outputs = len(facts.asked.outputs)
+    embedding_bytes = facts.description.get("embedding_bytes") or 0
+    embeddings = min(embedding_bytes * ahead.images, facts.asked.embeddings_max_bytes)
+    return (
+        pixels * (MASK_BYTES_A_PIXEL + OUTPUT_BYTES_A_PIXEL * outputs)
+        + ahead.files * BLOCK_BYTES
+        + (embeddings if facts.asked.keeps_embeddings else 0)
+    )

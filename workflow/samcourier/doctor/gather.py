@@ -1,0 +1,280 @@
+"""Facts about server, service and way, each asked for beside the others with a limit of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+
+import httpx
+
+from samservice.hypha import is_loopback, tls_context
+
+from ..connection.description import checked_description
+from ..connection.retry import Policy
+from ..demands import check_run
+from ..deploy.service import ServiceOptions, read_token
+from ..errors import CourierError, Denied, RequestRefused, ServiceGone
+from ..files_ahead import Forecast
+from ..transports import HyphaSession, build_transports
+from ..transports.base import Endpoint, Transport
+from ..transports.hypha_caller import Caller, identify
+from ..transports.ice_servers import ask_ice_servers
+from ..transports.session import list_services
+from ..verify import verify_service
+from .facts import Asked, DiskFact, Facts, PaceFact, ServerFact, Unknown, VersionFact, Where
+
+T = TypeVar("T")
+
+#: The whole look, printing and Python's start left out.
+LIMIT_S = 16.0
+SERVER_LIMIT_S = 8.0
+#: A SLURM job's service is looked for, not waited for.
+JOB_PATIENCE_S = 3.0
+POLICY = Policy(open_timeout_s=8.0, webrtc_open_timeout_s=4.0, probe_timeout_s=10.0)
+
+_NO_ENDPOINT = Unknown("not looked at: where the service is is not known", "not_asked")
+
+
+class Here:
+    """What is asked of this machine, each in a thread that nobody waits for longer than it may."""
+
+    def __init__(
+        self,
+        forecast: Callable[[], Forecast],
+        disk: Callable[[], DiskFact],
+        versions: Callable[[], tuple[VersionFact, ...]],
+        pace: Callable[[], PaceFact | None],
+    ) -> None:
+        self.forecast, self.disk, self.versions, self.pace = forecast, disk, versions, pace
+
+
+async def gather_facts(
+    asked: Asked, options: ServiceOptions, find: Callable[[ServiceOptions], Endpoint], here: Here
+) -> Facts:
+    """Return all facts within ``LIMIT_S``; what took longer is Unknown."""
+    deadline_s = asyncio.get_running_loop().time() + LIMIT_S
+    network = options.network.ice_servers
+    on_machine = asyncio.gather(
+        within(deadline_s, in_thread(here.forecast)),
+        within(deadline_s, in_thread(here.disk)),
+        within(deadline_s, in_thread(here.versions)),
+        within(deadline_s, in_thread(here.pace)),
+    )
+    ice_asked = asyncio.ensure_future(ask_ice_servers(network))
+    endpoint, service = await _find(options, find, deadline_s)
+    reached = endpoint if not isinstance(endpoint, Unknown) else _server_alone(options)
+    server_asked = asyncio.ensure_future(_server(reached, deadline_s))
+    caller_asked = asyncio.ensure_future(_caller(reached, deadline_s))
+    verdicts, description = await _verdicts(endpoint, asked.transport, deadline_s)
+    caller, replica_ids = await caller_asked
+    forecast, disk, versions, pace = await on_machine
+    return Facts(
+        asked=asked,
+        forecast=forecast,
+        service=service,
+        server=await server_asked,
+        caller=caller,
+        replica_ids=replica_ids,
+        description=description,
+        verdicts=verdicts,
+        disk=disk,
+        versions=versions,
+        pace=_recent_pace(description) or pace,
+        ice_servers=await ice_asked,
+        refusals=_refusals(asked, description),
+        now_unix_s=time.time(),
+    )
+
+
+async def within(
+    deadline_s: float, work: Awaitable[T], limit_s: float | None = None
+) -> T | Unknown:
+    """Return what ``work`` gives in time, or why it gives nothing."""
+    loop = asyncio.get_running_loop()
+    start_s = loop.time()
+    until_s = deadline_s if limit_s is None else min(deadline_s, start_s + limit_s)
+    try:
+        async with asyncio.timeout_at(until_s):
+            return await work
+    except TimeoutError:
+        return Unknown(f"no answer within {loop.time() - start_s:.0f} s")
+    except CourierError as error:
+        return Unknown(str(error), error.kind)
+    except OSError as error:
+        return Unknown(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), "storage")
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Run blocking work in a thread that ends with the process: a hung disk holds nobody up."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if done.done():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        result, failure = None, None
+        try:
+            result = work()
+        except BaseException as error:
+            failure = error
+        try:
+            loop.call_soon_threadsafe(settle, result, failure)
+        except RuntimeError:
+            # The loop is closed: nobody waits any more.
+            return
+
+    threading.Thread(target=run, daemon=True).start()
+    return await done
+
+
+async def _find(
+    options: ServiceOptions, find: Callable[[ServiceOptions], Endpoint], deadline_s: float
+) -> tuple[Endpoint | Unknown, Where | Unknown]:
+    app = replace(options.app, deploy_timeout_s=JOB_PATIENCE_S)
+    looked = replace(options, app=app)
+
+    def look() -> Endpoint | Where:
+        try:
+            return find(looked)
+        except ServiceGone:
+            # What the run brings up itself may be missing before it.
+            if options.target in ("bioengine", "slurm"):
+                return "not_yet"
+            raise
+
+    # A local service takes as long as it takes; then there is nothing else to wait for.
+    found = await within(deadline_s - 1.0, in_thread(look))
+    if isinstance(found, Endpoint):
+        return found, "ready"
+    if isinstance(found, Unknown):
+        return _NO_ENDPOINT, found
+    return _NO_ENDPOINT, "not_yet"
+
+
+def _server_alone(options: ServiceOptions) -> Endpoint | Unknown:
+    """Return where the server is, of a service that is not there; Unknown for a bad token."""
+    if not options.server_url:
+        return _NO_ENDPOINT
+    try:
+        token = read_token(options.token_file)
+    except Denied as error:
+        return Unknown(str(error), error.kind)
+    return Endpoint(options.server_url, options.workspace, "", "", token, options.network)
+
+
+async def _server(endpoint: Endpoint | Unknown, deadline_s: float) -> ServerFact | Unknown:
+    if isinstance(endpoint, Unknown):
+        return endpoint if endpoint.kind == "not_asked" else replace(endpoint, kind="not_asked")
+    try:
+        return await within(deadline_s, _look_at_server(endpoint), SERVER_LIMIT_S)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return Unknown(f"{endpoint.server_url}: {error or type(error).__name__}", "transport")
+
+
+async def _look_at_server(endpoint: Endpoint) -> ServerFact:
+    url = endpoint.server_url.rstrip("/")
+    async with httpx.AsyncClient(
+        verify=tls_context(endpoint.network.ca_bundle) or True,
+        trust_env=not is_loopback(url),
+        timeout=SERVER_LIMIT_S,
+    ) as client:
+        start_s, start_unix_s = time.monotonic(), time.time()
+        response = await client.get(f"{url}/health/readiness")
+        seconds = time.monotonic() - start_s
+    kind = response.headers.get("content-type", "no content type")
+    return ServerFact(
+        url=url,
+        is_hypha=response.status_code == 200 and "json" in kind,
+        answer=f"{response.status_code} with {kind}",
+        seconds=seconds,
+        clock_ahead_s=_clock_ahead_s(response, start_unix_s + seconds / 2),
+    )
+
+
+def _clock_ahead_s(response: httpx.Response, moment_unix_s: float) -> float | None:
+    try:
+        return parsedate_to_datetime(response.headers["date"]).timestamp() - moment_unix_s
+    except (KeyError, ValueError):
+        return None
+
+
+async def _caller(
+    endpoint: Endpoint | Unknown, deadline_s: float
+) -> tuple[Caller | Unknown, tuple[str, ...] | Unknown]:
+    if isinstance(endpoint, Unknown):
+        return endpoint, endpoint
+    session, user = HyphaSession(endpoint), object()
+
+    async def look() -> tuple[Caller, tuple[str, ...] | Unknown]:
+        server = await session.server(POLICY.open_timeout_s, user)
+        ids: tuple[str, ...] | Unknown = _NO_ENDPOINT
+        if endpoint.service_id:
+            ids = await within(deadline_s, _replica_ids(server, endpoint))
+        return await identify(server), ids
+
+    try:
+        found = await within(deadline_s, look())
+    finally:
+        await session.release(user)
+    return (found, found) if isinstance(found, Unknown) else found
+
+
+async def _replica_ids(server: Any, endpoint: Endpoint) -> tuple[str, ...]:
+    # A full id is one replica.
+    if ":" in endpoint.service_id:
+        return (endpoint.service_id,)
+    return tuple(await list_services(server, endpoint))
+
+
+async def _verdicts(
+    endpoint: Endpoint | Unknown, wanted: str, deadline_s: float
+) -> tuple[dict[str, dict[str, Any] | Unknown], dict[str, Any]]:
+    """Return each transport's verdict and the service's description, {} where it has none."""
+    if isinstance(endpoint, Unknown):
+        return {}, {}
+    transports = build_transports(endpoint, wanted)
+    measuring = asyncio.Lock()
+
+    async def prove(transport: Transport) -> dict[str, Any]:
+        return await verify_service(endpoint, [transport], POLICY, measuring)
+
+    found = await asyncio.gather(*(within(deadline_s, prove(each)) for each in transports))
+    verdicts: dict[str, dict[str, Any] | Unknown] = {}
+    description: dict[str, Any] = {}
+    for transport, verdict in zip(transports, found, strict=True):
+        if isinstance(verdict, Unknown):
+            verdicts[transport.name] = verdict
+        else:
+            verdicts[transport.name] = verdict["transports"][transport.name]
+            description = description or verdict["description"]
+    return verdicts, checked_description(description)
+
+
+def _recent_pace(description: dict[str, Any]) -> PaceFact | None:
+    recent = description.get("recent")
+    if not recent:
+        return None
+    return PaceFact(
+        recent["images"], recent["pixels"], recent["seconds"], "the service's own count"
+    )
+
+
+def _refusals(asked: Asked, description: dict[str, Any]) -> tuple[str, ...]:
+    if not description:
+        return ()
+    try:
+        check_run(asked.parameters, description, keeps_embeddings=asked.keeps_embeddings)
+    except RequestRefused as error:
+        return tuple(str(error).splitlines())
+    return ()
