@@ -9,7 +9,7 @@ SHELL := bash
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-microsam test-bioengine test-crate test-slurm test-faults soak upstream check fuzz audit bench bench-large bench-networks lock upgrade clean
+.PHONY: help run test test-microsam test-bioengine test-crate test-slurm test-faults soak upstream check fuzz audit bench bench-large bench-networks docs lock upgrade clean
 
 help: ## list these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -83,6 +83,9 @@ bench-large: .venv/installed-test ## images of 16 384 and 30 000 pixels a side i
 bench-networks: .venv/installed-test ## measure the transports in slow, blocked and failing networks (root)
 	.venv/bin/python bench/networks
 
+docs: build/docs-venv/installed ## the pages of docs/ as a site in build/docs; a broken link is an error
+	build/docs-venv/bin/mkdocs build --strict --site-dir build/docs
+
 COMPILE = .venv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
   --fork-strategy fewest --no-emit-index-url
 
@@ -102,16 +105,21 @@ lock: .venv/bin/uv ## write requirements.lock and environment.yml after a change
 	    | sed -E "s/ ; python_full_version < '3.15' and \(sys_platform == 'darwin' or sys_platform == 'linux'\)$$//; s/^/      - /"; \
 	} > environment.yml.new
 	mv environment.yml.new environment.yml
-	.venv/bin/uv pip compile tests/crate/requirements.in --quiet --universal --python-version 3.11 \
-	  --no-emit-index-url --generate-hashes --custom-compile-command 'make lock' $(LOCK_FLAGS) \
-	  --output-file tests/crate/requirements.lock >/dev/null
+	for folder in docs tests/crate; do \
+	  .venv/bin/uv pip compile $$folder/requirements.in --quiet --universal --python-version 3.11 \
+	    --no-emit-index-url --generate-hashes --custom-compile-command 'make lock' $(LOCK_FLAGS) \
+	    --output-file $$folder/requirements.lock >/dev/null; \
+	done
 
 upgrade: LOCK_FLAGS = --upgrade
 upgrade: lock ## lock with every version free to rise
 
-build/crate-venv/installed: tests/crate/requirements.lock .venv/bin/uv
+build/crate-venv/installed: tests/crate/requirements.lock
+build/docs-venv/installed: docs/requirements.lock
+build/crate-venv/installed build/docs-venv/installed: .venv/bin/uv
 	.venv/bin/uv venv --quiet --clear --python .venv/bin/python $(@D)
-	.venv/bin/uv pip install --quiet --python $(@D)/bin/python --require-hashes --requirement $<
+	.venv/bin/uv pip install --quiet --python $(@D)/bin/python --require-hashes \
+	  --requirement $(filter %.lock,$^)
 	@touch $@
 
 clean: ## remove environments and caches; data, results and .snakemake stay

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -13,10 +14,9 @@ from samcourier.cli import main
 
 @pytest.mark.parametrize("name", sorted(main.commands))
 def test_the_help_of_each_command_ends_with_an_example_that_parses(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "results/plate7").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(click.Path, "convert", lambda _, value, *__: Path(value))
     said = CliRunner().invoke(main, [name, "--help"], terminal_width=200).output
     _, marked, example = said.partition("\n  Example:\n")
     assert marked, f"samcourier {name} --help shows no example: @click.command(epilog=example(...))"
