@@ -11,6 +11,7 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
+import psutil
 import pyarrow.parquet
 import pytest
 import shapely
@@ -153,6 +154,24 @@ def test_of_an_image_that_went_as_tiles_the_preview_alone_reads_no_whole_plane(
     assert home.path("preview").read_bytes() == content
     home.run("preview", "objects_csv", tiled=True)
     assert home.path("objects_csv").exists()
+
+
+def test_what_is_beyond_the_memory_is_refused_and_the_rest_is_made(
+    plane: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plane.run(*MADE)
+    other_pixels(plane)
+    left = psutil.virtual_memory()._replace(available=14 * 20 * 2 + 1000)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: left)
+    records = plane.run(*MADE, tiled=True)
+    refused = {name: record.refused for name, record in records.items() if record.refused}
+    assert refused.keys() == {"objects_csv", "objects_parquet", "polygons"}
+    assert "cell.ome.tif: takes 0.0 GB of memory to look at whole" in refused["polygons"]
+    assert sorted(plane.mtimes()) == ["preview", "tiff"], "and no table of another mask stays"
+    monkeypatch.undo()
+    assert plane.run(*MADE, tiled=True) == records
+    plane.run(*MADE, tiled=True, retry_refused=True)
+    assert sorted(plane.mtimes()) == sorted(MADE)
 
 
 def test_a_volume_is_measured_as_one_and_outlined_depth_by_depth(tmp_path: Path) -> None:

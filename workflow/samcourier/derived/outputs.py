@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from ..dataset import ImageRow
 from ..draft import Draft
@@ -34,6 +36,8 @@ from ..store import (
 OUTPUTS_VERSION = 1
 
 _OF_PLANES = {"objects_csv", "objects_parquet", "polygons", "preview"}
+#: The most memory that looking at a whole plane took, beside the plane (docs/outputs.md).
+_BYTES_A_PIXEL = {"objects_csv": 17, "objects_parquet": 17, "polygons": 31, "preview": 11}
 _NEEDS = {
     "objects_csv": ("pyarrow", "skimage"),
     "objects_parquet": ("pyarrow", "skimage"),
@@ -72,6 +76,7 @@ class Outputs:
         self._measured: dict[int, dict[str, Any]] = {}
         self._features: dict[int, list[str]] = {}
         self._picture: np.ndarray | None = None
+        self._too_large: str | None = None
 
     def see(self, number: int, pixels: np.ndarray, mask: np.ndarray) -> None:
         """Take from one plane, or volume, and its mask what the outputs need of them."""
@@ -97,7 +102,8 @@ class Outputs:
                 self._look_again(unseen, labels, first)
             for name in missing:
                 records[name] = self._made(name, labels, object_count)
-        for name in OUTPUT_FILES.keys() - records.keys():
+        made = {name for name, record in records.items() if record.refused is None}
+        for name in OUTPUT_FILES.keys() - made:
             output_path(self._dataset_dir, self._row.image, name).unlink(missing_ok=True)
         return {name: records[name] for name in OUTPUTS if name in records}
 
@@ -117,13 +123,32 @@ class Outputs:
         return hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:16]
 
     def _look_again(self, names: set[str], labels: MaskPixels, first: Plane | None) -> None:
-        if names == {"preview"} and first is None and "Z" not in self._planes.plane_axes:
-            self._picture = self._preview_in_bands(labels)
-            return
+        if first is None and "Z" not in self._planes.plane_axes:
+            if names - {"preview"}:
+                self._too_large = self._beyond_memory(names)
+            if self._too_large is not None or names == {"preview"}:
+                if "preview" in names:
+                    self._picture = self._preview_in_bands(labels)
+                return
         for number in range(len(self._planes)):
             plane = first if first and number == 0 else self._planes.read(number)
             mask = np.asarray(labels[(*self._planes.position(number), ...)])
             self._take(names, number, plane.pixels, mask)
+
+    def _beyond_memory(self, names: set[str]) -> str | None:
+        """Return why a plane that went as tiles cannot be looked at whole, None when it can."""
+        planes = self._planes
+        pixels_bytes = math.prod(planes.plane_shape) * planes.dtype.itemsize
+        mask_bytes = math.prod(planes.plane_shape[-2:]) * max(
+            _BYTES_A_PIXEL[name] for name in names
+        )
+        needed, left = pixels_bytes + mask_bytes, psutil.virtual_memory().available
+        if needed <= left:
+            return None
+        return (
+            f"{planes.path}: takes {needed / 1e9:.1f} GB of memory to look at whole, expected at"
+            f" most the {left / 1e9:.1f} GB that are left; the mask is whole"
+        )
 
     def _preview_in_bands(self, labels: MaskPixels) -> np.ndarray:
         """Return the preview of planes that went as tiles, which may be beyond the memory."""
@@ -172,6 +197,8 @@ class Outputs:
             except LabelsRefused as refused:
                 return OutputRecord(made_from, refused=str(refused))
             return _record(made_from, path, str(path))
+        if self._too_large is not None and name in _OF_PLANES - {"preview"}:
+            return OutputRecord(made_from, refused=self._too_large)
         path = output_path(self._dataset_dir, self._row.image, name)
         with _whole_or_absent(path) as part:
             self._writers[name](part, labels)
