@@ -37,7 +37,8 @@ OVER_WEBSOCKET = Attempt(
     started_at="2026-03-01T10:00:01.000+00:00",
     outcome="ok",
     error=None,
-    seconds=CallSeconds(total=1.0, send=0.2, service=0.5, receive=0.05),
+    seconds=CallSeconds(total=1.0, send=0.2, queue=0.25, service=0.5, receive=0.05),
+    predicted_s=0.9,
     bytes=CallBytes(up=2_000_000, down=500_000),
 )
 WEBRTC_FAILED = Attempt(

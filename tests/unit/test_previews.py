@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from samcourier.derived import previews
-from samcourier.derived.previews import LONGEST_EDGE_PX, png, preview, preview_in_bands
+from samcourier.derived.previews import (
+    LONGEST_EDGE_PX,
+    png,
+    preview,
+    preview_in_bands,
+    read_png,
+)
 
 OUTLINE = [255, 214, 0]
 
@@ -30,14 +36,14 @@ def disc(edge: int) -> np.ndarray:
 def test_no_edge_is_longer_than_the_bound(
     shape: tuple[int, int], expected: tuple[int, int]
 ) -> None:
-    picture = preview(np.ones(shape, np.uint16), np.zeros(shape, np.uint32))
+    picture = preview(np.ones(shape, np.uint16), np.zeros(shape, np.uint32)).picture
     assert (picture.shape, picture.dtype) == ((*expected, 3), np.uint8)
 
 
 @pytest.mark.parametrize("edge", [200, 3000])
 def test_outlines_lie_on_the_border_of_the_object(edge: int) -> None:
     mask = disc(edge)
-    picture = preview(np.zeros((edge, edge), np.uint8), mask)
+    picture = preview(np.zeros((edge, edge), np.uint8), mask).picture
     y, x = np.nonzero((picture == OUTLINE).all(axis=2))
     radius = np.hypot(y - picture.shape[0] / 2, x - picture.shape[1] / 2)
     assert len(y) > 100
@@ -47,25 +53,25 @@ def test_outlines_lie_on_the_border_of_the_object(edge: int) -> None:
 def test_hot_pixels_do_not_darken_the_rest() -> None:
     pixels = disc(200).astype(np.uint16) * 100 + 10
     pixels[0, 0] = 65_535
-    picture = preview(pixels, np.zeros_like(pixels, np.uint32))
+    picture = preview(pixels, np.zeros_like(pixels, np.uint32)).picture
     assert picture[100, 100].tolist() == [255] * 3
     assert picture[199, 199].tolist() == [0] * 3
 
 
 def test_an_even_image_is_no_division_by_zero() -> None:
-    assert preview(np.full((4, 4), 7.0), np.zeros((4, 4), np.uint32)).max() == 0
+    assert preview(np.full((4, 4), 7.0), np.zeros((4, 4), np.uint32)).base.max() == 0
 
 
 @pytest.mark.parametrize(("channels", "colour"), [(1, (1, 1, 1)), (2, (0, 1, 1)), (3, (1, 0, 0))])
 def test_channels_have_colours_of_their_own(channels: int, colour: tuple[int, ...]) -> None:
     pixels = np.zeros((channels, 20, 20), np.uint16)
     pixels[0, 5:15, 5:15] = 100
-    picture = preview(pixels, np.zeros((20, 20), np.uint32))
+    picture = preview(pixels, np.zeros((20, 20), np.uint32)).picture
     assert picture[10, 10].tolist() == [255 * part for part in colour]
 
 
 def test_more_channels_than_colours_are_averaged() -> None:
-    picture = preview(np.ones((5, 4, 4)), np.zeros((4, 4), np.uint32))
+    picture = preview(np.ones((5, 4, 4)), np.zeros((4, 4), np.uint32)).picture
     assert picture.shape == (4, 4, 3)
 
 
@@ -86,10 +92,21 @@ def test_in_bands_it_is_the_same_and_never_asks_for_much(
         asked.append((rows.stop - rows.start) * shape[-1])
         return pixels[..., rows, :]
 
-    np.testing.assert_array_equal(preview_in_bands(rows_of, mask.astype(np.uint32)), whole)
+    in_bands = preview_in_bands(rows_of, mask.astype(np.uint32))
+    np.testing.assert_array_equal(in_bands.picture, whole.picture)
     assert max(asked) <= max(10_000, 3 * shape[-1])
 
 
-def test_the_file_is_a_png() -> None:
-    picture = preview(disc(64), disc(64))
-    np.testing.assert_array_equal(imagecodecs.png_decode(png(picture)), picture)
+def test_the_file_is_a_png_of_which_the_outlines_can_be_taken_off() -> None:
+    shown = preview(disc(65) * np.arange(65), disc(65))
+    content = png(shown)
+    np.testing.assert_array_equal(imagecodecs.png_decode(content), shown.picture)
+    read = read_png(content)
+    np.testing.assert_array_equal(read.base, shown.base)
+    np.testing.assert_array_equal(read.outlines, shown.outlines)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG", imagecodecs.png_encode(disc(8).astype("u1"))])
+def test_another_picture_is_refused(content: bytes) -> None:
+    with pytest.raises(ValueError, match="no preview"):
+        read_png(bytes(content))

@@ -18,7 +18,7 @@ from typing import Any, Literal, Self
 from .errors import CourierError
 from .records import decode, parse_json, read_json, write_atomic, write_json
 
-IMAGE_LOG_SCHEMA = "samcourier/image-log/5"
+IMAGE_LOG_SCHEMA = "samcourier/image-log/6"
 
 Method = Literal["segment_all", "encode_image"]
 
@@ -68,7 +68,8 @@ class Attempt:
     ``method`` is what was called: a mask, or an embedding that goes before it.
     ``replica`` is the copy of a service that runs several times, ``plane`` the zero-based number
     of the plane in an image of several, ``tile`` that of the tile of a plane that was cut.
-    ``started_at`` is ISO 8601 in UTC.
+    ``started_at`` is ISO 8601 in UTC. ``predicted_s`` is how long the bytes were expected to
+    travel, both ways together, when the transport was chosen; None while it was not measured.
     """
 
     transport: Literal["websocket", "http", "webrtc", "fake"]
@@ -82,6 +83,7 @@ class Attempt:
     plane: int | None = None
     tile: int | None = None
     method: Method = "segment_all"
+    predicted_s: float | None = None
 
 
 @dataclass(frozen=True)

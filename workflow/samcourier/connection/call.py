@@ -72,5 +72,6 @@ def attempt_record(
         outcome="ok" if error is None else "failed",
         error=None if error is None else Failure.of(error),
         seconds=seconds,
+        predicted_s=choice.predicted_s,
         bytes=CallBytes(up=payload.up_bytes, down=sample.payload.down_bytes if sample else 0),
     )

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import astuple
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
@@ -32,8 +32,11 @@ from ..store import (
     stat_output,
 )
 
+if TYPE_CHECKING:
+    from .previews import Preview
+
 #: Rises when the same mask gives other files.
-OUTPUTS_VERSION = 1
+OUTPUTS_VERSION = 2
 
 _OF_PLANES = {"objects_csv", "objects_parquet", "polygons", "preview"}
 #: The most memory that looking at a whole plane took, beside the plane (docs/outputs.md).
@@ -75,7 +78,7 @@ class Outputs:
         self._spacing_um = draft.spacing_um
         self._measured: dict[int, dict[str, Any]] = {}
         self._features: dict[int, list[str]] = {}
-        self._picture: np.ndarray | None = None
+        self._preview: Preview | None = None
         self._too_large: str | None = None
 
     def see(self, number: int, pixels: np.ndarray, mask: np.ndarray) -> None:
@@ -98,7 +101,7 @@ class Outputs:
         missing = [name for name in self._names if name not in records]
         with opened_mask(mask) as labels:
             unseen = set(missing) & _OF_PLANES
-            if unseen and not (self._measured or self._features or self._picture is not None):
+            if unseen and not (self._measured or self._features or self._preview is not None):
                 self._look_again(unseen, labels, first)
             for name in missing:
                 records[name] = self._made(name, labels, object_count)
@@ -128,7 +131,7 @@ class Outputs:
                 self._too_large = self._beyond_memory(names)
             if self._too_large is not None or names == {"preview"}:
                 if "preview" in names:
-                    self._picture = self._preview_in_bands(labels)
+                    self._preview = self._preview_in_bands(labels)
                 return
         for number in range(len(self._planes)):
             plane = first if first and number == 0 else self._planes.read(number)
@@ -150,7 +153,7 @@ class Outputs:
             f" most the {left / 1e9:.1f} GB that are left; the mask is whole"
         )
 
-    def _preview_in_bands(self, labels: MaskPixels) -> np.ndarray:
+    def _preview_in_bands(self, labels: MaskPixels) -> Preview:
         """Return the preview of planes that went as tiles, which may be beyond the memory."""
         from .previews import preview_in_bands
 
@@ -182,7 +185,7 @@ class Outputs:
 
             middle = mask.shape[0] // 2
             is_volume = mask.ndim == 3
-            self._picture = preview(
+            self._preview = preview(
                 pixels[..., middle, :, :] if is_volume else pixels,
                 mask[middle] if is_volume else mask,
             )
@@ -246,8 +249,8 @@ class Outputs:
     def _write_preview(self, path: Path, labels: MaskPixels) -> None:
         from .previews import png
 
-        assert self._picture is not None
-        path.write_bytes(png(self._picture))
+        assert self._preview is not None
+        path.write_bytes(png(self._preview))
 
     def _write_input_labels(self, labels: MaskPixels, object_count: int) -> Path:
         from .input_labels import write_input_labels

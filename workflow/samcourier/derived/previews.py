@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import imagecodecs
 import numpy as np
@@ -17,6 +20,10 @@ CONTRAST_PERCENTILES = (0.5, 99.8)
 #: A large plane is looked at in bands of about so many pixels.
 _BAND_PX = 8 << 20
 _OUTLINE = (255, 214, 0)
+#: Where the file keeps what the outlines cover, so that they can be taken off. By its letters the
+#: PNG standard knows a private chunk that other programs pass over.
+_COVERED = b"scOL"
+_PNG_SIGNATURE_BYTES = 8
 #: One channel is grey, two are cyan and magenta, three red, green and blue.
 _COLOURS = {
     1: np.array([[1, 1, 1]]),
@@ -25,8 +32,23 @@ _COLOURS = {
 }
 
 
-def preview(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return a picture, (Y, X, 3) uint8, of at most :data:`LONGEST_EDGE_PX` pixels along an edge.
+@dataclass(frozen=True)
+class Preview:
+    """``base`` is (Y, X, 3) uint8, ``outlines`` (Y, X) bool, True on the border of an object."""
+
+    base: np.ndarray
+    outlines: np.ndarray
+
+    @property
+    def picture(self) -> np.ndarray:
+        """The base with the outlines on it."""
+        drawn = self.base.copy()
+        drawn[self.outlines] = _OUTLINE
+        return drawn
+
+
+def preview(pixels: np.ndarray, mask: np.ndarray) -> Preview:
+    """Return a picture of at most :data:`LONGEST_EDGE_PX` pixels along an edge.
 
     ``mask`` is (Y, X), ``pixels`` the same or with channels before it, each with its own
     contrast; of more than three their mean is shown.
@@ -34,7 +56,7 @@ def preview(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return preview_in_bands(lambda rows: pixels[..., rows, :], mask)
 
 
-def preview_in_bands(pixels_of: Callable[[slice], np.ndarray], mask: MaskPixels) -> np.ndarray:
+def preview_in_bands(pixels_of: Callable[[slice], np.ndarray], mask: MaskPixels) -> Preview:
     """Return :func:`preview` of a plane that is never whole in memory.
 
     ``pixels_of`` gives some rows of it, and ``mask``, (Y, X), every so many of its pixels.
@@ -53,16 +75,46 @@ def preview_in_bands(pixels_of: Callable[[slice], np.ndarray], mask: MaskPixels)
     if len(small) not in _COLOURS:
         small = [np.mean(small, axis=0)]
     lit = np.tensordot(np.stack(small, axis=-1), _COLOURS[len(small)], axes=1).clip(0, 1)
-    picture = (lit * 255).round().astype(np.uint8)
-    rows, columns = picture.shape[:2]
+    base = (lit * 255).round().astype(np.uint8)
+    rows, columns = base.shape[:2]
     labels = np.asarray(mask[step // 2 :: step, step // 2 :: step])[:rows, :columns]
-    picture[find_boundaries(labels, mode="inner")] = _OUTLINE
-    return picture
+    return Preview(base, find_boundaries(labels, mode="inner"))
 
 
-def png(picture: np.ndarray) -> bytes:
-    """Return the picture as a PNG file."""
-    return bytes(imagecodecs.png_encode(picture))
+def png(shown: Preview) -> bytes:
+    """Return the picture as a PNG file that also holds what the outlines cover."""
+    content = bytes(imagecodecs.png_encode(shown.picture))
+    covered = np.packbits(shown.outlines).tobytes() + shown.base[shown.outlines].tobytes()
+    packed = zlib.compress(covered)
+    checksum = zlib.crc32(_COVERED + packed)
+    chunk = struct.pack(">I", len(packed)) + _COVERED + packed + struct.pack(">I", checksum)
+    end = content.rindex(b"IEND") - 4
+    return content[:end] + chunk + content[end:]
+
+
+def read_png(content: bytes) -> Preview:
+    """Return what :func:`png` wrote. Raises ValueError for any other file."""
+    packed = _chunk(content, _COVERED)
+    try:
+        base = np.array(imagecodecs.png_decode(content))
+        covered = np.frombuffer(zlib.decompress(packed), np.uint8)
+    except (zlib.error, imagecodecs.PngError) as error:
+        raise ValueError(f"no preview: {error}") from error
+    size = base.shape[0] * base.shape[1]
+    bits, colours = np.split(covered, [-(-size // 8)])
+    outlines = np.unpackbits(bits, count=size).astype(bool).reshape(base.shape[:2])
+    base[outlines] = colours.reshape(-1, 3)
+    return Preview(base, outlines)
+
+
+def _chunk(content: bytes, name: bytes) -> bytes:
+    at = _PNG_SIGNATURE_BYTES
+    while at + 8 <= len(content):
+        length = int.from_bytes(content[at : at + 4], "big")
+        if content[at + 4 : at + 8] == name:
+            return content[at + 8 : at + 8 + length]
+        at += length + 12
+    raise ValueError(f"no preview: a PNG without the chunk {name.decode()}")
 
 
 def _shrunk(rows: np.ndarray, step: int) -> np.ndarray:

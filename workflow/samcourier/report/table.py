@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
-from .accuracy import Accuracy
-from .journal import Attempt, CallBytes, CallSeconds
-from .outcome import Outcome
-from .plain_text import plain
+from ..accuracy import Accuracy
+from ..journal import Attempt, CallBytes, CallSeconds
+from ..outcome import Outcome
+from ..plain_text import plain
 
 #: A spreadsheet takes a cell that begins so for a formula.
 _FORMULA_STARTS = ("=", "+", "-", "@")
@@ -24,7 +24,6 @@ class Column:
     """``name`` heads the column in the TSV, unit included; ``heading`` under ``group`` the page's.
 
     A column of numbers has ``decimals``; the page shows the value divided by ``page_unit``.
-    ``is_prose`` marks sentences, which need room.
     """
 
     name: str
@@ -33,22 +32,6 @@ class Column:
     value: Callable[[Outcome], Value]
     decimals: int | None = None
     page_unit: float = 1
-    is_prose: bool = False
-
-    @property
-    def css_class(self) -> str:
-        if self.decimals is not None:
-            return "number"
-        return "prose" if self.is_prose else "word"
-
-    def page_text(self, outcome: Outcome) -> str:
-        """Return the cell for the page, not yet escaped; a dash for a number that is not there."""
-        value = self.value(outcome)
-        if isinstance(value, str):
-            return plain(value)
-        if value is None:
-            return "" if self.decimals is None else "–"
-        return f"{value / self.page_unit:,.{self.decimals}f}"
 
     def tsv_text(self, outcome: Outcome) -> str:
         """Return the cell for the TSV, empty where there is nothing."""
@@ -71,11 +54,6 @@ def tsv(outcomes: Iterable[Outcome]) -> str:
     return stream.getvalue()
 
 
-def column_groups() -> list[tuple[str, int]]:
-    """Return (heading, number of columns) of the groups, in the order of :data:`COLUMNS`."""
-    return [(name, len(list(group))) for name, group in groupby(each.group for each in COLUMNS)]
-
-
 def _attempts(outcome: Outcome) -> tuple[Attempt, ...]:
     return outcome.log.attempts if outcome.log else ()
 
@@ -92,6 +70,12 @@ def _transports(outcome: Outcome) -> str:
 def _why(outcome: Outcome) -> str | None:
     attempts = _attempts(outcome)
     return attempts[-1].reason if attempts else None
+
+
+def _predicted_s(outcome: Outcome) -> float | None:
+    """Return how long the bytes of the last call were expected to travel."""
+    attempts = _attempts(outcome)
+    return attempts[-1].predicted_s if attempts else None
 
 
 def _stage(name: str) -> Callable[[Outcome], Value]:
@@ -145,11 +129,13 @@ COLUMNS = (
     _accuracy("split", "Split", lambda found: found.split),
     _accuracy("merged", "Merged", lambda found: found.merged),
     Column("transport", "Transport", "Used", _transports),
-    Column("why", "Transport", "Chosen because", _why, is_prose=True),
+    Column("why", "Transport", "Chosen because", _why),
     Column("attempts", "Transport", "Calls", lambda outcome: len(_attempts(outcome)), decimals=0),
+    Column("predicted_s", "Seconds", "Predicted", _predicted_s, decimals=2),
     _seconds("read_s", "Read", _stage("read")),
     _seconds("pack_s", "Pack", _stage("pack")),
     _seconds("send_s", "Send", _call(lambda seconds: seconds.send)),
+    _seconds("queue_s", "Queue", _call(lambda seconds: seconds.queue)),
     _seconds("service_s", "Service", _call(lambda seconds: seconds.service)),
     _seconds("receive_s", "Receive", _call(lambda seconds: seconds.receive)),
     _seconds("unpack_s", "Unpack", _stage("unpack")),
@@ -157,5 +143,5 @@ COLUMNS = (
     _seconds("total_s", "Total", _stage("total")),
     Column("up_bytes", "MB", "Up", _bytes(lambda size: size.up), decimals=2, page_unit=1e6),
     Column("down_bytes", "MB", "Down", _bytes(lambda size: size.down), decimals=2, page_unit=1e6),
-    Column("remark", "", "Remark", lambda outcome: outcome.remark, is_prose=True),
+    Column("remark", "", "Remark", lambda outcome: outcome.remark),
 )

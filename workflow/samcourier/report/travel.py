@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 
-from .journal import Attempt, ImageLog, parse_time
+from ..journal import Attempt, ImageLog, parse_time
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,12 @@ def wall_time_s(logs: Iterable[ImageLog]) -> float:
 
     Overlapping images count once, and a pause between two runs of a dataset does not count.
     """
-    covered = timedelta()
-    until: datetime | None = None
-    for begin, end in sorted(_span(log) for log in logs):
-        start = begin if until is None else max(begin, until)
-        covered += max(end - start, timedelta())
-        until = end if until is None else max(until, end)
-    return covered.total_seconds()
+    covered_s = 0.0
+    until_s = -math.inf
+    for begin_s, end_s in sorted(span_s(log) for log in logs):
+        covered_s += max(end_s - max(begin_s, until_s), 0.0)
+        until_s = max(until_s, end_s)
+    return covered_s
 
 
 def describe_services(logs: Sequence[ImageLog]) -> list[str]:
@@ -63,7 +62,7 @@ def describe_services(logs: Sequence[ImageLog]) -> list[str]:
 
 
 def _use(name: str, image_count: int, attempts: Sequence[Attempt]) -> TransportUse:
-    rates = [rate for each in attempts if (rate := _mb_per_s(each)) is not None]
+    rates = [rate for each in attempts if (rate := mb_per_s(each)) is not None]
     return TransportUse(
         transport=name,
         image_count=image_count,
@@ -75,7 +74,8 @@ def _use(name: str, image_count: int, attempts: Sequence[Attempt]) -> TransportU
     )
 
 
-def _mb_per_s(attempt: Attempt) -> float | None:
+def mb_per_s(attempt: Attempt) -> float | None:
+    """Return 10^6 payload bytes a second, both ways together; None when the call does not tell."""
     seconds = attempt.seconds
     if attempt.outcome == "failed":
         return None
@@ -89,9 +89,10 @@ def _mb_per_s(attempt: Attempt) -> float | None:
     return payload_bytes / travelling_s / 1e6 if travelling_s > 0 else None
 
 
-def _span(log: ImageLog) -> tuple[datetime, datetime]:
-    end = parse_time(log.finished_at)
-    return end - timedelta(seconds=log.seconds.total), end
+def span_s(log: ImageLog) -> tuple[float, float]:
+    """Return when the image was under way, from and to, in Unix seconds."""
+    end_s = parse_time(log.finished_at).timestamp()
+    return end_s - log.seconds.total, end_s
 
 
 def _service(log: ImageLog) -> str:

@@ -1,0 +1,72 @@
+"""The folder of a run -> its report, and the files that are written of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from ..dataset import Batch, ImageRow
+from ..journal import (
+    Manifest,
+    merge_connection_journals,
+    read_connection_journals,
+    read_manifest,
+)
+from ..outcome import judge
+from ..provenance.circumstances import read_circumstances
+from ..records import write_atomic, write_json
+from ..store import manifest_path
+from .page import render_page
+from .pictures import collect_pictures
+from .run import Report
+from .table import tsv
+
+
+def build_report(
+    rows: Sequence[ImageRow],
+    batches: Sequence[Batch],
+    dataset_dir: Path,
+    only: Collection[str] | None = None,
+) -> Report:
+    """Gather what the run left in ``dataset_dir``; nothing is written.
+
+    ``only`` names the images that were asked for; None stands for all of ``rows``.
+    """
+    batch_ids = {row.image: batch.batch_id for batch in batches for row in batch.rows}
+    asked = [row for row in rows if only is None or row.image in only]
+    manifests = _manifests(batches, dataset_dir)
+    return Report(
+        dataset_dir=dataset_dir,
+        rows=tuple(asked),
+        outcomes=tuple(judge(row, batch_ids[row.image], dataset_dir, manifests) for row in asked),
+        not_asked_count=len(rows) - len(asked),
+        events=tuple(read_connection_journals(dataset_dir / "logs" / "connection")),
+        circumstances=read_circumstances(dataset_dir),
+    )
+
+
+def write_report(
+    report: Report, html_path: Path, tsv_path: Path, complete_path: Path | None = None
+) -> list[str]:
+    """Write the page, the table and ``logs/connection.jsonl``; return the images without mask.
+
+    ``complete_path``, the number of images and the key of each one's mask, is written only when
+    every asked image has a whole mask; otherwise an older one is removed.
+    """
+    logs_dir = report.dataset_dir / "logs"
+    merge_connection_journals(logs_dir / "connection", logs_dir / "connection.jsonl")
+    pictures = collect_pictures(report.rows, report.outcomes, report.dataset_dir)
+    write_atomic(html_path, render_page(report, pictures))
+    write_atomic(tsv_path, tsv(report.outcomes))
+    if complete_path is not None and report.without_mask:
+        complete_path.unlink(missing_ok=True)
+    elif complete_path is not None:
+        keys = {outcome.image: outcome.key for outcome in report.outcomes}
+        write_json(complete_path, {"image_count": len(keys), "keys": keys})
+    return report.without_mask
+
+
+def _manifests(batches: Sequence[Batch], dataset_dir: Path) -> dict[str, Manifest]:
+    ids = [batch.batch_id for batch in batches]
+    found = {each: read_manifest(manifest_path(dataset_dir, each)) for each in ids}
+    return {each: manifest for each, manifest in found.items() if manifest}

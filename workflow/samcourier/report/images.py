@@ -1,0 +1,77 @@
+"""The images' table as the page's script takes it: column by column, texts told once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..outcome import Outcome
+from ..plain_text import plain
+from .pictures import Pictures
+from .table import COLUMNS
+
+#: What the table shows; the rest of :data:`COLUMNS` stands beside an image's picture.
+SHOWN = (
+    "image",
+    "status",
+    "object_count",
+    "ap50",
+    "ap75",
+    "mean_matched_iou",
+    "missed",
+    "split",
+    "merged",
+    "transport",
+    "attempts",
+    "total_s",
+    "remark",
+)
+_OF_TRUTH = ("ap50", "ap75", "mean_matched_iou", "missed", "split", "merged")
+
+
+def table_data(outcomes: Sequence[Outcome], pictures: Pictures) -> dict[str, Any]:
+    """Return columns, values and pictures of all images as plain JSON values.
+
+    A column of text holds numbers of ``texts``. ``pictures`` has one entry an image: a pair of
+    data URIs, 1 where only the preview's file shows it, 0 where nothing does.
+    """
+    has_truth = any(outcome.accuracy is not None for outcome in outcomes)
+    numbers: dict[str, int] = {}
+    columns = []
+    for column in COLUMNS:
+        is_text = column.decimals is None
+        values = [column.value(outcome) for outcome in outcomes]
+        columns.append(
+            {
+                "name": column.name,
+                "group": column.group,
+                "heading": column.heading,
+                "decimals": column.decimals,
+                "is_shown": column.name in SHOWN and (has_truth or column.name not in _OF_TRUTH),
+                "values": [
+                    numbers.setdefault(plain(str(value or "")), len(numbers))
+                    if is_text
+                    else _rounded(value, column.decimals or 0, column.page_unit)
+                    for value in values
+                ],
+            }
+        )
+    return {
+        "columns": columns,
+        "texts": list(numbers),
+        "pictures": [_picture(outcome.image, pictures) for outcome in outcomes],
+    }
+
+
+def _rounded(value: Any, decimals: int, unit: float) -> float | int | None:
+    if value is None:
+        return None
+    rounded = round(value / unit, decimals)
+    return rounded if decimals else int(rounded)
+
+
+def _picture(image: str, pictures: Pictures) -> list[str] | int:
+    embedded = pictures.embedded.get(image)
+    if embedded is not None:
+        return [embedded.base, embedded.outlines]
+    return 1 if image in pictures.linked else 0

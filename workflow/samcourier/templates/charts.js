@@ -1,0 +1,221 @@
+"use strict";
+// Draws the charts of the report with uPlot, each when it comes into view.
+// `reportData` is the page's data block; the other scripts read it as well.
+const reportData = JSON.parse(document.getElementById("data").textContent);
+
+(() => {
+  const HEIGHT_PX = 240;
+  const isDark = matchMedia("(prefers-color-scheme: dark)");
+
+  const colourOf = (name) => getComputedStyle(document.body).getPropertyValue(name).trim();
+
+  /** Sums of the series below and its own, so that bars stand on each other. */
+  function stacked(series) {
+    const below = new Array(series[0].values.length).fill(0);
+    return series.map((each) => each.values.map((value, at) => (below[at] += value || 0)));
+  }
+
+  function drawMarks(chart, marks) {
+    const { ctx, bbox } = chart;
+    ctx.save();
+    ctx.strokeStyle = ctx.fillStyle = colourOf("--ink");
+    ctx.setLineDash([4 * devicePixelRatio, 3 * devicePixelRatio]);
+    ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
+    let free = -Infinity;
+    for (const mark of marks) {
+      const x = chart.valToPos(mark.x, "x", true);
+      ctx.beginPath();
+      ctx.moveTo(x, bbox.top);
+      ctx.lineTo(x, bbox.top + bbox.height);
+      ctx.stroke();
+      const text = `→ ${mark.to}`;
+      // Where marks crowd, their names would lie on each other.
+      if (x > free && x + ctx.measureText(text).width < bbox.left + bbox.width) {
+        ctx.fillText(text, x + 3 * devicePixelRatio, bbox.top + 11 * devicePixelRatio);
+        free = x + ctx.measureText(text).width + 12 * devicePixelRatio;
+      }
+    }
+    ctx.restore();
+  }
+
+  function drawDiagonal(chart) {
+    const { ctx, scales } = chart;
+    const least = Math.max(scales.x.min, scales.y.min);
+    const most = Math.min(scales.x.max, scales.y.max);
+    ctx.save();
+    ctx.strokeStyle = colourOf("--soft");
+    ctx.setLineDash([4 * devicePixelRatio, 3 * devicePixelRatio]);
+    ctx.beginPath();
+    ctx.moveTo(chart.valToPos(least, "x", true), chart.valToPos(least, "y", true));
+    ctx.lineTo(chart.valToPos(most, "x", true), chart.valToPos(most, "y", true));
+    ctx.stroke();
+    ctx.restore();
+  }
+
+  /** Shapes tell transports apart where colours do not. */
+  function pointPath(shape) {
+    return (chart, seriesAt) => {
+      const path = new Path2D();
+      const r = 3.2 * devicePixelRatio;
+      const [xs, ys] = [chart.data[0], chart.data[seriesAt]];
+      for (let at = 0; at < xs.length; at++) {
+        if (ys[at] == null) continue;
+        const x = chart.valToPos(xs[at], "x", true);
+        const y = chart.valToPos(ys[at], "y", true);
+        if (shape === 0) {
+          path.moveTo(x + r, y);
+          path.arc(x, y, r, 0, 2 * Math.PI);
+        } else if (shape === 1) {
+          path.rect(x - r, y - r, 2 * r, 2 * r);
+        } else {
+          path.moveTo(x, y - r);
+          path.lineTo(x + r, y + r);
+          path.lineTo(x - r, y + r);
+          path.closePath();
+        }
+      }
+      return { fill: path, stroke: path, flags: 1 };
+    };
+  }
+
+  function axis(label) {
+    return {
+      label,
+      stroke: colourOf("--ink"),
+      grid: { stroke: colourOf("--line"), width: 1 },
+      ticks: { stroke: colourOf("--line"), width: 1 },
+      font: "12px system-ui, sans-serif",
+      labelFont: "12px system-ui, sans-serif",
+    };
+  }
+
+  /** Round and whole distances between ticks. */
+  const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 1e6];
+
+  /** A logarithmic scale that uPlot does not stretch to whole decades. */
+  function logRange(chart, low, high) {
+    return [(low || 0.01) / 1.3, (high || 1) * 1.3];
+  }
+
+  /** One range for both axes, so that equal values lie on the diagonal. */
+  function sharedRange(spec) {
+    const values = [spec.x, ...spec.series.map((each) => each.values)].flat();
+    const known = values.filter((value) => value > 0);
+    const range = logRange(null, Math.min(...known), Math.max(...known));
+    return () => range;
+  }
+
+  function options(spec, width, told) {
+    const isBars = spec.kind === "bars";
+    const series = spec.series.map((each, at) =>
+      isBars
+        ? {
+            label: each.label,
+            fill: each.colour,
+            stroke: each.colour,
+            width: 0,
+            points: { show: false },
+            paths: uPlot.paths.bars({ size: [0.92, 60] }),
+          }
+        : {
+            label: each.label,
+            fill: each.colour,
+            stroke: each.colour,
+            width: 1,
+            points: { show: false },
+            paths: pointPath(at),
+          },
+    );
+    const wholeBars = (chart, low, high) => {
+      const step = spec.x.length > 1 ? spec.x[1] - spec.x[0] : 1;
+      return [low - step / 2, high + step / 2];
+    };
+    const range = spec.has_diagonal ? sharedRange(spec) : logRange;
+    return {
+      width,
+      height: HEIGHT_PX,
+      legend: { show: false },
+      cursor: { drag: { x: false, y: false }, points: { show: false } },
+      scales: {
+        x: spec.is_x_log
+          ? { time: false, distr: 3, range }
+          : { time: false, range: wholeBars },
+        y: spec.is_y_log
+          ? { distr: 3, range }
+          : { range: (chart, low, high) => [0, (high || 1) * 1.08] },
+      },
+      axes: [
+        { ...axis(spec.x_label), size: 34, labelSize: 20, ...(spec.is_x_log ? {} : { incrs: STEPS }) },
+        { ...axis(spec.y_label), size: 56 },
+      ],
+      // The highest bars first: the lower ones are drawn over them.
+      series: [{ label: spec.x_label }, ...(isBars ? series.reverse() : series)],
+      hooks: {
+        draw: [
+          (chart) => spec.marks && drawMarks(chart, spec.marks),
+          (chart) => spec.has_diagonal && drawDiagonal(chart),
+        ],
+        setCursor: [(chart) => told(chart.cursor.idx)],
+      },
+    };
+  }
+
+  function legend(spec) {
+    const list = document.createElement("ul");
+    list.className = "legend";
+    spec.series.forEach((each, at) => {
+      const swatch = document.createElement("span");
+      swatch.className = spec.kind === "points" ? `swatch shape-${Math.min(at, 2)}` : "swatch";
+      swatch.style.background = each.colour;
+      const item = document.createElement("li");
+      item.append(swatch, each.label);
+      list.append(item);
+    });
+    return list;
+  }
+
+  function draw(holder, spec) {
+    const values = document.createElement("p");
+    values.className = "soft values";
+    const short = (value) => Number(value.toPrecision(3)).toLocaleString("en");
+    const told = (at) => {
+      const shown = at == null ? [] : spec.series.filter((each) => each.values[at]);
+      values.textContent = shown.length
+        ? `${spec.x_label} ${short(spec.x[at])}: ` +
+          shown.map((each) => `${each.label} ${short(each.values[at])}`).join(", ")
+        : "\u00a0";
+    };
+    told(null);
+    const rows = spec.series.map((each) => each.values);
+    const data = [spec.x, ...(spec.kind === "bars" ? stacked(spec.series).reverse() : rows)];
+    holder.replaceChildren();
+    const chart = new uPlot(options(spec, holder.clientWidth, told), data, holder);
+    holder.append(legend(spec), values);
+    return chart;
+  }
+
+  const specs = new Map(reportData.charts.map((spec) => [spec.id, spec]));
+  const drawn = new Map();
+  const seen = new IntersectionObserver(
+    (entries) => {
+      for (const { isIntersecting, target } of entries) {
+        if (!isIntersecting) continue;
+        seen.unobserve(target);
+        drawn.set(target, draw(target, specs.get(target.dataset.chart)));
+      }
+    },
+    { rootMargin: "200px" },
+  );
+  document.querySelectorAll("[data-chart]").forEach((holder) => seen.observe(holder));
+  addEventListener("resize", () => {
+    for (const [holder, chart] of drawn) {
+      chart.setSize({ width: holder.clientWidth, height: HEIGHT_PX });
+    }
+  });
+  isDark.addEventListener("change", () => {
+    for (const holder of drawn.keys()) {
+      drawn.get(holder).destroy();
+      drawn.set(holder, draw(holder, specs.get(holder.dataset.chart)));
+    }
+  });
+})();
