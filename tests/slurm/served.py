@@ -17,7 +17,7 @@ import yaml
 
 REPO = Path(__file__).parents[2]
 PROFILE = REPO / "workflow/profiles/slurm"
-RUN_TIMEOUT_S = 280
+RUN_TIMEOUT_S = 600
 #: What a cluster without accounts needs, and what is worth waiting for on one machine.
 OPTIONS = [
     *("--slurm-no-account", "--slurm-status-command", "squeue"),

@@ -18,7 +18,7 @@ from ..contract.site_gates import forward_proxy
 from .cluster import NODES, Cluster
 from .served import Folder, Served
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture

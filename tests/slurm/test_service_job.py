@@ -17,7 +17,7 @@ from samcourier.deploy.slurm_keeper import SlurmRecord, read_record
 from .cluster import Cluster
 from .served import Folder, Served
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(900)]
 
 JOB = {"partition": "gpu", "time_min": 60}
 
