@@ -4,3 +4,5 @@ include: "workflow/Snakefile"
 rule dataset:
     input:
         rules.all.input,
+    message:
+        "all that was asked for is there"

@@ -121,6 +121,14 @@ def is_readable(path):
     return os.access(path, os.R_OK) and (os.path.isfile(path) or os.path.isdir(path))
 
 
+def batch_in_words(wildcards, output):
+    """Return what a log says of a batch that begins; untracked, since it takes the output."""
+    rows = BATCHES[wildcards.batch].rows
+    asked = [row for row in rows if not ONLY or row.image in ONLY]
+    images = "1 image" if len(asked) == 1 else f"{len(asked)} images"
+    return f"batch {wildcards.batch} of {len(BATCHES)}: {images}"
+
+
 def report_manifests(wildcards):
     """Return the manifests asked for; a report that was deleted is made again."""
     is_whole = REPORT_HTML.exists() and REPORT_TSV.exists()

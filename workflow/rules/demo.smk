@@ -9,5 +9,7 @@ rule demo_data:
         "data/demo/demo-data.log",
     conda:
         "../../environment.yml"
+    message:
+        "images of the demo: data/demo"
     shell:
         "samcourier demo-data data/demo 2> {log}"

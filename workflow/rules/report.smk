@@ -19,6 +19,8 @@ rule report:
         batch_size=tracked(config["batch_size"]),
         dataset_dir=untracked(str(DATASET_DIR)),
         only=tracked(ONLY_OPTIONS),
+    message:
+        f"report of {len(ONLY or ROWS)} images: {REPORT_HTML}"
     shell:
         "samcourier report {params.sheet:q} --batch-size {params.batch_size}"
         " --dataset-dir {params.dataset_dir} {params.only:q}"

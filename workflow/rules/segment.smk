@@ -32,6 +32,9 @@ rule segment:
         embeddings=untracked(embedding_options()),
         only=untracked(ONLY_OPTIONS),
         retry=untracked(["--retry-failed"] if config["retry_failed"] else []),
+        said=batch_in_words,
+    message:
+        "{params.said}"
     shell:
         "samcourier batch {params.sheet:q} --batch {wildcards.batch}"
         " --batch-size {params.batch_size} --dataset-dir {params.dataset_dir}"

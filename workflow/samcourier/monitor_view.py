@@ -64,6 +64,7 @@ def plain_line(view: RunView) -> str:
         + (f" {each.failures} failed" if each.failures else "")
         + (f" {_bytes(each.up_bytes_per_s)}/s up" if each.up_bytes_per_s else "")
         for each in view.transports[:MOST_TRANSPORTS]
+        if each.calls
     )
     parts = [_state_words(view), _counts(view), *_paces(view), *used]
     return plain(f"{moment:%Y-%m-%dT%H:%M:%SZ} {view.dataset}: {', '.join(parts)}")
@@ -123,6 +124,8 @@ def _progress(view: RunView) -> list[RenderableType]:
         batches = f"batches {view.batches_done:,} of {view.batches:,}"
         if view.batches_in_work:
             batches += f", in work: {_some(view.batches_in_work)}"
+        elif view.state == "running" and not view.batches_done:
+            batches += ", none in work yet: the service comes up first"
         parts.append(Text(plain(batches)))
     return parts
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,14 @@ from .options import (
     segment_options,
     service_options,
 )
-from .segmenting import run_batch, run_config, say_outcome, segment_rows, write_run_report
+from .segmenting import (
+    batch_in_words,
+    run_batch,
+    run_config,
+    say_outcome,
+    segment_rows,
+    write_run_report,
+)
 
 
 @click.command("demo-data", epilog=example("samcourier demo-data data/demo"))
@@ -73,8 +81,10 @@ def batch(
     batches = {each.batch_id: each for each in make_batches(read_sheet(sheet), batch_size)}
     if batch_id not in batches:
         raise InputError(f"{sheet}: has no batch {batch_id!r}, expected one of 1..{len(batches)}")
+    start_s = time.monotonic()
     manifest = run_batch(batches[batch_id], service, dataset_dir, say_outcome, **segmenting)
     write_manifest(out, manifest)
+    click.echo(batch_in_words(manifest, time.monotonic() - start_s))
 
 
 @click.command(epilog=example("samcourier segment /data/plate7 --dataset-dir results/plate7"))

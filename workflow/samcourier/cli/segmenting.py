@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import click
 from ..dataset import Batch, ImageRow, make_batches
 from ..deploy.service import ServiceOptions, find_service
 from ..embeddings import EmbeddingStore
-from ..journal import ImageLog
+from ..journal import ImageLog, Manifest
 from .terminal import run_interruptibly, say
 
 
@@ -211,6 +212,13 @@ def run_batch(
     if embeddings is not None and (lost := embeddings.summary()):
         say(lost)
     return manifest
+
+
+def batch_in_words(manifest: Manifest, seconds: float) -> str:
+    """Return the line that ends a batch in the log of a run."""
+    statuses = Counter(entry.status for entry in manifest.images.values())
+    said = f"batch {manifest.batch}: {statuses['done']} done, {statuses['failed']} failed"
+    return f"{said} in {seconds:.0f} s"
 
 
 def say_outcome(log: ImageLog) -> None:

@@ -1,0 +1,159 @@
+"""The doctor against real services: a good one, broken ones, and ways that swallow what is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from samcourier.deploy.service import ServiceOptions
+from samcourier.doctor.facts import Asked, DiskFact
+from samcourier.doctor.gather import Here, gather_facts
+from samcourier.doctor.judge import Line, has_failed, judge
+from samcourier.files_ahead import Forecast
+from samcourier.network import IceServer, Network
+from samcourier.transports import Endpoint
+from samservice.hypha import connect
+
+from .defective_services import FULL, defective_service
+from .faulty_proxy import Fault, faulty_proxy
+from .test_site_gates import turn_server
+
+pytestmark = pytest.mark.live
+
+#: What the whole command may take; Python's start and the printing are less than a second.
+LIMIT_S = 19.0
+FORECAST = Forecast(10, 100, 0, 50, False, 1e6, 2e6, 10, ())
+HERE = Here(lambda: FORECAST, lambda: DiskFact("/data", True, 10**12, None), tuple, lambda: None)
+
+
+async def look(endpoint: Endpoint, **asked: Any) -> dict[str, list[Line]]:
+    """Return the doctor's lines by topic, which must come in time."""
+    options = ServiceOptions(
+        "existing", server_url=endpoint.server_url, network=endpoint.network, service_id="x"
+    )
+    settings = {"parameters": {}, "images_left": 10, "images": 10, "connections": 150} | asked
+    start_s = time.monotonic()
+    facts = await gather_facts(
+        Asked("existing", "auto", **settings), options, lambda _: endpoint, HERE
+    )
+    assert time.monotonic() - start_s < LIMIT_S
+    by_topic: dict[str, list[Line]] = {}
+    for line in judge(facts):
+        by_topic.setdefault(line.topic, []).append(line)
+    return by_topic
+
+
+def status(lines: dict[str, list[Line]], topic: str) -> str:
+    statuses = {line.status for line in lines.get(topic, [])}
+    return "/".join(sorted(statuses))
+
+
+async def test_a_good_service_gets_no_failure(live_endpoint: Endpoint) -> None:
+    lines = await look(live_endpoint)
+    assert not has_failed(line for each in lines.values() for line in each), lines
+    for topic in ("server", "token", "service", "patched", "websocket", "webrtc", "http", "udp"):
+        assert status(lines, topic) == "ok", lines[topic]
+    (token,) = lines["token"]
+    assert "may admin there, until " in token.said
+
+
+async def test_parameters_that_are_refused_are_a_failure(live_endpoint: Endpoint) -> None:
+    lines = await look(live_endpoint, parameters={"sigma": 1})
+    assert status(lines, "service") == "failure/ok", lines["service"]
+
+
+@pytest.mark.parametrize(
+    ("defect", "topic", "expected"),
+    [
+        ("context_required", "patched", "warning"),
+        ("message_too_large", "patched", "warning"),
+        ("ice_failed", "udp", "warning"),
+        ("not_registered", "webrtc", "warning"),
+        ("nothing_registered", "service", "failure"),
+    ],
+)
+async def test_a_service_with_one_defect_gets_its_line(
+    live_endpoint: Endpoint, defect: str, topic: str, expected: str
+) -> None:
+    async with defective_service(live_endpoint, defect, FULL) as endpoint:
+        lines = await look(endpoint)
+    assert status(lines, topic) == expected, lines
+    assert all(line.advice for line in lines[topic])
+
+
+async def test_a_closed_port_is_a_failure(live_endpoint: Endpoint) -> None:
+    lines = await look(replace(live_endpoint, server_url="http://127.0.0.1:9"))
+    assert {status(lines, topic) for topic in ("server", "service", "http")} == {"failure"}, lines
+
+
+@pytest.mark.parametrize("after_bytes", [0, 300_000])
+async def test_a_proxy_that_swallows_what_is_sent_is_told_in_time(
+    live_endpoint: Endpoint, after_bytes: int
+) -> None:
+    async with faulty_proxy(live_endpoint.server_url) as proxy:
+        proxy.break_with(Fault("stall", "up", after_bytes))
+        lines = await look(replace(live_endpoint, server_url=proxy.url))
+        proxy.heal()
+    assert has_failed(line for each in lines.values() for line in each)
+    assert status(lines, "websocket") in ("warning", "failure"), lines
+    if not after_bytes:
+        assert status(lines, "server") == "failure", lines
+
+
+@pytest.mark.parametrize(
+    ("token", "said"), [("expired", "has expired on"), ("bad", "does not accept the token")]
+)
+async def test_a_token_that_is_refused_is_a_failure(
+    scripted: Endpoint, token: str, said: str
+) -> None:
+    owner = await connect(scripted.server_url, token=scripted.token)
+    tokens = {"expired": await owner.generate_token({"expires_in": 1}), "bad": "not.a.token"}
+    await owner.disconnect()
+    await asyncio.sleep(2.2)
+    lines = await look(replace(scripted, token=tokens[token]))
+    (line,) = lines["token"]
+    assert (line.status, said in line.said) == ("failure", True), line
+    assert tokens[token] not in str(lines)
+
+
+@asynccontextmanager
+async def silent_udp() -> AsyncIterator[int]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        yield int(silent.getsockname()[1])
+
+
+async def test_ice_servers_that_do_not_answer_are_named(live_endpoint: Endpoint) -> None:
+    async with silent_udp() as port:
+        urls = (f"stun:127.0.0.1:{port}", f"turn:127.0.0.1:{port}", "turn:127.0.0.1:9")
+        network = Network((IceServer(urls, "lab", "secret"),))
+        lines = await look(replace(live_endpoint, network=network))
+    said = [line.said for line in lines["ice server"]]
+    assert [each.partition(": ")[0] for each in said] == list(urls)
+    assert status(lines, "ice server") == "warning", said
+    assert "secret" not in str(lines)
+
+
+@pytest.mark.skipif(shutil.which("turnserver") is None, reason="coturn is not installed")
+async def test_a_turn_server_is_asked_for_a_relay(live_endpoint: Endpoint, tmp_path: Path) -> None:
+    password = secrets.token_hex(8)
+    async with turn_server(tmp_path, password) as url:
+        stun_url = url.replace("turn:", "stun:")
+        right = Network((IceServer((url, stun_url), "lab", password),))
+        wrong = Network((IceServer((url,), "lab", "wrong"),))
+        good, bad = [
+            await look(replace(live_endpoint, network=network)) for network in (right, wrong)
+        ]
+    assert status(good, "ice server") == "ok", good["ice server"]
+    (line,) = bad["ice server"]
+    assert (line.status, "401" in line.said) == ("warning", True), line
