@@ -18,7 +18,8 @@ import pytest
 from samcourier.deploy.service import ServiceOptions
 from samcourier.doctor.facts import Asked, DiskFact
 from samcourier.doctor.gather import Here, gather_facts
-from samcourier.doctor.judge import Line, has_failed, judge
+from samcourier.doctor.judge import has_failed, judge
+from samcourier.doctor.lines import Line
 from samcourier.files_ahead import Forecast
 from samcourier.network import IceServer, Network
 from samcourier.transports import Endpoint

@@ -396,7 +396,8 @@ def test_the_description_names_all_that_shapes_labels(engine: Any, small_checkpo
     assert described["model"] == f"{small_checkpoint.name} (ais)"
     assert described["model_sha256"] == hashlib.sha256(small_checkpoint.read_bytes()).hexdigest()
     assert described["embeddings"] is True
-    assert described["device"] == "cpu"
+    assert (described["device"], described["gpu"]) == ("cpu", None)
+    assert described["model_cache"] == str(small_checkpoint.resolve().parent)
     assert set(described["versions"]) >= {"micro_sam", "torch"}
     tiled = MicroSamEngine(
         checkpoint=str(small_checkpoint), device="cpu", tile_shape=[64, 32], halo=[8, 4]

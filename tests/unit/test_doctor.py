@@ -151,11 +151,23 @@ def test_where_all_is_well_each_line_is_ok() -> None:
         ),
         (
             {"verdicts": {"websocket": WORKS, "http": fails("other", "http: status 413")}},
-            *("http", "warning", "status 413", "the others carry the images"),
+            *("http", "warning", "status 413", ""),
         ),
         (
             {"verdicts": {"http": fails("other", "http: status 413")}},
-            *("http", "failure", "status 413", "mend other"),
+            *("http", "failure", "status 413", ""),
+        ),
+        (
+            {"verdicts": {"http": fails("other", "http: TimeoutError: ")}},
+            *("http", "failure", "no answer in time", ""),
+        ),
+        (
+            {"verdicts": {"http": fails("other", "http: needs service.workspace, or")}},
+            *("http", "failure", "needs service.workspace", "set service.workspace"),
+        ),
+        (
+            {"verdicts": {"websocket": UNREACHABLE, "webrtc": fails("ice_failed", "no channel")}},
+            *("webrtc", "failure", "not tried: its handshake goes over the WebSocket", ""),
         ),
         (
             {"verdicts": {"webrtc": {**WORKS, "caller": "root"}}},

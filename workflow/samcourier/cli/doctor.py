@@ -28,7 +28,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..doctor.judge import Line
+    from ..doctor.lines import Line
 
 _STYLES = {"ok": "green", "warning": "yellow", "failure": "red"}
 

@@ -1,0 +1,264 @@
+"""Judging the way to the service: server, token, service, transports, limits. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from ..defects import (
+    CONTEXT_MISSING,
+    CONTEXT_REQUIRED,
+    ICE_FAILED,
+    MESSAGE_TOO_LARGE,
+    OTHER,
+    REPLY_LOST,
+)
+from ..monitor_view import duration
+from .estimate import estimate_run
+from .facts import Facts, Unknown
+from .lines import Line, Status
+
+#: A token that ends within twice the run's time, or this long, deserves a word.
+SHORT_TOKEN_S = 3600.0
+#: Tokens are judged by the server's clock.
+CLOCK_DIFFERS_S = 60.0
+#: What Hypha allows by default (0.21.137); a server's own settings cannot be asked for.
+DEFAULT_CONNECTIONS = 200
+DEFAULT_LIMITS = (
+    "the server does not tell its own; Hypha's defaults are 200 connections a user, 200 messages/s"
+    " over WebSocket, and 1000 requests/s over HTTP with a token, 100 without"
+)
+
+_WHAT_THE_SERVICE_DOES = {
+    each.name for each in (CONTEXT_REQUIRED, CONTEXT_MISSING, MESSAGE_TOO_LARGE, REPLY_LOST)
+}
+
+
+def judge_server(facts: Facts) -> Iterator[Line]:
+    server = facts.server
+    if isinstance(server, Unknown):
+        if server.kind == "not_asked":
+            yield Line("server", "warning", server.why)
+            return
+        advice = "is service.server_url right, is a proxy needed (HTTPS_PROXY), is the server up?"
+        if "certificate" in server.why.lower():
+            advice = "name the site's certificates in network.ca_bundle"
+        yield Line("server", "failure", server.why, advice)
+        return
+    version = "" if isinstance(facts.caller, Unknown) else facts.caller.server_version
+    said = f"{server.url} answers in {server.seconds * 1000:.0f} ms"
+    said += f", Hypha {version}" if version else ""
+    if not server.is_hypha:
+        yield Line(
+            "server",
+            "warning",
+            f"{server.url} answers {server.answer}, not as a Hypha server does",
+            "is this a proxy's page? Check service.server_url and HTTPS_PROXY",
+        )
+    elif server.clock_ahead_s is not None and abs(server.clock_ahead_s) > CLOCK_DIFFERS_S:
+        way = "ahead of" if server.clock_ahead_s > 0 else "behind"
+        differs = f"its clock is {duration(abs(server.clock_ahead_s))} {way} this machine's"
+        yield Line("server", "warning", f"{said}; {differs}", "set this machine's clock")
+    else:
+        yield Line("server", "ok", said)
+
+
+def judge_token(facts: Facts) -> Iterator[Line]:
+    caller = facts.caller
+    if isinstance(caller, Unknown):
+        if caller.kind == "denied":
+            yield Line("token", "failure", caller.why, "the run would stop at its first call")
+        else:
+            why = caller.why.removeprefix("websocket: ").strip(": ")
+            why = "no answer in time" if why == "TimeoutError" else why
+            yield Line("token", "warning", f"not known: {why}")
+        return
+    right = f", may {caller.right} there" if caller.right else ""
+    who = f"{'anonymous, ' if caller.is_anonymous else ''}{caller.user}"
+    who += f", a token of {caller.parent}," if caller.parent else ""
+    said = f"{who} in workspace {caller.workspace}{right}"
+    if caller.expires_unix_s is None:
+        yield Line("token", "ok", f"{said}, without an end")
+        return
+    left_s = caller.expires_unix_s - facts.now_unix_s
+    until = f"{datetime.fromtimestamp(caller.expires_unix_s, UTC):%Y-%m-%d %H:%M} UTC"
+    said = f"{said}, until {until} ({duration(max(left_s, 0))})"
+    run = estimate_run(facts)
+    needed_s = 2 * run.seconds if run else SHORT_TOKEN_S
+    if caller.is_anonymous or left_s > needed_s:
+        yield Line("token", "ok", said)
+    else:
+        why = f"it ends before a run of {duration(run.seconds)} is safely over" if run else "soon"
+        yield Line("token", "warning", f"{said}: {why}", "get one that lives longer")
+
+
+def judge_service(facts: Facts) -> Iterator[Line]:
+    if isinstance(facts.service, Unknown):
+        is_late = facts.service.kind == "late" and facts.asked.target == "local"
+        yield Line(
+            "service",
+            "warning" if is_late else "failure",
+            facts.service.why,
+            "it loads its model; ask again" if is_late else "",
+        )
+        return
+    if facts.service == "not_yet":
+        yield Line(
+            "service",
+            "warning",
+            "not there yet: the run brings it up",
+            "snakemake deploy brings it up now; then ask again, to see it proved",
+        )
+        return
+    works = [each for each in facts.verdicts.values() if _works(each)]
+    if not works:
+        yield Line(
+            "service",
+            "failure",
+            "no transport reaches it; each one's reason stands below",
+            "is it running, and is service.service_id what its start said?",
+        )
+        return
+    described = facts.description
+    if not described:
+        yield Line(
+            "service",
+            "warning",
+            "there, but it does not describe itself: it is no service of samcourier",
+            "runs work; no cache of masks can tell its models apart",
+        )
+    else:
+        named = f"{described.get('engine')}, {described.get('model')}"
+        version = described.get("service_version")
+        replicas = 1 if isinstance(facts.replica_ids, Unknown) else len(facts.replica_ids)
+        count = f", {replicas} replicas" if replicas > 1 else ""
+        yield Line("service", "ok", f"there: {named}, version {version}{count}")
+    for refusal in facts.refusals:
+        yield Line("service", "failure", refusal)
+    yield from _patched(facts)
+
+
+def _patched(facts: Facts) -> Iterator[Line]:
+    webrtc = facts.verdicts.get("webrtc")
+    if not isinstance(webrtc, dict):
+        return
+    if webrtc["works"]:
+        yield Line("patched", "ok", "large arrays go both ways over WebRTC with the caller known")
+    elif webrtc["defect"] in _WHAT_THE_SERVICE_DOES:
+        yield Line("patched", "warning", webrtc["defect"], webrtc["advice"])
+
+
+def judge_transports(facts: Facts) -> Iterator[Line]:
+    any_works = any(_works(each) for each in facts.verdicts.values())
+    for name, verdict in facts.verdicts.items():
+        if isinstance(verdict, Unknown):
+            status: Status = "warning" if any_works or verdict.kind == "not_asked" else "failure"
+            yield Line(name, status, verdict.why)
+        elif verdict["works"]:
+            yield _working(facts, name, verdict)
+        else:
+            yield Line(
+                name,
+                "warning" if any_works else "failure",
+                *_why_not(name, verdict, has_handshake=_has_handshake(facts)),
+            )
+
+
+def _has_handshake(facts: Facts) -> bool:
+    """Tell whether WebRTC could be tried: the WebSocket carries its handshake."""
+    websocket = facts.verdicts.get("websocket")
+    return websocket is None or _works(websocket)
+
+
+def _why_not(name: str, verdict: dict[str, Any], *, has_handshake: bool) -> tuple[str, str]:
+    """Return why a transport does not work, and what to do."""
+    if name == "webrtc" and not has_handshake:
+        return "not tried: its handshake goes over the WebSocket, which does not work", ""
+    message = verdict["failure"]["message"].removeprefix(f"{name}: ").strip(": ")
+    advice = verdict["advice"] if verdict["defect"] != OTHER.name else ""
+    if "needs service.workspace" in message:
+        advice = "only over HTTP: set service.workspace"
+    elif message == "TimeoutError":
+        message = "no answer in time"
+    return message, advice
+
+
+def _working(facts: Facts, name: str, verdict: dict[str, object]) -> Line:
+    large = verdict["large"]
+    assert isinstance(large, dict)
+    if large["send_s"] is None:
+        return Line(name, "ok", "4 MiB up; the service has no probe to measure with")
+    up, down = (
+        large[size] / 1e6 / max(large[seconds], 1e-6)
+        for size, seconds in (("bytes_up", "send_s"), ("bytes_down", "receive_s"))
+    )
+    said = f"4 MiB up at {up:,.1f} MB/s, down at {down:,.1f} MB/s"
+    caller, taken_for = facts.caller, verdict.get("caller")
+    if isinstance(caller, Unknown) or caller.is_anonymous or taken_for in (None, caller.user):
+        return Line(name, "ok", said)
+    return Line(
+        name,
+        "warning",
+        f"{said}; the service takes us for {taken_for}, the server for {caller.user}",
+        "whoever restricts the service by user should look into this",
+    )
+
+
+def judge_udp(facts: Facts) -> Iterator[Line]:
+    webrtc = facts.verdicts.get("webrtc")
+    if not isinstance(webrtc, dict):
+        return
+    if webrtc["works"]:
+        yield Line("udp", "ok", "open: a direct path to the service was found")
+    elif webrtc["defect"] == ICE_FAILED.name and _has_handshake(facts):
+        yield Line("udp", "warning", "no direct path to the service", ICE_FAILED.advice)
+
+
+def judge_ice_servers(facts: Facts) -> Iterator[Line]:
+    for answer in facts.ice_servers:
+        if answer.failure is None:
+            yield Line("ice server", "ok", f"{answer.url} answers")
+        else:
+            yield Line(
+                "ice server",
+                "warning",
+                f"{answer.url}: {answer.failure}",
+                "check network.ice_servers and its variables; is UDP to it open?",
+            )
+
+
+def judge_limits(facts: Facts) -> Iterator[Line]:
+    limits = facts.description.get("limits") or {}
+    taken = [
+        f"{name} {limits[key]:,}"
+        for key, name in (
+            ("max_pixels", "pixels a call"),
+            ("max_image_bytes", "bytes a call"),
+            ("max_queue", "images waiting"),
+        )
+        if key in limits
+    ]
+    if taken:
+        yield Line("limits", "ok", f"of the service: {', '.join(taken)}")
+    caller = facts.caller
+    if isinstance(caller, Unknown):
+        return
+    used = caller.workspace_clients
+    in_use = "" if used is None else f"{used} clients are in the workspace; "
+    wanted = facts.asked.connections + (used or 0)
+    if wanted > DEFAULT_CONNECTIONS:
+        yield Line(
+            "limits",
+            "warning",
+            f"{in_use}{facts.asked.connections} connections of the run come to them, and"
+            f" {DEFAULT_LIMITS}",
+            f"set network.connections to {max(DEFAULT_CONNECTIONS - (used or 0) - 10, 1)} or less,"
+            " unless the server takes more",
+        )
+    else:
+        yield Line("limits", "ok", f"{in_use}{DEFAULT_LIMITS}")
+
+
+def _works(verdict: dict[str, object] | Unknown) -> bool:
+    return not isinstance(verdict, Unknown) and bool(verdict["works"])
