@@ -363,7 +363,7 @@ def test_the_page_sums_up(finished_run: Path) -> None:
         "Images done 4 of 5",
         "Failed 1 Missing 0",
         "Objects 10",
-        "Mean AP50 0.833 of 2 with truth; 0.800 of all their objects together",
+        "Mean AP50 0.833 of 2 with truth; 0.800 over all objects",
         "Mean IoU of matched objects 1.000 mean of 2 images",
         "Missed 0 of 4 in truth",
         "Wall time 6.0 s until 2026-03-01 10:00 UTC",

@@ -146,7 +146,6 @@ def test_charts_are_bounded_and_their_series_as_long_as_their_axis() -> None:
         assert {len(each["values"]) for each in chart["series"]} == {len(chart["x"])}
     assert [each["label"] for each in calls_chart(line, [])["series"]] == [
         "http",
-        "webrtc",
         "webrtc failed",
     ]
     assert calls_chart(line, [Mark(1, "http")])["alt"].endswith("1 changes of transport marked.")

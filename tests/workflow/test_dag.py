@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -452,6 +453,21 @@ def test_looking_at_a_fresh_project_makes_nothing(fresh: Project, look: list[str
     before = fresh.tree()
     fresh.run(*look)
     assert fresh.tree() == before
+
+
+def test_snakemake_s_own_report_holds_the_page(finished: Project) -> None:
+    finished.run("report_page")
+    assert finished.ran == []
+    finished.run("report_page", "--report", "../run.zip")
+    with zipfile.ZipFile(finished.directory.parent / "run.zip") as archive:
+        pages = [name for name in archive.namelist() if name.endswith("report_page.html")]
+        said = b"".join(archive.read(name) for name in archive.namelist())
+        page = (finished / "results/cells/report.html").read_bytes()
+        assert [archive.read(name) for name in pages] == [page]
+    assert b"What became of every image" in said
+    assert b"Segmentation" in said
+    finished.run()
+    assert finished.ran == []
 
 
 def test_the_workflow_is_clean(finished: Project) -> None:

@@ -1,5 +1,6 @@
 localrules:
     report,
+    report_page,
 
 
 # The report is a log: as an output it would be deleted when a missing mask ends this with 1.
@@ -25,3 +26,24 @@ rule report:
         "samcourier report {params.sheet:q} --batch-size {params.batch_size}"
         " --dataset-dir {params.dataset_dir} {params.only:q}"
         " --html {log.html} --tsv {log.tsv} --complete {output}"
+
+
+# For `snakemake --report`, which shows declared outputs alone. No part of `all`: a second copy.
+rule report_page:
+    input:
+        COMPLETE,
+    output:
+        report(
+            DATASET_DIR / "report_page.html",
+            caption="../captions/report.rst",
+            category="Segmentation",
+            labels={"dataset": config["dataset"]},
+        ),
+    log:
+        DATASET_DIR / "logs/report_page.log",
+    conda:
+        "../../environment.yml"
+    params:
+        html=untracked(str(REPORT_HTML)),
+    shell:
+        "cp {params.html:q} {output:q} 2> {log:q}"

@@ -107,8 +107,10 @@ def keep_circumstances(
     (dataset_dir / SCRIPT).unlink(missing_ok=True)
     shutil.rmtree(dataset_dir / WORKFLOW, ignore_errors=True)
     if snakefile is not None:
-        for part in (snakefile, *sorted((snakefile.parent / "rules").glob("*.smk"))):
-            where = dataset_dir / WORKFLOW / part.relative_to(snakefile.parent)
+        home = snakefile.parent
+        parts = [*sorted(home.glob("rules/*.smk")), *sorted(home.glob("captions/*.rst"))]
+        for part in (snakefile, *parts):
+            where = dataset_dir / WORKFLOW / part.relative_to(home)
             write_atomic(where, part.read_text(encoding="utf-8"))
     else:
         line = shlex.join(["samcourier", "segment", SHEET.name, *segment_options])

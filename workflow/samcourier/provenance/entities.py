@@ -35,6 +35,7 @@ _MEDIA_TYPES = {
     ".html": "text/html",
     ".json": "application/json",
     ".sh": "text/x-shellscript",
+    ".rst": "text/x-rst",
     ".smk": "text/plain",
     ".tsv": "text/tab-separated-values",
     ".yaml": "application/yaml",

@@ -36,7 +36,11 @@ Chart = dict[str, Any]
 
 def calls_chart(line: Timeline, switches: Sequence[Mark]) -> Chart:
     """Return calls by transport over time as stacked bars, failed ones on top, switches marked."""
-    series = [_series(name, TRANSPORT_COLOURS[name], counts) for name, counts in line.calls.items()]
+    series = [
+        _series(name, TRANSPORT_COLOURS[name], counts)
+        for name, counts in line.calls.items()
+        if any(counts)
+    ]
     series += [
         _series(f"{name} failed", _FAILED_COLOUR, counts)
         for name, counts in line.failed.items()

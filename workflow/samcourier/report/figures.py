@@ -76,7 +76,7 @@ def accuracy_figures(outcomes: Sequence[Outcome]) -> list[Figure]:
         ("AP50", [each.at_50 for each in found]),
         ("AP75", [each.at_75 for each in found]),
     ):
-        remark = f"of {len(found)} with truth; {pooled(scores):.3f} of all their objects together"
+        remark = f"of {len(found)} with truth; {pooled(scores):.3f} over all objects"
         figures.append(Figure(f"Mean {name}", f"{mean_precision(scores):.3f}", remark))
     ious = [each.mean_matched_iou for each in found if each.mean_matched_iou is not None]
     if ious:

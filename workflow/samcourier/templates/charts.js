@@ -20,6 +20,8 @@ const reportData = JSON.parse(document.getElementById("data").textContent);
     ctx.save();
     ctx.strokeStyle = ctx.fillStyle = colourOf("--ink");
     ctx.setLineDash([4 * devicePixelRatio, 3 * devicePixelRatio]);
+    ctx.textAlign = "left";
+    ctx.textBaseline = "top";
     ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
     let free = -Infinity;
     for (const mark of marks) {
@@ -31,7 +33,7 @@ const reportData = JSON.parse(document.getElementById("data").textContent);
       const text = `→ ${mark.to}`;
       // Where marks crowd, their names would lie on each other.
       if (x > free && x + ctx.measureText(text).width < bbox.left + bbox.width) {
-        ctx.fillText(text, x + 3 * devicePixelRatio, bbox.top + 11 * devicePixelRatio);
+        ctx.fillText(text, x + 3 * devicePixelRatio, bbox.top + 2 * devicePixelRatio);
         free = x + ctx.measureText(text).width + 12 * devicePixelRatio;
       }
     }
@@ -115,7 +117,7 @@ const reportData = JSON.parse(document.getElementById("data").textContent);
             stroke: each.colour,
             width: 0,
             points: { show: false },
-            paths: uPlot.paths.bars({ size: [0.92, 60] }),
+            paths: uPlot.paths.bars({ size: [spec.x.length > 40 ? 1 : 0.92, 60] }),
           }
         : {
             label: each.label,
@@ -142,7 +144,7 @@ const reportData = JSON.parse(document.getElementById("data").textContent);
           : { time: false, range: wholeBars },
         y: spec.is_y_log
           ? { distr: 3, range }
-          : { range: (chart, low, high) => [0, (high || 1) * 1.08] },
+          : { range: (chart, low, high) => [0, (high || 1) * (spec.marks?.length ? 1.2 : 1.08)] },
       },
       axes: [
         { ...axis(spec.x_label), size: 34, labelSize: 20, ...(spec.is_x_log ? {} : { incrs: STEPS }) },

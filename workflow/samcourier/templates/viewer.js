@@ -40,6 +40,8 @@ const reportViewer = (() => {
       image.decoding = "async";
       image.className = layer === 1 ? "outlines" : "";
       image.alt = layer === 1 ? "" : `${idOf(row)} with the outlines of its objects`;
+      // A linked file is gone when the page was moved without its folder.
+      image.addEventListener("error", () => image.remove());
       image.src = source;
       return image;
     });
