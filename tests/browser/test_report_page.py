@@ -191,6 +191,10 @@ def test_pictures_can_be_looked_through(browser: Any, page: Path) -> None:
     browser.settle()
     tiles = browser.run("document.querySelectorAll('.tile').length")
     assert 20 < tiles < 250
+    browser.run("document.getElementById('images').focus()")
+    browser.press("ArrowRight")
+    active = "document.getElementById(images.getAttribute('aria-activedescendant')).innerText"
+    assert browser.run(active).startswith("cell_1")
     browser.run("document.querySelectorAll('.tile')[3].click()")
     assert browser.run(TITLE) == "cell_3"
     assert browser.problems == []

@@ -10,7 +10,7 @@ from ..outcome import Outcome
 from .journey import MOST_BINS, MOST_POINTS, Foretold, Mark, Timeline
 from .stages import STAGES, stage_seconds
 
-#: Okabe and Ito's colours with two greys, told apart by colour-blind readers too.
+#: Okabe and Ito's colours with two greys and a brown, told apart by colour-blind readers too.
 STAGE_COLOURS = {
     "read": "#56B4E9",
     "pack": "#F0E442",
@@ -19,8 +19,8 @@ STAGE_COLOURS = {
     "service": "#009E73",
     "down": "#CC79A7",
     "unpack": "#E69F00",
-    "write": "#555555",
-    "undivided calls": "#000000",
+    "write": "#777777",
+    "undivided calls": "#8B5A2B",
     "failed calls": "#D55E00",
 }
 TRANSPORT_COLOURS = {

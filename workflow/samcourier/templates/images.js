@@ -104,6 +104,8 @@
       const row = rows[at];
       tile.className = `tile${at === active ? " active" : ""}`;
       tile.dataset.at = at;
+      tile.id = `at-${at}`;
+      tile.setAttribute("role", "button");
       const objects = columns.find((column) => column.name === "object_count");
       const state = texts[status.values[row]];
       const name = document.createElement("b");
@@ -132,7 +134,7 @@
       if (isTiled()) {
         element.append(tileCell(line * many, many));
       } else {
-        element.id = `row-${line}`;
+        element.id = `at-${line}`;
         element.dataset.at = line;
         element.className = texts[status.values[rows[line]]] === "done" ? "" : "bad";
         element.setAttribute("aria-selected", line === active);
@@ -141,8 +143,7 @@
       made.push(element);
     }
     body.replaceChildren(spacer(first * px), ...made, spacer((lines - last) * px));
-    if (isTiled() || !rows.length) grid.removeAttribute("aria-activedescendant");
-    else grid.setAttribute("aria-activedescendant", `row-${active}`);
+    grid.setAttribute("aria-activedescendant", rows.length ? `at-${active}` : "");
   }
 
   function moveTo(next) {
