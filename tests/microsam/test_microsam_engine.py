@@ -334,7 +334,8 @@ def test_other_modes_are_micro_sams_own(
     mask = own.segment(image, "YX", parameters)
     expected = directly(small_checkpoint, mode, to_model_image(image, "YX"), 2, **parameters)
     assert mask.dtype == np.uint32
-    assert mask.max() > 2
+    # The drawing has two objects; how many this mode finds is the trained model's affair.
+    assert mask.any()
     np.testing.assert_array_equal(mask, expected)
 
 
