@@ -78,7 +78,7 @@ def brute_force(truth: np.ndarray, mask: np.ndarray) -> int:
 LABELS = hnp.arrays(np.uint16, (3, 4), elements=st.integers(0, 4))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(truth=LABELS, mask=LABELS)
 def test_the_sparse_count_equals_the_best_assignment(truth: np.ndarray, mask: np.ndarray) -> None:
     counted = score(truth, mask)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from samcourier.transports.http import _unpack
 from samservice.wire import CODECS, WireError, pack_array, unpack_array
 
-CASES = int(os.environ.get("FUZZ_CASES", "600"))
+CASES = int(os.environ.get("FUZZ_CASES", "150"))
 #: Hypothesis keeps every case of a round in memory.
 CASES_A_ROUND = min(CASES, 5000)
 ROUNDS = range(CASES // CASES_A_ROUND)
