@@ -1,8 +1,8 @@
 """The real service with orders to misbehave, as a process of its own in the service's namespace.
 
 One JSON line on standard input says where Hypha is, and names the files of orders and of calls.
-Standard output gets one line with the endpoint once it is registered. After that each line
-``token SECONDS`` on standard input is answered with a fresh token of that lifetime.
+Standard output gets a line ``address JSON`` once it is registered. After that each line
+``token SECONDS`` on standard input is answered by ``token TOKEN``, fresh and of that lifetime.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ WORK_S = 0.25
 #: Later than the run's deadline for one call.
 LATE_S = 6.0
 POLL_S = 0.05
+#: A call whose connection is lost may never end.
+TOKEN_TIMEOUT_S = 5.0
 MASK_MAX_BYTES = 1 << 28
 
 
@@ -80,7 +82,8 @@ async def new_token(server: Any, lifetime_s: int) -> str:
     while True:
         try:
             asked = {"permission": "read_write", "expires_in": lifetime_s}
-            return str(await server.generate_token(asked))
+            async with asyncio.timeout(TOKEN_TIMEOUT_S):
+                return str(await server.generate_token(asked))
         except Exception:
             await asyncio.sleep(POLL_S)
 
@@ -103,13 +106,13 @@ async def main() -> None:
                 await emit(data)
 
         server.rpc._emit_message = emit_twice
-        print(json.dumps(asdict(address)), flush=True)
+        print(f"address {json.dumps(asdict(address))}", flush=True)
         asking.append(asyncio.ensure_future(give_tokens(server)))
 
     async def give_tokens(server: Any) -> None:
         while line := await reader.readline():
             lifetime_s = int(line.split()[1])
-            print(await new_token(server, lifetime_s), flush=True)
+            print(f"token {await new_token(server, lifetime_s)}", flush=True)
         stop.set()
 
     asking: list[asyncio.Future[None]] = []

@@ -88,7 +88,7 @@ class Servers:
         self._relay = self._spawn(
             "relay", script, RELAY_ADDRESS, HYPHA_PORT, GATE_PORT, self._directory
         )
-        _hear(self._relay, self._directory)
+        _hear(self._relay, "ready", self._directory)
         self.start_service()
 
     def start_service(self) -> None:
@@ -101,7 +101,7 @@ class Servers:
             "calls": str(self.calls),
         }
         _tell(self._service, json.dumps(given))
-        self.address = json.loads(_hear(self._service, self._directory))
+        self.address = json.loads(_hear(self._service, "address ", self._directory))
 
     def restart_service(self) -> None:
         """Start the service that :meth:`kill_service` ended."""
@@ -117,7 +117,7 @@ class Servers:
         """Kill Hypha's server and start it again; done when it answers."""
         assert self._relay is not None
         _tell(self._relay, "restart")
-        _hear(self._relay, self._directory)
+        _hear(self._relay, "ready", self._directory)
 
     def signal_service(self, number: signal.Signals) -> None:
         assert self._service is not None
@@ -136,7 +136,7 @@ class Servers:
         with self._service_is_there:
             assert self._service is not None
             _tell(self._service, f"token {lifetime_s}")
-            return _hear(self._service, self._directory).strip()
+            return _hear(self._service, "token ", self._directory)
 
     def call_count(self) -> int:
         return len(self.calls.read_text().splitlines()) if self.calls.exists() else 0
@@ -177,13 +177,14 @@ def _tell(process: subprocess.Popen[str], line: str) -> None:
     process.stdin.flush()
 
 
-def _hear(process: subprocess.Popen[str], directory: Path) -> str:
+def _hear(process: subprocess.Popen[str], word: str, directory: Path) -> str:
+    """Return the rest of the next line that begins with ``word``; libraries print others."""
     assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        logs = sorted(directory.glob("*.log"))
-        raise RuntimeError("\n".join(log.read_text()[-2000:] for log in logs))
-    return line
+    for line in process.stdout:
+        if line.startswith(word):
+            return line.removeprefix(word).strip()
+    logs = sorted(directory.glob("*.log"))
+    raise RuntimeError("\n".join(log.read_text()[-2000:] for log in logs))
 
 
 class World:
