@@ -20,6 +20,7 @@ import uvloop
 
 from samservice.app import SegmentationService
 from samservice.engine import build_engine
+from samservice.hypha import connect
 from samservice.serve import Address, ServeSettings, serve_through
 from samservice.wire import MASK_CODEC, pack_array, unpack_array
 
@@ -77,13 +78,19 @@ class FaultyService(SegmentationService):
         return answer | {"mask": pack_array(spoiled, MASK_CODEC)}
 
 
-async def new_token(server: Any, lifetime_s: int) -> str:
-    """Ask Hypha, which may just be starting again, until it gives one."""
+async def new_token(server_url: str, root_token: str, lifetime_s: int) -> str:
+    """Ask Hypha, which may just be starting again, until it gives one.
+
+    Over a connection of its own: after a restart of the server, an older one's methods lead nowhere.
+    """
     while True:
         try:
-            asked = {"permission": "read_write", "expires_in": lifetime_s}
             async with asyncio.timeout(TOKEN_TIMEOUT_S):
-                return str(await server.generate_token(asked))
+                server = await connect(server_url, token=root_token)
+                asked = {"permission": "read_write", "expires_in": lifetime_s}
+                token = str(await server.generate_token(asked))
+                await server.disconnect()
+                return token
         except Exception:
             await asyncio.sleep(POLL_S)
 
@@ -107,12 +114,13 @@ async def main() -> None:
 
         server.rpc._emit_message = emit_twice
         print(f"address {json.dumps(asdict(address))}", flush=True)
-        asking.append(asyncio.ensure_future(give_tokens(server)))
+        asking.append(asyncio.ensure_future(give_tokens()))
 
-    async def give_tokens(server: Any) -> None:
+    async def give_tokens() -> None:
         while line := await reader.readline():
             lifetime_s = int(line.split()[1])
-            print(f"token {await new_token(server, lifetime_s)}", flush=True)
+            token = await new_token(given["server_url"], given["token"], lifetime_s)
+            print(f"token {token}", flush=True)
         stop.set()
 
     asking: list[asyncio.Future[None]] = []
