@@ -81,7 +81,7 @@ class FaultyService(SegmentationService):
 async def new_token(server_url: str, root_token: str, lifetime_s: int) -> str:
     """Ask Hypha, which may just be starting again, until it gives one.
 
-    Over a connection of its own: after a restart of the server, an older one's methods lead nowhere.
+    Over a connection of its own: after a restart an older one's methods lead nowhere.
     """
     while True:
         try:
