@@ -26,6 +26,10 @@ WORTH_FACTOR = 20.0
 #: A look tells whether a transport may be worth it; only real images prove it.
 LOOK = Payload(64 << 10, 16 << 10)
 
+#: The first look at one is more than a chunk of an unmended hypha-rpc, so that what fails from
+#: there on (D1, D3 of decision 2) is known by its name before an image tries.
+FIRST_LOOK = Payload(256 << 10, 16 << 10)
+
 #: Nothing goes on trial before the transport in use was measured so often.
 TRIAL_MIN_SAMPLES = 2
 
@@ -128,7 +132,7 @@ class Scout:
             # waits until it is known whether it pays.
             return
         elif await _measure(link, PING):
-            payload = _cut(await self._first_payload)
+            payload = _cut(await self._first_payload, FIRST_LOOK)
             if link.is_open and self._pays(link):
                 await _measure(link, payload)
 
@@ -156,7 +160,7 @@ class Scout:
     async def _look_again(self) -> None:
         if not self._first_payload.done():
             return
-        payload = _cut(self._first_payload.result())
+        payload = _cut(self._first_payload.result(), LOOK)
         for link in self._links:
             if not self._pays(link):
                 continue
@@ -197,8 +201,8 @@ class Scout:
         return predict_s(current.estimate, self._first_payload.result())
 
 
-def _cut(payload: Payload) -> Payload:
-    return Payload(min(payload.up_bytes, LOOK.up_bytes), min(payload.down_bytes, LOOK.down_bytes))
+def _cut(payload: Payload, most: Payload) -> Payload:
+    return Payload(min(payload.up_bytes, most.up_bytes), min(payload.down_bytes, most.down_bytes))
 
 
 async def _measure(link: Link, payload: Payload) -> bool:
