@@ -38,7 +38,7 @@ test-crate: .venv/installed-test build/crate-venv/installed ## a run's crate aga
 test-slurm: .venv/installed-test ## the workflow on a real SLURM cluster, started here (root; slurm-wlm and munge installed)
 	.venv/bin/python -m pytest -m slurm tests/slurm
 
-test-faults: .venv/installed-test ## whole runs under each fault and mixtures (root; iproute2, nftables, faketime installed)
+test-faults: .venv/installed-test ## whole runs under each fault and mixtures (root; iproute2 and nftables installed)
 	.venv/bin/python -m pytest -m faults tests/scenarios
 
 SECONDS = 3600

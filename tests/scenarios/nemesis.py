@@ -21,7 +21,7 @@ SHORT_TOKEN_S = 12
 RESET_S = 0.3
 LOSSY = Link(LINK.rate_mbit, LINK.delay_ms, loss_share=0.05)
 FAR = Link(LINK.rate_mbit, delay_ms=250)
-CLOCK_JUMPS = ("+3600", "-86400")
+CLOCK_JUMPS_S = (3600, -86400)
 POLL_S = 0.05
 
 Heal = Callable[[], None]
@@ -173,7 +173,7 @@ class Nemesis:
         return lambda: filler.unlink()
 
     def _jump_clock(self, fault: Fault) -> Heal:
-        self._folder.jump_clock(CLOCK_JUMPS[fault.after_masks % len(CLOCK_JUMPS)])
+        self._folder.jump_clock(CLOCK_JUMPS_S[fault.after_masks % len(CLOCK_JUMPS_S)])
         return _nothing
 
     def _expire_token(self, fault: Fault) -> Heal:

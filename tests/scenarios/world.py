@@ -44,7 +44,7 @@ IMAGE_S = 120
 TOKEN_LIFETIME_S = 3600
 RESULTS_MIB = 64
 GONE_TIMEOUT_S = 30
-FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+JUMPING_CLOCK = Path(__file__).with_name("jumping_clock")
 
 
 def blobs(seed: int) -> np.ndarray:
@@ -223,7 +223,7 @@ class Folder:
         self.results = directory / "results" / DATASET
         self._scenario = scenario
         self._world = world
-        self._faketime = directory / "faketime"
+        self._clock = directory / "clock"
         self.images = {f"image_{n:02d}": blobs(scenario.seed * 1000 + n) for n in self._numbers}
         self._write_inputs()
         self.give_token(TOKEN_LIFETIME_S)
@@ -260,7 +260,7 @@ class Folder:
             "timeouts": {"attempt_s": ATTEMPT_S, "image_s": IMAGE_S},
         }
         (self.directory / "config/config.yaml").write_text(yaml.safe_dump(config))
-        self._faketime.write_text("+0")
+        self.jump_clock(0)
 
     def give_token(self, lifetime_s: int) -> None:
         """Write a fresh token into the file that the config names."""
@@ -269,9 +269,9 @@ class Folder:
         path.touch(mode=0o600)
         path.write_text(self._world.servers.new_token(lifetime_s))
 
-    def jump_clock(self, offset: str) -> None:
-        """Let the wall clock of the run, not the machine's, jump, e.g. ``+3600``."""
-        self._faketime.write_text(offset)
+    def jump_clock(self, offset_s: int) -> None:
+        """Let the wall clock of the run, not the machine's, jump to so far from the true one."""
+        self._clock.write_text(str(offset_s))
 
     def start(self, name: str) -> subprocess.Popen[bytes]:
         """Start snakemake on the client's host; what it says goes to a file of that name."""
@@ -296,12 +296,7 @@ class Folder:
             "PYTHONUNBUFFERED": "1",
         }
         if any(fault.kind == "jump_clock" for fault in self._scenario.faults):
-            environment |= {
-                "LD_PRELOAD": str(FAKETIME[0]),
-                "FAKETIME_TIMESTAMP_FILE": str(self._faketime),
-                "FAKETIME_NO_CACHE": "1",
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            }
+            environment |= {"PYTHONPATH": str(JUMPING_CLOCK), "JUMPING_CLOCK": str(self._clock)}
         return environment
 
     def said(self, name: str) -> str:
