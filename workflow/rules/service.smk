@@ -14,6 +14,7 @@ rule deploy:
         ENDPOINT,
     log:
         DATASET_DIR / "logs/deploy.log",
+    retries: 0
     conda:
         "../../environment.yml"
     params:
@@ -30,6 +31,7 @@ rule verify:
     log:
         verdict=VERDICT,
         said=DATASET_DIR / "logs/verify.log",
+    retries: 0
     conda:
         "../../environment.yml"
     params:
@@ -66,6 +68,7 @@ rule undeploy:
     """Take the service away from its BioEngine worker or SLURM job, whoever uses it."""
     log:
         DATASET_DIR / "logs/undeploy.log",
+    retries: 0
     conda:
         "../../environment.yml"
     params:
