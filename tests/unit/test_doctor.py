@@ -281,7 +281,7 @@ async def test_what_hangs_is_late_and_holds_nobody_up(monkeypatch: pytest.Monkey
     facts = await gather_facts(GOOD.asked, ServiceOptions(), find, here)
     assert time.monotonic() - start_s < 5
     hangs.set()
-    assert isinstance(facts.disk, Unknown) and "no answer within" in facts.disk.why
+    assert isinstance(facts.disk, Unknown) and "ask again" in facts.disk.why
     assert isinstance(facts.service, Unknown) and facts.service.kind == "late"
     assert facts.forecast == FORECAST
     assert has_failed(judge(facts))

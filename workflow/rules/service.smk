@@ -58,6 +58,8 @@ rule doctor:
         asked=untracked(asked_of_it()),
         form=untracked(form_options()),
         connections=untracked(config["network"]["connections"]),
+    message:
+        "a look before the run"
     shell:
         "samcourier doctor {params.sheet:q} --batch-size {params.batch_size}"
         " {params.where:q} {params.asked:q} {params.form:q}"

@@ -33,6 +33,8 @@ T = TypeVar("T")
 #: The whole look, printing and Python's start left out.
 LIMIT_S = 16.0
 SERVER_LIMIT_S = 8.0
+#: What had less was held up by what went before it, such as a local service's start.
+ENOUGH_S = 5.0
 #: A SLURM job's service is looked for, not waited for.
 JOB_PATIENCE_S = 3.0
 POLICY = Policy(open_timeout_s=8.0, webrtc_open_timeout_s=4.0, probe_timeout_s=10.0)
@@ -102,7 +104,10 @@ async def within(
         async with asyncio.timeout_at(until_s):
             return await work
     except TimeoutError:
-        return Unknown(f"no answer within {loop.time() - start_s:.0f} s")
+        had_s = loop.time() - start_s
+        if had_s < ENOUGH_S:
+            return Unknown(f"not done in the {had_s:.0f} s that were left for it: ask again")
+        return Unknown(f"no answer within {had_s:.0f} s")
     except CourierError as error:
         return Unknown(str(error), error.kind)
     except OSError as error:
