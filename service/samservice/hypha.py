@@ -18,6 +18,7 @@ import struct
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 from hypha_rpc import websocket_client
 
@@ -49,7 +50,8 @@ def _is_worth_logging(record: logging.LogRecord) -> bool:
 
 logging.getLogger("asyncio").addFilter(_is_worth_logging)
 
-_connecting = asyncio.Lock()
+#: One a loop: a lock that was waited for belongs to its loop for good.
+_connecting: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
 
 class UncompressedConnection(websocket_client.WebsocketRPCConnection):  # type: ignore[misc]
@@ -91,7 +93,7 @@ async def connect(
         made.append(UncompressedConnection(*arguments, **options))
         return made[-1]
 
-    async with _connecting:
+    async with _connecting.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
         stock = websocket_client.WebsocketRPCConnection, websocket_client.RPC
         websocket_client.WebsocketRPCConnection, websocket_client.RPC = make, GuardedRPC
         try:
