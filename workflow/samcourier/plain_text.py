@@ -27,4 +27,6 @@ def plain_lines(text: str) -> str:
 
 
 def _printable(line: str) -> str:
+    if line.isprintable():
+        return line
     return "".join(each if each.isprintable() else "\ufffd" for each in line)

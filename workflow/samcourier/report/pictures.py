@@ -144,18 +144,24 @@ def encode(base: np.ndarray, outlines: np.ndarray, edge_px: int) -> Picture:
     one pixel wide.
     """
     step = -(-max(outlines.shape) // edge_px)
-    rows, columns = (max(size // step, 1) for size in outlines.shape)
-    blocks = np.s_[: rows * step, : columns * step]
     if step > 1 and min(outlines.shape) >= step:
-        parted = base[blocks].reshape(rows, step, columns, step, 3)
-        base = parted.mean(axis=(1, 3)).round().astype(np.uint8)
-        outlines = np.asarray(outlines[blocks].reshape(rows, step, columns, step).any(axis=(1, 3)))
+        # Summed part by part, which is several times as fast as a mean over blocks.
+        base = (sum(each.astype(np.uint32) for each in _parts(base, step)) // step**2).astype("u1")
+        outlines = np.logical_or.reduce(_parts(outlines, step))
     coloured = np.zeros((*outlines.shape, 4), np.uint8)
     coloured[outlines] = (*_OUTLINE, 255)
     return Picture(
         _data_uri("jpeg", imagecodecs.jpeg8_encode(base, level=_JPEG_QUALITY)),
         _data_uri("png", imagecodecs.png_encode(coloured, level=9)),
     )
+
+
+def _parts(pixels: np.ndarray, step: int) -> list[np.ndarray]:
+    """Return the first pixel of each block of ``step`` x ``step``, its second, and so on."""
+    rows, columns = (size - size % step for size in pixels.shape[:2])
+    return [
+        pixels[row:rows:step, column:columns:step] for row in range(step) for column in range(step)
+    ]
 
 
 def _data_uri(kind: str, content: bytes | bytearray) -> str:
