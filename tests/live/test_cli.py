@@ -442,6 +442,38 @@ def test_verify_says_of_each_transport_why_it_cannot(
     assert server.token not in said and server.expired_token not in said
 
 
+@pytest.fixture
+def sheet(image: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "images.tsv"
+    path.write_text(f"image\tpath\nsquares\t{image}\n")
+    return path
+
+
+def test_the_doctor_finds_nothing_wrong_and_learns_the_pace(
+    server: Server, existing: list[object], sheet: Path
+) -> None:
+    run("segment", sheet, *existing)
+    said = run("doctor", sheet, *existing)
+    assert "failure" not in said.replace("0 failures", "")
+    assert re.search("(?m)^ok +images +0 to segment, 1 have a mask$", said), said
+    said = run("doctor", sheet, *existing, "--dataset-dir", sheet.parent / "anew")
+    assert re.search("(?m)^ok +time +about .* of the service's own count$", said), said
+    assert server.token not in said
+
+
+@pytest.mark.parametrize("wrong", [*WRONG_TOKENS, *WRONG_PLACES, "service id"])
+def test_the_doctor_says_what_is_wrong_within_20_s(
+    server: Server, existing: list[object], sheet: Path, tmp_path: Path, wrong: str
+) -> None:
+    options, complaint = wrong_options(wrong, server, tmp_path)
+    start_s = time.monotonic()
+    said = run("doctor", sheet, *existing, *options, status=1)
+    assert time.monotonic() - start_s < 20
+    assert re.search(f"(?m)^failure .*({complaint})", said), said
+    assert re.search("(?m)^ok +disk", said), said
+    assert server.token not in said and server.expired_token not in said
+
+
 @pytest.mark.parametrize("wrong", [*WRONG_TOKENS, *WRONG_PLACES])
 def test_serve_says_in_one_line_why_it_cannot(server: Server, tmp_path: Path, wrong: str) -> None:
     options, complaint = wrong_options(wrong, server, tmp_path)
