@@ -79,9 +79,9 @@ def doctor(
 ) -> None:
     """Look at all that the run of SHEET needs, in under 20 seconds, before it begins.
 
-    `snakemake doctor` does it with the options of config/config.yaml. A line each for server,
-    token, service, transports, limits, disk, versions, model and time: ok, a warning or a failure
-    with what to do. Exits 1 when there is a failure.
+    `snakemake --cores 1 doctor` does it with the options of config/config.yaml. A line each for
+    server, token, service, transports, limits, disk, versions, model and time: ok, a warning or a
+    failure with what to do. Exits 1 when there is a failure.
     """
     from ..doctor.facts import Asked
     from ..doctor.gather import Here, gather_facts

@@ -108,7 +108,7 @@ def judge_service(facts: Facts) -> Iterator[Line]:
             "service",
             "warning",
             "not there yet: the run brings it up",
-            "snakemake deploy brings it up now; then ask again, to see it proved",
+            "snakemake --cores 1 deploy brings it up now; then ask again, to see it proved",
         )
         return
     works = [each for each in facts.verdicts.values() if _works(each)]
