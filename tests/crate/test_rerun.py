@@ -16,6 +16,8 @@ import pytest
 import tifffile
 import yaml
 
+from samservice.watershed import WatershedEngine
+
 pytestmark = [pytest.mark.crate, pytest.mark.live, pytest.mark.slow]
 
 REPO = Path(__file__).parents[2]
@@ -163,14 +165,16 @@ def test_another_service_is_refused_unless_asked_for(lab: Lab, tmp_path: Path) -
     crate = tmp_path / "cells"
     shutil.copytree(lab.results, crate, ignore=shutil.ignore_patterns("service"))
     path = crate / "provenance/services.json"
-    changed = path.read_text().replace('"segmentation_version": 1', '"segmentation_version": 2')
+    now = WatershedEngine().describe()["segmentation_version"]
+    told = f'"segmentation_version": {now}'
+    changed = path.read_text().replace(told, f'"segmentation_version": {now + 1}')
     path.write_text(changed)
     said = lab.samcourier("rerun", crate, status=1)
     assert f"{path}: changed since the crate was written" in said
     assert changed != (lab.results / "provenance/services.json").read_text()
     reseal(crate, path)
     said = lab.samcourier("rerun", crate, "--out", tmp_path / "out", status=1)
-    assert "its segmentation_version is 1, the masks' 2" in said
+    assert f"its segmentation_version is {now}, the masks' {now + 1}" in said
     said = lab.samcourier("rerun", crate, "--out", tmp_path / "out", "--other-service")
     assert "all 3 masks equal the recorded ones" in said
 
