@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
-MIXTURE_SEEDS = range(1, 5)
+MIXTURE_SEEDS = (1, 2)
 
 
 def assert_sound(scenario: Scenario, world: World, directory: Path) -> None:
