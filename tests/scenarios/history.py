@@ -91,7 +91,8 @@ def examine(
         for path in (folder.directory / "tmp").iterdir()
         if not path.name.startswith(LASTING_TEMPORARIES)
     ]
-    findings = [str(finding) for finding in check_run(folder.results)]
+    made = folder.results.is_dir()
+    findings = map(str, check_run(folder.results)) if made else ["there are no results at all"]
     return Remains(tuple(lost), tuple(wrong), tuple(watch.rewritten), tuple(findings), tuple(left))
 
 

@@ -84,7 +84,7 @@ class Nemesis:
     def _wait_for_masks(self, count: int) -> bool:
         masks = self._folder.results / "masks"
         while not self._over.wait(POLL_S):
-            if masks.exists() and len(list(masks.glob("[!.]*.ome.zarr"))) >= count:
+            if len(list(masks.glob("[!.]*.ome.zarr"))) >= count:
                 return True
         return False
 
@@ -177,7 +177,7 @@ class Nemesis:
         return _nothing
 
     def _expire_token(self, fault: Fault) -> Heal:
-        # It expires by itself; until then and a moment longer, the run is let alone.
+        # It expires by itself.
         self._over.wait(SHORT_TOKEN_S)
         return lambda: self._folder.give_token(3600)
 

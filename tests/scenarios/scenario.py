@@ -44,6 +44,7 @@ DURATIONS_S: dict[FaultKind, tuple[float, float]] = {
     "delay_packets": (6, 60),
     "cut_udp": (6, 60),
     "fill_disk": (2, 20),
+    "expire_token": (2, 10),
     "answer_wrong": (1, 10),
     "answer_late": (3, 30),
     "answer_twice": (3, 30),
@@ -124,4 +125,6 @@ def _scenario(
 def _fault(kind: FaultKind, image_count: int, chance: random.Random, long: bool) -> Fault:
     shortest_s, longest_s = DURATIONS_S.get(kind, (0, 0))
     duration_s = chance.uniform(shortest_s, longest_s) if long else float(shortest_s)
-    return Fault(kind, chance.randint(0, image_count - 4), chance.uniform(0, 0.6), duration_s)
+    after_masks, offset_s = chance.randint(0, image_count - 4), chance.uniform(0, 0.6)
+    # A token expires when it does: on a slow machine before there is a mask.
+    return Fault(kind, 0 if kind == "expire_token" else after_masks, offset_s, duration_s)
