@@ -11,7 +11,8 @@ import tifffile
 
 from samcourier.dataset import ImageRow
 from samcourier.files_ahead import LOOKED_AT, files_ahead, files_of_mask
-from samcourier.masks import OmeZarrVersion, write_mask
+from samcourier.mask_layout import OmeZarrVersion
+from samcourier.masks import write_mask
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from ome_zarr_models import v04, v05
 
-from samcourier import masks
+from samcourier import mask_layout, masks
 from samcourier.errors import ServiceFailed
+from samcourier.mask_layout import OmeZarrVersion
 from samcourier.masks import (
     MaskFacts,
     MaskPixels,
-    OmeZarrVersion,
     check_mask,
     is_whole,
     labels_sha256,
@@ -95,8 +95,9 @@ class MadeAsRead:
 def test_a_mask_written_block_by_block_is_the_same_to_the_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: OmeZarrVersion, shape: tuple[int, ...]
 ) -> None:
-    monkeypatch.setattr(masks, "_CHUNK_EDGE", 64)
-    monkeypatch.setattr(masks, "_SMALLEST_LEVEL_EDGE", 16)
+    monkeypatch.setattr(mask_layout, "CHUNK_EDGE", 64)
+    monkeypatch.setattr(mask_layout, "_SMALLEST_LEVEL_EDGE", 16)
+    monkeypatch.setattr(masks, "_DIGEST_EDGE", 64)
     mask = sparse_mask(*shape)
     whole = write(tmp_path / "whole" / STEM, mask, version)
     monkeypatch.setattr(masks, "_BLOCK_BYTES", 1)

@@ -13,8 +13,8 @@ import zarr
 from ome_zarr_models import v05
 from zarr.storage import ZipStore
 
+from samcourier.mask_layout import OmeZarrVersion
 from samcourier.masks import (
-    OmeZarrVersion,
     is_whole,
     opened_mask,
     read_mask,

@@ -43,7 +43,8 @@ from .journal import (
     read_image_log,
     write_image_log,
 )
-from .masks import OmeZarrVersion, delete, read_mask, remove_leftovers, write_mask
+from .mask_layout import OmeZarrVersion
+from .masks import delete, read_mask, remove_leftovers, write_mask
 from .places import Places, together
 from .plane_call import PlaneCaller, Segmented
 from .planes import Plane, Planes, file_stamp, opened_planes, stack_sha256

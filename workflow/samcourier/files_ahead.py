@@ -10,7 +10,7 @@ from statistics import fmean
 
 from .dataset import ImageRow
 from .errors import CourierError
-from .masks import OmeZarrVersion, chunk_shape, level_shapes
+from .mask_layout import OmeZarrVersion, chunk_shape, level_shapes
 from .planes import open_planes
 from .store import OUTPUT_FILES, MaskContainer
 

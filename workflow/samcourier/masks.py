@@ -20,15 +20,22 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-import numcodecs
 import numpy as np
 import zarr
-from zarr.codecs import BloscCodec
 from zarr.storage import ZipStore
 
 from .errors import ServiceFailed
+from .mask_layout import (
+    CHUNK_EDGE,
+    MASK_AXES,
+    OmeZarrVersion,
+    create_array,
+    known_scale_um,
+    level_shapes,
+    ome_attributes,
+)
 from .store import (
     content_sha256,
     is_whole,
@@ -54,19 +61,11 @@ __all__ = [
     "write_mask",
 ]
 
-OmeZarrVersion = Literal["0.4", "0.5"]
-
-MASK_AXES = ("YX", "ZYX", "TYX", "TZYX")
-
-_CHUNK_EDGE = 1024
-_SMALLEST_LEVEL_EDGE = 256
 #: Larger masks are written, halved and compared block by block, of so many chunks along Y and X.
 _CHUNKS_A_BLOCK = 4
-#: Level 1 takes a quarter of the time of 5 for an eighth to a third more bytes, of a hundredth of
-#: the pixels. Blosc's own blocks, smaller at low levels, would cost both (docs/outputs.md).
-_BLOSC_LEVEL = 1
-_BLOSC_BLOCK_BYTES = 1 << 20
-_BLOCK_BYTES = (_CHUNKS_A_BLOCK * _CHUNK_EDGE) ** 2 * 4
+_BLOCK_BYTES = (_CHUNKS_A_BLOCK * CHUNK_EDGE) ** 2 * 4
+#: Part of what :func:`labels_sha256` means; another edge gives every mask another digest.
+_DIGEST_EDGE = 1024
 
 
 class MaskPixels(Protocol):
@@ -150,7 +149,7 @@ def write_mask(
         raise ValueError(f"mask {mask.dtype} {mask.shape} {axes!r}, expected {expected}")
     if 0 in mask.shape:
         raise ValueError(f"mask of shape {mask.shape}, expected at least one pixel")
-    scale = _scale_um(axes, pixel_size_um)
+    scale_um = known_scale_um(axes, pixel_size_um)
     path.parent.mkdir(parents=True, exist_ok=True)
     part, zipped, aside = (
         path.with_name(f".{path.name}.{secrets.token_hex(4)}.{suffix}")
@@ -160,7 +159,7 @@ def write_mask(
     try:
         part.mkdir()
         level_count, digest = _write_and_digest(part, mask, axes, ome_zarr)
-        attributes = _multiscale(path, axes, level_count, scale, ome_zarr, source)
+        attributes = ome_attributes(path, axes, level_count, scale_um, ome_zarr, source)
         said = provenance | {"labels_sha256": digest}
         facts = _seal(part, attributes, said, ome_zarr)
         if is_zip(path):
@@ -198,9 +197,9 @@ def labels_sha256(mask: np.ndarray | zarr.Array[Any]) -> str:
     """
     digest = hashlib.sha256(f"<u4 {tuple(int(size) for size in mask.shape)}\n".encode())
     *stack, height, width = mask.shape
-    corners = itertools.product(range(0, height, _CHUNK_EDGE), range(0, width, _CHUNK_EDGE))
+    corners = itertools.product(range(0, height, _DIGEST_EDGE), range(0, width, _DIGEST_EDGE))
     for position, (y, x) in itertools.product(np.ndindex(*stack), list(corners)):
-        square = mask[(*position, slice(y, y + _CHUNK_EDGE), slice(x, x + _CHUNK_EDGE))]
+        square = mask[(*position, slice(y, y + _DIGEST_EDGE), slice(x, x + _DIGEST_EDGE))]
         digest.update(np.ascontiguousarray(square, dtype="<u4").data)
     return digest.hexdigest()
 
@@ -237,15 +236,14 @@ def _write_and_digest(
 
 def _write_levels(store: Path, mask: MaskPixels, axes: str, ome_zarr: OmeZarrVersion) -> int:
     """Write every level, each from the one above it, and return their number."""
+    shapes = level_shapes(mask.shape)
     level = mask
-    for name in itertools.count():
-        array = _create_array(store / str(name), level.shape, axes, ome_zarr)
+    for name, shape in enumerate(shapes):
+        array = create_array(store / str(name), shape, axes, ome_zarr)
         for block in _blocks(array):
             array[block] = level[block]
-        if max(level.shape[-2:]) <= _SMALLEST_LEVEL_EDGE:
-            break
         level = level[..., ::2, ::2] if isinstance(level, np.ndarray) else _Halved(array)
-    return name + 1
+    return len(shapes)
 
 
 class _Halved:
@@ -286,102 +284,6 @@ def _compare(path: Path, store: Path, mask: MaskPixels) -> None:
     with opened_mask(store) as array:
         if not all(np.array_equal(array[block], mask[block]) for block in _blocks(array)):
             raise OSError(errno.EIO, "the mask read back differs from the one written", str(path))
-
-
-def level_shapes(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Return the shape of every level of a mask, the largest first."""
-    shapes = [shape]
-    while max(shape[-2:]) > _SMALLEST_LEVEL_EDGE:
-        shape = (*shape[:-2], *(-(-size // 2) for size in shape[-2:]))
-        shapes.append(shape)
-    return shapes
-
-
-def chunk_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the chunks of a level of this shape."""
-    chunk_y, chunk_x = (min(_CHUNK_EDGE, size) for size in shape[-2:])
-    # Thin planes share a chunk: a stack of small ones would be one tiny file each.
-    planes = max(1, _CHUNK_EDGE**2 // (chunk_y * chunk_x))
-    chunk_tz: list[int] = []
-    for size in shape[-3::-1]:
-        chunk_tz.insert(0, min(planes, size))
-        planes = max(1, planes // size)
-    return (*chunk_tz, chunk_y, chunk_x)
-
-
-def _create_array(
-    path: Path, shape: tuple[int, ...], axes: str, ome_zarr: OmeZarrVersion
-) -> zarr.Array[Any]:
-    is_v2 = ome_zarr == "0.4"
-    return zarr.create_array(
-        path,
-        shape=shape,
-        dtype="uint32",
-        chunks=chunk_shape(shape),
-        compressors=(
-            numcodecs.Blosc("zstd", _BLOSC_LEVEL, numcodecs.Blosc.NOSHUFFLE, _BLOSC_BLOCK_BYTES)
-            if is_v2
-            else BloscCodec(
-                cname="zstd",
-                clevel=_BLOSC_LEVEL,
-                shuffle="noshuffle",
-                blocksize=_BLOSC_BLOCK_BYTES,
-            )
-        ),
-        fill_value=0,
-        zarr_format=2 if is_v2 else 3,
-        chunk_key_encoding={"name": "v2" if is_v2 else "default", "separator": "/"},
-        dimension_names=None if is_v2 else list(axes.lower()),
-        config={"write_empty_chunks": True},
-    )
-
-
-def _scale_um(
-    axes: str, pixel_size_um: float | tuple[float | None, ...] | None
-) -> list[float | None]:
-    """Return the size along each axis, None where it is not known."""
-    if pixel_size_um is None:
-        return [None] * len(axes)
-    if not isinstance(pixel_size_um, tuple):
-        return [float(pixel_size_um) if axis in "YX" else None for axis in axes]
-    if len(pixel_size_um) != len(axes):
-        raise ValueError(f"pixel size {pixel_size_um}, expected one number for each of {axes}")
-    return [None if size is None else float(size) for size in pixel_size_um]
-
-
-def _multiscale(
-    path: Path,
-    axes: str,
-    level_count: int,
-    scale_um: Sequence[float | None],
-    ome_zarr: OmeZarrVersion,
-    source: str | None,
-) -> dict[str, Any]:
-    """Return the OME attributes. Pixel 0 is on every level the same, so scale says it all."""
-    named_axes = [
-        {"name": axis.lower(), "type": "time" if axis == "T" else "space"}
-        | ({"unit": "micrometer"} if size and axis != "T" else {})
-        for axis, size in zip(axes, scale_um, strict=True)
-    ]
-    datasets = []
-    for name in range(level_count):
-        factors = [2**name if axis in "YX" else 1 for axis in axes]
-        scale = [(size or 1.0) * factor for size, factor in zip(scale_um, factors, strict=True)]
-        transformations = [{"type": "scale", "scale": scale}]
-        datasets.append({"path": str(name), "coordinateTransformations": transformations})
-    multiscale = {
-        "name": path.name.removesuffix(".zip").removesuffix(".ome.zarr"),
-        "axes": named_axes,
-        "datasets": datasets,
-        "type": "nearest",
-    }
-    label = {"source": {"image": source}} if source else {}
-    if ome_zarr == "0.4":
-        return {
-            "multiscales": [{"version": "0.4", **multiscale}],
-            "image-label": {"version": "0.4"} | label,
-        }
-    return {"ome": {"version": "0.5", "multiscales": [multiscale], "image-label": label}}
 
 
 def _seal(

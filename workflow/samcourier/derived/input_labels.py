@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from ..masks import MASK_AXES, MaskPixels, OmeZarrVersion, remove_leftovers, write_mask
+from ..mask_layout import MASK_AXES, OmeZarrVersion
+from ..masks import MaskPixels, remove_leftovers, write_mask
 from ..readers.ome_zarr import image_folder, is_zarr
 from ..records import read_json, write_atomic
 from ..store import read_provenance
