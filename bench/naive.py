@@ -31,12 +31,13 @@ from canned_service import running_canned_service
 from figures import Figures
 from hypha_rpc import connect_to_server
 
-from samcourier.batch import BatchRun, BatchSettings
+from samcourier.batch import BatchRun
 from samcourier.connection import connected
 from samcourier.connection.call import Call
 from samcourier.connection.choose import Payload
 from samcourier.dataset import Batch, ImageRow
 from samcourier.demo import DEMO_IMAGES, write_image
+from samcourier.image_run import BatchSettings
 from samcourier.journal import ConnectionJournal
 from samcourier.transports import Endpoint, build_transports
 from samservice.wire import FAST_IMAGE_CODEC, pack_array, packed_nbytes, unpack_array

@@ -26,9 +26,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from naive import naive_service
 
-from samcourier.batch import BatchRun, BatchSettings
+from samcourier.batch import BatchRun
 from samcourier.connection import connected
 from samcourier.dataset import Batch, ImageRow
+from samcourier.image_run import BatchSettings
 from samcourier.journal import (
     ConnectionJournal,
     ImageLog,

@@ -11,10 +11,11 @@ import pytest
 import tifffile
 import yaml
 
-from samcourier.batch import BatchRun, BatchSettings
+from samcourier.batch import BatchRun
 from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.retry import Policy
 from samcourier.dataset import Batch, ImageRow
+from samcourier.image_run import BatchSettings
 from samcourier.journal import ConnectionJournal, read_image_log
 from samcourier.masks import read_mask
 from samcourier.store import log_path, mask_path

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from samcourier.batch import BatchRun, BatchSettings
+from samcourier.batch import BatchRun
 from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.retry import Policy
 from samcourier.dataset import Batch, ImageRow
 from samcourier.errors import CourierError
+from samcourier.image_run import BatchSettings
 from samcourier.journal import ConnectionJournal, Manifest
 from samcourier.transports.fake import FakeTransport
 

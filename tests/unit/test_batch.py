@@ -17,12 +17,11 @@ import numpy as np
 import pytest
 import tifffile
 
-import samcourier.batch
+import samcourier.image_run
 from samcourier.batch import (
     AT_HAND,
     SERVICE_FAILURES_IN_A_ROW,
     BatchRun,
-    BatchSettings,
     batch_lock,
 )
 from samcourier.check import check_run
@@ -40,6 +39,7 @@ from samcourier.errors import (
     StorageFailed,
     TransportFailed,
 )
+from samcourier.image_run import BatchSettings
 from samcourier.journal import ConnectionJournal, ImageLog, Manifest, read_image_log
 from samcourier.masks import read_mask
 from samcourier.selection import Selection, parse_pick
@@ -981,7 +981,7 @@ async def test_a_full_disk_stops_the_batch_in_words(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(samcourier.batch, "write_mask", full)
+        patch.setattr(samcourier.image_run, "write_mask", full)
         with pytest.raises(StorageFailed, match=r"\.ome\.zarr: .*No space left on device"):
             await bench.run()
     assert bench.call_count <= MOST_IMAGES
@@ -994,7 +994,7 @@ async def test_a_log_that_cannot_be_written_stops_the_batch(
     def read_only(*_: Any) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(samcourier.batch, "write_image_log", read_only)
+    monkeypatch.setattr(samcourier.image_run, "write_image_log", read_only)
     with pytest.raises(StorageFailed, match=r"logs/cell\d\.json: .*Read-only"):
         await bench.run()
 

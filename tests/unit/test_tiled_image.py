@@ -17,11 +17,12 @@ import pytest
 import tifffile
 from scipy import ndimage
 
-from samcourier.batch import BatchRun, BatchSettings
+from samcourier.batch import BatchRun
 from samcourier.check import check_run
 from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.retry import Policy
 from samcourier.dataset import Batch, ImageRow
+from samcourier.image_run import BatchSettings
 from samcourier.journal import ConnectionJournal, ImageLog, read_image_log
 from samcourier.masks import read_mask
 from samcourier.selection import Selection, parse_pick

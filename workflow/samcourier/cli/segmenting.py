@@ -161,11 +161,12 @@ def run_batch(
 
     ``submission`` as in :func:`samcourier.batch.batch_lock`.
     """
-    from ..batch import BatchRun, BatchSettings, batch_lock
+    from ..batch import BatchRun, batch_lock
     from ..connection import connected
     from ..connection.measurements import measurements_path, read_measurements, write_measurements
     from ..connection.retry import Policy
     from ..derived.outputs import require_outputs_extra
+    from ..image_run import BatchSettings
     from ..journal import ConnectionJournal
     from ..store import connection_journal_path
     from ..tiles import TileSettings

@@ -1,0 +1,299 @@
+"""One image of a batch: read, held against what is there, segmented, written, its outputs made."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .dataset import ImageRow
+from .derived.outputs import Outputs
+from .draft import Draft
+from .embeddings import EmbeddingStore
+from .errors import ImageChanged, storage_errors
+from .foreground import read_foreground
+from .journal import NOTE_REUSED, ImageLog, read_image_log, write_image_log
+from .mask_layout import OmeZarrVersion
+from .masks import delete, read_mask, remove_leftovers, write_mask
+from .places import Places, together
+from .plane_call import PlaneCaller, Segmented
+from .planes import Plane, Planes, file_stamp, opened_planes, stack_sha256
+from .store import (
+    MASK_SUFFIXES,
+    MaskContainer,
+    is_whole,
+    log_path,
+    mask_path,
+    read_provenance,
+)
+from .tile_store import TileStore, discard_tiles
+from .tiled_image import TiledImage
+from .tiles import ServiceLimits, TileSettings, Tiling, plan_tiles
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """What a batch needs to know besides its images."""
+
+    dataset_dir: Path
+    parameters: dict[str, Any] = field(default_factory=dict)
+    ome_zarr: OmeZarrVersion = "0.4"
+    mask_container: MaskContainer = "folder"
+    retry_failed: bool = False
+    only: Collection[str] | None = None
+    tiles: TileSettings = field(default_factory=TileSettings)
+    embeddings: EmbeddingStore | None = None
+    outputs: Collection[str] = ()
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the images of a batch share.
+
+    ``description`` is what the service said of itself; ``places`` are for planes and tiles,
+    ``measuring`` for large planes; ``on_segmented`` is told of each mask that the service made.
+    """
+
+    settings: BatchSettings
+    description: dict[str, Any]
+    caller: PlaneCaller
+    places: Places
+    measuring: Places
+    on_segmented: Callable[[], None]
+
+
+class ImageRun:
+    """One image under way; ``draft`` becomes its log."""
+
+    def __init__(self, row: ImageRow, draft: Draft, shared: Shared) -> None:
+        self._row = row
+        self._draft = draft
+        self._shared = shared
+        self._settings = shared.settings
+        #: The file as it was when the image was begun.
+        self.stamp = file_stamp(row.path)
+        self._log_path = log_path(self._settings.dataset_dir, row.image)
+
+    @property
+    def _has_changed(self) -> bool:
+        return self.stamp != file_stamp(self._row.path)
+
+    def _mask_in(self, container: MaskContainer) -> Path:
+        return mask_path(self._settings.dataset_dir, self._row.image, container)
+
+    @property
+    def _mask_path(self) -> Path:
+        return self._mask_in(self._settings.mask_container)
+
+    @property
+    def _tiles_beside(self) -> Path:
+        """The mask beside which tiles are kept, whatever the container of this run."""
+        return self._mask_in("folder")
+
+    async def run(self) -> ImageLog:
+        """Bring the image to a mask and its outputs and return its log. Raises what decided."""
+        row, draft = self._row, self._draft
+        async with opened_planes(row.path, row.selection) as planes:
+            tiling = plan_tiles(
+                row.path,
+                planes.plane_axes,
+                planes.plane_shape,
+                planes.dtype.itemsize,
+                self._settings.tiles,
+                ServiceLimits.of(self._shared.description),
+            )
+            first = None if tiling else await asyncio.to_thread(planes.read)
+            if first is None or planes.stack_axes:
+                digest = await asyncio.to_thread(planes.sha256, in_bands=first is None)
+            else:
+                digest = first.pixels_sha256
+            foreground = None
+            if row.foreground is not None:
+                foreground = await asyncio.to_thread(read_foreground, row.foreground, planes)
+            draft.saw(planes, digest, tiling, foreground.sha256 if foreground else None)
+            outputs = Outputs(
+                self._settings.dataset_dir,
+                self._settings.outputs,
+                row,
+                planes,
+                draft,
+                retry_refused=self._settings.retry_failed,
+            )
+            known = await asyncio.to_thread(self._known_outcome, outputs, first)
+            if isinstance(known, ImageLog):
+                return known
+            if known is not None:
+                made = known
+            else:
+                # What a foreground cuts is not known plane by plane.
+                seeing = None if foreground else outputs
+                made = await self._segmented(planes, first, tiling, digest, seeing)
+                if self._has_changed:
+                    raise changed_in_work(row.path)
+                if foreground is not None:
+                    cut = await asyncio.to_thread(foreground.cut, made.mask, len(planes.stack_axes))
+                    made = replace(made, mask=cut.mask, object_count=cut.object_count)
+                self._shared.on_segmented()
+            await self._write(planes, made)
+            await asyncio.to_thread(self._complete, outputs, first)
+        log = draft.done()
+        await asyncio.to_thread(keep_log, self._log_path, log)
+        return log
+
+    def _known_outcome(self, outputs: Outputs, first: Plane | None) -> ImageLog | Segmented | None:
+        """Return what still holds: a log of a whole mask of this key or of this image's own
+        fault, or the labels of a mask of this key that is kept in another form.
+        """
+        draft, path = self._draft, self._log_path
+        log = read_image_log(path)
+        same = log is not None and log.key == draft.key
+        kept = self._kept_mask()
+        if kept is not None:
+            discard_tiles(self._tiles_beside)
+            mask, form, object_count = kept
+            if form != draft.form or mask != self._mask_path:
+                return Segmented(read_mask(mask), object_count, f"{NOTE_REUSED}: in a new form")
+            draft.mask, draft.object_count = mask, object_count
+            self._complete(outputs, first)
+            if same and log is not None and log.status == "done":
+                if log.outputs == draft.outputs:
+                    _mark_as_seen(path)
+                    return log
+                log = replace(log, outputs=draft.outputs)
+            else:
+                log = draft.reused(mask, object_count)
+            keep_log(path, log)
+            return log
+        if (
+            same
+            and log is not None
+            and log.failure is not None
+            and log.failure.kind == "image"
+            and not self._settings.retry_failed
+        ):
+            _mark_as_seen(path)
+            return log
+        return None
+
+    def _kept_mask(self) -> tuple[Path, Any, int] | None:
+        """Return a whole mask of this key, its form and object count; where two are, the wanted."""
+        found = []
+        for container in MASK_SUFFIXES:
+            mask = self._mask_in(container)
+            remove_leftovers(mask)
+            provenance = read_provenance(mask) or {}
+            object_count = provenance.get("object_count")
+            if (
+                provenance.get("key") == self._draft.key
+                and isinstance(object_count, int)
+                and is_whole(mask, deep=True)
+            ):
+                found.append((mask, provenance.get("form"), object_count))
+        wanted = self._mask_path
+        return min(found, key=lambda each: each[0] != wanted, default=None)
+
+    async def _segmented(
+        self,
+        planes: Planes,
+        first: Plane | None,
+        tiling: Tiling | None,
+        digest: str,
+        seeing: Outputs | None,
+    ) -> Segmented:
+        """Return the mask of every plane, as many calls under way as the service takes."""
+        if tiling is not None:
+            store = TileStore(self._tiles_beside, str(self._draft.key))
+            shared = self._shared
+            image = TiledImage(
+                planes, tiling, store, shared.caller, shared.places, shared.measuring
+            )
+            return await image.segment(self._draft, shared.description)
+        if first is not None and not planes.stack_axes:
+            return await self._shared.caller.segment(first, self._draft)
+        return await self._segmented_stack(planes, digest, seeing)
+
+    async def _segmented_stack(
+        self, planes: Planes, digest: str, seeing: Outputs | None
+    ) -> Segmented:
+        """Return the mask of a stack, each plane of it with ids of its own."""
+        mask = np.zeros(planes.mask_shape, np.uint32)
+        found: dict[int, Segmented] = {}
+        digests = [""] * len(planes)
+
+        async def one(number: int) -> None:
+            async with self._shared.places.place():
+                with self._draft.stage("read"):
+                    plane = await asyncio.to_thread(planes.read, number)
+                digests[number] = plane.pixels_sha256
+                found[number] = await self._shared.caller.segment(plane, self._draft, number)
+                labels = np.asarray(found[number].mask)
+                if seeing is not None:
+                    await asyncio.to_thread(seeing.see, number, plane.pixels, labels)
+                mask[planes.position(number)] = labels
+                found[number] = replace(found[number], mask=mask)
+
+        await together(one(number) for number in range(len(planes)))
+        if stack_sha256(digests, planes.stack_axes, planes.stack_shape) != digest:
+            raise changed_in_work(planes.path)
+        notes = dict.fromkeys(each.note for each in found.values() if each.note)
+        object_count = sum(each.object_count for each in found.values())
+        return Segmented(mask, object_count, "; ".join(notes) or None)
+
+    async def _write(self, planes: Planes, made: Segmented) -> None:
+        draft, mask = self._draft, self._mask_path
+        with draft.stage("write"), storage_errors(mask):
+            await asyncio.to_thread(
+                write_mask,
+                mask,
+                made.mask,
+                planes.mask_axes,
+                provenance=draft.provenance(made.object_count),
+                pixel_size_um=draft.spacing_um,
+                ome_zarr=self._settings.ome_zarr,
+            )
+            await asyncio.to_thread(self._remove_what_it_replaces)
+        draft.mask, draft.object_count, draft.note = mask, made.object_count, made.note
+
+    def _remove_what_it_replaces(self) -> None:
+        discard_tiles(self._tiles_beside)
+        for container in MASK_SUFFIXES:
+            if container != self._settings.mask_container:
+                delete(self._mask_in(container))
+
+    def _complete(self, outputs: Outputs, first: Plane | None) -> None:
+        """Make the outputs that are not there; those of the same key may be, whatever was tried."""
+        draft = self._draft
+        log = read_image_log(self._log_path)
+        assert draft.mask is not None and draft.object_count is not None
+        had_changed = self._has_changed
+        with draft.stage("outputs"), storage_errors(draft.mask):
+            draft.outputs = outputs.completed(
+                log.outputs if log else {}, draft.mask, first, draft.object_count
+            )
+        if "input_labels" in draft.outputs and not had_changed:
+            # Labels in the input are a change of its folder, but not of the image.
+            self.stamp = file_stamp(self._row.path)
+
+
+def changed_in_work(path: Path) -> ImageChanged:
+    """Return the failure of an image whose file was written to while it was in work."""
+    return ImageChanged(
+        f"{path}: changed while it was in work, expected a file that nobody writes to; run again"
+    )
+
+
+def keep_log(path: Path, log: ImageLog) -> None:
+    """Write an image's log. Raises StorageFailed."""
+    with storage_errors(path):
+        write_image_log(path, log)
+
+
+def _mark_as_seen(path: Path) -> None:
+    """Renew the time of a log that still holds: whoever watches sees that the run came by."""
+    with storage_errors(path):
+        os.utime(path)
