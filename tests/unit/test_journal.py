@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from samcourier.journal import (
     Manifest,
     ManifestEntry,
     merge_connection_journals,
+    read_connection_journals,
     read_image_log,
     read_manifest,
     write_image_log,
@@ -313,6 +316,29 @@ def test_a_journal_that_exists_is_continued_after_a_torn_line(tmp_path: Path) ->
         journal.record("opened", transport="http")
     merge_connection_journals(tmp_path, tmp_path / "out/connection.jsonl")
     assert [line["event"] for line in lines(tmp_path / "out/connection.jsonl")] == ["opened"] * 2
+
+
+@contextmanager
+def room(file_bytes: int) -> Iterator[None]:
+    """Let no file of this process grow beyond ``file_bytes``, as on a disk that is nearly full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_line_that_a_full_disk_cut_short_takes_no_later_one_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "0001.jsonl"
+    with ConnectionJournal(path) as journal:
+        journal.record("opened")
+        with room(path.stat().st_size + 20):
+            journal.record("cut")
+            journal.record("lost")
+        journal.record("closed")
+    assert path.read_bytes().count(b"\n") == 3
+    assert [event["event"] for event in read_connection_journals(tmp_path)] == ["opened", "closed"]
 
 
 def test_a_journal_refuses_what_is_not_json_and_stays_usable(tmp_path: Path) -> None:

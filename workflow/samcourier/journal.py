@@ -230,17 +230,21 @@ class ConnectionJournal:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Unbuffered: what a full disk did not take must not come up again when it is closed.
         self._stream = path.open("a+b", buffering=0)
-        self._end_torn_line()
+        #: A killed process leaves half a line, and so does a disk that takes only a part of one.
+        self._is_line_torn = self._ends_torn()
 
     def record(self, event: str, **details: Any) -> None:
         """Append one line: the time, the event's name and its details (plain JSON values).
 
         Raises ValueError for NaN or infinity, TypeError for anything that is not JSON.
         """
-        line = json.dumps({"at": utc_now(), "event": event} | details, allow_nan=False)
+        text = json.dumps({"at": utc_now(), "event": event} | details, allow_nan=False)
+        # This event must not be glued to half of another one: both would be lost.
+        line = (f"\n{text}\n" if self._is_line_torn else f"{text}\n").encode()
         # Of a full disk the image tells that cannot be written, and the connection closes in peace.
         with contextlib.suppress(OSError):
-            self._stream.write(line.encode() + b"\n")
+            if written := self._stream.write(line):
+                self._is_line_torn = written < len(line)
 
     def close(self) -> None:
         self._stream.close()
@@ -251,13 +255,11 @@ class ConnectionJournal:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _end_torn_line(self) -> None:
-        """A killed process can leave half a line; the next event must not be glued to it."""
+    def _ends_torn(self) -> bool:
         if self._stream.seek(0, os.SEEK_END) == 0:
-            return
+            return False
         self._stream.seek(-1, os.SEEK_END)
-        if self._stream.read(1) != b"\n":
-            self._stream.write(b"\n")
+        return self._stream.read(1) != b"\n"
 
 
 def read_connection_journals(directory: Path) -> list[dict[str, Any]]:
