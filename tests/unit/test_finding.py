@@ -240,6 +240,15 @@ def test_a_name_that_no_sheet_can_hold_keeps_its_row(folder: Path, name: bytes, 
     assert read_sheet(folder / "images.tsv") == rows
 
 
+def test_a_sheet_of_an_earlier_look_that_is_no_text_is_written_anew(folder: Path) -> None:
+    add(folder, "a.tif")
+    rows, kept = find_images(["data"]).rows, folder / "images.tsv"
+    kept.write_bytes(b"image\tpath\n\xff\n")
+    assert known_rows(kept) == []
+    write_found_sheet(kept, rows)
+    assert read_sheet(kept) == rows
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

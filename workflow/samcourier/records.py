@@ -31,6 +31,16 @@ def write_atomic(path: Path, text: str) -> None:
         raise
 
 
+def write_if_changed(path: Path, text: str) -> None:
+    """Write ``text`` as :func:`write_atomic` does, unless it stands there already."""
+    try:
+        if path.read_bytes() == text.encode():
+            return
+    except OSError:
+        pass
+    write_atomic(path, text)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` in one step. Raises ValueError for NaN or infinity, TypeError if no JSON."""
     write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -31,13 +30,10 @@ def known_rows(path: Path) -> list[ImageRow]:
 
 def write_found_sheet(path: Path, rows: Sequence[ImageRow]) -> None:
     """Keep the images found, so that every job of a run and the next run see the same ones."""
-    text = f"{header(COLUMNS_FOUND)}{lines(rows, COLUMNS_FOUND)}"
-    if path.exists() and path.read_text(encoding="utf-8") == text:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    # The Snakefile's parse imports this module, and seldom writes.
+    from .records import write_if_changed
+
+    write_if_changed(path, f"{header(COLUMNS_FOUND)}{lines(rows, COLUMNS_FOUND)}")
 
 
 def header(columns: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from ..journal import parse_time
-from ..records import read_json, write_atomic
+from ..records import read_json, write_if_changed
 from ..report import Report
 from . import entities
 from .circumstances import FOLDER, RECORD, SCRIPT, SHEET, WORKFLOW, read_circumstances
@@ -46,9 +46,9 @@ def write_crate(report: Report) -> Path | None:
         return None
     rows, services = make_rows(report.outcomes, dataset_dir)
     description = _description(dataset_dir)
-    _keep(dataset_dir / TABLE, format_table(rows))
-    _keep(dataset_dir / CONFIG, _config_text(circumstances.config))
-    _keep(
+    write_if_changed(dataset_dir / TABLE, format_table(rows))
+    write_if_changed(dataset_dir / CONFIG, _config_text(circumstances.config))
+    write_if_changed(
         dataset_dir / SERVICES,
         _json_text({"services": services, "described_itself": description}),
     )
@@ -62,7 +62,7 @@ def write_crate(report: Report) -> Path | None:
         services=services,
     )
     metadata = entities.describe(run, _files(dataset_dir), _folders(dataset_dir))
-    _keep(dataset_dir / METADATA, _json_text(metadata))
+    write_if_changed(dataset_dir / METADATA, _json_text(metadata))
     return dataset_dir / METADATA
 
 
@@ -105,13 +105,3 @@ def _config_text(config: dict[str, Any]) -> str:
 
 def _json_text(value: Any) -> str:
     return json.dumps(value, indent=1, allow_nan=False) + "\n"
-
-
-def _keep(path: Path, text: str) -> None:
-    """Write ``text`` unless it stands there: looking again changes nothing."""
-    try:
-        if path.read_bytes() == text.encode():
-            return
-    except OSError:
-        pass
-    write_atomic(path, text)
