@@ -147,8 +147,11 @@ def test_what_a_damaged_plate_does_not_say_is_left_to_fail_by_name(folder: Path)
     add_plate(folder / "p.zarr", {"A/1": 1, "B/2": 0, "../x": 1, "/etc": 1})
     (folder / "p.zarr/A/1/.zattrs").write_text("{")
     assert found("data/p.zarr") == {"A_1": "data/p.zarr/A/1", "B_2": "data/p.zarr/B/2"}
+    (folder / "p.zarr/A/1/.zattrs").write_text('{"well": "x"}')
+    assert found("data/p.zarr") == {"A_1": "data/p.zarr/A/1", "B_2": "data/p.zarr/B/2"}
     add_plate(folder / "q.zarr", {})
-    assert found("data/q*") == {"q.zarr": "data/q.zarr"}
+    add_zarr(folder / "q2.zarr", {"plate": [1]})
+    assert found("data/q*") == {"q.zarr": "data/q.zarr", "q2.zarr": "data/q2.zarr"}
 
 
 def test_an_ome_zarr_is_an_image_unless_it_holds_labels(folder: Path) -> None:

@@ -108,25 +108,26 @@ def make_id(name: str) -> str:
     return image if is_plain else _with_digest(image, name)
 
 
-def plate_images(path: str, plate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def plate_images(path: str, plate: Any) -> Iterator[tuple[str, str]]:
     """Yield the path and name of each image of a plate, e.g. plate.zarr/A/1/0 and A_1_0.
 
-    A well that does not say its fields is yielded itself.
+    ``plate`` is what the folder's attributes say of it. A well that does not say its fields is
+    yielded itself.
     """
-    wells = plate.get("wells")
-    for well in wells if isinstance(wells, list) else ():
-        where = str(well.get("path", "")) if isinstance(well, dict) else ""
-        if not _is_inside(where):
-            continue
-        attributes = zarr_attributes(f"{path}/{where}") or {}
-        images = (attributes.get("well") or {}).get("images") if attributes else None
-        fields = [
-            str(image["path"])
-            for image in (images if isinstance(images, list) else ())
-            if isinstance(image, dict) and _is_inside(str(image.get("path", "")))
-        ]
+    for where in _paths_inside(plate, "wells"):
+        well = (zarr_attributes(f"{path}/{where}") or {}).get("well")
+        fields = list(_paths_inside(well, "images"))
         for inside in [f"{where}/{field}" for field in fields] or [where]:
             yield f"{path}/{inside}", inside.replace("/", "_")
+
+
+def _paths_inside(attributes: Any, name: str) -> Iterator[str]:
+    """Yield the paths in a list of ``attributes``, whatever these are; none that lead out."""
+    listed = attributes.get(name) if isinstance(attributes, dict) else None
+    for each in listed if isinstance(listed, list) else ():
+        path = str(each.get("path", "")) if isinstance(each, dict) else ""
+        if _is_inside(path):
+            yield path
 
 
 def zarr_attributes(path: str) -> dict[str, Any] | None:
@@ -169,7 +170,7 @@ def _hits(text: str) -> Iterator[_Hit]:
         if attributes is None:
             yield from _folder_hits(folder, "", ())
         elif "plate" in attributes:
-            yield from (_hit(*each) for each in plate_images(folder, attributes["plate"] or {}))
+            yield from (_hit(*each) for each in plate_images(folder, attributes["plate"]))
         else:
             yield _hit(folder, os.path.basename(os.path.abspath(folder)))
         return
@@ -202,7 +203,7 @@ def _folder_hits(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -
 
 
 def _zarr_hits(path: str, name: str, attributes: Mapping[str, Any]) -> Iterator[_Hit]:
-    inside = list(plate_images(path, attributes.get("plate") or {}))
+    inside = list(plate_images(path, attributes.get("plate")))
     if inside:
         yield from (_hit(image, f"{name}/{field}") for image, field in inside)
     else:
