@@ -83,20 +83,22 @@ def check_checkpoint(path: Path) -> None:
     """
     import torch
 
-    # mmap reads no gigabytes, but does not know the format before torch 1.6.
-    for mmap in (True, False):
+    def read(*, mmap: bool) -> None:
+        torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+
+    # Hostile pickles make the reader raise anything.
+    try:
         try:
-            torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+            read(mmap=True)
         except RuntimeError:
-            continue
-        # Hostile pickles make the reader raise anything.
-        except Exception as error:
-            raise WrongParameter(
-                f"checkpoint {str(path)!r} cannot be read as weights alone"
-                f" ({on_one_line(error)}); all else in it may run any program, so it takes"
-                " trust_checkpoint to load it"
-            ) from error
-        return
+            # mmap reads no gigabytes, but does not know the format before torch 1.6.
+            read(mmap=False)
+    except Exception as error:
+        raise WrongParameter(
+            f"checkpoint {str(path)!r} cannot be read as weights alone"
+            f" ({on_one_line(error)}); all else in it may run any program, so it takes"
+            " trust_checkpoint to load it"
+        ) from error
 
 
 def load_segmenter(
