@@ -24,10 +24,10 @@ from samcourier.journal import (
     ImageSeconds,
     Manifest,
     ManifestEntry,
-    merge_connection_journals,
     read_connection_journals,
     read_image_log,
     read_manifest,
+    write_events,
     write_image_log,
     write_manifest,
 )
@@ -314,7 +314,7 @@ def test_a_journal_that_exists_is_continued_after_a_torn_line(tmp_path: Path) ->
     path.write_text(whole + '{"at": "2026-03-01T10:0')
     with ConnectionJournal(path) as journal:
         journal.record("opened", transport="http")
-    merge_connection_journals(tmp_path, tmp_path / "out/connection.jsonl")
+    write_events(tmp_path / "out/connection.jsonl", read_connection_journals(tmp_path))
     assert [line["event"] for line in lines(tmp_path / "out/connection.jsonl")] == ["opened"] * 2
 
 
@@ -361,7 +361,7 @@ def test_merged_journals_are_sorted_by_time_and_say_their_batch(tmp_path: Path) 
             + 'null\n{"at": 5, "event": "x"}\n{"event": "x"}\n{"at": "soon", "event": "x"}\n'
             + '{"at": "0001-01-01T00:00:00+23:59", "event": "x"}\n'
         )
-    merge_connection_journals(tmp_path, tmp_path / "out" / "connection.jsonl")
+    write_events(tmp_path / "out" / "connection.jsonl", read_connection_journals(tmp_path))
     merged = lines(tmp_path / "out" / "connection.jsonl")
     assert [(event["batch"], event["at"]) for event in merged] == [
         ("0001", times["0001"][0]),
@@ -372,5 +372,5 @@ def test_merged_journals_are_sorted_by_time_and_say_their_batch(tmp_path: Path) 
 
 
 def test_without_any_journal_the_merged_one_is_empty(tmp_path: Path) -> None:
-    merge_connection_journals(tmp_path / "none", tmp_path / "connection.jsonl")
+    write_events(tmp_path / "connection.jsonl", read_connection_journals(tmp_path / "none"))
     assert (tmp_path / "connection.jsonl").read_text() == ""

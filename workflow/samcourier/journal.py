@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -275,9 +275,9 @@ def read_connection_journals(directory: Path) -> list[dict[str, Any]]:
     return sorted(events, key=lambda event: parse_time(event["at"]))
 
 
-def merge_connection_journals(directory: Path, out: Path) -> None:
-    """Write the events of :func:`read_connection_journals` to ``out``, one JSON line each."""
-    lines = [json.dumps(event, allow_nan=False) for event in read_connection_journals(directory)]
+def write_events(out: Path, events: Iterable[dict[str, Any]]) -> None:
+    """Write ``events``, as :func:`read_connection_journals` gives them, one JSON line each."""
+    lines = [json.dumps(event, allow_nan=False) for event in events]
     write_atomic(out, "".join(f"{line}\n" for line in lines))
 
 

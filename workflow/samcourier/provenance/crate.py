@@ -18,7 +18,7 @@ from ..journal import parse_time
 from ..records import read_json, write_if_changed
 from ..report import Report
 from . import entities
-from .circumstances import FOLDER, RECORD, SCRIPT, SHEET, WORKFLOW, read_circumstances
+from .circumstances import FOLDER, RECORD, SCRIPT, SHEET, WORKFLOW
 from .mask_table import TABLE, format_table, make_rows
 
 METADATA = Path("ro-crate-metadata.json")
@@ -41,7 +41,7 @@ def write_crate(report: Report) -> Path | None:
     bytes, and a file that is as it should be is not touched.
     """
     dataset_dir = report.dataset_dir
-    circumstances = read_circumstances(dataset_dir)
+    circumstances = report.circumstances
     if circumstances is None:
         return None
     rows, services = make_rows(report.outcomes, dataset_dir)

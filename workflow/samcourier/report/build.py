@@ -6,12 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ..dataset import Batch, ImageRow
-from ..journal import (
-    Manifest,
-    merge_connection_journals,
-    read_connection_journals,
-    read_manifest,
-)
+from ..journal import Manifest, read_connection_journals, read_manifest, write_events
 from ..outcome import judge
 from ..provenance.circumstances import read_circumstances
 from ..records import write_atomic, write_json
@@ -53,8 +48,7 @@ def write_report(
     ``complete_path``, the number of images and the key of each one's mask, is written only when
     every asked image has a whole mask; otherwise an older one is removed.
     """
-    logs_dir = report.dataset_dir / "logs"
-    merge_connection_journals(logs_dir / "connection", logs_dir / "connection.jsonl")
+    write_events(report.dataset_dir / "logs" / "connection.jsonl", report.events)
     pictures = collect_pictures(report.rows, report.outcomes, report.dataset_dir)
     write_atomic(html_path, render_page(report, pictures))
     write_atomic(tsv_path, tsv(report.outcomes))
