@@ -16,7 +16,6 @@ from .journal import (
     read_image_log,
     read_manifest,
 )
-from .masks import is_whole, read_provenance
 from .records import read_json
 from .run_record import read_run_record, run_record_path
 from .store import (
@@ -27,8 +26,10 @@ from .store import (
     find_mask,
     is_held,
     is_output_whole,
-    log_path,
+    is_whole,
+    mask_path,
     output_path,
+    read_provenance,
     stat_mask,
     stat_output,
 )
@@ -66,7 +67,7 @@ def check_run(dataset_dir: Path) -> list[Finding]:
     }
     masks = {image: find_mask(dataset_dir, image) for image in images}
     found = {
-        *_check_leftovers(dataset_dir),
+        *_check_leftovers(dataset_dir, logs),
         *_check_twins(dataset_dir, masks),
         *_check_masks(masks, logs),
         *_check_logs(logs, masks),
@@ -82,7 +83,7 @@ def _json_files(folder: Path) -> Iterator[Path]:
     return folder.glob("[!.]*.json")
 
 
-def _check_leftovers(dataset_dir: Path) -> Iterator[Finding]:
+def _check_leftovers(dataset_dir: Path, logs: Mapping[str, ImageLog | None]) -> Iterator[Finding]:
     for folder, folders, files in os.walk(dataset_dir):
         for name in (*folders, *files):
             path = Path(folder, name)
@@ -90,7 +91,7 @@ def _check_leftovers(dataset_dir: Path) -> Iterator[Finding]:
             if name.endswith(_LEFTOVER_SUFFIXES):
                 yield Finding(where, "left behind by a writer that was stopped")
             elif name.endswith(TILES_SUFFIX):
-                yield from _check_tiles(dataset_dir, path, where)
+                yield from _check_tiles(path, where, logs)
             elif path.suffix == ".lock" and path.is_file() and is_held(path):
                 yield Finding(where, "held by a process: a run is still at work")
         # The inside of a mask is the mask's own affair, a leftover is one finding.
@@ -98,17 +99,17 @@ def _check_leftovers(dataset_dir: Path) -> Iterator[Finding]:
         folders[:] = [name for name in folders if not name.endswith(closed)]
 
 
-def _check_tiles(dataset_dir: Path, path: Path, where: str) -> Iterator[Finding]:
+def _check_tiles(path: Path, where: str, logs: Mapping[str, ImageLog | None]) -> Iterator[Finding]:
     """Tiles wait for the next run, unless the mask that they were for is there."""
     image = path.name.removeprefix(".").removesuffix(MASK_SUFFIX + TILES_SUFFIX)
-    log = read_image_log(log_path(dataset_dir, image))
+    log = logs.get(image)
     if log is not None and log.status == "done":
         yield Finding(where, "tiles left behind by a run that was stopped: the mask is whole")
 
 
 def _check_twins(dataset_dir: Path, masks: Mapping[str, Path]) -> Iterator[Finding]:
     for image, path in masks.items():
-        twin = dataset_dir / "masks" / f"{image}{MASK_SUFFIXES['zip']}"
+        twin = mask_path(dataset_dir, image, "zip")
         if twin != path and twin.exists():
             yield Finding(f"masks/{twin.name}", f"a second mask beside {path.name}")
 
@@ -154,7 +155,9 @@ def _check_logs(
 def _check_outputs(dataset_dir: Path, logs: Mapping[str, ImageLog | None]) -> Iterator[Finding]:
     told = set()
     for image, log in logs.items():
-        for name, record in log.outputs.items() if log is not None else ():
+        if log is None:
+            continue
+        for name, record in log.outputs.items():
             if record.refused is not None:
                 continue
             path = output_path(dataset_dir, image, name, record.path)
@@ -166,7 +169,7 @@ def _check_outputs(dataset_dir: Path, logs: Mapping[str, ImageLog | None]) -> It
                 yield Finding(where.as_posix(), f"{image}: not as it was written")
             elif name not in OUTPUT_FILES:
                 key = (read_provenance(path) or {}).get("key")
-                if log is not None and key != log.key:
+                if key != log.key:
                     yield Finding(where.as_posix(), f"its key is {key}, its log's {log.key}")
     for folder, suffix in OUTPUT_FILES.values():
         for path in (dataset_dir / folder).glob(f"[!.]*{suffix}"):
