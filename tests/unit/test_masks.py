@@ -25,14 +25,12 @@ from samcourier.masks import (
     MaskFacts,
     MaskPixels,
     check_mask,
-    is_whole,
     labels_sha256,
     read_mask,
-    read_provenance,
     remove_leftovers,
-    stat_mask,
     write_mask,
 )
+from samcourier.store import is_whole, read_provenance, stat_mask
 
 VERSIONS: tuple[OmeZarrVersion, ...] = ("0.4", "0.5")
 IMAGE_LABEL: dict[str, Any] = {"0.4": v04.ImageLabel, "0.5": v05.ImageLabel}

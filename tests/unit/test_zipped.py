@@ -14,15 +14,8 @@ from ome_zarr_models import v05
 from zarr.storage import ZipStore
 
 from samcourier.mask_layout import OmeZarrVersion
-from samcourier.masks import (
-    is_whole,
-    opened_mask,
-    read_mask,
-    read_provenance,
-    stat_mask,
-    write_mask,
-)
-from samcourier.store import find_mask, mask_path
+from samcourier.masks import opened_mask, read_mask, write_mask
+from samcourier.store import find_mask, is_whole, mask_path, read_provenance, stat_mask
 
 VERSIONS: tuple[OmeZarrVersion, ...] = ("0.4", "0.5")
 NAME = "cells.ome.zarr.zip"

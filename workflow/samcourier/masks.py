@@ -36,30 +36,8 @@ from .mask_layout import (
     level_shapes,
     ome_attributes,
 )
-from .store import (
-    content_sha256,
-    is_whole,
-    is_zip,
-    read_provenance,
-    stat_mask,
-    zarr_files,
-)
+from .store import content_sha256, is_zip, stat_mask, zarr_files
 from .zipped import NO_DIGEST, write_zip
-
-__all__ = [
-    "MaskFacts",
-    "MaskPixels",
-    "check_mask",
-    "delete",
-    "is_whole",
-    "labels_sha256",
-    "opened_mask",
-    "read_mask",
-    "read_provenance",
-    "remove_leftovers",
-    "stat_mask",
-    "write_mask",
-]
 
 #: Larger masks are written, halved and compared block by block, of so many chunks along Y and X.
 _CHUNKS_A_BLOCK = 4
@@ -139,7 +117,7 @@ def write_mask(
     to a hidden sibling, read back, and renamed. A kill at any instant
     leaves the old or the new mask whole at ``path``, or none and a leftover for
     :func:`remove_leftovers`. It is not synced to the disk: after a power cut a mask may be
-    damaged, which :func:`is_whole` tells.
+    damaged, which :func:`samcourier.store.is_whole` tells.
 
     Raises OSError when the disk does (then ``path`` is as before) or gives back other labels
     than were written, ValueError for a mask that did not pass :func:`check_mask`.

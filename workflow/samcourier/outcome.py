@@ -12,8 +12,8 @@ from .dataset import ImageRow
 from .errors import CourierError
 from .journal import ImageLog, Manifest, read_image_log
 from .label_image import read_label_image
-from .masks import is_whole, read_mask, read_provenance
-from .store import find_mask
+from .masks import read_mask
+from .store import find_mask, is_whole, log_path, read_provenance
 
 Status = Literal["done", "failed", "missing"]
 
@@ -44,7 +44,7 @@ def judge(
     row: ImageRow, batch_id: str, dataset_dir: Path, manifests: Mapping[str, Manifest]
 ) -> Outcome:
     """Return the outcome of ``row``. ``manifests`` are those that exist, by batch id."""
-    log = read_image_log(dataset_dir / "logs" / f"{row.image}.json")
+    log = read_image_log(log_path(dataset_dir, row.image))
     mask = find_mask(dataset_dir, row.image)
     whole = is_whole(mask, deep=True)
     key = _key(mask) if whole else None

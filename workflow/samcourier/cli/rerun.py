@@ -55,9 +55,8 @@ def rerun(
     the crate's; the service is a local one unless the options name another. Exits 1 when an image
     differs from the recorded one, or a mask does.
     """
-    from ..masks import read_provenance
     from ..provenance.recorded import differing_images, located, read_crate
-    from ..store import mask_path
+    from ..store import mask_path, read_provenance
 
     run = read_crate(crate)
     folder = (crate if crate.is_dir() else crate.parent).resolve()
