@@ -1,8 +1,4 @@
-"""Image file and selection -> the planes or volumes that the service segments one by one.
-
-What a file leaves open is refused with a sentence that says what to write into the sample
-sheet; nothing is guessed.
-"""
+"""Image file and selection -> the planes or volumes that the service segments one by one."""
 
 from __future__ import annotations
 
@@ -21,12 +17,8 @@ import numpy as np
 from .dataset import AXES_RULE, are_axes_valid
 from .errors import ImageUnfit
 from .readers import Index, Source, check_fits_memory, open_source
-from .selection import PICK_RULE, How, Pick, Selection
-
-#: More is no image but a damaged header; 100 times the largest slides.
-MOST_VALUES = 10**13
-
-_INDEX_0 = Pick("index", 0, 0)
+from .selection import Selection
+from .wanted_axes import Axis, channel_labels, wanted_axes
 
 #: Planes too large to hold are read in bands of so many pixels, and of whole rows of file tiles.
 _BAND_PX = 8 << 20
@@ -47,19 +39,6 @@ class Plane:
     pixels_sha256: str
 
 
-@dataclass(frozen=True)
-class _Axis:
-    """Which positions along one of the file's axes are wanted, and how (:class:`Pick`)."""
-
-    letter: str
-    positions: Sequence[int]
-    how: How
-
-    @property
-    def is_kept(self) -> bool:
-        return self.how in ("planes", "volume")
-
-
 class Planes:
     """The planes (or volumes) of one opened image; pixels are read one plane at a time.
 
@@ -72,15 +51,7 @@ class Planes:
     def __init__(self, path: Path, source: Source, selection: Selection) -> None:
         self.path = path
         self._source = source
-        letters = selection.axes or source.axes
-        _check(path, source, letters, selection.axes)
-        self._axes = [
-            _wanted(path, letter, size, selection, source.channel_names)
-            for letter, size in zip(
-                _one_channel_axis(letters, source.shape), source.shape, strict=True
-            )
-        ]
-        _check_absent(path, {axis.letter for axis in self._axes}, selection)
+        self._axes = wanted_axes(path, source, selection)
         kept = {axis.letter: axis for axis in self._axes if axis.is_kept}
         self.axes = "".join(letter for letter in "TCZYX" if letter in kept)
         self.shape = tuple(len(kept[letter].positions) for letter in self.axes)
@@ -94,7 +65,7 @@ class Planes:
         self.file_axes = tuple(
             (axis.letter, size) for axis, size in zip(self._axes, source.shape, strict=True)
         )
-        self.channels = _channel_labels(kept.get("C"), source.channel_names)
+        self.channels = channel_labels(kept.get("C"), source.channel_names)
         is_bool = source.dtype.kind == "b"
         self.dtype = np.dtype(np.uint8) if is_bool else source.dtype.newbyteorder("=")
 
@@ -174,7 +145,7 @@ class Planes:
                 digest.update(_little_endian(part).data)
         return digest.hexdigest()
 
-    def _projected(self, where: dict[str, int], axes: Sequence[_Axis] | None = None) -> np.ndarray:
+    def _projected(self, where: dict[str, int], axes: Sequence[Axis] | None = None) -> np.ndarray:
         """Read the positions of projected axes one after the other: one plane in memory."""
         axes = axes or self._axes
         choices: list[Sequence[int | None]] = []
@@ -186,7 +157,7 @@ class Planes:
         pixels = (self._read_at(axes, positions) for positions in itertools.product(*choices))
         return functools.reduce(np.maximum, pixels)
 
-    def _read_at(self, axes: Sequence[_Axis], positions: Sequence[int | None]) -> np.ndarray:
+    def _read_at(self, axes: Sequence[Axis], positions: Sequence[int | None]) -> np.ndarray:
         """Read one position of each axis, None for all that is wanted; ordered CZYX."""
         parts = [self._source.read(index) for index in _indices(axes, positions)]
         letters = [a.letter for a, at in zip(axes, positions, strict=True) if at is None]
@@ -200,7 +171,7 @@ class Planes:
         return pixels.transpose([letters.index(letter) for letter in order])
 
 
-def _indices(axes: Sequence[_Axis], positions: Sequence[int | None]) -> Iterator[Index]:
+def _indices(axes: Sequence[Axis], positions: Sequence[int | None]) -> Iterator[Index]:
     """Return what to read: all at once, but channels that lie apart one by one."""
     parts: list[list[int | slice]] = []
     for axis, position in zip(axes, positions, strict=True):
@@ -277,110 +248,6 @@ def stack_sha256(planes_sha256: Sequence[str], stack_axes: str, stack_shape: Seq
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def _one_channel_axis(letters: str, shape: Sequence[int]) -> str:
-    """Let samples (S) count as channels; of both, the one of length 1 is as good as not there."""
-    if "C" in letters and "S" in letters:
-        empty = "S" if shape[letters.index("S")] == 1 else "C"
-        letters = letters.replace(empty, "?")
-    return letters.replace("S", "C")
-
-
-def _wanted(
-    path: Path, letter: str, size: int, selection: Selection, names: Sequence[str]
-) -> _Axis:
-    """Return what is wanted of one of the file's axes; refuse what it leaves open or has not."""
-    if letter in "YX":
-        return _Axis(letter, range(size), "volume")
-    if letter == "C":
-        return _channels(path, size, selection.channel, names)
-    pick = {"T": selection.t, "Z": selection.z}.get(letter)
-    if pick is None and size != 1:
-        raise ImageUnfit(_left_open(path, letter, size))
-    pick = pick or _INDEX_0
-    first, last = pick.first or 0, size - 1 if pick.last is None else pick.last
-    if last >= size:
-        raise ImageUnfit(f"{path}: {letter.lower()} {pick}, expected positions 0 to {size - 1}")
-    how = pick.how if last > first else "index"
-    return _Axis(letter, range(first, last + 1), how)
-
-
-def _check_absent(path: Path, letters: set[str], selection: Selection) -> None:
-    """Hold what is asked of an axis that the file has not against its only position."""
-    for letter in {"T", "Z", "C"} - letters:
-        _wanted(path, letter, 1, selection, ())
-
-
-def _left_open(path: Path, letter: str, size: int) -> str:
-    what = {"T": "time points", "Z": "Z"}[letter]
-    more = ", or volume, as one stack" if letter == "Z" else ""
-    return (
-        f"{path}: has {size} {what}; write into the column {letter.lower()} of the sheet which:"
-        f" {PICK_RULE}{more}"
-    )
-
-
-def _channels(path: Path, size: int, channel: int | str | None, names: Sequence[str]) -> _Axis:
-    """Return the channels asked for: all, one, or two separated by a comma."""
-    if channel is None:
-        return _Axis("C", range(size), "volume" if size > 1 else "index")
-    known = names if len(names) == size else ()
-    asked: list[int | str] = [channel]
-    if isinstance(channel, str) and channel not in known and "," in channel:
-        asked = [each.strip() for each in channel.split(",")]
-    found = tuple(_channel(path, size, each, known) for each in asked)
-    if len(found) > 2 or len(set(found)) < len(found):
-        raise ImageUnfit(
-            f"{path}: channel {channel!r}, expected one, or nucleus and cytoplasm as two of them"
-        )
-    return _Axis("C", found, "volume" if len(found) == 2 else "index")
-
-
-def _channel_labels(axis: _Axis | None, names: Sequence[str]) -> tuple[str, ...]:
-    if axis is None:
-        return ("",)
-    labels = tuple(names[at] if at < len(names) else "" for at in axis.positions)
-    if all(labels) and len(set(labels)) == len(labels):
-        return labels
-    return tuple(f"c{at}" for at in axis.positions)
-
-
-def _channel(path: Path, size: int, channel: int | str, known: Sequence[str]) -> int:
-    if isinstance(channel, str) and known.count(channel) == 1:
-        return known.index(channel)
-    number = int(channel) if str(channel).isdecimal() else -1
-    if 0 <= number < size:
-        return number
-    named = f" or one of {', '.join(known)}" if known else "; the file names none"
-    raise ImageUnfit(f"{path}: no channel {channel!r}, expected 0 to {size - 1}{named}")
-
-
-def _check(path: Path, source: Source, letters: str, override: str | None) -> None:
-    """Raise :class:`ImageUnfit` unless each dimension has a known axis and pixels are numbers."""
-    shape, own_axes = source.shape, source.axes
-    if source.dtype.kind not in "biuf":
-        raise ImageUnfit(f"{path}: pixels are {source.dtype}, expected integers or real floats")
-    if len(letters) != len(shape):
-        raise ImageUnfit(
-            f"{path}: axes {override} name {len(letters)} dimensions, expected one letter for each"
-            f" of the file's {_describe(shape, own_axes)}"
-        )
-    described = _describe(shape, letters)
-    if 0 in shape:
-        raise ImageUnfit(f"{path}: {described} holds no pixel, expected at least one")
-    if math.prod(shape) > MOST_VALUES:
-        raise ImageUnfit(f"{path}: {described} claims too much, expected at most 10^13 values")
-    long = {axis for axis, size in zip(letters, shape, strict=True) if size != 1}
-    if unknown := long - set("TCZYXS"):
-        raise ImageUnfit(
-            f"{path}: the file does not label dimension {', '.join(sorted(unknown))} of"
-            f" {described}; write the axes into the sheet, e.g. ZYX for a stack, CYX for channels"
-        )
-    if not set("YX") <= set(letters):
-        raise ImageUnfit(f"{path}: {described}, expected at least Y and X")
-    if {"C", "S"} <= long:
-        raise ImageUnfit(f"{path}: {described} has samples within channels, expected one of them")
-
-
 def _check_finite(path: Path, pixels: np.ndarray) -> None:
     # micro-sam takes NaN without a word; not every service looks.
     if pixels.dtype.kind == "f" and not (finite := np.isfinite(pixels)).all():
@@ -388,7 +255,3 @@ def _check_finite(path: Path, pixels: np.ndarray) -> None:
         raise ImageUnfit(
             f"{path}: {count} of {pixels.size} values are NaN or infinite, expected finite ones"
         )
-
-
-def _describe(shape: Sequence[int], axes: str) -> str:
-    return f"shape {tuple(int(size) for size in shape)} ({axes})"
