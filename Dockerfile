@@ -16,6 +16,7 @@ RUN sed -n '/^uv==/,/[^\\]$/p' requirements.lock > /tmp/uv.lock \
     && .venv/bin/uv pip install --no-cache --compile-bytecode --python .venv/bin/python \
          --constraints requirements.lock --build-constraints requirements.lock \
          --editable '.[local,outputs]' \
+    && .venv/bin/python -m compileall -q workflow service \
     && rm /tmp/uv.lock \
     && chmod -R a+rX . \
     && useradd --create-home --uid 1000 samcourier \

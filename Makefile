@@ -7,6 +7,9 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 export UV_PYTHON_DOWNLOADS := never
+# A run and its tests start hundreds of processes, each of which would compile what it imports where
+# the shell forbids Python to keep it.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-microsam test-bioengine test-crate test-slurm test-faults soak upstream check fuzz audit bench bench-large bench-networks docs lock upgrade clean
@@ -142,13 +145,8 @@ INSTALLED := .venv/installed-local .venv/installed-test .venv-microsam/installed
 .venv/installed-local .venv/installed-test: .venv/bin/uv
 .venv-microsam/installed-microsam: .venv-microsam/bin/uv
 
-# Tests start hundreds of processes, each of which would compile what it imports where the
-# environment forbids Python to keep it (PYTHONDONTWRITEBYTECODE); uv compiles nothing by itself.
-.venv/installed-test: COMPILE_ALL = $(@D)/bin/python -m compileall -q -j 0 $(@D)/lib
-
 # uv checks the hashes of constraints; tests/unit/test_packaging.py shows that it does.
 $(INSTALLED): pyproject.toml
 	$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python --constraints requirements.lock \
 	  --build-constraints requirements.lock --editable '.[$(EXTRAS)]'
-	$(COMPILE_ALL)
 	@touch $@
