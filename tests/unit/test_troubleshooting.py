@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import re
 from collections.abc import Iterator
@@ -44,15 +45,20 @@ def failures(source: Path, base: str) -> set[str]:
     return found
 
 
-def nodes(source: Path) -> Iterator[ast.AST]:
-    for path in sorted(source.rglob("*.py")):
-        yield from ast.walk(ast.parse(path.read_text()))
+@functools.cache
+def nodes(source: Path) -> list[ast.AST]:
+    paths = sorted(source.rglob("*.py"))
+    return [node for path in paths for node in ast.walk(ast.parse(path.read_text()))]
 
 
 def given_names(source: Path, raised: set[str]) -> Iterator[str]:
     """Yield each ``name="..."`` that one of the failures is raised with."""
     for node in nodes(source):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in raised:
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in raised
+        ):
             for keyword in node.keywords:
                 if keyword.arg == "name" and isinstance(keyword.value, ast.Constant):
                     yield str(keyword.value.value)
