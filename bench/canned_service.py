@@ -25,6 +25,7 @@ import tifffile
 import uvloop
 from hypha_rpc import connect_to_server
 
+from samcourier.deploy.record import write_private
 from samcourier.deploy.supervisor import running_hypha
 from samcourier.transports import Endpoint
 from samservice.app import SegmentationService
@@ -105,22 +106,31 @@ async def main(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="samcourier-bench-") as directory:
         async with running_hypha(Path(directory), token) as (url, _hypha):
             await serve_canned(
-                engine, url, token, lambda found: options.out.write_text(json.dumps(found))
+                engine, url, token, lambda found: write_private(options.out, json.dumps(found))
             )
 
 
 @contextmanager
-def running_canned_service(mask: Path, scratch: Path, *options: object) -> Iterator[Endpoint]:
-    """Run this module in a process of its own until the end; yield where the service is."""
+def running_canned_service(
+    mask: Path,
+    scratch: Path,
+    *options: object,
+    on_start: Callable[[int], object] = lambda pid: None,
+) -> Iterator[Endpoint]:
+    """Run this module in a process of its own until the end; yield where the service is.
+
+    ``on_start`` gets its pid. Raises RuntimeError, with its log, when it does not come up.
+    """
     found, log_path = scratch / "service.json", scratch / "service.log"
     command = [sys.executable, __file__, mask, found, *options]
     with log_path.open("w") as log:
         service = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
+    on_start(service.pid)
     try:
         deadline_s = time.monotonic() + SERVICE_TIMEOUT_S
         while not found.exists():
             if service.poll() is not None or time.monotonic() > deadline_s:
-                sys.exit(log_path.read_text())
+                raise RuntimeError(log_path.read_text())
             time.sleep(0.2)
         yield Endpoint(**json.loads(found.read_text()))
     finally:

@@ -22,6 +22,7 @@ import zarr
 from figures import Figures
 
 from samcourier.deploy.local import ensure_local_service, stop_local_service
+from samcourier.deploy.record import write_private
 from samcourier.journal import read_image_log
 from samcourier.store import log_path, mask_path
 from samservice.watershed import WatershedEngine
@@ -118,8 +119,7 @@ def measure(side_px: int, with_whole: bool, scratch: Path) -> Figures:
     endpoint = ensure_local_service(scratch / "service", "watershed", {})
     try:
         token_file = scratch / "token"
-        token_file.touch(0o600)
-        token_file.write_text(endpoint.token or "")
+        write_private(token_file, str(endpoint.token))
         client = _reported(
             [
                 *("client", str(image), "--dataset-dir", str(results), "--target", "existing"),

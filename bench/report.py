@@ -205,20 +205,17 @@ def main() -> None:
             paints = [first_paint_s(page) for _ in range(PAINTS - 1)]
             paints.append(first_paint_s(page, OUT / f"report-{count}.png"))
             shutil.copy(page, OUT / f"report-{count}.html")
+            page_bytes = page.stat().st_size
         finally:
             shutil.rmtree(root)
         figures.add(f"judge_{count}", judged_s - start_s, "s")
         figures.add(f"write_{count}", written_s - judged_s, "s")
-        figures.add(f"size_{count}", page_bytes(count) / 1e6, "MB")
+        figures.add(f"size_{count}", page_bytes / 1e6, "MB")
         figures.add(f"first_paint_{count}", statistics.median(each for each, _ in paints), "s")
         figures.add(f"complete_{count}", statistics.median(each for _, each in paints), "s")
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     figures.add("peak_memory", peak_kib / 1024, "MiB")
     figures.publish()
-
-
-def page_bytes(count: int) -> int:
-    return (OUT / f"report-{count}.html").stat().st_size
 
 
 if __name__ == "__main__":

@@ -167,7 +167,6 @@ def main() -> None:
                 measure(size, False, endpoint, scratch, figures)
             for size in options.linked:
                 measure(size, True, endpoint, scratch, figures)
-    figures.write()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,22 +38,21 @@ class Servers:
 
     def start(self) -> None:
         """Start both and wait until the service is registered. Raises NetworkFailed."""
-        address = (RELAY_ADDRESS, str(HYPHA_PORT), str(GATE_PORT), str(self._directory))
-        relay = self._spawn("relay", *address)
-        self._hear(relay)
+        relay = self._spawn("relay", RELAY_ADDRESS, HYPHA_PORT, GATE_PORT, self._directory)
+        hear(relay, "ready", self._directory)
         service = self._spawn("service")
         settings = {
             "server_url": f"http://{RELAY_ADDRESS}:{HYPHA_PORT}",
             "token": self._token,
             "mask": str(self._mask),
         }
-        self._tell(service, json.dumps(settings))
-        self.endpoint = json.loads(self._hear(service))
+        tell(service, json.dumps(settings))
+        self.endpoint = json.loads(hear(service, "endpoint ", self._directory))
 
     def restart_relay(self) -> None:
         """Kill Hypha and have it started again; returns at once."""
         self.relay_restarted = True
-        self._tell(self._processes[0], "restart")
+        tell(self._processes[0], "restart")
 
     def renew(self) -> None:
         """Stop both and start them again, so that no run inherits what a restart left."""
@@ -63,38 +62,62 @@ class Servers:
 
     def close(self) -> None:
         while self._processes:
-            process = self._processes.pop()
             # Hypha ends with the relay's process, whose end closes Hypha's standard input.
-            process.kill()
-            process.wait()
+            end(self._processes.pop())
 
-    def _spawn(self, host: str, *arguments: str) -> subprocess.Popen[str]:
+    def _spawn(self, host: str, *arguments: object) -> subprocess.Popen[str]:
         script = Path(__file__).with_name(f"{host}.py")
-        with (self._directory / f"{host}.log").open("a") as log:
-            process = subprocess.Popen(
-                self._lab.host(host).inside(sys.executable, str(script), *arguments),
-                env=os.environ | self._secrets,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
+        log, environment = self._directory / f"{host}.log", os.environ | self._secrets
+        process = spawn(self._lab, host, script, *arguments, log=log, environment=environment)
         self._processes.append(process)
         return process
 
-    def _tell(self, process: subprocess.Popen[str], line: str) -> None:
-        assert process.stdin is not None
-        process.stdin.write(f"{line}\n")
-        process.stdin.flush()
 
-    def _hear(self, process: subprocess.Popen[str]) -> str:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line:
-            logs = sorted(self._directory.glob("*.log"))
-            said = "\n".join(log.read_text()[-2000:] for log in logs)
-            raise NetworkFailed(f"a server of the benchmark ended: {said}")
-        return line
+def spawn(
+    lab: Lab, host: str, script: Path, *arguments: object, log: Path, environment: dict[str, str]
+) -> subprocess.Popen[str]:
+    """Start a script on a host of the lab; what it says on standard error goes to ``log``."""
+    command = [sys.executable, str(script), *map(str, arguments)]
+    with log.open("a") as stream:
+        return subprocess.Popen(
+            lab.host(host).inside(*command),
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stream,
+            text=True,
+        )
+
+
+def tell(process: subprocess.Popen[str], line: str) -> None:
+    """Write a line to a process's standard input."""
+    assert process.stdin is not None
+    process.stdin.write(f"{line}\n")
+    process.stdin.flush()
+
+
+def hear(process: subprocess.Popen[str], word: str, logs: Path) -> str:
+    """Return the rest of the next line that begins with ``word``; libraries print others.
+
+    Raises NetworkFailed, with the ends of the logs in the folder ``logs``, when it has ended.
+    """
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(word):
+            return line.removeprefix(word).strip()
+    said = "\n".join(log.read_text()[-2000:] for log in sorted(logs.glob("*.log")))
+    raise NetworkFailed(f"a server ended: {said}")
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Kill a process and close its pipes."""
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        # What was not sent yet has nobody to take it.
+        with suppress(BrokenPipeError):
+            if pipe is not None:
+                pipe.close()
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """The service host: the canned service of ``bench``, registered with a Hypha server elsewhere.
 
 One JSON line on standard input says which: ``server_url``, ``token``, ``mask`` (a file). One on
-standard output says where the service is once it is registered. Ends when killed.
+standard output, ``endpoint JSON``, says where the service is once it is registered. Ends when
+killed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ async def main(settings: dict[str, Any]) -> None:
     engine = CannedEngine(tifffile.imread(settings["mask"]))
 
     def say(found: dict[str, Any]) -> None:
-        print(json.dumps(found), flush=True)
+        print(f"endpoint {json.dumps(found)}", flush=True)
 
     await serve_canned(engine, settings["server_url"], settings["token"], say)
 

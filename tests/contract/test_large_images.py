@@ -14,6 +14,7 @@ import pytest
 import tifffile
 
 from samcourier.check import check_run
+from samcourier.deploy.record import write_private
 from samcourier.journal import ImageLog, read_image_log
 from samcourier.masks import read_mask
 from samcourier.store import log_path, mask_path, read_provenance
@@ -44,8 +45,7 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def command(live_endpoint: Endpoint, slide: Path) -> list[str]:
     token_file = slide.with_name("token")
-    token_file.touch(0o600)
-    token_file.write_text(live_endpoint.token or "")
+    write_private(token_file, str(live_endpoint.token))
     return [
         *(sys.executable, "-m", "samcourier.cli", "segment", str(slide), "--target", "existing"),
         *("--server-url", live_endpoint.server_url, "--workspace", live_endpoint.workspace),

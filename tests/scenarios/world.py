@@ -26,7 +26,9 @@ import tifffile
 import yaml
 from lab import GATE_PORT, HYPHA_PORT, RELAY_ADDRESS, Lab, built_lab
 from regimes import Link, Regime
+from servers import end, hear, spawn, tell
 
+from samcourier.deploy.record import write_private
 from samservice.watershed import WatershedEngine
 
 from .scenario import Scenario
@@ -88,7 +90,7 @@ class Servers:
         self._relay = self._spawn(
             "relay", script, RELAY_ADDRESS, HYPHA_PORT, GATE_PORT, self._directory
         )
-        _hear(self._relay, "ready", self._directory)
+        hear(self._relay, "ready", self._directory)
         self.start_service()
 
     def start_service(self) -> None:
@@ -100,8 +102,8 @@ class Servers:
             "orders": str(self.orders),
             "calls": str(self.calls),
         }
-        _tell(self._service, json.dumps(given))
-        self.address = json.loads(_hear(self._service, "address ", self._directory))
+        tell(self._service, json.dumps(given))
+        self.address = json.loads(hear(self._service, "address ", self._directory))
 
     def restart_service(self) -> None:
         """Start the service that :meth:`kill_service` ended."""
@@ -111,13 +113,13 @@ class Servers:
     def kill_service(self) -> None:
         assert self._service is not None
         self._service_is_there.acquire()
-        _end(self._service)
+        end(self._service)
 
     def restart_hypha(self) -> None:
         """Kill Hypha's server and start it again; done when it answers."""
         assert self._relay is not None
-        _tell(self._relay, "restart")
-        _hear(self._relay, "ready", self._directory)
+        tell(self._relay, "restart")
+        hear(self._relay, "ready", self._directory)
 
     def signal_service(self, number: signal.Signals) -> None:
         assert self._service is not None
@@ -135,8 +137,8 @@ class Servers:
     def new_token(self, lifetime_s: int) -> str:
         with self._service_is_there:
             assert self._service is not None
-            _tell(self._service, f"token {lifetime_s}")
-            return _hear(self._service, "token ", self._directory)
+            tell(self._service, f"token {lifetime_s}")
+            return hear(self._service, "token ", self._directory)
 
     def call_count(self) -> int:
         return len(self.calls.read_text().splitlines()) if self.calls.exists() else 0
@@ -144,47 +146,13 @@ class Servers:
     def close(self) -> None:
         for process in (self._service, self._relay):
             if process is not None:
-                _end(process)
+                end(process)
 
     def _spawn(self, host: str, script: Path, *arguments: object) -> subprocess.Popen[str]:
-        command = [sys.executable, str(script), *map(str, arguments)]
-        with (self._directory / f"{host}.log").open("a") as log:
-            process = subprocess.Popen(
-                self._lab.host(host).inside(*command),
-                env=self._environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
+        log = self._directory / f"{host}.log"
+        process = spawn(self._lab, host, script, *arguments, log=log, environment=self._environment)
         self._on_start(process.pid)
         return process
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        # What was not sent yet has nobody to take it.
-        with suppress(BrokenPipeError):
-            if pipe is not None:
-                pipe.close()
-
-
-def _tell(process: subprocess.Popen[str], line: str) -> None:
-    assert process.stdin is not None
-    process.stdin.write(f"{line}\n")
-    process.stdin.flush()
-
-
-def _hear(process: subprocess.Popen[str], word: str, directory: Path) -> str:
-    """Return the rest of the next line that begins with ``word``; libraries print others."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith(word):
-            return line.removeprefix(word).strip()
-    logs = sorted(directory.glob("*.log"))
-    raise RuntimeError("\n".join(log.read_text()[-2000:] for log in logs))
 
 
 class World:
@@ -264,10 +232,7 @@ class Folder:
 
     def give_token(self, lifetime_s: int) -> None:
         """Write a fresh token into the file that the config names."""
-        path = self.directory / "token"
-        path.unlink(missing_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(self._world.servers.new_token(lifetime_s))
+        write_private(self.directory / "token", self._world.servers.new_token(lifetime_s))
 
     def jump_clock(self, offset_s: int) -> None:
         """Let the wall clock of the run, not the machine's, jump to so far from the true one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,8 +10,12 @@ import numpy as np
 import pytest
 import tifffile
 
+from samcourier.transports import Endpoint
+
 from .cluster import Cluster, running_cluster, why_not
-from .served import REPO, Served, wait_for_service
+from .served import REPO
+
+sys.path.insert(0, str(REPO / "bench"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,27 +37,13 @@ def cluster(
 @pytest.fixture(scope="session")
 def served(
     tmp_path_factory: pytest.TempPathFactory, allow_process: Callable[[int], None]
-) -> Iterator[Served]:
+) -> Iterator[Endpoint]:
     """A Hypha server and a service that takes a second an image, as they run elsewhere."""
+    from canned_service import running_canned_service
+
     directory = tmp_path_factory.mktemp("served")
-    mask, found = directory / "mask.tif", directory / "service.json"
+    mask = directory / "mask.tif"
     tifffile.imwrite(mask, np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) // 512)
-    script = REPO / "bench/canned_service.py"
-    command = [
-        sys.executable,
-        script,
-        mask,
-        found,
-        "--work-s",
-        "1",
-        "--busy-log",
-        directory / "busy",
-    ]
-    with (directory / "service.log").open("w") as log:
-        process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
-    allow_process(process.pid)
-    try:
-        yield wait_for_service(process, found, directory / "service.log")
-    finally:
-        process.terminate()
-        process.wait()
+    options = ("--work-s", 1, "--busy-log", directory / "busy")
+    with running_canned_service(mask, directory, *options, on_start=allow_process) as endpoint:
+        yield endpoint

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -15,6 +14,9 @@ import numpy as np
 import tifffile
 import yaml
 
+from samcourier.deploy.record import write_private
+from samcourier.transports import Endpoint
+
 REPO = Path(__file__).parents[2]
 PROFILE = REPO / "workflow/profiles/slurm"
 RUN_TIMEOUT_S = 600
@@ -25,24 +27,11 @@ OPTIONS = [
     *("--latency-wait", "10", "--default-resources", "mem_mb=500", "runtime=10"),
 ]
 
-Served = dict[str, Any]
-
-
-def wait_for_service(process: subprocess.Popen[bytes], found: Path, log: Path) -> Served:
-    """Return server_url, workspace, service_id and token once the service is registered."""
-    deadline_s = time.monotonic() + 120
-    while not found.exists() or not found.read_text():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline_s, log.read_text()
-        time.sleep(0.1)
-    served: Served = json.loads(found.read_text())
-    return served
-
 
 class Folder:
     """Twelve images in batches of four, to be segmented on the cluster."""
 
-    def __init__(self, directory: Path, served: Served, **service: Any) -> None:
+    def __init__(self, directory: Path, served: Endpoint, **service: Any) -> None:
         self.directory = directory
         self.results = directory / "results" / "cells"
         self.images = [f"i{number:02d}" for number in range(12)]
@@ -53,11 +42,10 @@ class Folder:
             tifffile.imwrite(directory / f"{image}.tif", pixels)
         rows = "".join(f"{image}\t{image}.tif\n" for image in self.images)
         (directory / "config/images.tsv").write_text(f"image\tpath\n{rows}")
-        (directory / "token").touch(mode=0o600)
-        (directory / "token").write_text(served["token"])
+        write_private(directory / "token", str(served.token))
         self.service = {
             "target": "existing",
-            **{name: served[name] for name in ("server_url", "workspace", "service_id")},
+            **{name: getattr(served, name) for name in ("server_url", "workspace", "service_id")},
             "token_file": "token",
             **service,
         }

@@ -13,16 +13,17 @@ import psutil
 import pytest
 
 from samcourier.check import check_run
+from samcourier.transports import Endpoint
 
 from ..contract.site_gates import forward_proxy
 from .cluster import NODES, Cluster
-from .served import Folder, Served
+from .served import Folder
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
-def folder(tmp_path: Path, served: Served, cluster: Cluster) -> Folder:
+def folder(tmp_path: Path, served: Endpoint, cluster: Cluster) -> Folder:
     return Folder(tmp_path / "folder", served)
 
 
@@ -104,11 +105,11 @@ def proxy_in_a_thread(hosts: list[str]) -> Iterator[str]:
 
 
 def test_nodes_without_internet_use_the_proxy_of_the_site(
-    tmp_path: Path, served: Served, cluster: Cluster
+    tmp_path: Path, served: Endpoint, cluster: Cluster
 ) -> None:
     hosts: list[str] = []
     # A name that only the proxy knows.
-    hidden = f"http://hypha.site.test:{urlsplit(served['server_url']).port}"
+    hidden = f"http://hypha.site.test:{urlsplit(served.server_url).port}"
     folder = Folder(tmp_path / "folder", served, server_url=hidden)
     with proxy_in_a_thread(hosts) as proxy_url:
         folder.end(folder.start(HTTP_PROXY=proxy_url, http_proxy=proxy_url))

@@ -13,22 +13,23 @@ import pytest
 from samcourier.check import check_run
 from samcourier.deploy.record import TOKEN_NAME
 from samcourier.deploy.slurm_keeper import SlurmRecord, read_record
+from samcourier.transports import Endpoint
 
 from .cluster import Cluster
-from .served import Folder, Served
+from .served import Folder
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(900)]
 
 JOB = {"partition": "gpu", "time_min": 60}
 
 
-def make_folder(directory: Path, served: Served, **job: object) -> Folder:
+def make_folder(directory: Path, served: Endpoint, **job: object) -> Folder:
     service = {"target": "slurm", "service_id": None, "memory_mb": 500, "slurm": JOB | job}
     return Folder(directory, served, **service)
 
 
 @pytest.fixture
-def folder(tmp_path: Path, served: Served, cluster: Cluster) -> Folder:
+def folder(tmp_path: Path, served: Endpoint, cluster: Cluster) -> Folder:
     return make_folder(tmp_path / "folder", served)
 
 
@@ -74,7 +75,7 @@ def test_a_run_has_its_service_in_a_job_that_comes_back_and_ends_with_it(
 
 
 def test_two_runs_have_a_service_each_and_a_killed_run_leaves_none(
-    folder: Folder, cluster: Cluster, tmp_path: Path, served: Served
+    folder: Folder, cluster: Cluster, tmp_path: Path, served: Endpoint
 ) -> None:
     other = make_folder(tmp_path / "other", served)
     runs = {each: each.start("--jobs", "1") for each in (folder, other)}
@@ -100,7 +101,7 @@ def test_two_runs_have_a_service_each_and_a_killed_run_leaves_none(
 
 
 def test_a_service_that_does_not_come_up_shows_the_end_of_its_log(
-    tmp_path: Path, served: Served, cluster: Cluster
+    tmp_path: Path, served: Endpoint, cluster: Cluster
 ) -> None:
     folder = make_folder(tmp_path / "folder", served)
     folder.service |= {"engine": "microsam", "engine_options": {"model": "no_such_model"}}
@@ -111,7 +112,9 @@ def test_a_service_that_does_not_come_up_shows_the_end_of_its_log(
     assert "no batch was started, since samcourier deploy failed" in said
 
 
-def test_what_waits_in_the_queue_says_why(tmp_path: Path, served: Served, cluster: Cluster) -> None:
+def test_what_waits_in_the_queue_says_why(
+    tmp_path: Path, served: Endpoint, cluster: Cluster
+) -> None:
     folder = make_folder(tmp_path / "folder", served, extra=["--hold"])
     run = folder.start()
     folder.wait_for(lambda: "PENDING (JobHeldUser)" in folder.said, run)
