@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from ..errors import Denied, ServiceFailed, ServiceGone
+from ..errors import Denied, Overloaded, ServiceFailed, ServiceGone, TransportFailed
 from ..plain_text import plain
 from ..transports.base import Endpoint
 from .local import OWNER_VARIABLE, one_at_a_time, spawn_detached
@@ -94,7 +94,8 @@ def recorded_plan(directory: Path) -> SlurmPlan:
 async def wait_until_registered(endpoint: Endpoint, timeout_s: float, where: Path) -> None:
     """Wait until Hypha knows the service: its job may have been lost and submitted again.
 
-    Raises Denied, or ServiceGone after ``timeout_s``.
+    A server that is away is waited for as well. Raises Denied, or ServiceGone after ``timeout_s``
+    with the last reason.
     """
     # Takes a second, which commands that ask no service would spend in vain.
     from ..transports.session import HyphaSession, list_services
@@ -102,11 +103,17 @@ async def wait_until_registered(endpoint: Endpoint, timeout_s: float, where: Pat
     session, user = HyphaSession(endpoint), object()
     deadline_s = time.monotonic() + timeout_s
     try:
-        server = await session.server(CONNECT_TIMEOUT_S, user)
-        while not await list_services(server, endpoint):
+        while True:
+            reason = ""
+            try:
+                server = await session.server(CONNECT_TIMEOUT_S, user)
+                if await list_services(server, endpoint):
+                    return
+            except (TransportFailed, Overloaded) as error:
+                reason = f" (last: {error})"
             if time.monotonic() > deadline_s:
                 raise ServiceGone(
-                    f"the service {endpoint.service_id} was not there for {timeout_s:g} s,"
+                    f"the service {endpoint.service_id} was not there for {timeout_s:g} s{reason},"
                     f" see {where / KEEPER_LOG_NAME}"
                 )
             await asyncio.sleep(POLL_S)
@@ -145,7 +152,7 @@ def _wait_until_ready(directory: Path, plan: SlurmPlan, timeout_s: float, say: S
         if is_ready(directory, record.job_id):
             say(f"the service's job {record.job_id} is ready")
             return
-        state = str(job_state(record.job_id))
+        state = _state_in_words(record.job_id)
         if state != shown:
             say(f"waiting for SLURM: job {record.job_id} {state}")
             shown = state
@@ -156,6 +163,14 @@ def _wait_until_ready(directory: Path, plan: SlurmPlan, timeout_s: float, say: S
                 f" {state}{_end_of_log(directory, record)}"
             )
         time.sleep(POLL_S)
+
+
+def _state_in_words(job_id: str) -> str:
+    """Return the job's state; a SLURM that does not answer just now may answer the next time."""
+    try:
+        return str(job_state(job_id))
+    except ServiceFailed as error:
+        return f"is not known just now: {error}"
 
 
 def _end_of_log(directory: Path, record: SlurmRecord | None) -> str:

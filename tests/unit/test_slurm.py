@@ -1,0 +1,136 @@
+"""Waiting for a service's job: for SLURM to start it, and for Hypha to know its service."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from samcourier.deploy import slurm
+from samcourier.deploy.owners import process_identity
+from samcourier.deploy.record import write_private
+from samcourier.deploy.slurm import bring_up, wait_until_registered
+from samcourier.deploy.slurm_keeper import RECORD_NAME, SlurmPlan, SlurmRecord, log_path
+from samcourier.deploy.slurm_queue import JobState, SlurmSettings
+from samcourier.errors import (
+    CourierError,
+    Denied,
+    Overloaded,
+    ServiceFailed,
+    ServiceGone,
+    TransportFailed,
+)
+from samcourier.transports import Endpoint, session
+
+PLAN = SlurmPlan("samservice-1", "https://h", None, "watershed", {}, SlurmSettings("gpu"))
+ENDPOINT = Endpoint("https://h", "ws", "samservice-1", "samservice-1-rtc")
+DOWN = TransportFailed("websocket: refused")
+
+
+class ScriptedSession:
+    """A connection whose opening goes by a script of errors, None for one that succeeds."""
+
+    def __init__(self, openings: Iterator[CourierError | None]) -> None:
+        self._openings = openings
+        self.is_released = False
+
+    async def server(self, timeout_s: float, user: object) -> object:
+        error = next(self._openings)
+        if error is not None:
+            raise error
+        return self
+
+    async def release(self, user: object) -> None:
+        self.is_released = True
+
+
+def script(
+    monkeypatch: pytest.MonkeyPatch,
+    openings: list[CourierError | None],
+    lists: list[CourierError | list[str]],
+) -> ScriptedSession:
+    scripted, listed = ScriptedSession(iter(openings)), iter(lists)
+
+    async def list_services(server: object, endpoint: Endpoint) -> list[str]:
+        found = next(listed)
+        if isinstance(found, CourierError):
+            raise found
+        return found
+
+    monkeypatch.setattr(session, "HyphaSession", lambda endpoint: scripted)
+    monkeypatch.setattr(session, "list_services", list_services)
+    monkeypatch.setattr(slurm, "POLL_S", 0.0)
+    return scripted
+
+
+@pytest.mark.parametrize(
+    ("openings", "lists"),
+    [
+        ([None], [["ws/c:samservice-1"]]),
+        ([None, None, None], [[], [], ["ws/c:samservice-1"]]),
+        ([DOWN, DOWN, None], [["ws/c:samservice-1"]]),
+        ([None, None], [TransportFailed("lost"), ["ws/c:samservice-1"]]),
+        ([None, None], [Overloaded("rate limit"), ["ws/c:samservice-1"]]),
+    ],
+    ids=["there", "submitted again", "server restarts", "connection lost", "server is busy"],
+)
+async def test_the_service_of_a_job_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, openings: list[Any], lists: list[Any]
+) -> None:
+    scripted = script(monkeypatch, openings, lists)
+    await wait_until_registered(ENDPOINT, 60.0, tmp_path)
+    assert scripted.is_released
+
+
+@pytest.mark.parametrize(
+    ("opening", "expected", "said"),
+    [
+        (None, ServiceGone, "samservice-1 was not there for 0 s, see "),
+        (DOWN, ServiceGone, "was not there for 0 s \\(last: websocket: refused\\), see "),
+        (Denied("no"), Denied, "no"),
+    ],
+    ids=["not there", "server away", "denied"],
+)
+async def test_what_never_comes_has_gone_so_that_a_lost_batch_may_be_made_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    opening: CourierError | None,
+    expected: type[CourierError],
+    said: str,
+) -> None:
+    scripted = script(monkeypatch, [opening] * 9, [[]] * 9)
+    with pytest.raises(expected, match=said):
+        await wait_until_registered(ENDPOINT, 0.0, tmp_path)
+    assert scripted.is_released
+
+
+def test_a_slurm_that_does_not_answer_once_ends_no_deploy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = str(process_identity(os.getpid()))
+    write_private(tmp_path / RECORD_NAME, json.dumps(asdict(SlurmRecord(keeper, PLAN, job_id="7"))))
+    states = iter([JobState("PENDING", "Priority"), None, JobState("RUNNING", node="gpu07")])
+
+    def job_state(job_id: str) -> JobState:
+        state = next(states)
+        if state is None:
+            raise ServiceFailed("squeue did not answer within 60 s")
+        if state.state == "RUNNING":
+            log_path(tmp_path, job_id).write_text("ready: ws/c:samservice-1\n")
+        return state
+
+    monkeypatch.setattr(slurm, "job_state", job_state)
+    monkeypatch.setattr(slurm, "POLL_S", 0.0)
+    said: list[str] = []
+    bring_up(tmp_path, PLAN, "token", 60.0, said.append)
+    assert said == [
+        "waiting for SLURM: job 7 PENDING (Priority)",
+        "waiting for SLURM: job 7 is not known just now: squeue did not answer within 60 s",
+        "waiting for SLURM: job 7 RUNNING on gpu07",
+        "the service's job 7 is ready",
+    ]
