@@ -112,5 +112,19 @@ def test_a_sheet_without_the_column_that_is_needed_is_left_as_it_is(folder: Path
     assert Path("images.tsv").read_text() == "image\tpath\na\tdata/a.tif\n"
 
 
+@pytest.mark.parametrize(
+    "head",
+    ['"image"\tpath\t"scene"\n', "image \tpath\tscene\r\n", " \n\n# mine\nimage\tpath\tscene\n"],
+    ids=["quotes", "a space and another system's lines", "a blank line above"],
+)
+def test_a_header_counts_as_a_run_reads_it(folder: Path, head: str) -> None:
+    before = f"{head}a\tdata/a.tif\t\n".encode()
+    Path("images.tsv").write_bytes(before)
+    write_scenes(folder / "c.tif")
+    sheet("data", "--out", "images.tsv")
+    found = {row.image: row.selection.scene for row in read_sheet(Path("images.tsv"))}
+    assert found == {"a": None, "c_s0": 0, "c_s1": 1}
+
+
 def test_what_is_not_there_is_one_line(folder: Path) -> None:
     assert sheet("data", status=1).stderr.startswith("Error: data: no image there, expected files")

@@ -101,6 +101,12 @@ def read_sheet(path: Path) -> list[ImageRow]:
     return rows
 
 
+def sheet_columns(path: Path) -> tuple[str, ...]:
+    """Return the names in the header of a sample sheet that :func:`read_sheet` reads."""
+    _, header = _split_lines(path, _read_text(path))[0]
+    return tuple(header)
+
+
 def make_batches(rows: Sequence[ImageRow], batch_size: int) -> list[Batch]:
     """Cut ``rows`` into batches of ``batch_size``; appending rows changes only the last one.
 

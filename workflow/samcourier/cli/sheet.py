@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ..dataset import read_sheet
+from ..dataset import read_sheet, sheet_columns
 from ..errors import InputError
 from ..finding import find_images
 from ..sheet import COLUMNS_LOOKED_AT, header, lines
@@ -44,9 +44,7 @@ def sheet(inputs: tuple[str, ...], out: Path | None) -> None:
     text = header(columns)
     if out is not None and out.exists():
         text = out.read_text(encoding="utf-8-sig").rstrip("\n") + "\n"
-        columns = next(
-            tuple(line.split("\t")) for line in text.split("\n") if line and line[0] != "#"
-        )
+        columns = sheet_columns(out)
         if "scene" not in columns and any(row.selection.scene is not None for row in rows):
             raise InputError(f"{out}: no column scene, expected one, since files have several")
     text += "".join(f"# {remark}\n" for remark in remarks) + lines(rows, columns)
