@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,9 @@ from samcourier.cli.terminal import say
 from samcourier.connection.description import checked_description
 from samcourier.errors import InputError, ServiceFailed
 from samcourier.plain_text import plain_lines
+from samcourier.transports import Endpoint
+from samcourier.transports.fake import FakeTransport
+from samcourier.verify import verify_service
 
 REPO = Path(__file__).parents[2]
 ESCAPES = "\x1b]0;owned\x07\x1b[31m\u202e\x9b2J\x00"
@@ -97,3 +103,78 @@ def test_odd_limits_are_left_out(said: dict[str, Any], kept: object) -> None:
 @pytest.mark.parametrize("name", ["parameters", "image_statistics", "embedding_bytes"])
 def test_what_has_another_form_is_left_out(name: str) -> None:
     assert checked_description({"engine": "x", name: {"a": 1}}) == {"engine": "x"}
+
+
+class OddService:
+    """Answers as a good service does, but for what a test changes of either answer."""
+
+    def __init__(self, described: object, probed: Mapping[str, Any]) -> None:
+        self._described = described
+        self._probed = probed
+
+    async def describe(self) -> object:
+        return self._described
+
+    async def probe(self, payload: bytes, reply_bytes: int) -> dict[str, Any]:
+        now_s = time.time()
+        times = {"received_unix_s": now_s, "sent_unix_s": now_s}
+        return {
+            "received_bytes": len(payload), "data": bytes(reply_bytes), "caller": "a@b.org",
+            **times, **self._probed,
+        }  # fmt: skip
+
+
+async def verdict(described: object = None, **probed: Any) -> dict[str, Any]:
+    """Return what ``verify`` would write of an odd service, as a reader of the file finds it."""
+    service = OddService({"engine": "x"} if described is None else described, probed)
+    endpoint = Endpoint("https://h", "w", "s", "s-rtc")
+    found = await verify_service(endpoint, [FakeTransport(service)])
+    return json.loads(json.dumps(found, allow_nan=False))
+
+
+async def test_a_good_service_gets_its_verdict() -> None:
+    found = await verdict()
+    assert found["description"] == {"engine": "x"}
+    assert found["transports"]["fake"]["works"]
+    assert found["transports"]["fake"]["caller"] == "a@b.org"
+
+
+@pytest.mark.parametrize(
+    ("described", "problem"),
+    [
+        ({"engine": float("nan")}, "description is not JSON"),
+        ({"engine": b"bytes"}, "description is not JSON"),
+        ([1], "describes itself by list"),
+    ],
+)
+async def test_what_a_run_cannot_use_does_not_work(described: object, problem: str) -> None:
+    found = await verdict(described)
+    assert found["description"] == {}
+    assert problem in found["transports"]["fake"]["failure"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("probed", "problem"),
+    [
+        ({"data": 7}, "bytes arrived up and down"),
+        ({"received_bytes": b"x"}, "bytes arrived up and down"),
+        ({"received_unix_s": float("nan")}, "the times in the service's answer"),
+        ({"sent_unix_s": 1e308}, "the times in the service's answer"),
+        ({"sent_unix_s": 10**400}, "the times in the service's answer"),
+    ],
+    ids=str,
+)
+async def test_an_odd_probe_does_not_work(probed: dict[str, Any], problem: str) -> None:
+    found = await verdict(**probed)
+    assert problem in found["transports"]["fake"]["failure"]["message"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"caller": b"x"}, {"caller": float("nan")}, {"seconds": {"queue": float("nan")}}],
+    ids=str,
+)
+async def test_odd_words_beside_what_counts_are_left_out(odd: dict[str, Any]) -> None:
+    found = (await verdict(**odd))["transports"]["fake"]
+    assert found["works"]
+    assert found["caller"] == (None if "caller" in odd else "a@b.org")

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from .connection.description import checked_description
 from .connection.probe import Probed, probe_transport
 from .connection.retry import Policy
 from .errors import CourierError
@@ -106,7 +107,8 @@ class _Lane:
         """Return the service's description; empty, with the reason recorded, when it fails."""
         try:
             await self._transport.open(self._policy.open_timeout_for(self.record.transport))
-            return dict(await self._transport.call("describe", {}, self._policy.open_timeout_s))
+            described = await self._transport.call("describe", {}, self._policy.open_timeout_s)
+            return checked_description(described)
         except CourierError as error:
             self.record.failure = self._reason(error)
             # WebSocket and WebRTC share a session: a broken one must not be used again.

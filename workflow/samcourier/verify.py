@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
+from .connection.description import checked_description
 from .connection.estimate import Payload, Sample
 from .connection.probe import Probed, probe_transport
 from .connection.retry import Policy
@@ -77,8 +78,7 @@ async def _open(transport: Transport, policy: Policy) -> dict[str, Any]:
     """Open the transport and return what the service says of itself, {} where it cannot."""
     await _step("open", transport.open(policy.open_timeout_for(transport.name)))
     try:
-        described = await transport.call("describe", {}, policy.open_timeout_s)
-        return dict(described) if isinstance(described, Mapping) else {}
+        return checked_description(await transport.call("describe", {}, policy.open_timeout_s))
     except CourierError as error:
         if error.name == "NoSuchMethod":
             return {}
@@ -100,12 +100,13 @@ async def _measure(transport: Transport, has_probe: bool, policy: Policy) -> dic
         large = await _unless_silent(transport, carry(payload, LARGE_PAYLOAD.down_bytes))
     except CourierError as error:
         raise await _which_way(transport, payload, policy, error) from error
+    caller = large.answer.get("caller")
     return {
         "works": True,
         "round_trip_s": ping.travel_s,
         "small": _figures(small.sample),
         "large": _figures(large.sample),
-        "caller": large.answer.get("caller"),
+        "caller": caller if isinstance(caller, str) else None,
     }
 
 

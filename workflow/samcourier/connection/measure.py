@@ -14,6 +14,9 @@ from .estimate import RATE_MIN_BYTES, Payload, Sample, Transfer, alone_s
 #: So many past transfers may overlap one that ends now.
 _REMEMBERED = 16
 
+#: Above any seconds since 1970, and any wait; NaN and infinity are not below it either.
+_NO_TIME_S = 1e12
+
 
 def sample_of(
     value: Any, up_bytes: int, sent_unix_s: float, clock_offset_s: float
@@ -21,7 +24,7 @@ def sample_of(
     """Split an answered call into send and receive seconds by the service's own times.
 
     ``clock_offset_s`` is the service's clock less ours (:func:`clock_offset_s`). None for a
-    service that tells no times. Raises ServiceFailed when its times are not numbers.
+    service that tells no times. Raises ServiceFailed when its times are not numbers, or no clock's.
     """
     if not isinstance(value, dict) or "received_unix_s" not in value:
         return None
@@ -40,15 +43,21 @@ def clock_offset_s(value: dict[str, Any], sent_unix_s: float) -> float:
 
 def _service_times(value: dict[str, Any]) -> tuple[float, float]:
     try:
-        return float(value["received_unix_s"]), float(value["sent_unix_s"])
-    except (KeyError, TypeError, ValueError):
+        times = float(value["received_unix_s"]), float(value["sent_unix_s"])
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise ServiceFailed("the times in the service's answer are not numbers") from None
+    if not all(abs(each) < _NO_TIME_S for each in times):
+        raise ServiceFailed(
+            f"the times in the service's answer are {times}, expected seconds since 1970"
+        )
+    return times
 
 
 def _queue_s(value: dict[str, Any]) -> float:
     seconds = value.get("seconds")
     queue_s = seconds.get("queue", 0.0) if isinstance(seconds, dict) else 0.0
-    return max(float(queue_s), 0.0) if isinstance(queue_s, int | float) else 0.0
+    is_number = isinstance(queue_s, int | float) and 0.0 <= queue_s < _NO_TIME_S
+    return float(queue_s) if is_number else 0.0
 
 
 def _down_bytes(value: dict[str, Any]) -> int:

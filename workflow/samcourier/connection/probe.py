@@ -35,7 +35,8 @@ async def probe_transport(
 ) -> Probed:
     """Carry a probe both ways; without ``known_offset_s`` both ways count as equally long.
 
-    Raises ServiceFailed when other bytes arrive than were sent, and what the transport raises.
+    Raises ServiceFailed when other bytes arrive than were sent, or the answer has no times, and
+    what the transport raises.
     """
     sent_unix_s = time.time()
     answer = await transport.call(
@@ -44,7 +45,11 @@ async def probe_transport(
     own_offset_s = clock_offset_s(answer, sent_unix_s)
     offset_s = own_offset_s if known_offset_s is None else known_offset_s
     sample = sample_of(answer, len(payload), sent_unix_s, offset_s)
-    arrived = (answer.get("received_bytes"), len(answer.get("data", b"")))
+    received, data = answer.get("received_bytes"), answer.get("data")
+    arrived = (
+        received if isinstance(received, int) else None,
+        len(data) if isinstance(data, bytes) else 0,
+    )
     expected = (len(payload), reply_bytes)
     if arrived != expected or sample is None:
         raise ServiceFailed(f"{arrived} bytes arrived up and down, expected {expected}")

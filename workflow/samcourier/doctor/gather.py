@@ -14,11 +14,10 @@ import httpx
 
 from samservice.hypha import is_loopback, tls_context
 
-from ..connection.description import checked_description
 from ..connection.retry import Policy
 from ..demands import check_run
 from ..deploy.service import ServiceOptions, read_token
-from ..errors import CourierError, Denied, RequestRefused, ServiceFailed, ServiceGone
+from ..errors import CourierError, Denied, RequestRefused, ServiceGone
 from ..files_ahead import Forecast
 from ..transports import HyphaSession, build_transports
 from ..transports.base import Endpoint, Transport
@@ -263,11 +262,7 @@ async def _verdicts(
         else:
             verdicts[transport.name] = verdict["transports"][transport.name]
             description = description or verdict["description"]
-    try:
-        return verdicts, checked_description(description)
-    except ServiceFailed:
-        # As one that does not describe itself; a run would refuse it by name.
-        return verdicts, {}
+    return verdicts, description
 
 
 def _recent_pace(description: dict[str, Any]) -> PaceFact | None:
