@@ -1,4 +1,4 @@
-"""Counting labels without sorting pixels."""
+"""Labels of a mask: how many there are, and from 1 on where their ids are far apart."""
 
 from __future__ import annotations
 
@@ -19,3 +19,17 @@ def count_objects(mask: np.ndarray) -> int:
     seen = np.zeros(largest + 1, dtype=bool)
     seen[mask.ravel()] = True
     return int(np.count_nonzero(seen[1:]))
+
+
+def compacted(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return ids and ``mask``, uint32 of any shape, with label n for the id ``ids[n - 1]``.
+
+    Labels keep the order of the ids, and none is above the number of pixels, so that a table of
+    them is no larger than the mask. Ids that are no higher than that stay as they are.
+    """
+    largest = int(mask.max(initial=0))
+    if largest <= mask.size:
+        return np.arange(1, largest + 1, dtype=np.uint32), mask
+    ids, labels = np.unique(mask, return_inverse=True)
+    labels = labels.reshape(mask.shape).astype(np.uint32)
+    return (ids[1:], labels) if ids[0] == 0 else (ids, labels + np.uint32(1))

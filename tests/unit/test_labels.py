@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from samservice.labels import count_objects
+from samservice.labels import compacted, count_objects
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,20 @@ def test_both_ways_of_counting_agree() -> None:
     dense = rng.integers(0, 500, (64, 64)).astype(np.uint32)
     sparse = dense * np.uint32(1_000_003)
     assert count_objects(dense) == count_objects(sparse) == len(set(dense.ravel()) - {0})
+
+
+@pytest.mark.parametrize(
+    ("mask", "ids", "labels"),
+    [
+        ([[0, 3], [1, 3]], [1, 2, 3], [[0, 3], [1, 3]]),
+        ([[0, 9], [7, 9]], [7, 9], [[0, 2], [1, 2]]),
+        ([[4_294_967_295, 9]], [9, 4_294_967_295], [[2, 1]]),
+        ([[0, 0]], [], [[0, 0]]),
+    ],
+)
+def test_ids_far_apart_become_labels_from_1(
+    mask: list[list[int]], ids: list[int], labels: list[list[int]]
+) -> None:
+    found, compact = compacted(np.array(mask, np.uint32))
+    assert (found.tolist(), compact.tolist()) == (ids, labels)
+    assert compact.dtype == found.dtype == np.uint32

@@ -43,12 +43,16 @@ TILE_COUNT = 9
 
 
 class Components:
-    """Labels what is brighter than the middle of the image's range. ``fail_at`` counts calls."""
+    """Labels what is brighter than the middle of the image's range. ``fail_at`` counts calls.
+
+    ``id_step`` lies between two ids.
+    """
 
     def __init__(self) -> None:
         self.call_count = 0
         self.fail_at: dict[int, Exception] = {}
         self.takes_statistics = True
+        self.id_step = 1
 
     def describe(self) -> dict[str, Any]:
         described: dict[str, Any] = {
@@ -74,7 +78,7 @@ class Components:
         if error := self.fail_at.get(self.call_count):
             raise error
         gray = to_gray(image, axes, statistics.intensity_range if statistics else None)
-        return np.asarray(ndimage.label(gray > 0.5)[0], np.uint32)
+        return np.asarray(ndimage.label(gray > 0.5)[0], np.uint32) * np.uint32(self.id_step)
 
     def encode(self, image: np.ndarray, axes: str) -> dict[str, Any]:
         raise NotImplementedError
@@ -197,6 +201,15 @@ async def test_tiles_give_the_mask_of_the_whole_image(lab: Lab) -> None:
     assert check_run(lab.dataset_dir) == []
     assert (await lab.run()).finished_at == log.finished_at
     assert lab.called == 0
+
+
+async def test_ids_of_any_size_take_no_more_memory_and_give_the_same_mask(lab: Lab) -> None:
+    await lab.run()
+    digest = lab.digest
+    mask_path(lab.dataset_dir, "slide").rename(lab.root / "gone")
+    lab.engine.id_step = 40_000_000
+    log = await lab.run()
+    assert (log.status, lab.digest) == ("done", digest)
 
 
 async def test_the_order_of_arrival_does_not_matter(lab: Lab) -> None:

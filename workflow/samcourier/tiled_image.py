@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from samservice.labels import compacted
+
 from .draft import Draft
 from .errors import storage_errors
 from .places import Places, together
@@ -88,12 +90,7 @@ class TiledImage:
                     replace(statistics, origin_px=tile.origin_px),
                 )
                 with storage_errors(self._store.folder):
-                    await asyncio.to_thread(
-                        self._store.keep,
-                        number,
-                        tile.number,
-                        KeptTile(np.asarray(made.mask), made.note),
-                    )
+                    await asyncio.to_thread(self._keep, number, tile.number, made)
                 self._notes[number, tile.number] = made.note
 
         await together(one(tile) for tile in missing)
@@ -102,6 +99,11 @@ class TiledImage:
         pixels = self._planes.read_part(number, *tile.sent)
         axes = self._planes.plane_axes
         return Plane(pixels, axes, self._planes.pixel_size_um, pixels_sha256(pixels, axes))
+
+    def _keep(self, number: int, tile: int, made: Segmented) -> None:
+        """Keep a tile, its labels compacted: stitching makes tables of them, by the largest."""
+        _, labels = compacted(np.asarray(made.mask))
+        self._store.keep(number, tile, KeptTile(labels, made.note))
 
     def _stitched(self) -> Segmented:
         stitchings = [

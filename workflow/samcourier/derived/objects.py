@@ -15,6 +15,8 @@ import pyarrow.csv
 import pyarrow.parquet
 from skimage.measure import regionprops_table
 
+from samservice.labels import compacted
+
 _SHAPE = ("label", "area", "centroid", "bbox")
 _INTENSITY = ("intensity_mean", "intensity_max")
 
@@ -32,9 +34,10 @@ def measure(
     ``spacing_um`` the pixel size along each axis of the mask, None where it is not known.
     ``origin`` is where the plane begins in the image's file, by the letters T and Z.
     """
-    ids, compact = _compact(mask)
+    # regionprops takes memory by the largest id, which may be 2³² - 1.
+    ids, labels = compacted(mask)
     layers = np.moveaxis(pixels, 0, -1) if pixels.ndim > mask.ndim else pixels[..., None]
-    measured = regionprops_table(compact, layers, properties=(*_SHAPE, *_INTENSITY))
+    measured = regionprops_table(labels.astype(np.int64), layers, properties=(*_SHAPE, *_INTENSITY))
     axes = "zyx"[-mask.ndim :]
     count = len(measured["label"])
     area_px = np.asarray(measured["area"], np.int64)
@@ -88,19 +91,6 @@ def write_csv(path: Path, objects: pa.Table) -> None:
     """Write the table with a header; an unknown value is an empty cell."""
     options = pyarrow.csv.WriteOptions(quoting_style="needed", quoting_header="needed")
     pyarrow.csv.write_csv(objects, path, options)
-
-
-def _compact(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ids of ``mask`` and the mask with these numbered from 1.
-
-    regionprops takes memory by the largest id, which may be 2³² - 1.
-    """
-    largest = int(mask.max())
-    if largest <= mask.size:
-        return np.arange(1, largest + 1, dtype=np.uint32), mask.astype(np.int64)
-    ids, compact = np.unique(mask, return_inverse=True)
-    compact = compact.reshape(mask.shape)
-    return (ids[1:], compact) if ids[0] == 0 else (ids, compact + 1)
 
 
 def _type(column: str) -> pa.DataType:
