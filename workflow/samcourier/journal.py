@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from .errors import CourierError
-from .records import decode, parse_json, read_json, write_atomic, write_json
+from .records import (
+    decode,
+    parse_json,
+    read_json,
+    read_record,
+    write_atomic,
+    write_json,
+    write_record,
+)
 
 IMAGE_LOG_SCHEMA = "samcourier/image-log/6"
 
@@ -198,15 +206,12 @@ def parse_time(text: str) -> datetime:
 
 def write_image_log(path: Path, log: ImageLog) -> None:
     """Write the log in one step. Raises ValueError for NaN or infinity, TypeError for non-JSON."""
-    write_json(path, {"schema": IMAGE_LOG_SCHEMA} | asdict(log))
+    write_record(path, IMAGE_LOG_SCHEMA, log)
 
 
 def read_image_log(path: Path) -> ImageLog | None:
     """Return the log, or None when it is absent or not a whole log of this schema."""
-    value = read_json(path)
-    if not isinstance(value, dict) or value.pop("schema", None) != IMAGE_LOG_SCHEMA:
-        return None
-    log = decode(ImageLog, value)
+    log = read_record(path, IMAGE_LOG_SCHEMA, ImageLog)
     return log if log is not None and _has_sound_times(log) else None
 
 

@@ -9,7 +9,7 @@ import os
 import types
 import typing
 import uuid
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -52,6 +52,19 @@ def read_json(path: Path) -> Any:
         return parse_json(path.read_bytes())
     except OSError:
         return None
+
+
+def write_record(path: Path, schema: str, record: Any) -> None:
+    """Write a dataclass that says of which ``schema`` it is. Raises as :func:`write_json`."""
+    write_json(path, {"schema": schema} | asdict(record))
+
+
+def read_record(path: Path, schema: str, kind: type[_Record]) -> _Record | None:
+    """Return what :func:`write_record` wrote, None when absent, damaged or of another schema."""
+    value = read_json(path)
+    if not isinstance(value, dict) or value.pop("schema", None) != schema:
+        return None
+    return decode(kind, value)
 
 
 def parse_json(content: bytes) -> Any:

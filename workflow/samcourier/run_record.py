@@ -13,7 +13,7 @@ from pathlib import Path
 from .dataset import Batch
 from .deploy.owners import process_identity
 from .journal import parse_time, utc_now
-from .records import decode, read_json, write_json
+from .records import read_record, write_record
 from .store import manifest_path, read_manifest
 
 RUN_SCHEMA = "samcourier/run/1"
@@ -79,15 +79,12 @@ def start_record(
         batches=len(to_make) + kept_batches,
         kept=Kept(kept_batches, statuses["done"], statuses["failed"]),
     )
-    write_json(run_record_path(dataset_dir), {"schema": RUN_SCHEMA} | asdict(record))
+    write_record(run_record_path(dataset_dir), RUN_SCHEMA, record)
 
 
 def read_run_record(dataset_dir: Path) -> RunRecord | None:
     """Return the record of the last run, or None when it is absent or damaged."""
-    value = read_json(run_record_path(dataset_dir))
-    if not isinstance(value, dict) or value.pop("schema", None) != RUN_SCHEMA:
-        return None
-    record = decode(RunRecord, value)
+    record = read_record(run_record_path(dataset_dir), RUN_SCHEMA, RunRecord)
     return record if record is not None and _is_sound(record) else None
 
 

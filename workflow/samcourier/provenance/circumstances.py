@@ -13,7 +13,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from .. import __version__
 from ..dataset import ImageRow
 from ..journal import parse_time, utc_now
-from ..records import decode, read_json, write_atomic, write_json
+from ..records import read_record, write_atomic, write_record
 from ..sheet import format_sheet
 
 PROVENANCE_SCHEMA = "samcourier/provenance/1"
@@ -116,15 +116,12 @@ def keep_circumstances(
         line = shlex.join(["samcourier", "segment", SHEET.name, *segment_options])
         write_atomic(dataset_dir / SCRIPT, f"{line}\n")
     # Last: a record stands for the rest of the folder.
-    write_json(dataset_dir / RECORD, {"schema": PROVENANCE_SCHEMA} | asdict(circumstances))
+    write_record(dataset_dir / RECORD, PROVENANCE_SCHEMA, circumstances)
 
 
 def read_circumstances(dataset_dir: Path) -> Circumstances | None:
     """Return what the run began with, None when it is absent or damaged."""
-    value = read_json(dataset_dir / RECORD)
-    if not isinstance(value, dict) or value.pop("schema", None) != PROVENANCE_SCHEMA:
-        return None
-    found = decode(Circumstances, value)
+    found = read_record(dataset_dir / RECORD, PROVENANCE_SCHEMA, Circumstances)
     try:
         return found if found is not None and parse_time(found.started_at) else None
     except ValueError:
