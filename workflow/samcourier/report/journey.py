@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..journal import Attempt, ImageLog, parse_time
-from .travel import mb_per_s, span_s
+from .travel import mb_per_s, stretches
 
 #: Pauses longer than this, as between two runs of a dataset, are left out of the time axis.
 LONGEST_PAUSE_S = 30.0
@@ -47,15 +47,8 @@ class Clock:
 
 def clock_of(logs: Iterable[ImageLog]) -> Clock:
     """Return the clock of a run, by when its images were under way."""
-    begins_s: list[float] = []
-    ends_s: list[float] = []
-    for begin_s, end_s in sorted(span_s(log) for log in logs if not log.reused):
-        if ends_s and begin_s - ends_s[-1] <= LONGEST_PAUSE_S:
-            ends_s[-1] = max(ends_s[-1], end_s)
-        else:
-            begins_s.append(begin_s)
-            ends_s.append(end_s)
-    return Clock(tuple(begins_s), tuple(ends_s))
+    spans = stretches((log for log in logs if not log.reused), LONGEST_PAUSE_S)
+    return Clock(tuple(begin_s for begin_s, _ in spans), tuple(end_s for _, end_s in spans))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -45,12 +44,21 @@ def wall_time_s(logs: Iterable[ImageLog]) -> float:
 
     Overlapping images count once, and a pause between two runs of a dataset does not count.
     """
-    covered_s = 0.0
-    until_s = -math.inf
-    for begin_s, end_s in sorted(span_s(log) for log in logs):
-        covered_s += max(end_s - max(begin_s, until_s), 0.0)
-        until_s = max(until_s, end_s)
-    return covered_s
+    return sum(end_s - begin_s for begin_s, end_s in stretches(logs))
+
+
+def stretches(logs: Iterable[ImageLog], longest_pause_s: float = 0.0) -> list[tuple[float, float]]:
+    """Return from when to when images were under way, in Unix seconds.
+
+    A pause of at most ``longest_pause_s`` does not end a stretch.
+    """
+    found: list[tuple[float, float]] = []
+    for begin_s, end_s in sorted(_span_s(log) for log in logs):
+        if found and begin_s - found[-1][1] <= longest_pause_s:
+            found[-1] = (found[-1][0], max(found[-1][1], end_s))
+        else:
+            found.append((begin_s, end_s))
+    return found
 
 
 def describe_services(logs: Sequence[ImageLog]) -> list[str]:
@@ -89,10 +97,10 @@ def mb_per_s(attempt: Attempt) -> float | None:
     return payload_bytes / travelling_s / 1e6 if travelling_s > 0 else None
 
 
-def span_s(log: ImageLog) -> tuple[float, float]:
+def _span_s(log: ImageLog) -> tuple[float, float]:
     """Return when the image was under way, from and to, in Unix seconds."""
     end_s = parse_time(log.finished_at).timestamp()
-    return end_s - log.seconds.total, end_s
+    return end_s - max(log.seconds.total, 0.0), end_s
 
 
 def _service(log: ImageLog) -> str:
