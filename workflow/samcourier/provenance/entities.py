@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..journal import parse_time
 from ..plain_text import plain
 from .circumstances import RECORD, SCRIPT, SHEET, SNAKEFILE, Circumstances
 
@@ -170,7 +171,7 @@ def _action(run: Run, present: set[str]) -> dict[str, Any]:
 
 
 def _seconds(moment: str) -> str:
-    return datetime.fromisoformat(moment).isoformat(timespec="seconds")
+    return parse_time(moment).isoformat(timespec="seconds")
 
 
 def _file(file: CrateFile, run: Run) -> dict[str, Any]:
