@@ -10,6 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from .duration import duration
 from .monitor import RunView, TransportView
 from .plain_text import plain
 
@@ -68,18 +69,6 @@ def plain_line(view: RunView) -> str:
     )
     parts = [_state_words(view), _counts(view), *_paces(view), *used]
     return plain(f"{moment:%Y-%m-%dT%H:%M:%SZ} {view.dataset}: {', '.join(parts)}")
-
-
-def duration(seconds: float) -> str:
-    """Return seconds in the two units that matter."""
-    minutes, rest_s = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days} d {hours:02d} h"
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest_s:02d} s" if minutes else f"{rest_s} s"
 
 
 def _headline(view: RunView) -> Text:
