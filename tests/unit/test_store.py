@@ -11,6 +11,7 @@ import pytest
 from samcourier.dataset import Batch, ImageRow, make_batches
 from samcourier.store import (
     batches_to_redo,
+    has_failures,
     manifest_path,
     mask_path,
     read_manifest,
@@ -106,6 +107,28 @@ def test_a_batch_is_redone_when_an_output_asked_for_is_not_there(
     assert batches_to_redo(dataset, batch, ["a"]) == set()
 
 
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (UNCHANGED, False),
+        (manifest_text("{"), False),
+        (replace_entry(status="failed", failure_kind="image"), True),
+        (replace_entry(**NOT_ASKED), False),
+        (outputs(objects_csv={"files": 1, "bytes": 3, "refused": None}), False),
+        (outputs(objects_csv={"refused": "why"}), True),
+        (outputs(objects_csv=None), False),
+        (replace_entry(outputs=None), False),
+        (replace_entry(outputs=[3]), False),
+    ],
+)
+def test_failures_are_found_in_any_manifest(
+    dataset: Path, change: Callable[[Path], None], expected: bool
+) -> None:
+    change(dataset)
+    assert has_failures(dataset, "0001") is expected
+    assert not has_failures(dataset, "0002")
+
+
 def test_labels_in_an_input_are_looked_for_where_they_were_written(tmp_path: Path) -> None:
     label = tmp_path / "input.ome.zarr" / "labels" / "run_a"
     (label / "0").mkdir(parents=True)
@@ -127,6 +150,7 @@ def test_labels_in_an_input_are_looked_for_where_they_were_written(tmp_path: Pat
         (lambda d: manifest_path(d, "0001").unlink(), False),
         (manifest_text(""), True),
         (manifest_text("[]"), True),
+        (manifest_text("[" * 100_000), True),
         (manifest_text('{"images": []}'), True),
         (manifest_text('{"images": {"a": 1, "b": 2}}'), True),
         (lambda d: write_manifest(d, "0001", {"a": failed("image")}), True),

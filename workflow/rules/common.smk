@@ -83,18 +83,8 @@ def batches_to_redo():
         DATASET_DIR, BATCHES.values(), ONLY or None, config["outputs"]
     )
     if config["retry_failed"]:
-        to_redo |= {batch_id for batch_id in BATCHES if has_failures(batch_id)}
+        to_redo |= {each for each in BATCHES if store.has_failures(DATASET_DIR, each)}
     return to_redo
-
-
-def has_failures(batch_id):
-    """Tell whether the batch's manifest lists a failed image or a refused output."""
-    manifest = store.read_manifest(store.manifest_path(DATASET_DIR, batch_id))
-    images = manifest["images"].values() if manifest else []
-    outputs = [each for image in images for each in image.get("outputs", {}).values()]
-    return any(image.get("status") == "failed" for image in images) or any(
-        output.get("refused") for output in outputs
-    )
 
 
 def remake(path):

@@ -211,9 +211,23 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
         manifest = json.loads(path.read_bytes())
         images = manifest["images"]
         sound = isinstance(images, dict) and all(isinstance(e, dict) for e in images.values())
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
     return manifest if sound else None
+
+
+def has_failures(dataset_dir: Path, batch_id: str) -> bool:
+    """Tell whether the batch's manifest lists a failed image or a refused output."""
+    manifest = read_manifest(manifest_path(dataset_dir, batch_id))
+    return manifest is not None and any(map(_has_failed, manifest["images"].values()))
+
+
+def _has_failed(entry: dict[str, Any]) -> bool:
+    records = entry.get("outputs")
+    return entry.get("status") == "failed" or (
+        isinstance(records, dict)
+        and any(isinstance(each, dict) and each.get("refused") for each in records.values())
+    )
 
 
 def remove_stale_manifests(dataset_dir: Path, batches: Iterable[Batch]) -> None:
