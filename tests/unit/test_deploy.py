@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -14,9 +15,16 @@ from typing import Any
 
 import pytest
 
-from samcourier.deploy import local
+from samcourier.deploy import detached, local
+from samcourier.deploy.detached import end_process
 from samcourier.deploy.local import ensure_local_service, stop_local_service
-from samcourier.deploy.owners import add_owner, is_running, living_owners, process_identity
+from samcourier.deploy.owners import (
+    OWNER_VARIABLE,
+    add_owner,
+    is_running,
+    living_owners,
+    process_identity,
+)
 from samcourier.deploy.record import (
     OWNERS_NAME,
     RECORD_NAME,
@@ -120,6 +128,32 @@ def test_a_process_that_is_gone_already_owns_nothing(
     assert living_owners(tmp_path / "owners") == []
 
 
+@pytest.mark.parametrize(
+    ("disposition", "timeout_s", "number"),
+    [("SIG_DFL", 60.0, signal.SIGTERM), ("SIG_IGN", 0.1, signal.SIGKILL)],
+)
+def test_a_process_is_ended_and_killed_only_when_it_does_not_listen(
+    disposition: str, timeout_s: float, number: signal.Signals
+) -> None:
+    listens = f"import signal; signal.signal(signal.SIGTERM, signal.{disposition})"
+    command = [sys.executable, "-S", "-c", f"{listens}; print(flush=True); input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        end_process(str(process_identity(process.pid)), timeout_s)
+        assert process.wait(30) == -number
+
+
+def test_a_process_that_ends_while_it_is_asked_to_is_no_error(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = str(process_identity(child.pid))
+    child.kill()
+    child.wait()
+    monkeypatch.setattr(detached, "is_running", lambda identity: True)
+    end_process(identity, 0.0)
+
+
 # The record.
 
 
@@ -201,7 +235,7 @@ def test_a_service_that_serves_is_found_and_not_started(
         raise AssertionError("there is one already")
 
     monkeypatch.setattr(local, "_start", never)
-    monkeypatch.delenv(local.OWNER_VARIABLE, raising=False)
+    monkeypatch.delenv(OWNER_VARIABLE, raising=False)
     write_record(tmp_path, record)
     write_private(tmp_path / TOKEN_NAME, "secret")
     endpoint = ensure_local_service(tmp_path, "watershed", {"sigma": 2})
@@ -217,7 +251,7 @@ def test_the_run_named_in_the_environment_owns_the_service_too(
     child: subprocess.Popen[bytes],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv(local.OWNER_VARIABLE, str(child.pid))
+    monkeypatch.setenv(OWNER_VARIABLE, str(child.pid))
     write_record(tmp_path, record)
     write_private(tmp_path / TOKEN_NAME, "secret")
     ensure_local_service(tmp_path, "watershed", {"sigma": 2})

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import psutil
+
+#: Set by the Snakefile to its own process, so that the service lives as long as the run.
+OWNER_VARIABLE = "SAMCOURIER_RUN_PID"
 
 
 def process_identity(pid: int) -> str | None:
@@ -30,6 +34,11 @@ def add_owner(directory: Path, pid: int) -> None:
     if identity is not None:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / identity).touch()
+
+
+def add_run(directory: Path) -> None:
+    """Say that the run needs the service: the process in SAMCOURIER_RUN_PID, this one if unset."""
+    add_owner(directory, int(os.environ.get(OWNER_VARIABLE) or os.getpid()))
 
 
 def living_owners(directory: Path) -> list[str]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import secrets
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -14,10 +12,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from ..errors import Denied, Overloaded, ServiceFailed, ServiceGone, TransportFailed
-from ..plain_text import plain
 from ..transports.base import Endpoint
-from .local import OWNER_VARIABLE, one_at_a_time, spawn_detached
-from .owners import add_owner, is_running, process_identity
+from .detached import end_process, last_lines, one_at_a_time, start_detached
+from .owners import add_run, is_running
 from .record import OWNERS_NAME, TOKEN_NAME, write_private
 from .slurm_keeper import RECORD_NAME, SlurmPlan, SlurmRecord, is_ready, log_path, read_record
 from .slurm_queue import cancel, job_state
@@ -25,7 +22,8 @@ from .slurm_queue import cancel, job_state
 KEEPER_LOG_NAME = "slurm.log"
 CONNECT_TIMEOUT_S = 20.0
 POLL_S = 2.0
-STOP_TIMEOUT_S = 90.0
+#: Above what a command of SLURM may take, with which the keeper begins and ends.
+START_TIMEOUT_S = STOP_TIMEOUT_S = 90.0
 LOG_LINES = 15
 
 Say = Callable[[str], None]
@@ -33,8 +31,8 @@ Say = Callable[[str], None]
 
 def bring_up(
     directory: Path, plan: SlurmPlan, token: str | None, timeout_s: float, say: Say
-) -> SlurmPlan:
-    """Return the plan of the running service, with its name, once it was ready.
+) -> None:
+    """Bring the service up where it is missing or another, and return once it was ready.
 
     A keeper submits the job and ends it with the run (the process in SAMCOURIER_RUN_PID, this
     one when unset). Raises Denied without a token, ServiceFailed with the end of the job's log.
@@ -46,7 +44,7 @@ def bring_up(
         )
     directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
-    add_owner(directory / OWNERS_NAME, int(os.environ.get(OWNER_VARIABLE) or os.getpid()))
+    add_run(directory / OWNERS_NAME)
     with one_at_a_time(directory):
         record = read_record(directory)
         if record is None or not _is_kept(record) or not record.plan.is_same_service(plan):
@@ -54,10 +52,7 @@ def bring_up(
             plan = replace(plan, service_name=f"samservice-{secrets.token_hex(4)}")
             write_private(directory / TOKEN_NAME, token)
             _start_keeper(directory, plan)
-        else:
-            plan = record.plan
-        _wait_until_ready(directory, plan, timeout_s, say)
-    return plan
+        _wait_until_ready(directory, timeout_s, say)
 
 
 def take_down(directory: Path, say: Say) -> None:
@@ -66,12 +61,7 @@ def take_down(directory: Path, say: Say) -> None:
     record = read_record(directory)
     if record is None:
         return
-    if _is_kept(record):
-        pid = int(record.keeper.partition("-")[0])
-        os.kill(pid, signal.SIGTERM)
-        deadline_s = time.monotonic() + STOP_TIMEOUT_S
-        while is_running(record.keeper) and time.monotonic() < deadline_s:
-            time.sleep(0.1)
+    end_process(record.keeper, STOP_TIMEOUT_S)
     if record.job_id:
         # What a keeper that was killed left behind.
         cancel(record.job_id, record.plan.service_name)
@@ -129,18 +119,16 @@ def _start_keeper(directory: Path, plan: SlurmPlan) -> None:
     (directory / RECORD_NAME).unlink(missing_ok=True)
     module = ["-m", "samcourier.deploy.slurm_keeper"]
     command = [sys.executable, *module, str(directory), json.dumps(asdict(plan))]
-    pid = spawn_detached(command, directory / KEEPER_LOG_NAME)
-    process = process_identity(pid)
-    deadline_s = time.monotonic() + STOP_TIMEOUT_S
-    while read_record(directory) is None:
-        ended = os.waitpid(pid, os.WNOHANG)[0]
-        if ended or time.monotonic() > deadline_s or process is None:
-            last = _last_lines(directory / KEEPER_LOG_NAME, 1)
-            raise ServiceFailed(f"the keeper of the service's job did not start: {last}")
-        time.sleep(0.05)
+    start_detached(
+        "the keeper of the service's job",
+        command,
+        directory / KEEPER_LOG_NAME,
+        lambda process: read_record(directory),
+        START_TIMEOUT_S,
+    )
 
 
-def _wait_until_ready(directory: Path, plan: SlurmPlan, timeout_s: float, say: Say) -> None:
+def _wait_until_ready(directory: Path, timeout_s: float, say: Say) -> None:
     """Show what the job waits for until its service is ready."""
     shown = ""
     deadline_s = time.monotonic() + timeout_s
@@ -177,13 +165,5 @@ def _end_of_log(directory: Path, record: SlurmRecord | None) -> str:
     if record is None or not record.job_id:
         return ""
     path = log_path(directory, record.job_id)
-    last = _last_lines(path, LOG_LINES)
+    last = last_lines(path, LOG_LINES)
     return f"; {path} ends:\n{last}" if last else f"; {path} is empty"
-
-
-def _last_lines(path: Path, count: int) -> str:
-    try:
-        lines = path.read_text(errors="replace").splitlines()
-    except OSError:
-        return ""
-    return "\n".join(plain(line) for line in lines[-count:])

@@ -1,0 +1,99 @@
+"""Processes that a run starts once and leaves behind: the local service, a job's keeper."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from ..errors import ServiceFailed
+from ..plain_text import plain
+from .owners import is_running, process_identity
+
+T = TypeVar("T")
+
+_POLL_S = 0.05
+
+
+@contextmanager
+def one_at_a_time(directory: Path) -> Iterator[None]:
+    """Hold the directory's lock, so that parallel jobs start one process, not several."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def start_detached(
+    name: str,
+    command: list[str],
+    log_path: Path,
+    find_record: Callable[[str | None], T | None],
+    timeout_s: float,
+) -> T:
+    """Start a process that outlives this one and return the record that it writes once it is up.
+
+    ``find_record`` gets the process's identity. Raises ServiceFailed with its last words when it
+    ends before, or has written none within ``timeout_s``, after which it is killed.
+    """
+    pid = _spawn(command, log_path)
+    process = process_identity(pid)
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s:
+        record = find_record(process)
+        if record is not None:
+            return record
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            last = last_lines(log_path, 1) or "it said nothing"
+            raise ServiceFailed(f"{name} did not start: {last} (see {log_path})")
+        time.sleep(_POLL_S)
+    os.kill(pid, signal.SIGKILL)
+    raise ServiceFailed(f"{name} was not ready within {timeout_s:g} s (see {log_path})")
+
+
+def end_process(identity: str, timeout_s: float) -> None:
+    """End exactly that process, if it runs, and wait until it is gone; kill it after a while."""
+    _send(identity, signal.SIGTERM)
+    deadline_s = time.monotonic() + timeout_s
+    while is_running(identity) and time.monotonic() < deadline_s:
+        time.sleep(_POLL_S)
+    _send(identity, signal.SIGKILL)
+
+
+def last_lines(log_path: Path, count: int) -> str:
+    """Return the last lines that say something, for a terminal; none where there is no log."""
+    try:
+        lines = log_path.read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join([plain(line) for line in lines if line.strip()][-count:])
+
+
+def _spawn(command: list[str], log_path: Path) -> int:
+    """Start a process, in a session of its own, and return its pid.
+
+    Ctrl-C goes to the run alone, which ends, and then what it has left behind.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    return os.posix_spawn(
+        command[0],
+        command,
+        os.environ,
+        setsid=True,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(log_path), flags, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+    )
+
+
+def _send(identity: str, number: signal.Signals) -> None:
+    if is_running(identity):
+        with suppress(ProcessLookupError):
+            os.kill(int(identity.partition("-")[0]), number)
