@@ -193,7 +193,14 @@ def test_a_private_file_does_not_follow_what_lies_in_its_way(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     "text",
-    [None, "", "{", "[]", "null", "3", '{"process": "1-1"}', '{"unknown": 1}', "\x00", "é"],
+    [
+        *(None, "", "{", "[]", "null", "3", '{"process": "1-1"}', '{"unknown": 1}', "\x00", "é"),
+        # Complete, but for a number where the process is named; and nested too deep for json.
+        '{"process": 7, "server_url": "", "workspace": "", "service_id": "",'
+        ' "rtc_service_id": "", "engine": "", "engine_options": {}}',
+        "[" * 100_000,
+    ],
+    ids=lambda text: str(text)[:20],
 )
 def test_a_damaged_record_is_no_record(tmp_path: Path, text: str | None) -> None:
     if text is not None:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..records import decode, read_json
 from .owners import is_running
 
 RECORD_NAME = "local.json"
@@ -54,7 +55,4 @@ def write_record(directory: Path, record: LocalRecord) -> None:
 
 def read_record(directory: Path) -> LocalRecord | None:
     """Return the record, None when there is none or it cannot be read."""
-    try:
-        return LocalRecord(**json.loads((directory / RECORD_NAME).read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
+    return decode(LocalRecord, read_json(directory / RECORD_NAME))
