@@ -59,11 +59,15 @@ def check_config():
     config["outputs"] = read_outputs()
 
 
+def listed(asked):
+    """Return the words of a list, which the command line may give as one with commas."""
+    words = asked if isinstance(asked, list) else str(asked).split(",")
+    return [str(word).strip() for word in words]
+
+
 def read_outputs():
     """Return what to make of each mask beside it, by the names of samcourier.store."""
-    asked = config["outputs"]
-    asked = asked if isinstance(asked, list) else str(asked).split(",")
-    names = [str(name).strip() for name in asked if str(name).strip()]
+    names = [name for name in listed(config["outputs"]) if name]
     for name in names:
         if name not in store.OUTPUTS:
             hint = close_to(name, store.OUTPUTS)
@@ -96,11 +100,9 @@ def read_rows():
 
 def read_subset():
     """Return the image ids that ``images`` limits the run to, none for every image."""
-    asked = config["images"]
-    if asked is None:
+    if config["images"] is None:
         return []
-    asked = asked if isinstance(asked, list) else str(asked).split(",")
-    only = [str(image).strip() for image in asked]
+    only = listed(config["images"])
     ids = [row.image for row in ROWS]
     for image in only:
         if image not in ids:
