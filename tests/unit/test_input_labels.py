@@ -62,7 +62,7 @@ def write(image: Path, name: str = "run_cell", mask: np.ndarray | None = None, *
     mask = cells(40, 50) if mask is None else mask
     axes = more.pop("mask_axes", "YX")
     file_axes = more.pop("file_axes", [("C", 2), ("Y", 40), ("X", 50)])
-    return write_input_labels(
+    label, _ = write_input_labels(
         image,
         more.pop("scene", None),
         name,
@@ -72,6 +72,7 @@ def write(image: Path, name: str = "run_cell", mask: np.ndarray | None = None, *
         provenance={"key": "k"},
         spacing_um=(None,) * mask.ndim,
     )
+    return label
 
 
 def digests(image: Path) -> dict[str, str]:

@@ -27,7 +27,7 @@ from samcourier.journal import OutputRecord
 from samcourier.masks import write_mask
 from samcourier.planes import Planes, open_planes
 from samcourier.selection import Selection, parse_pick
-from samcourier.store import OUTPUT_FILES, mask_path, output_path
+from samcourier.store import OUTPUT_FILES, mask_path, output_path, output_sha256, stat_output
 
 IDENTITY = {"engine": "e", "model": "m", "model_sha256": None, "segmentation_version": 1}
 MADE = [*OUTPUT_FILES]
@@ -124,6 +124,14 @@ def test_every_output_is_made_whole_and_recorded(plane: Home, seen: bool) -> Non
     picture = imagecodecs.png_decode(plane.path("preview").read_bytes())
     assert picture.shape == (14, 20, 3)
     assert plane.reads == 1, "the plane in memory serves all outputs"
+
+
+def test_the_mask_is_not_opened_where_nothing_is_missing(
+    plane: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = plane.run(*MADE)
+    monkeypatch.setattr(outputs_module, "opened_mask", None)
+    assert plane.run(*MADE) == records
 
 
 @pytest.mark.parametrize("seen", [True, False])
@@ -287,6 +295,8 @@ def test_labels_go_into_an_ome_zarr_input_by_the_name_of_run_and_image(tmp_path:
     record = home.run("input_labels")["input_labels"]
     label = home.row.path / "labels" / "run_cell"
     assert record.path == str(label)
+    assert (record.files, record.bytes) == stat_output(label)
+    assert record.sha256 == output_sha256(label)
     np.testing.assert_array_equal(zarr.open_array(label / "0", mode="r")[...], cells(14, 20))
     (label / "0" / "0" / "0").unlink()
     assert home.run("input_labels") == {"input_labels": record}

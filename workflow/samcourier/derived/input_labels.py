@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..mask_layout import MASK_AXES, OmeZarrVersion
-from ..masks import MaskPixels, remove_leftovers, write_mask
+from ..masks import MaskFacts, MaskPixels, remove_leftovers, write_mask
 from ..readers.ome_zarr import image_folder, is_zarr
 from ..records import read_json, write_atomic
 from ..store import read_provenance
@@ -41,8 +41,8 @@ def write_input_labels(
     *,
     provenance: dict[str, Any],
     spacing_um: tuple[float | None, ...],
-) -> Path:
-    """Write ``mask`` as the label ``name`` of an OME-Zarr image and return the label's folder.
+) -> tuple[Path, MaskFacts]:
+    """Write ``mask`` as the label ``name`` of an OME-Zarr image; return its folder and facts.
 
     ``file_axes`` are letter and size of each axis of the file. Raises :class:`LabelsRefused` when
     the input is no OME-Zarr folder, is read-only, has consolidated metadata or a label of that
@@ -62,7 +62,7 @@ def write_input_labels(
     try:
         with _held(folder), _labels_group(folder, ome_zarr) as labels:
             remove_leftovers(labels / name)
-            write_mask(
+            facts = write_mask(
                 labels / name,
                 mask if shape == mask.shape else _Reshaped(mask, shape),
                 whole_axes,
@@ -76,7 +76,7 @@ def write_input_labels(
         if error.errno in _READ_ONLY:
             raise LabelsRefused(f"{folder} is read-only ({error.strerror})") from error
         raise
-    return label
+    return label, facts
 
 
 class _Reshaped:

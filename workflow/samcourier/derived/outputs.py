@@ -21,7 +21,7 @@ from ..dataset import ImageRow
 from ..draft import Draft
 from ..errors import InputError
 from ..journal import OutputRecord
-from ..masks import MaskPixels, opened_mask
+from ..masks import MaskFacts, MaskPixels, opened_mask
 from ..planes import Plane, Planes
 from ..store import (
     OUTPUT_FILES,
@@ -29,7 +29,6 @@ from ..store import (
     is_output_whole,
     output_path,
     output_sha256,
-    stat_output,
 )
 
 if TYPE_CHECKING:
@@ -99,12 +98,13 @@ class Outputs:
         """
         records = {name: record for name, record in recorded.items() if self._holds(name, record)}
         missing = [name for name in self._names if name not in records]
-        with opened_mask(mask) as labels:
-            unseen = set(missing) & _OF_PLANES
-            if unseen and not (self._measured or self._features or self._preview is not None):
-                self._look_again(unseen, labels, first)
-            for name in missing:
-                records[name] = self._made(name, labels, object_count)
+        if missing:
+            with opened_mask(mask) as labels:
+                unseen = set(missing) & _OF_PLANES
+                if unseen and not (self._measured or self._features or self._preview is not None):
+                    self._look_again(unseen, labels, first)
+                for name in missing:
+                    records[name] = self._made(name, labels, object_count)
         made = {name for name, record in records.items() if record.refused is None}
         for name in OUTPUT_FILES.keys() - made:
             output_path(self._dataset_dir, self._row.image, name).unlink(missing_ok=True)
@@ -196,16 +196,16 @@ class Outputs:
             from .input_labels import LabelsRefused
 
             try:
-                path = self._write_input_labels(labels, object_count)
+                path, facts = self._write_input_labels(labels, object_count)
             except LabelsRefused as refused:
                 return OutputRecord(made_from, refused=str(refused))
-            return _record(made_from, path, str(path))
+            return OutputRecord(made_from, *facts, path=str(path))
         if self._too_large is not None and name in _OF_PLANES - {"preview"}:
             return OutputRecord(made_from, refused=self._too_large)
         path = output_path(self._dataset_dir, self._row.image, name)
         with _whole_or_absent(path) as part:
             self._writers[name](part, labels)
-        return _record(made_from, path, None)
+        return OutputRecord(made_from, 1, path.stat().st_size, output_sha256(path))
 
     @functools.cached_property
     def _writers(self) -> dict[str, Callable[[Path, MaskPixels], None]]:
@@ -252,7 +252,7 @@ class Outputs:
         assert self._preview is not None
         path.write_bytes(png(self._preview))
 
-    def _write_input_labels(self, labels: MaskPixels, object_count: int) -> Path:
+    def _write_input_labels(self, labels: MaskPixels, object_count: int) -> tuple[Path, MaskFacts]:
         from .input_labels import write_input_labels
 
         return write_input_labels(
@@ -278,11 +278,6 @@ class _PlaneOf:
 
     def __getitem__(self, block: Any) -> Any:
         return self._mask[(*self._position, *block)]
-
-
-def _record(made_from: str, path: Path, where: str | None) -> OutputRecord:
-    files, total_bytes = stat_output(path) or (0, 0)
-    return OutputRecord(made_from, files, total_bytes, output_sha256(path), where)
 
 
 @contextmanager
