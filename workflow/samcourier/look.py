@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from .dataset import ImageRow
 from .errors import ImageUnfit
-from .planes import open_planes
+from .planes import Planes
 from .readers import Source, open_source
 from .selection import PICK_RULE, Pick
 
@@ -52,26 +52,29 @@ def summary(looks: Iterable[Look]) -> list[str]:
 def _look(row: ImageRow) -> Look:
     try:
         with open_source(row.path, 0) as source:
-            scene_names = source.scene_names
-            if len(scene_names) == 1:
-                return Look(
-                    (replace(row, pixel_size_um=source.pixel_size_um),), _remarks(row, source)
-                )
-        scenes = [_scene(row, number) for number in range(len(scene_names))]
+            names = source.scene_names
+            if len(names) == 1:
+                return _scene(row, source)
+            scenes = [_scene(_numbered(row, 0), source)]
+        for number in range(1, len(names)):
+            with open_source(row.path, number) as source:
+                scenes.append(_scene(_numbered(row, number), source))
     except ImageUnfit as error:
         return Look((row,), (str(error).removeprefix(f"{row.path}: "),))
     remarks = dict.fromkeys(remark for look in scenes for remark in look.remarks)
-    names = ", ".join(filter(None, scene_names[:8])) + (" ..." if len(scene_names) > 8 else "")
-    called = f" ({names})" if names else ""
+    shown = ", ".join(filter(None, names[:8])) + (" ..." if len(names) > 8 else "")
+    called = f" ({shown})" if shown else ""
     first = f"{len(scenes)} scenes{called}; delete the rows of those not wanted"
     return Look(tuple(look.rows[0] for look in scenes), (first, *remarks))
 
 
-def _scene(row: ImageRow, number: int) -> Look:
-    selection = replace(row.selection, scene=number)
-    row = replace(row, image=f"{row.image}_s{number}", selection=selection)
-    with open_source(row.path, number) as source:
-        return Look((replace(row, pixel_size_um=source.pixel_size_um),), _remarks(row, source))
+def _numbered(row: ImageRow, scene: int) -> ImageRow:
+    selection = replace(row.selection, scene=scene)
+    return replace(row, image=f"{row.image}_s{scene}", selection=selection)
+
+
+def _scene(row: ImageRow, source: Source) -> Look:
+    return Look((replace(row, pixel_size_um=source.pixel_size_um),), _remarks(row, source))
 
 
 def _remarks(row: ImageRow, source: Source) -> tuple[str, ...]:
@@ -86,8 +89,7 @@ def _remarks(row: ImageRow, source: Source) -> tuple[str, ...]:
         )
     chosen = replace(row.selection, t=Pick("index", 0, 0), z=Pick("index", 0, 0))
     try:
-        with open_planes(row.path, chosen):
-            pass
+        Planes(row.path, source, chosen)
     except ImageUnfit as error:
         remarks.append(str(error).removeprefix(f"{row.path}: "))
     return tuple(remarks)
