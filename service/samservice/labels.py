@@ -1,24 +1,30 @@
-"""Labels of a mask: how many there are, and from 1 on where their ids are far apart."""
+"""Labels of a mask: which there are, and from 1 on where their ids are far apart."""
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 
-def count_objects(mask: np.ndarray) -> int:
-    """Count the distinct labels other than 0 of an unsigned integer mask of any shape.
+def present(mask: np.ndarray) -> npt.NDArray[np.intp]:
+    """Return the distinct labels other than 0 of an unsigned integer mask of any shape, sorted.
 
     Marking each label seen takes a tenth of the time of ``np.unique``, which sorts; that is
     only for masks whose ids are far larger than their number of pixels.
     """
-    if mask.size == 0:
-        return 0
-    largest = int(mask.max())
+    largest = int(mask.max(initial=0))
     if largest > mask.size:
-        return int(np.count_nonzero(np.unique(mask)))
+        labels: npt.NDArray[np.intp] = np.unique(mask).astype(np.intp)
+        return labels[np.flatnonzero(labels)]
     seen = np.zeros(largest + 1, dtype=bool)
     seen[mask.ravel()] = True
-    return int(np.count_nonzero(seen[1:]))
+    seen[0] = False
+    return np.flatnonzero(seen)
+
+
+def count_objects(mask: np.ndarray) -> int:
+    """Count the distinct labels other than 0."""
+    return len(present(mask))
 
 
 def compacted(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

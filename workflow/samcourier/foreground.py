@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from samservice.labels import present
+
 from .errors import ImageUnfit
 from .label_image import read_label_image
 from .masks import MaskPixels
@@ -63,11 +65,11 @@ def _count_objects(cut: CutMask, position: tuple[int, ...]) -> int:
     *others, row_count, column_count = cut.shape
     here = [slice(index, index + 1) for index in position]
     here += [slice(0, size) for size in others[len(position) :]]
-    ids = np.zeros(1, np.uint32)
+    ids = np.zeros(0, np.intp)
     for start in range(0, row_count, _BAND_ROWS):
         rows = slice(start, min(start + _BAND_ROWS, row_count))
-        ids = np.union1d(ids, cut[(*here, rows, slice(0, column_count))])
-    return len(ids) - 1
+        ids = np.union1d(ids, present(cut[(*here, rows, slice(0, column_count))]))
+    return len(ids)
 
 
 def read_foreground(path: Path, planes: Planes) -> Foreground:

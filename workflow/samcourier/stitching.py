@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from samservice.labels import present
+
 from .tiles import Tile, Tiling, common, shifted
 
 Labels = npt.NDArray[np.uint32]
@@ -51,14 +53,14 @@ def stitch(tiling: Tiling, load: LoadTile) -> Stitching:
     alone: by tile, then by label. Two tiles are in memory at once.
     """
     joined = _Joined()
-    present: list[npt.NDArray[np.intp]] = []
+    in_cores: list[npt.NDArray[np.intp]] = []
     label_counts: list[int] = []
     cut: list[tuple[int, int]] = []
     for tile in tiling:
         labels = load(tile.number)
         label_counts.append(int(labels.max(initial=0)) + 1)
-        in_core = _labels_in(labels[tile.within(tile.core)])
-        present.append(in_core)
+        in_core = present(labels[tile.within(tile.core)])
+        in_cores.append(in_core)
         cut += [(tile.number, label) for label in _cut_labels(tiling, tile, labels, in_core)]
         for neighbour in _earlier_neighbours(tiling, tile.number):
             shared = common(tile.sent, neighbour.sent)
@@ -67,7 +69,7 @@ def stitch(tiling: Tiling, load: LoadTile) -> Stitching:
                 joined.join((tile.number, label), (neighbour.number, other))
     numbers: dict[tuple[int, int], int] = {}
     ids = []
-    for tile_number, (labels_in_core, count) in enumerate(zip(present, label_counts, strict=True)):
+    for tile_number, (labels_in_core, count) in enumerate(zip(in_cores, label_counts, strict=True)):
         lookup = np.zeros(count, np.uint32)
         for label in labels_in_core.tolist():
             root = joined.root((tile_number, label))
@@ -85,14 +87,6 @@ def _earlier_neighbours(tiling: Tiling, number: int) -> Iterator[Tile]:
         yield tiling[number - columns]
 
 
-def _labels_in(labels: Labels) -> npt.NDArray[np.intp]:
-    """Return the labels other than 0, sorted."""
-    seen = np.zeros(int(labels.max(initial=0)) + 1, bool)
-    seen[labels.ravel()] = True
-    seen[0] = False
-    return np.flatnonzero(seen)
-
-
 def _cut_labels(
     tiling: Tiling, tile: Tile, labels: Labels, in_core: npt.NDArray[np.intp]
 ) -> list[int]:
@@ -104,9 +98,7 @@ def _cut_labels(
         labels[:, 0] if columns.start > 0 else None,
         labels[:, -1] if columns.stop < width else None,
     ]
-    at_sides = np.concatenate(
-        [in_core[:0], *(_labels_in(side) for side in sides if side is not None)]
-    )
+    at_sides = np.concatenate([in_core[:0], *(present(side) for side in sides if side is not None)])
     return [int(label) for label in np.intersect1d(in_core, at_sides)]
 
 
