@@ -147,6 +147,19 @@ def test_a_cell_that_one_tile_alone_sees_is_there_once() -> None:
     assert np.unique(mask).tolist() == [0, 1]
 
 
+def test_each_tile_is_loaded_once() -> None:
+    tiling = Tiling((130, 90), 30, 10)
+    masks = tile_masks(discs(np.random.default_rng(4), (130, 90), 6), tiling)
+    loaded: list[int] = []
+
+    def load(number: int) -> np.ndarray:
+        loaded.append(number)
+        return masks[number]
+
+    stitch(tiling, load)
+    assert loaded == list(range(len(tiling)))
+
+
 def test_planes_of_a_stack_have_ids_of_their_own() -> None:
     tiling = Tiling((30, 50), 30, 5)
     planes = discs(np.random.default_rng(3), (30, 50), 3), np.zeros((30, 50), bool)

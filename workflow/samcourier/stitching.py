@@ -50,12 +50,14 @@ def stitch(tiling: Tiling, load: LoadTile) -> Stitching:
 
     Labels are one object when each covers more of the other than of any other, and at least half
     of the smaller, in the pixels that both tiles were sent. Ids follow from the tiles' masks
-    alone: by tile, then by label. Two tiles are in memory at once.
+    alone: by tile, then by label. Each tile is loaded once; in memory are one at a time and, of a
+    row of them, the pixels that those right and below were sent as well.
     """
     joined = _Joined()
     in_cores: list[npt.NDArray[np.intp]] = []
     label_counts: list[int] = []
     cut: list[tuple[int, int]] = []
+    shared_with: dict[tuple[int, int], Labels] = {}
     for tile in tiling:
         labels = load(tile.number)
         label_counts.append(int(labels.max(initial=0)) + 1)
@@ -63,10 +65,12 @@ def stitch(tiling: Tiling, load: LoadTile) -> Stitching:
         in_cores.append(in_core)
         cut += [(tile.number, label) for label in _cut_labels(tiling, tile, labels, in_core)]
         for neighbour in _earlier_neighbours(tiling, tile.number):
-            shared = common(tile.sent, neighbour.sent)
-            theirs = load(neighbour.number)[neighbour.within(shared)]
-            for label, other in _same(labels[tile.within(shared)], theirs):
+            mine = labels[tile.within(common(tile.sent, neighbour.sent))]
+            for label, other in _same(mine, shared_with.pop((neighbour.number, tile.number))):
                 joined.join((tile.number, label), (neighbour.number, other))
+        for neighbour in _later_neighbours(tiling, tile.number):
+            mine = labels[tile.within(common(tile.sent, neighbour.sent))]
+            shared_with[tile.number, neighbour.number] = mine.copy()
     numbers: dict[tuple[int, int], int] = {}
     ids = []
     for tile_number, (labels_in_core, count) in enumerate(zip(in_cores, label_counts, strict=True)):
@@ -85,6 +89,15 @@ def _earlier_neighbours(tiling: Tiling, number: int) -> Iterator[Tile]:
         yield tiling[number - 1]
     if number >= columns:
         yield tiling[number - columns]
+
+
+def _later_neighbours(tiling: Tiling, number: int) -> Iterator[Tile]:
+    """Yield the tiles right of and below this one."""
+    columns = tiling.grid[1]
+    if (number + 1) % columns:
+        yield tiling[number + 1]
+    if number + columns < len(tiling):
+        yield tiling[number + columns]
 
 
 def _cut_labels(
