@@ -25,8 +25,13 @@ run: .venv/installed-local ## segment the images of config/ over a local service
 	  if [ -e "$$results/$$made" ]; then echo "$$results/$$made"; fi; \
 	done; exit $$status
 
+# Unit tests share nothing; those with servers have deadlines, and run one by one.
+TEST_UNITS := .venv/bin/python -m pytest --numprocesses logical --maxprocesses 8 tests/unit
+
 test: .venv/installed-test ## all tests but those with an environment of their own (below)
-	.venv/bin/python -m pytest -m 'not microsam and not bioengine and not crate and not slurm and not faults'
+	$(TEST_UNITS)
+	.venv/bin/python -m pytest -m 'not microsam and not bioengine and not crate and not slurm and not faults' \
+	  --ignore tests/unit
 
 test-microsam: .venv-microsam/installed-microsam ## micro-sam's own classes through the service (several GB)
 	.venv-microsam/bin/python -m pytest -m microsam
@@ -62,7 +67,7 @@ check: .venv/installed-test ## format, lint, types, workflow, unit tests: under 
 	.venv/bin/snakefmt --check Snakefile workflow
 	.venv/bin/snakemake --lint
 	.venv/bin/snakemake --dry-run --quiet
-	.venv/bin/python -m pytest tests/unit
+	$(TEST_UNITS)
 
 fuzz: .venv/installed-test ## the wire decoders against a million hostile cases each, in 3 GB of address space
 	ulimit -v 3000000; FUZZ_CASES=$${FUZZ_CASES:-1000000} .venv/bin/python -m pytest -q --timeout=0 \

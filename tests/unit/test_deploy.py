@@ -74,9 +74,9 @@ def record() -> LocalRecord:
 @pytest.mark.parametrize(
     "identity",
     [
-        f"{os.getpid()}-1",
-        f"{os.getpid()}-",
-        f"{os.getpid()}",
+        "{own_pid}-1",
+        "{own_pid}-",
+        "{own_pid}",
         f"{2**31 - 1}-1700000000000",
         "",
         "-",
@@ -86,6 +86,7 @@ def record() -> LocalRecord:
     ],
 )
 def test_a_reused_pid_or_no_identity_at_all_fools_nobody(identity: str, tmp_path: Path) -> None:
+    identity = identity.format(own_pid=os.getpid())
     assert not is_running(identity)
     if identity:
         (tmp_path / identity).touch()
