@@ -1,25 +1,24 @@
 """Image embeddings kept on disk: a second segmentation with other parameters skips the encoder.
 
-One file a plane, whole or absent: a sha256, then what ``encode_image`` answered, in msgpack. The
-folder is bounded. Once it is full new embeddings are not kept and old ones stay: a run goes over
-all its images in turn, so dropping the least recently used would drop each just before its use.
+One file a plane, whole or absent: what ``encode_image`` answered, sealed. The folder is bounded.
+Once it is full new embeddings are not kept and old ones stay: a run goes over all its images in
+turn, so dropping the least recently used would drop each just before its use.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import msgpack
+from .records import whole_or_absent
+from .sealed import read_sealed, sealed
 
 SUFFIX = ".embedding"
 
-_DIGEST_BYTES = 32
 _TOTAL_NAME = "bytes"
 
 
@@ -36,15 +35,7 @@ class EmbeddingStore:
 
     def get(self, key: str) -> dict[str, Any] | None:
         """Return the embedding kept under ``key``, None where there is none that is whole."""
-        path = self._path(key)
-        try:
-            content = path.read_bytes()
-        except OSError:
-            return None
-        digest, packed = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-        if hashlib.sha256(packed).digest() != digest:
-            return None
-        embedding: dict[str, Any] = msgpack.unpackb(packed)
+        embedding: dict[str, Any] | None = read_sealed(self._path(key))
         return embedding
 
     def keep(self, key: str, embedding: Mapping[str, Any]) -> bool:
@@ -52,8 +43,7 @@ class EmbeddingStore:
 
         That it cannot be written is no failure of the image: it is counted and remembered.
         """
-        packed = msgpack.packb(dict(embedding))
-        content = hashlib.sha256(packed).digest() + packed
+        content = sealed(dict(embedding))
         try:
             with self._locked():
                 is_kept = self._write(self._path(key), content)
@@ -81,13 +71,8 @@ class EmbeddingStore:
         total_bytes = self._total() - (path.stat().st_size if path.exists() else 0) + len(content)
         if total_bytes > self.max_bytes:
             return False
-        part = path.with_name(f".{path.name}.part")
-        try:
+        with whole_or_absent(path) as part:
             part.write_bytes(content)
-            os.replace(part, path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
         (self.folder / _TOTAL_NAME).write_text(str(total_bytes))
         return True
 

@@ -9,7 +9,8 @@ import os
 import types
 import typing
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -17,19 +18,32 @@ from typing import Any, Literal, TypeVar
 _Record = TypeVar("_Record")
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8 so that a reader finds the old file or the new one, never a part."""
+@contextmanager
+def whole_or_absent(path: Path, writer: str = "") -> Iterator[Path]:
+    """Give a place to write to; what is there in the end is renamed to ``path``.
+
+    What a killed writer left there is written over. Who may not be the only one names itself in
+    ``writer``. Not synced: after a power cut the file may be damaged.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    part = path.with_name(f".{path.name}{writer and '.'}{writer}.part")
     try:
-        with part.open("w", encoding="utf-8", newline="") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
+        yield part
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8 so that a reader finds the old file or the new one, never a part."""
+    with (
+        whole_or_absent(path, uuid.uuid4().hex) as part,
+        part.open("w", encoding="utf-8", newline="") as stream,
+    ):
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def write_if_changed(path: Path, text: str) -> None:

@@ -7,19 +7,16 @@ is another.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from samservice.wire import MASK_CODEC, WireError, pack_array, unpack_array
 
-from .records import parse_json
+from .records import whole_or_absent
+from .sealed import read_sealed, sealed
 from .store import TILES_SUFFIX
 
 __all__ = ["KeptTile", "TileStore", "discard_tiles"]
@@ -49,36 +46,17 @@ class TileStore:
 
     def keep(self, plane: int, tile: int, kept: KeptTile) -> None:
         """Write one tile in one step. Raises OSError."""
-        data: bytes = pack_array(kept.mask, MASK_CODEC)["data"]
-        head = {
-            "key": self._key,
-            "shape": list(kept.mask.shape),
-            "note": kept.note,
-            "sha256": hashlib.sha256(data).hexdigest(),
-        }
-        path = self._path(plane, tile)
-        part = path.with_suffix(".part")
-        part.write_bytes(json.dumps(head).encode() + b"\n" + data)
-        os.replace(part, path)
+        said = {"key": self._key, "note": kept.note, "mask": pack_array(kept.mask, MASK_CODEC)}
+        with whole_or_absent(self._path(plane, tile)) as part:
+            part.write_bytes(sealed(said))
 
     def load(self, plane: int, tile: int) -> KeptTile | None:
         """Return a tile that was kept, None when it is absent or damaged."""
+        said = read_sealed(self._path(plane, tile))
+        if said is None or said["key"] != self._key:
+            return None
         try:
-            head_line, data = self._path(plane, tile).read_bytes().split(b"\n", 1)
-        except (OSError, ValueError):
-            return None
-        head: Any = parse_json(head_line)
-        if not isinstance(head, dict) or head.get("key") != self._key:
-            return None
-        if head.get("sha256") != hashlib.sha256(data).hexdigest():
-            return None
-        packed = pack_array(np.zeros(0, np.uint32), "raw") | {
-            "shape": head.get("shape"),
-            "codec": MASK_CODEC,
-            "data": data,
-        }
-        try:
-            return KeptTile(unpack_array(packed, 1 << 40), head.get("note"))
+            return KeptTile(unpack_array(said["mask"], 1 << 40), said["note"])
         except WireError:
             return None
 
@@ -88,10 +66,6 @@ class TileStore:
         if kept is None:
             raise OSError(f"{self._path(plane, tile)}: was written and is damaged")
         return kept.mask
-
-    def has(self, plane: int, tile: int) -> bool:
-        """Tell whether a whole tile was kept."""
-        return self.load(plane, tile) is not None
 
     def _path(self, plane: int, tile: int) -> Path:
         return self.folder / self._key[:32] / f"{plane:06d}-{tile:06d}"

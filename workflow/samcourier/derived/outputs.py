@@ -6,9 +6,7 @@ import functools
 import hashlib
 import json
 import math
-import os
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import astuple
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +21,7 @@ from ..errors import InputError
 from ..journal import OutputRecord
 from ..masks import MaskFacts, MaskPixels, opened_mask
 from ..planes import Plane, Planes
+from ..records import whole_or_absent
 from ..store import (
     OUTPUT_FILES,
     OUTPUTS,
@@ -203,7 +202,7 @@ class Outputs:
         if self._too_large is not None and name in _OF_PLANES - {"preview"}:
             return OutputRecord(made_from, refused=self._too_large)
         path = output_path(self._dataset_dir, self._row.image, name)
-        with _whole_or_absent(path) as part:
+        with whole_or_absent(path) as part:
             self._writers[name](part, labels)
         return OutputRecord(made_from, 1, path.stat().st_size, output_sha256(path))
 
@@ -278,19 +277,3 @@ class _PlaneOf:
 
     def __getitem__(self, block: Any) -> Any:
         return self._mask[(*self._position, *block)]
-
-
-@contextmanager
-def _whole_or_absent(path: Path) -> Iterator[Path]:
-    """Give a place to write to; what is there in the end is renamed to ``path``.
-
-    The batch's lock makes this the only writer, so a killed one's part is written over.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        yield part
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise

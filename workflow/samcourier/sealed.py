@@ -1,0 +1,27 @@
+"""Values with arrays in files that tell whether they are whole: a sha256, then msgpack."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgpack
+
+_DIGEST_BYTES = 32
+
+
+def sealed(value: Any) -> bytes:
+    """Return what a file of ``value`` holds: JSON values and bytes."""
+    packed: bytes = msgpack.packb(value)
+    return hashlib.sha256(packed).digest() + packed
+
+
+def read_sealed(path: Path) -> Any:
+    """Return the value in the file, None when it is absent or damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    digest, packed = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+    return msgpack.unpackb(packed) if hashlib.sha256(packed).digest() == digest else None
