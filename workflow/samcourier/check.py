@@ -26,12 +26,12 @@ from .store import (
     find_mask,
     is_held,
     is_output_whole,
-    is_whole,
     mask_path,
     output_path,
     read_provenance,
     stat_mask,
     stat_output,
+    whole_provenance,
 )
 
 #: Parts may exceed their whole by this: clocks are read one after another.
@@ -120,10 +120,11 @@ def _check_masks(
     for image, path in masks.items():
         where = f"masks/{path.name}"
         log = logs.get(image)
-        if not is_whole(path, deep=True):
+        provenance = whole_provenance(path)
+        if provenance is None:
             yield Finding(where, "not whole: files are missing or changed")
         elif log is not None and log.status == "done":
-            key = (read_provenance(path) or {}).get("key")
+            key = provenance.get("key")
             if key != log.key:
                 yield Finding(where, f"its key is {key}, its log's {log.key}")
         if image not in logs:

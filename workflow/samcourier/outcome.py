@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from .accuracy import Accuracy, assess
 from .dataset import ImageRow
@@ -13,7 +13,7 @@ from .errors import CourierError
 from .journal import ImageLog, Manifest, read_image_log
 from .label_image import read_label_image
 from .masks import read_mask
-from .store import find_mask, is_whole, log_path, read_provenance
+from .store import find_mask, log_path, whole_provenance
 
 Status = Literal["done", "failed", "missing"]
 
@@ -23,7 +23,8 @@ class Outcome:
     """One image: ``done`` has a whole mask, ``failed`` was given up, ``missing`` is neither.
 
     ``remark`` says why there is no mask, or what else is worth saying. ``key`` is the mask's.
-    ``accuracy`` compares it with the sheet's truth; None without truth.
+    ``accuracy`` compares it with the sheet's truth; None without truth. ``labels_sha256`` is what
+    a whole mask says of its labels; None of an older one, which does not.
     """
 
     image: str
@@ -33,6 +34,7 @@ class Outcome:
     key: str | None
     accuracy: Accuracy | None
     log: ImageLog | None
+    labels_sha256: str | None = None
 
     @property
     def object_count(self) -> int | None:
@@ -46,9 +48,9 @@ def judge(
     """Return the outcome of ``row``. ``manifests`` are those that exist, by batch id."""
     log = read_image_log(log_path(dataset_dir, row.image))
     mask = find_mask(dataset_dir, row.image)
-    whole = is_whole(mask, deep=True)
-    key = _key(mask) if whole else None
-    status, remark = _state(log, whole, key)
+    provenance = whole_provenance(mask)
+    key, labels_sha256 = (_text(provenance, name) for name in ("key", "labels_sha256"))
+    status, remark = _state(log, provenance is not None, key)
     if log is None and status == "missing":
         remark = _untried(row.image, batch_id, manifests)
     if log is not None and status == "done":
@@ -61,12 +63,12 @@ def judge(
         mask_axes = log.axes.replace("C", "") if log and log.axes else None
         accuracy, problem = _accuracy(row.truth, mask, mask_axes)
         remark = "; ".join(filter(None, (remark, problem))) or None
-    return Outcome(row.image, batch_id, status, remark, key, accuracy, log)
+    return Outcome(row.image, batch_id, status, remark, key, accuracy, log, labels_sha256)
 
 
-def _key(mask: Path) -> str | None:
-    key = (read_provenance(mask) or {}).get("key")
-    return key if isinstance(key, str) else None
+def _text(provenance: Mapping[str, Any] | None, name: str) -> str | None:
+    value = (provenance or {}).get(name)
+    return value if isinstance(value, str) else None
 
 
 def _state(log: ImageLog | None, whole: bool, key: str | None) -> tuple[Status, str | None]:

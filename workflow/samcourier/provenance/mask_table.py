@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import InputError
 from ..masks import labels_sha256, read_mask
 from ..outcome import Outcome
-from ..store import find_mask, read_provenance
+from ..store import find_mask
 from .circumstances import FOLDER
 
 TABLE = FOLDER / "masks.tsv"
@@ -72,7 +72,7 @@ def make_rows(
                 batch=outcome.batch_id,
                 status=outcome.status,
                 pixels_sha256=(log.pixels_sha256 if log else None) or "",
-                labels_sha256=_labels_sha256(dataset_dir, outcome.image) if is_done else "",
+                labels_sha256=_labels_sha256(dataset_dir, outcome) if is_done else "",
                 key=outcome.key or "",
                 objects="" if outcome.object_count is None else str(outcome.object_count),
                 service=number,
@@ -83,11 +83,11 @@ def make_rows(
     return rows, services
 
 
-def _labels_sha256(dataset_dir: Path, image: str) -> str:
+def _labels_sha256(dataset_dir: Path, outcome: Outcome) -> str:
     """Return what the mask says of itself; an older one is read."""
-    mask = find_mask(dataset_dir, image)
-    recorded = (read_provenance(mask) or {}).get("labels_sha256")
-    return recorded if isinstance(recorded, str) else labels_sha256(read_mask(mask))
+    if outcome.labels_sha256 is not None:
+        return outcome.labels_sha256
+    return labels_sha256(read_mask(find_mask(dataset_dir, outcome.image)))
 
 
 def format_table(rows: Iterable[MaskRow]) -> str:
