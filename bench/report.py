@@ -97,6 +97,7 @@ def log_of(row: ImageRow, number: int, chance: random.Random, object_count: int)
         ),
         bytes=CallBytes(up=1_400_000 + number % 9000, down=60_000),
         predicted_s=travel_s * chance.lognormvariate(0, 0.25),
+        travel_alone_s=travel_s,
     )
     attempts: tuple[Attempt, ...] = (call,)
     if number % 20 == 7:

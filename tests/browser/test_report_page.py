@@ -37,6 +37,7 @@ def outcome(number: int) -> Outcome:
         seconds=CallSeconds(total=0.9, send=0.1, queue=0.2, service=0.5, receive=0.1),
         bytes=CallBytes(1_000_000, 50_000),
         predicted_s=0.1 + number / COUNT,
+        travel_alone_s=0.2,
     )
     log = ImageLog(
         image=name,

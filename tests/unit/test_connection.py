@@ -361,6 +361,21 @@ async def test_what_looks_better_is_proved_by_real_images(
     assert made.events().count(("probe", "webrtc")) == 1
 
 
+@pytest.mark.parametrize(("calls_at_once", "most_share"), [(1, 1.0), (3, 0.5)])
+async def test_the_log_tells_how_long_a_call_would_have_travelled_alone(
+    bench: Make, calls_at_once: int, most_share: float
+) -> None:
+    made = bench(websocket={"calls": [Scripted(delay_s=0.2)] * 9})
+    await made.manager.start(9)
+    image = Call("shout", {"word": "x"}, Payload(65536, 10), take_word)
+    answers = await asyncio.gather(*(made.manager.call(image) for _ in range(calls_at_once)))
+    for attempt in (answer.attempts[0] for answer in answers):
+        assert attempt.seconds.send is not None and attempt.seconds.receive is not None
+        assert attempt.travel_alone_s is not None
+        share = attempt.travel_alone_s / (attempt.seconds.send + attempt.seconds.receive)
+        assert 0 < share <= most_share
+
+
 async def test_a_service_without_describe_is_still_called(bench: Make) -> None:
     made = bench(websocket={"asides": [failing(RequestRefused("none", name="NoSuchMethod"))]})
     assert await made.manager.start(5) == {}

@@ -116,7 +116,7 @@ def test_switches_of_this_run_are_marked() -> None:
 
 
 def test_predictions_are_held_against_what_was_measured() -> None:
-    told = call("http", 0, predicted_s=0.1)
+    told = call("http", 0, predicted_s=0.1, travel_alone_s=0.2)
     failed = replace(told, outcome="failed", error=Failure("a", "b", "c"))
     calls = foretold([log(0, 1, told, failed, call("http", 0))])
     assert calls == [Foretold("http", 0.1, 0.2)]

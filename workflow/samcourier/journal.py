@@ -78,6 +78,8 @@ class Attempt:
     of the plane in an image of several, ``tile`` that of the tile of a plane that was cut.
     ``started_at`` is ISO 8601 in UTC. ``predicted_s`` is how long the bytes were expected to
     travel, both ways together, when the transport was chosen; None while it was not measured.
+    ``travel_alone_s`` is how long they did, but for what other calls over the same transport took
+    of it meanwhile, as predictions leave that out; None where the service tells no times.
     """
 
     transport: Literal["websocket", "http", "webrtc", "fake"]
@@ -92,6 +94,7 @@ class Attempt:
     tile: int | None = None
     method: Method = "segment_all"
     predicted_s: float | None = None
+    travel_alone_s: float | None = None
 
 
 @dataclass(frozen=True)

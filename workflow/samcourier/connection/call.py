@@ -52,6 +52,7 @@ def attempt_record(
     payload: Payload,
     total_s: float,
     sample: Sample | None,
+    alone: Sample | None,
     error: CourierError | None,
 ) -> Attempt:
     if sample is None:
@@ -73,5 +74,6 @@ def attempt_record(
         error=None if error is None else Failure.of(error),
         seconds=seconds,
         predicted_s=choice.predicted_s,
+        travel_alone_s=None if alone is None else alone.send_s + alone.receive_s,
         bytes=CallBytes(up=payload.up_bytes, down=sample.payload.down_bytes if sample else 0),
     )

@@ -110,8 +110,8 @@ class Link:
 
     async def call(
         self, method: str, arguments: dict[str, Any], payload: Payload, timeout_s: float
-    ) -> tuple[Any, Sample | None]:
-        """Call over the open transport; return the answer and what it measured.
+    ) -> tuple[Any, Sample | None, Sample | None]:
+        """Call over the open transport; return the answer, what it measured, and that as if alone.
 
         Raises what the transport raises, and TransportFailed as soon as it counts as lost.
         """
@@ -123,6 +123,7 @@ class Link:
             value = await self._unless_lost(self.transport.call(method, arguments, timeout_s))
             self.heard()
             sample = sample_of(value, payload.up_bytes, sent_unix_s, self._clock_offset_s)
+            alone: Sample | None = None
             if sample is not None:
                 now_unix_s = time.time()
                 alone = self._traffic.end(token, sample, now_unix_s)
@@ -139,7 +140,7 @@ class Link:
             self._needs_trial = False
         if method != "probe":
             self._failures_in_a_row = 0
-        return value, sample
+        return value, sample, alone
 
     async def _unless_lost(self, call: Any) -> Any:
         lost = self._lost
@@ -162,7 +163,9 @@ class Link:
             "reply_bytes": payload.down_bytes,
         }
         sent_unix_s = time.time()
-        value, sample = await self.call("probe", arguments, payload, self._policy.probe_timeout_s)
+        value, sample, _ = await self.call(
+            "probe", arguments, payload, self._policy.probe_timeout_s
+        )
         if sample is None:
             raise TransportFailed("the answer to a probe holds no times")
         if payload == PING:

@@ -226,6 +226,7 @@ class Replica:
         accepted: T | None = None
         error: CourierError | None = None
         sample: Sample | None = None
+        alone: Sample | None = None
         answered_s: float | None = None
         generation = link.generation
         try:
@@ -233,7 +234,9 @@ class Replica:
             generation = link.generation
             start_s = self._clock()
             timeout_s = max(min(self._policy.attempt_timeout_s, deadline_s - start_s), 0.1)
-            value, sample = await link.call(call.method, call.arguments, call.payload, timeout_s)
+            value, sample, alone = await link.call(
+                call.method, call.arguments, call.payload, timeout_s
+            )
             answered_s = self._clock()
             accepted = await call.accept(value)
         except CourierError as caught:
@@ -247,7 +250,7 @@ class Replica:
                 max(total_s - sample.send_s - sample.receive_s - sample.queue_s, 0.0)
             )
         attempt = attempt_record(
-            choice, self.name, started_at, call.payload, total_s, sample, error
+            choice, self.name, started_at, call.payload, total_s, sample, alone, error
         )
         return attempt, accepted, error
 

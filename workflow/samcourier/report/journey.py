@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..journal import Attempt, ImageLog, parse_time
+from ..journal import ImageLog, parse_time
 from .travel import mb_per_s, stretches
 
 #: Pauses longer than this, as between two runs of a dataset, are left out of the time axis.
@@ -123,7 +123,7 @@ def marks(events: Iterable[Mapping[str, Any]], clock: Clock, most: int = 40) -> 
 
 @dataclass(frozen=True)
 class Foretold:
-    """How long a call's bytes were expected to travel, and how long they did, in seconds."""
+    """How long a call's bytes were expected to travel alone, and how long they did, in seconds."""
 
     transport: str
     predicted_s: float
@@ -133,10 +133,10 @@ class Foretold:
 def foretold(logs: Iterable[ImageLog]) -> list[Foretold]:
     """Return the calls that came back and of which both are known."""
     return [
-        Foretold(attempt.transport, attempt.predicted_s, measured_s)
+        Foretold(attempt.transport, attempt.predicted_s, attempt.travel_alone_s)
         for log in logs
         for attempt in log.attempts
-        if attempt.predicted_s and (measured_s := _travelled_s(attempt))
+        if attempt.outcome == "ok" and attempt.predicted_s and attempt.travel_alone_s
     ]
 
 
@@ -147,13 +147,7 @@ def how_well_foretold(calls: Sequence[Foretold]) -> str | None:
     ratios = [each.measured_s / each.predicted_s for each in calls]
     near = sum(0.5 <= ratio <= 2 for ratio in ratios) / len(ratios)
     return (
-        f"Of {len(calls):,} calls {near:.0%} travelled within half to twice the predicted time;"
+        f"Of {len(calls):,} calls {near:.0%} travelled within half to twice the predicted time,"
+        " less what calls beside them took;"
         f" the median took {statistics.median(ratios):.2f} times as long as predicted."
     )
-
-
-def _travelled_s(attempt: Attempt) -> float | None:
-    seconds = attempt.seconds
-    if attempt.outcome == "failed" or seconds.send is None or seconds.receive is None:
-        return None
-    return seconds.send + seconds.receive
