@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,19 @@ def test_a_preview_is_shown_and_linked(segmented: tuple[ImageRow, Outcome]) -> N
     assert (found.source, found.linked, list(found.embedded)) == ("previews", {"a"}, ["a"])
     path.write_bytes(b"no PNG")
     assert collected(segmented, outputs={"preview": OutputRecord("0" * 16)}).embedded == {}
+
+
+def test_previews_are_shown_where_scikit_image_is_not_installed(
+    segmented: tuple[ImageRow, Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row, _ = segmented
+    path = row.path.parent / "previews" / "a.png"
+    path.parent.mkdir()
+    path.write_bytes(png(preview(PIXELS, squares(3))))
+    monkeypatch.delitem(sys.modules, "samcourier.derived.previews")
+    for name in ("skimage", "skimage.segmentation", "skimage.transform"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert list(collected(segmented, outputs={"preview": OutputRecord("0" * 16)}).embedded) == ["a"]
 
 
 def test_all_pictures_together_are_bounded(

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 import imagecodecs
 import numpy as np
-from skimage.segmentation import find_boundaries
-from skimage.transform import downscale_local_mean
 
 from ..masks import MaskPixels
 
@@ -61,6 +59,9 @@ def preview_in_bands(pixels_of: Callable[[slice], np.ndarray], mask: MaskPixels)
 
     ``pixels_of`` gives some rows of it, and ``mask``, (Y, X), every so many of its pixels.
     """
+    # A report reads previews where scikit-image takes a second to load, or is not installed.
+    from skimage.segmentation import find_boundaries
+
     height, width = mask.shape
     step = -(-max(mask.shape) // LONGEST_EDGE_PX)
     # What does not fill a last block is left out: it would be mixed with black.
@@ -120,6 +121,8 @@ def _chunk(content: bytes, name: bytes) -> bytes:
 def _shrunk(rows: np.ndarray, step: int) -> np.ndarray:
     if step == 1:
         return rows.astype(np.float32)
+    from skimage.transform import downscale_local_mean
+
     width = rows.shape[-1]
     factors = (*(1 for _ in rows.shape[:-2]), step, step)
     filled = rows[..., : width - width % step or width]
