@@ -14,12 +14,7 @@ from ..errors import InputError
 from ..finding import find_images
 from ..plain_text import plain
 from ..sheet import found_sheet_path, known_rows, write_found_sheet
-from .options import (
-    dataset_dir_option,
-    example,
-    segment_options,
-    service_options,
-)
+from .options import dataset_dir_option, example, only_option, segment_options, service_options
 from .segmenting import (
     batch_in_words,
     run_batch,
@@ -120,7 +115,7 @@ def segment(
 @click.argument("sheet", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--batch-size", type=click.IntRange(1), required=True)
 @dataset_dir_option
-@click.option("--only", multiple=True, metavar="IMAGE")
+@only_option
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), required=True)
 @click.option("--tsv", type=click.Path(dir_okay=False, path_type=Path), required=True)
 @click.option("--complete", type=click.Path(dir_okay=False, path_type=Path), required=True)

@@ -17,11 +17,14 @@ from ..dataset import ImageRow, make_batches, read_sheet
 from ..deploy.service import ServiceOptions, find_service
 from ..embeddings import EmbeddingStore
 from ..plain_text import plain
-from ..store import OUTPUTS
 from .options import (
     dataset_dir_option,
     embedding_options,
     example,
+    mask_container_option,
+    ome_zarr_option,
+    only_option,
+    output_option,
     parameters_option,
     service_options,
     transport_option,
@@ -47,15 +50,10 @@ _STYLES = {"ok": "green", "warning": "yellow", "failure": "red"}
 @transport_option
 @parameters_option
 @embedding_options
-@click.option("--ome-zarr", type=click.Choice(("0.4", "0.5")), default="0.4", show_default=True)
-@click.option(
-    "--mask-container",
-    type=click.Choice(("folder", "zip")),
-    default="folder",
-    show_default=True,
-)
-@click.option("--output", "outputs", multiple=True, type=click.Choice(OUTPUTS))
-@click.option("--only", multiple=True, metavar="IMAGE", help="Only this image.")
+@ome_zarr_option
+@mask_container_option
+@output_option
+@only_option
 @click.option(
     "--connections",
     type=click.IntRange(1),

@@ -63,6 +63,13 @@ class JsonList(click.ParamType[list[Any]]):
         return parsed
 
 
+def _with(command: Callable[..., R], *options: Callable[..., Callable[..., R]]) -> Callable[..., R]:
+    """Add the options to the command, whose help shows them in this order."""
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def service_options(command: Callable[..., R]) -> Callable[..., R]:
     """Add the options that say which service to use; the command gets ``service``."""
 
@@ -95,29 +102,25 @@ def service_options(command: Callable[..., R]) -> Callable[..., R]:
         )
         return command(service=service, **others)
 
-    for option in reversed(
-        [
-            click.option(
-                "--target", type=click.Choice(TARGETS), default="local", show_default=True
-            ),
-            click.option(
-                "--engine", default="watershed", show_default=True, help="Not of an existing one."
-            ),
-            click.option("--engine-options", type=JsonObject(), default="{}", help="As --engine."),
-            click.option("--server-url", help="Hypha server of the service, unless it is local."),
-            click.option("--workspace", help="Hypha workspace; without it, the token's own."),
-            click.option(
-                "--service-id", help="Of an existing service: a name, or workspace/client:name."
-            ),
-            click.option(
-                "--token-file",
-                type=click.Path(path_type=Path),
-                help="File of mode 0600; without it, the variable HYPHA_TOKEN.",
-            ),
-        ]
-    ):
-        with_service = option(with_service)
-    return network_options(app_options(slurm_options(with_service)))
+    with_options = _with(
+        with_service,
+        click.option("--target", type=click.Choice(TARGETS), default="local", show_default=True),
+        click.option(
+            "--engine", default="watershed", show_default=True, help="Not of an existing one."
+        ),
+        click.option("--engine-options", type=JsonObject(), default="{}", help="As --engine."),
+        click.option("--server-url", help="Hypha server of the service, unless it is local."),
+        click.option("--workspace", help="Hypha workspace; without it, the token's own."),
+        click.option(
+            "--service-id", help="Of an existing service: a name, or workspace/client:name."
+        ),
+        click.option(
+            "--token-file",
+            type=click.Path(path_type=Path),
+            help="File of mode 0600; without it, the variable HYPHA_TOKEN.",
+        ),
+    )
+    return network_options(app_options(slurm_options(with_options)))
 
 
 def slurm_options(command: Callable[..., R]) -> Callable[..., R]:
@@ -137,17 +140,14 @@ def slurm_options(command: Callable[..., R]) -> Callable[..., R]:
         )
         return command(slurm=slurm, **others)
 
-    options: list[Callable[..., Callable[..., R]]] = [
+    return _with(
+        with_slurm,
         click.option("--slurm-partition", help="Of the service's job, for target slurm."),
         click.option("--slurm-account", help="As --slurm-partition."),
         click.option("--slurm-gres", help="E.g. gpu:1."),
         click.option("--slurm-time-min", type=click.IntRange(1), help="Its time limit."),
         click.option("--slurm-extra", multiple=True, metavar="WORD", help="For sbatch, as it is."),
-    ]
-    with_options: Callable[..., R] = with_slurm
-    for option in reversed(options):
-        with_options = option(with_options)
-    return with_options
+    )
 
 
 def app_options(command: Callable[..., R]) -> Callable[..., R]:
@@ -177,7 +177,8 @@ def app_options(command: Callable[..., R]) -> Callable[..., R]:
         )
         return command(app=app, **others)
 
-    options: list[Callable[..., Callable[..., R]]] = [
+    return _with(
+        with_app,
         click.option("--worker-id", help="BioEngine worker: workspace/client:bioengine-worker."),
         click.option("--application-id", help="On the worker; without it, made from the settings."),
         click.option("--cpus", type=POSITIVE, default=1.0, show_default=True, help="A replica's."),
@@ -192,11 +193,7 @@ def app_options(command: Callable[..., R]) -> Callable[..., R]:
             help="E-mail address or id, * for everyone; without it, who deploys.",
         ),
         click.option("--deploy-timeout-s", type=POSITIVE, default=1800.0, show_default=True),
-    ]
-    with_options: Callable[..., R] = with_app
-    for option in reversed(options):
-        with_options = option(with_options)
-    return with_options
+    )
 
 
 def network_options(command: Callable[..., R]) -> Callable[..., R]:
@@ -233,6 +230,28 @@ parameters_option = click.option(
     "--parameters", type=JsonObject(), default="{}", help="Of the engine."
 )
 
+ome_zarr_option = click.option(
+    "--ome-zarr", type=click.Choice(("0.4", "0.5")), default="0.4", show_default=True
+)
+
+mask_container_option = click.option(
+    "--mask-container",
+    type=click.Choice(("folder", "zip")),
+    default="folder",
+    show_default=True,
+    help="zip keeps each mask in one file.",
+)
+
+output_option = click.option(
+    "--output",
+    "outputs",
+    multiple=True,
+    type=click.Choice(OUTPUTS),
+    help="Made of each mask beside it; several may be given.",
+)
+
+only_option = click.option("--only", multiple=True, metavar="IMAGE", help="Only this image.")
+
 
 def embedding_options(command: Callable[..., R]) -> Callable[..., R]:
     """Add what is done with embeddings; the command gets ``make_store``, which wants a folder."""
@@ -249,7 +268,8 @@ def embedding_options(command: Callable[..., R]) -> Callable[..., R]:
 
         return command(make_store=make_store, **others)
 
-    options: list[Callable[..., Callable[..., R]]] = [
+    return _with(
+        with_embeddings,
         click.option(
             "--embeddings",
             type=click.Choice(("none", "keep")),
@@ -263,21 +283,16 @@ def embedding_options(command: Callable[..., R]) -> Callable[..., R]:
             type=click.Path(file_okay=False, path_type=Path),
             help="Without it, embeddings in the results folder.",
         ),
-    ]
-    with_options: Callable[..., R] = with_embeddings
-    for option in reversed(options):
-        with_options = option(with_options)
-    return with_options
+    )
 
 
 def segment_options(command: Callable[..., R]) -> Callable[..., R]:
     """Add the options of segmenting; they are those of BatchSettings and the transports."""
-    options: list[Callable[..., Callable[..., R]]] = [
+    with_options = _with(
+        command,
         parameters_option,
         transport_option,
-        click.option(
-            "--ome-zarr", type=click.Choice(("0.4", "0.5")), default="0.4", show_default=True
-        ),
+        ome_zarr_option,
         click.option(
             "--tile-edge-px",
             type=click.IntRange(256),
@@ -299,28 +314,14 @@ def segment_options(command: Callable[..., R]) -> Callable[..., R]:
             show_default=True,
             help="Planes of more pixels go as tiles.",
         ),
-        click.option(
-            "--mask-container",
-            type=click.Choice(("folder", "zip")),
-            default="folder",
-            show_default=True,
-            help="zip keeps each mask in one file.",
-        ),
-        click.option(
-            "--output",
-            "outputs",
-            multiple=True,
-            type=click.Choice(OUTPUTS),
-            help="Made of each mask beside it; several may be given.",
-        ),
-        click.option("--only", multiple=True, metavar="IMAGE", help="Only this image."),
+        mask_container_option,
+        output_option,
+        only_option,
         click.option("--retry-failed", is_flag=True, help="Also what failed by its own fault."),
         click.option("--attempt-timeout-s", type=POSITIVE, default=600.0, show_default=True),
         click.option("--image-timeout-s", type=POSITIVE, default=1800.0, show_default=True),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return embedding_options(command)
+    )
+    return embedding_options(with_options)
 
 
 def example(*commands: str) -> str:
