@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from samcourier.dataset import (
     ImageRow,
     are_axes_valid,
+    asked_rows,
     image_key,
     make_batches,
     read_sheet,
@@ -284,6 +286,16 @@ def test_appending_rows_leaves_every_full_batch_as_it_was(
 def test_an_empty_batch_is_refused(size: int) -> None:
     with pytest.raises(InputError, match=f"batch size: {size}, expected at least 1"):
         make_batches(rows(2), size)
+
+
+@pytest.mark.parametrize(
+    ("only", "expected"),
+    [(None, ["i0", "i1", "i2"]), (["i2", "i0"], ["i0", "i2"]), ({"other"}, []), ([], [])],
+)
+def test_the_rows_asked_for_are_in_the_order_of_the_sheet(
+    only: Collection[str] | None, expected: list[str]
+) -> None:
+    assert [row.image for row in asked_rows(rows(3), only)] == expected
 
 
 WHAT = Selection(channel=0, axes="YX")

@@ -11,7 +11,7 @@ from pathlib import Path
 BATCHES = {
     batch.batch_id: batch
     for batch in dataset.make_batches(ROWS, config["batch_size"])
-    if not ONLY or any(row.image in ONLY for row in batch.rows)
+    if dataset.asked_rows(batch.rows, ONLY)
 }
 MANIFESTS = [store.manifest_path(DATASET_DIR, batch_id) for batch_id in BATCHES]
 ENDPOINT = DATASET_DIR / "service/endpoint.json"
@@ -22,7 +22,6 @@ REPORT_TSV = DATASET_DIR / "report.tsv"
 SNAKEFILE = Path(str(workflow.current_basedir)).parent / "Snakefile"
 # No mask depends on them: a look at what is there tells which batches lack one.
 OUTPUT_OPTIONS = [option for name in config["outputs"] for option in ("--output", name)]
-ONLY_OPTIONS = [option for image in ONLY for option in ("--only", image)]
 
 # What `samcourier demo-data data/demo` makes. No other file there may become an output,
 # since Snakemake deletes outputs before it remakes them.
@@ -65,6 +64,14 @@ def tile_options():
     ]
 
 
+def only_options(rows):
+    """Return the options that name those of ``rows`` asked for; none when all images are."""
+    if ONLY is None:
+        return []
+    asked = dataset.asked_rows(rows, ONLY)
+    return [option for row in asked for option in ("--only", row.image)]
+
+
 def form_options():
     """Return the options that say in which files the results are written."""
     form = [
@@ -73,14 +80,14 @@ def form_options():
         "--mask-container",
         config["mask_container"],
     ]
-    return [*form, *OUTPUT_OPTIONS, *ONLY_OPTIONS]
+    return [*form, *OUTPUT_OPTIONS, *only_options(ROWS)]
 
 
 @cache
 def batches_to_redo():
     """Return the ids of batches whose manifest is no longer true, from a look at the masks."""
     to_redo = store.batches_to_redo(
-        DATASET_DIR, BATCHES.values(), ONLY or None, config["outputs"]
+        DATASET_DIR, BATCHES.values(), ONLY, config["outputs"]
     )
     if config["retry_failed"]:
         to_redo |= {each for each in BATCHES if store.has_failures(DATASET_DIR, each)}
@@ -113,8 +120,7 @@ def is_readable(path):
 
 def batch_in_words(wildcards, output):
     """Return what a log says of a batch that begins; untracked, since it takes the output."""
-    rows = BATCHES[wildcards.batch].rows
-    asked = [row for row in rows if not ONLY or row.image in ONLY]
+    asked = dataset.asked_rows(BATCHES[wildcards.batch].rows, ONLY)
     images = "1 image" if len(asked) == 1 else f"{len(asked)} images"
     return f"batch {wildcards.batch} of {len(BATCHES)}: {images}"
 
@@ -174,7 +180,7 @@ def record_run():
         DATASET_DIR,
         [batch for batch_id, batch in BATCHES.items() if batch_id in to_make],
         [batch for batch_id, batch in BATCHES.items() if batch_id not in to_make],
-        ONLY or None,
+        ONLY,
     )
     keep_circumstances(DATASET_DIR, "snakemake", config, ROWS, snakefile=SNAKEFILE)
 
@@ -185,7 +191,7 @@ def say_files_ahead():
 
     to_make = batches_to_make()
     rows = [row for batch_id in sorted(to_make) for row in BATCHES[batch_id].rows]
-    asked = [row for row in rows if not ONLY or row.image in ONLY]
+    asked = dataset.asked_rows(rows, ONLY)
     if not asked or workflow.touch:
         return
     form = config["mask_container"], config["ome_zarr"], config["outputs"]
@@ -199,4 +205,4 @@ def report_what_there_is():
         return
     where = ["--batch-size", config["batch_size"], "--dataset-dir", DATASET_DIR]
     outputs = ["--html", REPORT_HTML, "--tsv", REPORT_TSV, "--complete", COMPLETE]
-    run_samcourier("report", SHEET, *where, *ONLY_OPTIONS, *outputs)
+    run_samcourier("report", SHEET, *where, *only_options(ROWS), *outputs)

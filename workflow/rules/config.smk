@@ -99,16 +99,16 @@ def read_rows():
 
 
 def read_subset():
-    """Return the image ids that ``images`` limits the run to, none for every image."""
+    """Return the image ids that ``images`` limits the run to, None for every image."""
     if config["images"] is None:
-        return []
+        return None
     only = listed(config["images"])
-    ids = [row.image for row in ROWS]
+    ids = {row.image for row in ROWS}
     for image in only:
         if image not in ids:
             hint = close_to(image, ids)
             refuse(f"config.images: {image!r}, {hint}expected ids of {config['sheet']}")
-    return only
+    return frozenset(only) or None
 
 
 check_config()

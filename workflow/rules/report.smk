@@ -19,7 +19,7 @@ rule report:
         sheet=tracked(str(SHEET)),
         batch_size=tracked(config["batch_size"]),
         dataset_dir=untracked(str(DATASET_DIR)),
-        only=tracked(ONLY_OPTIONS),
+        only=tracked(only_options(ROWS)),
     message:
         f"report of {len(ONLY or ROWS)} images: {REPORT_HTML}"
     shell:

@@ -30,7 +30,7 @@ rule segment:
         attempt_s=untracked(config["timeouts"]["attempt_s"]),
         image_s=untracked(config["timeouts"]["image_s"]),
         embeddings=untracked(embedding_options()),
-        only=untracked(ONLY_OPTIONS),
+        only=lambda wildcards, output: only_options(BATCHES[wildcards.batch].rows),
         retry=untracked(["--retry-failed"] if config["retry_failed"] else []),
         said=batch_in_words,
     message:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .connection import ConnectionManager
-from .dataset import Batch, ImageRow
+from .dataset import Batch, ImageRow, asked_rows
 from .demands import check_row, check_run
 from .draft import Draft, manifest_entry, service_identity
 from .errors import (
@@ -88,8 +88,7 @@ class BatchRun:
             self._description,
             keeps_embeddings=self._settings.embeddings is not None,
         )
-        only = self._settings.only
-        asked = [row for row in batch.rows if only is None or row.image in only]
+        asked = asked_rows(batch.rows, self._settings.only)
         entries = {row.image: self._as_it_stands(row) for row in batch.rows if row not in asked}
 
         async def one(row: ImageRow) -> None:

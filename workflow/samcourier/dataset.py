@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,11 @@ def make_batches(rows: Sequence[ImageRow], batch_size: int) -> list[Batch]:
         Batch(f"{number:04d}", tuple(rows[start : start + batch_size]))
         for number, start in enumerate(range(0, len(rows), batch_size), start=1)
     ]
+
+
+def asked_rows(rows: Sequence[ImageRow], only: Collection[str] | None) -> list[ImageRow]:
+    """Return those of ``rows`` that a run is asked for: the images in ``only``, None for all."""
+    return [row for row in rows if only is None or row.image in only]
 
 
 def rows_digest(rows: Sequence[ImageRow]) -> str:

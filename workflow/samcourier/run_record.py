@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .dataset import Batch
+from .dataset import Batch, asked_rows
 from .deploy.owners import process_identity
 from .journal import parse_time, utc_now
 from .records import read_record, write_record
@@ -70,12 +70,12 @@ def start_record(
         if only is None or image in only
     )
     kept_batches = len([manifest for manifest in manifests if manifest is not None])
-    asked = [row for batch in to_make for row in batch.rows if only is None or row.image in only]
+    image_count = sum(len(asked_rows(batch.rows, only)) for batch in to_make)
     record = RunRecord(
         started_at=utc_now(),
         host=platform.node(),
         process=process_identity(os.getpid()) or "",
-        images=len(asked) + statuses["done"] + statuses["failed"],
+        images=image_count + statuses["done"] + statuses["failed"],
         batches=len(to_make) + kept_batches,
         kept=Kept(kept_batches, statuses["done"], statuses["failed"]),
     )

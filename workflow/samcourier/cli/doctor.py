@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import uvloop
 
-from ..dataset import ImageRow, make_batches, read_sheet
+from ..dataset import ImageRow, asked_rows, make_batches, read_sheet
 from ..deploy.service import ServiceOptions, find_service
 from ..embeddings import EmbeddingStore
 from ..plain_text import plain
@@ -90,7 +90,7 @@ def doctor(
     start_s = time.monotonic()
     rows = read_sheet(sheet)
     done = _done(rows, batch_size, dataset_dir)
-    rows = [row for row in rows if not only or row.image in only]
+    rows = asked_rows(rows, only or None)
     left = [row for row in rows if row.image not in done]
     store = make_store(dataset_dir)
     asked = Asked(

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from ..dataset import Batch, ImageRow, make_batches
+from ..dataset import Batch, ImageRow, asked_rows, make_batches
 from ..deploy.service import ServiceOptions, find_service
 from ..embeddings import EmbeddingStore
 from ..journal import ImageLog, Manifest
@@ -79,13 +79,13 @@ def segment_rows(
     from ..run_record import start_record
     from ..store import manifest_path
 
-    only = segmenting["only"]
+    only = frozenset(segmenting["only"]) or None
     batches = make_batches(rows, batch_size)
-    asked = [each for each in batches if not only or any(row.image in only for row in each.rows)]
-    to_make = [row for each in asked for row in each.rows if not only or row.image in only]
+    asked = [each for each in batches if asked_rows(each.rows, only)]
+    to_make = asked_rows(rows, only)
     form = segmenting["mask_container"], segmenting["ome_zarr"], segmenting["outputs"]
     say(str(files_ahead(to_make, len(asked), *form)))
-    start_record(dataset_dir, asked, only=only or None)
+    start_record(dataset_dir, asked, only=only)
     keep_circumstances(
         dataset_dir,
         "segment" if rerun_of is None else "rerun",
@@ -102,7 +102,7 @@ def segment_rows(
         console=console,
         disable=not console.is_terminal,
     ) as progress:
-        task = progress.add_task("segmenting", total=len(only) or len(rows))
+        task = progress.add_task("segmenting", total=len(to_make))
 
         def on_image(log: ImageLog) -> None:
             progress.advance(task)
@@ -116,7 +116,7 @@ def segment_rows(
         rows,
         batches,
         dataset_dir,
-        only,
+        segmenting["only"],
         dataset_dir / "report.html",
         dataset_dir / "report.tsv",
         dataset_dir / "complete.json",
@@ -250,7 +250,7 @@ def write_run_report(
 
     if not only:
         remove_stale_manifests(dataset_dir, batches)
-    built = build_report(rows, batches, dataset_dir, only or None)
+    built = build_report(rows, batches, dataset_dir, frozenset(only) or None)
     without_mask = write_report(built, html, tsv, complete)
     crate = write_crate(built)
     say(f"report: {html}\nmasks:  {dataset_dir / 'masks'}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from ..dataset import Batch, ImageRow
+from ..dataset import Batch, ImageRow, asked_rows
 from ..journal import Manifest, read_connection_journals, read_manifest, write_events
 from ..outcome import judge
 from ..provenance.circumstances import read_circumstances
@@ -28,7 +28,7 @@ def build_report(
     ``only`` names the images that were asked for; None stands for all of ``rows``.
     """
     batch_ids = {row.image: batch.batch_id for batch in batches for row in batch.rows}
-    asked = [row for row in rows if only is None or row.image in only]
+    asked = asked_rows(rows, only)
     manifests = _manifests(batches, dataset_dir)
     return Report(
         dataset_dir=dataset_dir,
