@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -41,12 +41,13 @@ class ImageStatistics:
     """Statistics of a plane of ``shape_px`` (Y, X); what is sent begins at ``origin_px``.
 
     ``intensity_range`` is (low, high) for each channel, see :func:`.channels.intensity_range`.
-    ``background`` (rows, columns), float32, and ``levels`` are those of :mod:`.foreground`.
+    ``background`` (rows, columns), float32, and ``levels`` are those of :mod:`.foreground`. Each is
+    there only for a service that wants it.
     """
 
     shape_px: tuple[int, int]
     origin_px: tuple[int, int]
-    intensity_range: tuple[tuple[float, float], ...]
+    intensity_range: tuple[tuple[float, float], ...] = ()
     background: npt.NDArray[np.float32] | None = None
     levels: Levels | None = None
 
@@ -55,16 +56,13 @@ class ImageStatistics:
         wired: dict[str, Any] = {
             "shape_px": list(self.shape_px),
             "origin_px": list(self.origin_px),
-            INTENSITY_RANGE: [list(each) for each in self.intensity_range],
         }
+        if self.intensity_range:
+            wired[INTENSITY_RANGE] = [list(each) for each in self.intensity_range]
         if self.background is not None:
             wired[BACKGROUND] = pack_array(self.background, "raw")
         if self.levels is not None:
-            wired[LEVELS] = {
-                "otsu": self.levels.otsu,
-                "floor": self.levels.floor,
-                "noise": self.levels.noise,
-            }
+            wired[LEVELS] = asdict(self.levels)
         return wired
 
 
@@ -93,7 +91,7 @@ def checked_statistics(
     return ImageStatistics(
         shape,
         origin,
-        _checked_range(value[INTENSITY_RANGE], channel_count),
+        _checked_range(value[INTENSITY_RANGE], channel_count) if INTENSITY_RANGE in wanted else (),
         _checked_background(value[BACKGROUND]) if BACKGROUND in wanted else None,
         _checked_levels(value[LEVELS]) if LEVELS in wanted else None,
     )

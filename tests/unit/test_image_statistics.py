@@ -202,6 +202,16 @@ def test_a_background_of_other_squares_is_refused() -> None:
         ENGINE.segment(cells(0)[:40, :40], "YX", {}, sent)
 
 
+@pytest.mark.parametrize("wanted", [WANTED, WANTED[:1], WANTED[1:2], WANTED[2:], WANTED[:2]])
+def test_a_service_is_sent_what_it_wants_and_no_more(tmp_path: Path, wanted: list[str]) -> None:
+    tifffile.imwrite(tmp_path / "image.tif", cells(0))
+    with open_planes(tmp_path / "image.tif") as planes:
+        whole = plane_statistics(planes, 0, WANTED, DEFAULTS).to_wire()
+        sent = plane_statistics(planes, 0, wanted, DEFAULTS).to_wire()
+    assert sent == {name: whole[name] for name in ("shape_px", "origin_px", *wanted)}
+    checked_statistics(sent, wanted, (420, 380), "YX")
+
+
 def test_a_client_that_cannot_compute_what_the_service_wants_says_so(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "image.tif", cells(0))
     with (

@@ -26,7 +26,7 @@ KNOWN = (INTENSITY_RANGE, BACKGROUND, LEVELS)
 def plane_statistics(
     planes: Planes, number: int, wanted: Sequence[str], parameters: Mapping[str, Any]
 ) -> ImageStatistics:
-    """Return what the service wants to know of a whole plane, reading it band by band.
+    """Return what the service wants to know of a whole plane, no more, reading it band by band.
 
     ``parameters`` are the engine's, defaults included. Raises ImageUnfit for NaN and infinity,
     RequestRefused when the service wants what this client cannot compute.
@@ -40,11 +40,16 @@ def plane_statistics(
     ranges = tuple(
         _channel_range(planes, number, channel) for channel in range(planes.channel_count)
     )
-    statistics = ImageStatistics((height, width), (0, 0), ranges)
+    grid, levels = None, None
     if BACKGROUND in wanted or LEVELS in wanted:
         grid, levels = _levels(planes, number, ranges, parameters)
-        statistics = ImageStatistics((height, width), (0, 0), ranges, grid, levels)
-    return statistics
+    return ImageStatistics(
+        (height, width),
+        (0, 0),
+        ranges if INTENSITY_RANGE in wanted else (),
+        grid if BACKGROUND in wanted else None,
+        levels if LEVELS in wanted else None,
+    )
 
 
 def _channel_range(planes: Planes, number: int, channel: int) -> tuple[float, float]:
