@@ -130,7 +130,7 @@ class SegmentationService:
                 check_embedding(given, self._limits.max_pixels)
                 stopwatch.lap("unpack")
                 labels = await self._run(
-                    self._engine.segment_embedding, given, parameters, stopwatch=stopwatch
+                    stopwatch, self._engine.segment_embedding, given, parameters
                 )
                 mask, note = _checked_labels(labels), None
             else:
@@ -179,7 +179,7 @@ class SegmentationService:
             packed = is_packed(image)
             checked, image_axes = await asyncio.to_thread(self._checked_image, image, axes)
             stopwatch.lap("unpack")
-            encoded = await self._run(self._engine.encode, checked, image_axes, stopwatch=stopwatch)
+            encoded = await self._run(stopwatch, self._engine.encode, checked, image_axes)
             stopwatch.lap("encode")
             if not packed:
                 return encoded
@@ -256,7 +256,7 @@ class SegmentationService:
             if statistics is None
             else (image, axes, parameters, statistics)
         )
-        mask = await self._run(self._engine.segment, *given, stopwatch=stopwatch)
+        mask = await self._run(stopwatch, self._engine.segment, *given)
         return _checked_labels(mask, expected_shape), None
 
     @asynccontextmanager
@@ -275,17 +275,14 @@ class SegmentationService:
         """Return the seconds since the last image left, 0 while one is in service."""
         return 0.0 if self._in_service else time.monotonic() - self._last_end_s
 
-    async def _run(
-        self, work: Callable[..., T], *arguments: Any, stopwatch: Stopwatch | None = None
-    ) -> T:
+    async def _run(self, stopwatch: Stopwatch, work: Callable[..., T], *arguments: Any) -> T:
         """Run engine work in its thread; what is not a ServiceError becomes SegmentationFailed.
 
         The stopwatch gets a lap ``queue`` for the time until the thread was free.
         """
 
         def begin() -> T:
-            if stopwatch is not None:
-                stopwatch.lap("queue")
+            stopwatch.lap("queue")
             return work(*arguments)
 
         loop = asyncio.get_running_loop()

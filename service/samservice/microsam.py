@@ -174,7 +174,8 @@ class MicroSamEngine:
             raise WrongAxes(f"axes {axes}: an embedding is of a plane, expected YX or CYX")
         prepared = to_model_image(image, axes)
         original_size = prepared.shape[:2]
-        if is_constant(prepared):
+        constant = is_constant(prepared)
+        if constant:
             features = np.zeros(self._feature_shape(), np.float32)
         else:
             features = self._encode_prepared(prepared)
@@ -182,7 +183,7 @@ class MicroSamEngine:
             "features": features,
             "input_size": list(self._input_size(original_size)),
             "original_size": list(original_size),
-            "constant": is_constant(prepared),
+            "constant": constant,
             "model": self._identity(),
             "model_sha256": self._model_sha256,
         }

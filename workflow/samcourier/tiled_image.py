@@ -40,7 +40,7 @@ class TiledImage:
         self._caller = caller
         self._places = places
         self._measuring = measuring
-        self._notes: dict[tuple[int, int], str | None] = {}
+        self._notes: set[str] = set()
 
     async def segment(self, draft: Draft, description: dict[str, Any]) -> Segmented:
         """Return the mask, which is made of its tiles as it is read.
@@ -62,8 +62,8 @@ class TiledImage:
             kept = await asyncio.to_thread(self._store.load, number, tile.number)
             if kept is None:
                 missing.append(tile)
-            else:
-                self._notes[number, tile.number] = kept.note
+            elif kept.note:
+                self._notes.add(kept.note)
         draft.tiles_kept += len(self._tiling) - len(missing)
         if not missing:
             return
@@ -91,7 +91,8 @@ class TiledImage:
                 )
                 with storage_errors(self._store.folder):
                     await asyncio.to_thread(self._keep, number, tile.number, made)
-                self._notes[number, tile.number] = made.note
+                if made.note:
+                    self._notes.add(made.note)
 
         await together(one(tile) for tile in missing)
 
@@ -112,7 +113,7 @@ class TiledImage:
         ]
         mask = StitchedMask(self._planes.stack_shape, stitchings, self._store.load_mask)
         object_count = sum(each.object_count for each in stitchings)
-        said = sorted({note for note in self._notes.values() if note})
+        said = sorted(self._notes)
         if cut_count := sum(each.cut_count for each in stitchings):
             said.append(
                 f"{cut_count} objects reach across the whole halo of a tile, {self._tiling.halo_px}"
