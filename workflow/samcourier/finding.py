@@ -18,6 +18,7 @@ from typing import Any
 
 from .dataset import SAFE_ID, ImageRow
 from .errors import InputError
+from .zarr_names import ATTRIBUTES_FILES, METADATA_FILES
 
 #: Taken from a folder. A pattern takes what it matches, whatever its name ends in.
 IMAGE_SUFFIXES = (
@@ -25,7 +26,6 @@ IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg"),
     *(".czi", ".lif", ".nd2"),
 )
-ZARR_FILES = (".zattrs", ".zgroup", ".zarray", "zarr.json")
 #: Stands for "/" in an id.
 _BETWEEN_FOLDERS = "__"
 _MOST_READABLE = 150
@@ -132,9 +132,9 @@ def _paths_inside(attributes: Any, name: str) -> Iterator[str]:
 
 def zarr_attributes(path: str) -> dict[str, Any] | None:
     """Return what OME-Zarr says of a folder, {} when unreadable, None when it is no zarr."""
-    if not any(os.path.isfile(f"{path}/{name}") for name in ZARR_FILES):
+    if not any(os.path.isfile(f"{path}/{name}") for name in METADATA_FILES):
         return None
-    for name in (".zattrs", "zarr.json"):
+    for name in ATTRIBUTES_FILES:
         try:
             read = json.loads(Path(path, name).read_bytes())
             attributes = read["attributes"] if name == "zarr.json" else read

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .dataset import Batch
+from .zarr_names import ATTRIBUTES_FILES, METADATA_FILES
 from .zipped import NO_DIGEST, is_zip_whole, read_entry
 
 MaskContainer = Literal["folder", "zip"]
@@ -24,9 +25,7 @@ MASK_SUFFIX = ".ome.zarr"
 #: Ends the name of the hidden folder that keeps a mask's finished tiles until it is whole.
 TILES_SUFFIX = ".tiles"
 MASK_SUFFIXES: dict[MaskContainer, str] = {"folder": MASK_SUFFIX, "zip": f"{MASK_SUFFIX}.zip"}
-_ROOT_ATTRIBUTES = (".zattrs", "zarr.json")
 _RECORDED_DIGEST = re.compile(rb'("content_sha256": ")[0-9a-f]{64}"')
-_METADATA_FILES = frozenset({".zgroup", ".zattrs", ".zarray", "zarr.json"})
 
 
 def mask_path(dataset_dir: Path, image: str, container: MaskContainer = "folder") -> Path:
@@ -130,7 +129,7 @@ def zarr_files(directory: str | os.PathLike[str]) -> Iterator[os.DirEntry[str]]:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(entry.path)
-                elif entry.name.isdigit() or entry.name in _METADATA_FILES:
+                elif entry.name.isdigit() or entry.name in METADATA_FILES:
                     yield entry
 
 
@@ -152,7 +151,7 @@ def read_provenance(path: Path) -> dict[str, Any] | None:
     """Return the attribute ``samcourier`` of a mask, None when absent or unreadable."""
     try:
         if is_zip(path):
-            name, content = read_entry(path, _ROOT_ATTRIBUTES)
+            name, content = read_entry(path, ATTRIBUTES_FILES)
         else:
             root = _root_attributes(path)
             name, content = root.name, root.read_bytes()
@@ -207,7 +206,7 @@ def content_sha256(store: Path) -> str:
 
 
 def _root_attributes(store: Path) -> Path:
-    for name in _ROOT_ATTRIBUTES:
+    for name in ATTRIBUTES_FILES:
         if (store / name).is_file():
             return store / name
     raise FileNotFoundError(errno.ENOENT, "no root attributes", str(store))

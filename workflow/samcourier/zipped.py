@@ -15,15 +15,16 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from .zarr_names import METADATA_FILES
+
 NO_DIGEST = "0" * 64
 _COMMENT_BYTES = 256
-_METADATA_SUFFIXES = (".zgroup", ".zattrs", ".zarray", "zarr.json")
 
 
 def write_zip(path: Path, folder: Path, files: Iterable[Path], ome_zarr: str) -> None:
     """Write ``files`` of ``folder`` to ``path``; equal content gives equal bytes."""
     names = [file.relative_to(folder).as_posix() for file in files]
-    names.sort(key=lambda name: (not name.endswith(_METADATA_SUFFIXES), name.count("/"), name))
+    names.sort(key=lambda name: (not name.endswith(METADATA_FILES), name.count("/"), name))
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name in names:
             entry = zipfile.ZipInfo(name)

@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 
 from ..errors import ImageUnfit
-from ..finding import ZARR_FILES
+from ..zarr_names import METADATA_FILES
 from .base import Index, check_fits_memory, one_line, pick_scene, size_in_um
 
 
@@ -59,7 +59,7 @@ class OmeZarrSource:
 
 def is_zarr(path: Path) -> bool:
     """Tell whether ``path`` is a folder that zarr would open."""
-    return any(os.path.isfile(path / name) for name in ZARR_FILES)
+    return any(os.path.isfile(path / name) for name in METADATA_FILES)
 
 
 def image_folder(path: Path, scene: int | str | None) -> Path:
