@@ -6,7 +6,8 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
@@ -41,17 +42,14 @@ POLICY = Policy(open_timeout_s=8.0, webrtc_open_timeout_s=4.0, probe_timeout_s=1
 _NO_ENDPOINT = Unknown("not looked at: where the service is is not known", "not_asked")
 
 
+@dataclass(frozen=True)
 class Here:
     """What is asked of this machine, each in a thread that nobody waits for longer than it may."""
 
-    def __init__(
-        self,
-        forecast: Callable[[], Forecast],
-        disk: Callable[[], DiskFact],
-        versions: Callable[[], tuple[VersionFact, ...]],
-        pace: Callable[[], PaceFact | None],
-    ) -> None:
-        self.forecast, self.disk, self.versions, self.pace = forecast, disk, versions, pace
+    forecast: Callable[[], Forecast]
+    disk: Callable[[], DiskFact]
+    versions: Callable[[], tuple[VersionFact, ...]]
+    pace: Callable[[], PaceFact | None]
 
 
 async def gather_facts(
@@ -115,31 +113,18 @@ async def within(
 
 async def in_thread(work: Callable[[], T]) -> T:
     """Run blocking work in a thread that ends with the process: a hung disk holds nobody up."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if done.done():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result)  # type: ignore[arg-type]
+    done: Future[T] = Future()
+    # Who gives up waiting must not cancel what the thread will settle all the same.
+    done.set_running_or_notify_cancel()
 
     def run() -> None:
-        result, failure = None, None
         try:
-            result = work()
+            done.set_result(work())
         except BaseException as error:
-            failure = error
-        try:
-            loop.call_soon_threadsafe(settle, result, failure)
-        except RuntimeError:
-            # The loop is closed: nobody waits any more.
-            return
+            done.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    return await done
+    return await asyncio.wrap_future(done)
 
 
 async def _find(
