@@ -293,6 +293,13 @@ async def test_what_hangs_is_late_and_holds_nobody_up(monkeypatch: pytest.Monkey
     assert has_failed(judge(facts))
 
 
+@pytest.mark.parametrize(("spent_s", "expected_s"), [(0, 16), (5, 11), (8, 8), (60, 8)])
+def test_what_a_slow_start_took_is_not_there_for_the_look(
+    spent_s: float, expected_s: float
+) -> None:
+    assert gather.left_s(spent_s) == expected_s
+
+
 @pytest.mark.parametrize(
     ("target", "error", "service"),
     [

@@ -81,13 +81,14 @@ def doctor(
     server, token, service, transports, limits, disk, versions, model and time: ok, a warning or a
     failure with what to do. Exits 1 when there is a failure.
     """
+    # Before the imports: on a busy machine they take seconds.
+    start_s = time.monotonic()
     from ..doctor.facts import Asked
     from ..doctor.gather import Here, gather_facts
     from ..doctor.judge import has_failed, judge
     from ..doctor.machine import look_at_disk, look_at_pace, look_at_versions
     from ..files_ahead import files_ahead
 
-    start_s = time.monotonic()
     rows = read_sheet(sheet)
     done = _done(rows, batch_size, dataset_dir)
     rows = asked_rows(rows, only or None)
@@ -113,9 +114,12 @@ def doctor(
     )
     # Never closed: that would wait for a look-up of a name or a disk that hangs.
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    spent_s = time.monotonic() - start_s
     try:
         facts = runner.run(
-            gather_facts(asked, service, lambda options: find_service(options, dataset_dir), here)
+            gather_facts(
+                asked, service, lambda options: find_service(options, dataset_dir), here, spent_s
+            )
         )
     except KeyboardInterrupt:
         raise click.Abort from None

@@ -30,7 +30,7 @@ from .facts import Asked, DiskFact, Facts, PaceFact, ServerFact, Unknown, Versio
 
 T = TypeVar("T")
 
-#: The whole look, printing and Python's start left out.
+#: The whole look with what went before it, printing and Python's start left out.
 LIMIT_S = 16.0
 SERVER_LIMIT_S = 8.0
 #: What had less was held up by what went before it, such as a local service's start.
@@ -53,10 +53,17 @@ class Here:
 
 
 async def gather_facts(
-    asked: Asked, options: ServiceOptions, find: Callable[[ServiceOptions], Endpoint], here: Here
+    asked: Asked,
+    options: ServiceOptions,
+    find: Callable[[ServiceOptions], Endpoint],
+    here: Here,
+    spent_s: float = 0.0,
 ) -> Facts:
-    """Return all facts within ``LIMIT_S``; what took longer is Unknown."""
-    deadline_s = asyncio.get_running_loop().time() + LIMIT_S
+    """Return all facts within what is :func:`left_s` of ``LIMIT_S``; what took longer is Unknown.
+
+    ``spent_s`` are the seconds that the command took until now.
+    """
+    deadline_s = asyncio.get_running_loop().time() + left_s(spent_s)
     network = options.network.ice_servers
     on_machine = asyncio.gather(
         within(deadline_s, in_thread(here.forecast)),
@@ -88,6 +95,11 @@ async def gather_facts(
         refusals=_refusals(asked, description),
         now_unix_s=time.time(),
     )
+
+
+def left_s(spent_s: float) -> float:
+    """Return the seconds left: half of ``LIMIT_S`` at least, so that something is found out."""
+    return max(LIMIT_S - spent_s, LIMIT_S / 2)
 
 
 async def within(
