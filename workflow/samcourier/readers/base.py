@@ -101,6 +101,11 @@ def size_in_um(size: float, unit: str) -> float | None:
     return size * factor
 
 
+def damaged(path: Path, kind: str, reason: object, expected: str = "a whole file") -> ImageUnfit:
+    """Return the refusal of a file of this kind; ``reason`` is a foreign error or its text."""
+    return ImageUnfit(f"{path}: damaged {kind} ({one_line(reason)}), expected {expected}")
+
+
 def one_line(message: object) -> str:
     """Return a foreign error's text as one short line."""
     return " ".join(str(message).split())[:200] or type(message).__name__

@@ -12,7 +12,7 @@ import zarr
 
 from ..errors import ImageUnfit
 from ..zarr_names import METADATA_FILES
-from .base import Index, check_fits_memory, one_line, pick_scene, size_in_um
+from .base import Index, check_fits_memory, damaged, pick_scene, size_in_um
 
 
 class OmeZarrSource:
@@ -52,9 +52,7 @@ class OmeZarrSource:
         try:
             return np.asarray(self._array[index])
         except Exception as error:
-            raise ImageUnfit(
-                f"{self._path}: damaged OME-Zarr ({one_line(error)}), expected a whole image"
-            ) from error
+            raise damaged(self._path, "OME-Zarr", error, "a whole image") from error
 
 
 def is_zarr(path: Path) -> bool:
@@ -82,9 +80,7 @@ def open_ome_zarr(
         group = zarr.open_group(path, mode="r")
         attributes = ome_attributes(group)
     except Exception as error:
-        raise ImageUnfit(
-            f"{path}: damaged Zarr ({one_line(error)}), expected an OME-Zarr image"
-        ) from error
+        raise damaged(path, "Zarr", error, "an OME-Zarr image") from error
     if "plate" in attributes:
         raise ImageUnfit(
             f"{path}: an OME-Zarr plate, expected one of its images; samcourier sheet lists them"
@@ -100,9 +96,7 @@ def open_ome_zarr(
     try:
         return OmeZarrSource(path, group, attributes, among or tuple(names))
     except Exception as error:
-        raise ImageUnfit(
-            f"{path}: damaged OME-Zarr ({one_line(error)}), expected multiscales with axes"
-        ) from error
+        raise damaged(path, "OME-Zarr", error, "multiscales with axes") from error
 
 
 def ome_attributes(group: zarr.Group) -> dict[str, Any]:

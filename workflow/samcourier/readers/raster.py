@@ -16,7 +16,7 @@ import imagecodecs
 import numpy as np
 
 from ..errors import ImageUnfit
-from .base import Index, check_fits_memory, one_line, pick_scene
+from .base import Index, check_fits_memory, damaged, pick_scene
 
 PNG_MAGIC = (b"\x89PNG\r\n\x1a\n",)
 JPEG_MAGIC = (b"\xff\xd8\xff",)
@@ -74,9 +74,7 @@ def _decode(
     except ImageUnfit:
         raise
     except Exception as error:
-        raise ImageUnfit(
-            f"{path}: damaged {kind} ({one_line(error)}), expected a whole file"
-        ) from error
+        raise damaged(path, kind, error) from error
     return DecodedSource(pixels, "YX" if pixels.ndim == 2 else "YXS")
 
 

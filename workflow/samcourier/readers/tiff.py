@@ -19,7 +19,7 @@ import tifffile
 import zarr
 
 from ..errors import ImageUnfit
-from .base import Index, check_fits_memory, one_line, pick_scene, size_in_um
+from .base import Index, check_fits_memory, damaged, one_line, pick_scene, size_in_um
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -63,12 +63,9 @@ class TiffSource:
             with _tifffile_errors() as errors:
                 pixels = self._read(index)
         except Exception as error:
-            raise ImageUnfit(
-                f"{self._path}: damaged TIFF ({one_line(error)}), expected a whole file"
-            ) from error
+            raise damaged(self._path, "TIFF", error) from error
         if errors or self._is_incomplete:
-            reason = errors[0] if errors else "planes are missing"
-            raise ImageUnfit(f"{self._path}: damaged TIFF ({reason}), expected a whole file")
+            raise damaged(self._path, "TIFF", errors[0] if errors else "planes are missing")
         return pixels
 
     def _read(self, index: Index) -> np.ndarray:
@@ -128,9 +125,7 @@ def open_tiff(path: Path, scene: int | str | None) -> Iterator[TiffSource]:
         except ImageUnfit:
             raise
         except Exception as error:
-            raise ImageUnfit(
-                f"{path}: damaged TIFF ({one_line(error)}), expected a whole file"
-            ) from error
+            raise damaged(path, "TIFF", error) from error
         if not series:
             raise ImageUnfit(f"{path}: a TIFF without an image, expected one")
         # A thumbnail or a label beside the image is no second image.
@@ -138,7 +133,7 @@ def open_tiff(path: Path, scene: int | str | None) -> Iterator[TiffSource]:
             0 if scene is None and likes.count(likes[0]) == 1 else pick_scene(path, names, scene)
         )
         if errors:
-            raise ImageUnfit(f"{path}: damaged TIFF ({errors[0]}), expected a whole file")
+            raise damaged(path, "TIFF", errors[0])
         yield TiffSource(path, tiff, series[number], number)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ImageUnfit
-from .base import Index, Open, one_line, pick_scene, size_in_um
+from .base import Index, Open, damaged, one_line, pick_scene, size_in_um
 
 #: Without it a chunk is a whole stack; ND2 is always read by the frame.
 _BY_PLANE: dict[str, dict[str, Any]] = {
@@ -42,7 +42,7 @@ class BioioSource:
         try:
             return np.asarray(self._array[index].compute(scheduler="synchronous"))
         except Exception as error:
-            raise _damaged(self._path, self._kind, error) from error
+            raise damaged(self._path, self._kind, error) from error
 
 
 def vendor_readers() -> list[tuple[tuple[bytes, ...], Open]]:
@@ -70,7 +70,7 @@ def _opener(kind: str) -> Open:
         except ImageUnfit:
             raise
         except Exception as error:
-            raise _damaged(path, kind, error) from error
+            raise damaged(path, kind, error) from error
         yield source
 
     return open_it
@@ -78,7 +78,3 @@ def _opener(kind: str) -> Open:
 
 def _in_um(size: Any) -> float | None:
     return None if size is None else size_in_um(float(size), "µm")
-
-
-def _damaged(path: Path, kind: str, error: Exception) -> ImageUnfit:
-    return ImageUnfit(f"{path}: damaged {kind} ({one_line(error)}), expected a whole file")
