@@ -36,8 +36,13 @@ class TiffSource:
     """One series of an open TIFF, at full size."""
 
     def __init__(
-        self, path: Path, tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, number: int
+        self,
+        path: Path,
+        tiff: tifffile.TiffFile,
+        series: tifffile.TiffPageSeries,
+        image: ElementTree.Element | None,
     ) -> None:
+        """``image`` is OME's Pixels of the series, None where the file says nothing of it."""
         if series.dtype is None:
             raise ImageUnfit(f"{path}: pixels of no type numpy has, expected integers or floats")
         if series.keyframe.photometric == tifffile.PHOTOMETRIC.SEPARATED:
@@ -45,7 +50,6 @@ class TiffSource:
         self.axes: str = series.axes
         self.shape: tuple[int, ...] = tuple(series.shape)
         self.dtype: np.dtype = series.dtype
-        image = _ome_image(tiff, number)
         self.pixel_size_um = _pixel_size_um(tiff, image)
         self.z_spacing_um = _z_spacing_um(tiff, image)
         self.channel_names = _channel_names(image)
@@ -118,7 +122,8 @@ def open_tiff(path: Path, scene: int | str | None) -> Iterator[TiffSource]:
         try:
             with _tifffile_errors() as errors:
                 tiff = stack.enter_context(tifffile.TiffFile(path))
-                _check_companions(path, tiff)
+                ome = ElementTree.fromstring(tiff.ome_metadata) if tiff.ome_metadata else None
+                _check_companions(path, ome)
                 series = tiff.series
                 names = [each.name for each in series]
                 likes = [(each.shape, each.axes) for each in series]
@@ -134,14 +139,12 @@ def open_tiff(path: Path, scene: int | str | None) -> Iterator[TiffSource]:
         )
         if errors:
             raise damaged(path, "TIFF", errors[0])
-        yield TiffSource(path, tiff, series[number], number)
+        yield TiffSource(path, tiff, series[number], _ome_image(ome, number))
 
 
-def _check_companions(path: Path, tiff: tifffile.TiffFile) -> None:
+def _check_companions(path: Path, ome: ElementTree.Element | None) -> None:
     """Raise ImageUnfit where OME metadata name files elsewhere: tifffile would open them."""
-    if not tiff.ome_metadata:
-        return
-    for part in ElementTree.fromstring(tiff.ome_metadata).findall(".//{*}UUID"):
+    for part in [] if ome is None else ome.findall(".//{*}UUID"):
         name = part.get("FileName") or ""
         if "/" in name or "\\" in name:
             raise ImageUnfit(f"{path}: its planes lie in {name!r}, expected files beside it")
@@ -175,11 +178,9 @@ def _zarr_threads() -> set[int | None]:
     return {each.ident for each in threading.enumerate() if each.name.startswith("zarr")}
 
 
-def _ome_image(tiff: tifffile.TiffFile, number: int) -> ElementTree.Element | None:
+def _ome_image(ome: ElementTree.Element | None, number: int) -> ElementTree.Element | None:
     """Return OME's Pixels of a series, None where the file has no OME metadata."""
-    if not tiff.ome_metadata:
-        return None
-    found = ElementTree.fromstring(tiff.ome_metadata).findall("{*}Image/{*}Pixels")
+    found = [] if ome is None else ome.findall("{*}Image/{*}Pixels")
     return found[number] if number < len(found) else None
 
 
