@@ -24,6 +24,7 @@ from figures import Figures
 
 from samcourier.dataset import Batch, ImageRow, make_batches
 from samcourier.derived.previews import Preview, png
+from samcourier.draft import manifest_entry
 from samcourier.journal import (
     Attempt,
     CallBytes,
@@ -33,14 +34,13 @@ from samcourier.journal import (
     ImageLog,
     ImageSeconds,
     Manifest,
-    ManifestEntry,
     OutputRecord,
     write_image_log,
     write_manifest,
 )
 from samcourier.masks import write_mask
 from samcourier.report import build_report, write_report
-from samcourier.store import output_path
+from samcourier.store import log_path, manifest_path, mask_path, output_path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/browser"))
 from chromium import CHROMIUM, open_browser
@@ -143,21 +143,15 @@ def make_run(root: Path, count: int) -> tuple[list[ImageRow], list[Batch], Path]
     for number, row in enumerate(rows):
         mask, _, object_count = scenes[number % SCENES]
         log = log_of(row, number, chance, object_count)
-        write_image_log(dataset_dir / "logs" / f"{row.image}.json", log)
-        if log.failure is not None:
-            entries[row.image] = ManifestEntry("failed", failure=log.failure.message)
-            continue
-        path = dataset_dir / "masks" / f"{row.image}.ome.zarr"
-        facts = write_mask(path, mask, "YX", provenance={"key": log.key})
-        output_path(dataset_dir, row.image, "preview").write_bytes(pictures[number % SCENES])
-        entries[row.image] = ManifestEntry(
-            "done", log.key, facts.file_count, facts.total_bytes, object_count, log.outputs
-        )
+        write_image_log(log_path(dataset_dir, row.image), log)
+        if log.failure is None:
+            path = mask_path(dataset_dir, row.image)
+            write_mask(path, mask, "YX", provenance={"key": log.key})
+            output_path(dataset_dir, row.image, "preview").write_bytes(pictures[number % SCENES])
+        entries[row.image] = manifest_entry(dataset_dir, log)
     for number, batch in enumerate(batches):
         images = {row.image: entries[row.image] for row in batch.rows}
-        write_manifest(
-            dataset_dir / "batches" / f"{batch.batch_id}.json", Manifest(batch.batch_id, images)
-        )
+        write_manifest(manifest_path(dataset_dir, batch.batch_id), Manifest(batch.batch_id, images))
         journal_path = dataset_dir / "logs/connection" / f"{batch.batch_id}.jsonl"
         with ConnectionJournal(journal_path) as journal:
             at = START + timedelta(seconds=number * BATCH_SIZE * SECONDS_AN_IMAGE)

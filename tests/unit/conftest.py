@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 
+from samcourier.draft import manifest_entry
 from samcourier.journal import (
     NOTE_REUSED,
     Attempt,
@@ -17,13 +19,18 @@ from samcourier.journal import (
     ImageLog,
     ImageSeconds,
     Manifest,
-    ManifestEntry,
     OutputRecord,
     write_image_log,
     write_manifest,
 )
-from samcourier.masks import MaskFacts, write_mask
-from samcourier.store import output_path, output_sha256
+from samcourier.masks import write_mask
+from samcourier.store import (
+    log_path,
+    manifest_path,
+    mask_path,
+    output_path,
+    output_sha256,
+)
 
 SERVICE = {
     "engine": "watershed",
@@ -51,6 +58,9 @@ WEBRTC_FAILED = Attempt(
     bytes=CallBytes(up=2_000_000, down=0),
 )
 
+#: Objects by image; None for one that could not be read.
+COUNTS = {"near": 2, "far": 3, "kept": 5, "torn": None, "empty": 0}
+
 
 def squares(count: int) -> np.ndarray:
     """Return ``count`` squares of 4 x 4 pixels, labelled from 1, on (32, 32) uint32."""
@@ -62,36 +72,41 @@ def squares(count: int) -> np.ndarray:
 
 
 @pytest.fixture
-def finished_run(tmp_path: Path) -> Path:
+def finished_run(finished_results: Path, tmp_path: Path) -> Path:
     """A sample sheet images.tsv and what a run of it left in results/demo, batches of two.
 
     near: one call. far: a transport failed first. kept: mask reused. torn: unreadable image.
     empty: no object. near's truth agrees fully, far's in two of its three objects.
     """
-    dataset_dir = tmp_path / "results" / "demo"
+    shutil.copytree(finished_results, tmp_path / "results" / "demo")
     (tmp_path / "truth").mkdir()
-    tifffile.imwrite(tmp_path / "truth" / "near.tif", squares(2))
-    tifffile.imwrite(tmp_path / "truth" / "far.tif", squares(2))
-    truths = {name: str(tmp_path / "truth" / f"{name}.tif") for name in ("near", "far")}
-    counts = {"near": 2, "far": 3, "kept": 5, "torn": None, "empty": 0}
-    sheet = [f"{image}\tdata/{image}.tif\t{truths.get(image, '')}\n" for image in counts]
+    truths = {name: tmp_path / "truth" / f"{name}.tif" for name in ("near", "far")}
+    for path in truths.values():
+        tifffile.imwrite(path, squares(2))
+    sheet = [f"{image}\tdata/{image}.tif\t{truths.get(image, '')}\n" for image in COUNTS]
     (tmp_path / "images.tsv").write_text("image\tpath\ttruth\n" + "".join(sheet))
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def finished_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that :func:`finished_run` copies."""
+    dataset_dir = tmp_path_factory.mktemp("finished") / "demo"
     entries = {}
-    for second, (image, count) in enumerate(counts.items()):
-        if count is None:
-            entries[image] = _fail(dataset_dir, image, second)
-        else:
-            entries[image] = _finish(dataset_dir, image, count, second)
+    for second, (image, count) in enumerate(COUNTS.items()):
+        log = _failed(image, second) if count is None else _done(dataset_dir, image, count, second)
+        write_image_log(log_path(dataset_dir, image), log)
+        entries[image] = manifest_entry(dataset_dir, log)
     for number, images in enumerate((["near", "far"], ["kept", "torn"], ["empty"]), start=1):
         batch = Manifest(f"{number:04d}", {image: entries[image] for image in images})
-        write_manifest(dataset_dir / "batches" / f"{batch.batch}.json", batch)
+        write_manifest(manifest_path(dataset_dir, batch.batch), batch)
     with ConnectionJournal(dataset_dir / "logs" / "connection" / "0001.jsonl") as journal:
         journal.record("open", transport="webrtc", seconds=0.2)
         journal.record("left", transport="webrtc", kind="transport", error="channel closed")
         journal.record(
             "switch", from_transport="webrtc", to="websocket", reason="the only one left"
         )
-    return tmp_path
+    return dataset_dir
 
 
 def _tabulate(dataset_dir: Path, image: str, count: int) -> OutputRecord:
@@ -101,16 +116,14 @@ def _tabulate(dataset_dir: Path, image: str, count: int) -> OutputRecord:
     return OutputRecord("0" * 16, 1, path.stat().st_size, output_sha256(path))
 
 
-def _finish(dataset_dir: Path, image: str, count: int, second: int) -> ManifestEntry:
+def _done(dataset_dir: Path, image: str, count: int, second: int) -> ImageLog:
     attempts = {"far": (WEBRTC_FAILED, OVER_WEBSOCKET), "kept": ()}.get(image, (OVER_WEBSOCKET,))
     key = hashlib.sha256(image.encode()).hexdigest()
-    facts: MaskFacts = write_mask(
-        dataset_dir / "masks" / f"{image}.ome.zarr", squares(count), "YX", provenance={"key": key}
-    )
+    write_mask(mask_path(dataset_dir, image), squares(count), "YX", provenance={"key": key})
     outputs = {}
     if image == "near":
         outputs["objects_csv"] = _tabulate(dataset_dir, image, count)
-    log = ImageLog(
+    return ImageLog(
         image=image,
         path=f"data/{image}.tif",
         status="done",
@@ -128,19 +141,14 @@ def _finish(dataset_dir: Path, image: str, count: int, second: int) -> ManifestE
         attempts=attempts,
         service=SERVICE,
     )
-    write_image_log(dataset_dir / "logs" / f"{image}.json", log)
-    return ManifestEntry("done", key, facts.file_count, facts.total_bytes, count, outputs)
 
 
-def _fail(dataset_dir: Path, image: str, second: int) -> ManifestEntry:
-    failure = Failure("image", "ImageUnfit", f"data/{image}.tif: not a TIFF")
-    log = ImageLog(
+def _failed(image: str, second: int) -> ImageLog:
+    return ImageLog(
         image=image,
         path=f"data/{image}.tif",
         status="failed",
         finished_at=f"2026-03-01T10:00:{second + 2:02d}.000+00:00",
         seconds=ImageSeconds(total=0.1),
-        failure=failure,
+        failure=Failure("image", "ImageUnfit", f"data/{image}.tif: not a TIFF"),
     )
-    write_image_log(dataset_dir / "logs" / f"{image}.json", log)
-    return ManifestEntry("failed", failure_kind=failure.kind, failure=failure.message)
