@@ -105,7 +105,7 @@ class Replica:
         link, description = await self._first_to_open(in_order)
         self.current = link.name
         self._note_limits(description)
-        self._scout = Scout(self.links, expected_calls, lambda: self.current)
+        self._scout = Scout(self.links, expected_calls, self._link_in_use)
         watch = Watch(self.links, self._policy, self._clock)
         self._background += [
             asyncio.ensure_future(self._scout.run()),
@@ -246,12 +246,11 @@ class Replica:
             link.leave(error, generation)
         if sample is not None and self._scout is not None:
             self._scout.note_answer(sample.payload)
-            self._service_s.append(
-                max(total_s - sample.send_s - sample.receive_s - sample.queue_s, 0.0)
-            )
         attempt = attempt_record(
             choice, self.name, started_at, call.payload, total_s, sample, alone, error
         )
+        if attempt.seconds.service is not None:
+            self._service_s.append(attempt.seconds.service)
         return attempt, accepted, error
 
     def gone(self) -> ServiceGone:

@@ -50,15 +50,15 @@ _TICK_S = 1.0
 class Scout:
     """Keeps every transport measured without hurrying a call.
 
-    ``current`` tells the transport in use.
+    ``in_use`` tells the transport in use, None before there is one.
     """
 
     def __init__(
-        self, links: Sequence[Link], expected_calls: int, current: Callable[[], str | None]
+        self, links: Sequence[Link], expected_calls: int, in_use: Callable[[], Link | None]
     ) -> None:
         self._links = links
         self._calls_left = expected_calls
-        self._current = current
+        self._in_use = in_use
         self._first_payload: asyncio.Future[Payload] = asyncio.get_running_loop().create_future()
         self._compared = len(links) == 1
         self._may_go = asyncio.Event()
@@ -101,7 +101,7 @@ class Scout:
         The next image proves it: bytes made for that alone would only hold the others up. Not on
         the word of one look at the transport in use, which a busy machine makes look slow.
         """
-        in_use = next((link for link in self._links if link.name == self._current()), None)
+        in_use = self._in_use()
         if in_use is None or in_use.estimate.sample_count < TRIAL_MIN_SAMPLES:
             return None
         promising_links = self._promising(payload)
@@ -124,7 +124,7 @@ class Scout:
             await asyncio.gather(*bringing_up, return_exceptions=True)
 
     async def _bring_up(self, link: Link) -> None:
-        if link.name == self._current():
+        if link is self._in_use():
             if len(self._links) > 1 and not link.is_measured:
                 await _measure(link, LOOK)
         elif link.is_measured or link.name in LOOK_COST_S:
@@ -150,12 +150,13 @@ class Scout:
         self._may_go.set()
 
     def _promising(self, payload: Payload) -> list[Link]:
-        current = self._current()
-        if current is None:
+        in_use = self._in_use()
+        if in_use is None:
             return []
         by_name: dict[str, Link] = {link.name: link for link in self._links}
-        candidates = [link.candidate(current) for link in self._links]
-        return [by_name[name] for name in promising(candidates, payload, current, time.time())]
+        candidates = [link.candidate(in_use.name) for link in self._links]
+        names = promising(candidates, payload, in_use.name, time.time())
+        return [by_name[name] for name in names]
 
     async def _look_again(self) -> None:
         if not self._first_payload.done():
@@ -166,7 +167,7 @@ class Scout:
                 continue
             if link.wants_trial or not (link.is_open or link.is_resting or link.is_measured):
                 await self._look(link, payload)
-            if link.name == self._current() or not link.is_open:
+            if link is self._in_use() or not link.is_open:
                 continue
             age_s = time.time() - link.estimate.measured_unix_s
             looked_bytes = self._looked_bytes + payload.up_bytes + payload.down_bytes
@@ -195,10 +196,10 @@ class Scout:
 
         Unknown also while that transport rests: any other would be worth a look.
         """
-        current = next((link for link in self._links if link.name == self._current()), None)
-        if current is None or current.is_resting or not self._first_payload.done():
+        in_use = self._in_use()
+        if in_use is None or in_use.is_resting or not self._first_payload.done():
             return None
-        return predict_s(current.estimate, self._first_payload.result())
+        return predict_s(in_use.estimate, self._first_payload.result())
 
 
 def _cut(payload: Payload, most: Payload) -> Payload:
