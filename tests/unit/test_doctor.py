@@ -29,9 +29,10 @@ from samcourier.doctor.judge import has_failed, judge
 from samcourier.doctor.machine import look_at_disk, look_at_pace, look_at_versions
 from samcourier.errors import Denied, ServiceFailed, ServiceGone
 from samcourier.files_ahead import Forecast
+from samcourier.network import IceServer
 from samcourier.transports.base import Endpoint
 from samcourier.transports.hypha_caller import Caller
-from samcourier.transports.ice_servers import IceAnswer, parse_ice_url
+from samcourier.transports.ice_servers import IceAnswer, ask_ice_servers, parse_ice_url
 
 URL = "https://hypha.example.org"
 NOW_UNIX_S = 1_800_000_000.0
@@ -269,6 +270,19 @@ def test_the_time_of_a_run_follows_from_pace_replicas_and_way(
 )
 def test_an_ice_servers_url_is_read(url: str, parts: tuple[str, str, int, str]) -> None:
     assert parse_ice_url(url) == parts
+
+
+@pytest.mark.parametrize("scheme", ["stun", "turn", "stuns"])
+@pytest.mark.parametrize(
+    ("port", "problem"), [("99999", "port must be 0-65535"), ("²", "invalid literal for int")]
+)
+async def test_an_ice_server_with_an_odd_port_is_a_failure_of_its_own(
+    scheme: str, port: str, problem: str
+) -> None:
+    url = f"{scheme}:127.0.0.1:{port}"
+    (answer,) = await ask_ice_servers((IceServer((url,)),))
+    assert answer.url == url
+    assert problem in str(answer.failure)
 
 
 HERE = Here(lambda: FORECAST, lambda: DiskFact("/data", True, 1, 1), lambda: (), lambda: None)

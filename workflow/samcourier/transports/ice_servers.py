@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from dataclasses import dataclass
 from urllib.parse import parse_qs
 
@@ -31,8 +30,8 @@ async def ask_ice_servers(servers: tuple[IceServer, ...]) -> tuple[IceAnswer, ..
 
 
 async def _ask(server: IceServer, url: str) -> IceAnswer:
-    scheme, host, port, transport = parse_ice_url(url)
     try:
+        scheme, host, port, transport = parse_ice_url(url)
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
             if scheme.startswith("turn"):
                 await _allocate(server, host, port, transport, is_tls=scheme == "turns")
@@ -43,7 +42,8 @@ async def _ask(server: IceServer, url: str) -> IceAnswer:
                 await _bind(host, port)
     except TimeoutError:
         return IceAnswer(url, f"no answer within {ANSWER_TIMEOUT_S:g} s")
-    except (OSError, ssl.SSLError, stun.TransactionError, ValueError, ConnectionError) as error:
+    # ValueError and OverflowError: of a port that is no number, or none there is.
+    except (OSError, stun.TransactionError, ValueError, OverflowError) as error:
         return IceAnswer(url, _words(error))
     return IceAnswer(url)
 
