@@ -18,7 +18,6 @@ from .options import dataset_dir_option, example, only_option, segment_options, 
 from .segmenting import (
     batch_in_words,
     run_batch,
-    run_config,
     say_outcome,
     segment_rows,
     write_run_report,
@@ -102,8 +101,7 @@ def segment(
     """
     rows = _rows_of(inputs, dataset_dir)
     _check_only(segmenting["only"], rows)
-    config = run_config(inputs, dataset_dir, batch_size, service, segmenting)
-    segment_rows(rows, batch_size, service, dataset_dir, config, **segmenting)
+    segment_rows(inputs, rows, batch_size, service, dataset_dir, **segmenting)
 
 
 @click.command(

@@ -14,14 +14,11 @@ from ..deploy.service import ServiceOptions, find_service
 from ..errors import InputError
 from ..plain_text import plain
 from .options import example, service_options, transport_option
-from .segmenting import run_config, segment_rows
+from .segmenting import segment_rows
 from .terminal import run_interruptibly, say
 
 if TYPE_CHECKING:
     from ..provenance.recorded import RecordedRun
-
-#: As where a config says nothing: how long a run took elsewhere says little.
-_ATTEMPT_TIMEOUT_S, _IMAGE_TIMEOUT_S = 600.0, 1800.0
 
 
 @click.command(epilog=example("samcourier rerun results/plate7 --out results/plate7-again"))
@@ -55,6 +52,7 @@ def rerun(
     the crate's; the service is a local one unless the options name another. Exits 1 when an image
     differs from the recorded one, or a mask does.
     """
+    from ..connection.retry import Policy
     from ..provenance.recorded import differing_images, located, read_crate
     from ..store import mask_path, read_provenance
 
@@ -84,13 +82,13 @@ def rerun(
         "outputs": (),
         "only": (),
         "retry_failed": False,
-        "attempt_timeout_s": _ATTEMPT_TIMEOUT_S,
-        "image_timeout_s": _IMAGE_TIMEOUT_S,
+        # As where a config says nothing: how long a run took elsewhere says little.
+        "attempt_timeout_s": Policy.attempt_timeout_s,
+        "image_timeout_s": Policy.image_timeout_s,
     }
-    config = run_config((), out, run.batch_size, service, segmenting)
     failure: click.ClickException | None = None
     try:
-        segment_rows(rows, run.batch_size, service, out, config, run.metadata_sha256, **segmenting)
+        segment_rows((), rows, run.batch_size, service, out, run.metadata_sha256, **segmenting)
     except click.ClickException as error:
         failure = error
     equal_count = 0

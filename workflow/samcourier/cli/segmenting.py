@@ -19,7 +19,7 @@ from ..journal import ImageLog, Manifest
 from .terminal import run_interruptibly, say
 
 
-def run_config(
+def _run_config(
     inputs: Sequence[str],
     dataset_dir: Path,
     batch_size: int,
@@ -58,17 +58,17 @@ def run_config(
 
 
 def segment_rows(
+    inputs: Sequence[str],
     rows: list[ImageRow],
     batch_size: int,
     service: ServiceOptions,
     dataset_dir: Path,
-    config: dict[str, Any],
     rerun_of: str | None = None,
     **segmenting: Any,
 ) -> None:
     """Segment every row asked for, batch by batch, and write the report.
 
-    ``config`` is what is kept of the run's settings, ``rerun_of`` as in Circumstances.
+    ``inputs`` is what ``rows`` were found by, ``rerun_of`` as in Circumstances.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -86,6 +86,7 @@ def segment_rows(
     form = segmenting["mask_container"], segmenting["ome_zarr"], segmenting["outputs"]
     say(str(files_ahead(to_make, len(asked), *form)))
     start_record(dataset_dir, asked, only=only)
+    config = _run_config(inputs, dataset_dir, batch_size, service, segmenting)
     keep_circumstances(
         dataset_dir,
         "segment" if rerun_of is None else "rerun",
