@@ -162,6 +162,7 @@ def keep_found_images():
         sheets.write_found_sheet(SHEET, ROWS)
 
 
+@cache
 def batches_to_make():
     """Return the ids of the batches that this run makes, once it is decided."""
     jobs = workflow.dag.needrun_jobs()
