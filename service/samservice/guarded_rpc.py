@@ -67,9 +67,10 @@ class GuardedRPC(RPC):  # type: ignore[misc]
 
     async def _send_chunks(self, package: bytes, target_id: str, session_id: str | None) -> None:
         """Send a large message in chunks that suit the pace of the last one."""
-        sending = copy.copy(self)
+        sending = self
         if self._sends_slowly:
             # A view of its own, because hypha-rpc reads the size again after it has waited.
+            sending = copy.copy(self)
             sending._long_message_chunk_size = min(
                 SLOW_LINK_CHUNK_BYTES, self._long_message_chunk_size
             )
