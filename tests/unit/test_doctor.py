@@ -307,6 +307,28 @@ async def test_what_hangs_is_late_and_holds_nobody_up(monkeypatch: pytest.Monkey
     assert has_failed(judge(facts))
 
 
+async def test_the_server_is_looked_at_while_the_service_is_looked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_at = threading.Event()
+
+    async def look_at_server(_: Endpoint) -> ServerFact | Unknown:
+        looked_at.set()
+        return GOOD.server
+
+    async def no_caller(*_: object) -> tuple[Unknown, Unknown]:
+        return UNREACHABLE, UNREACHABLE
+
+    def find(_: ServiceOptions) -> Endpoint:
+        raise ServiceGone("no app") if looked_at.wait(5) else ServiceFailed("not looked at")
+
+    monkeypatch.setattr(gather, "_look_at_server", look_at_server)
+    monkeypatch.setattr(gather, "_caller", no_caller)
+    options = ServiceOptions(target="bioengine", server_url=URL)
+    facts = await gather_facts(GOOD.asked, options, find, HERE)
+    assert (facts.server, facts.service) == (GOOD.server, "not_yet")
+
+
 @pytest.mark.parametrize(("spent_s", "expected_s"), [(0, 16), (5, 11), (8, 8), (60, 8)])
 def test_what_a_slow_start_took_is_not_there_for_the_look(
     spent_s: float, expected_s: float

@@ -72,10 +72,21 @@ async def gather_facts(
         within(deadline_s, in_thread(here.pace)),
     )
     ice_asked = asyncio.ensure_future(ask_ice_servers(network))
-    endpoint, service = await _find(options, find, deadline_s)
-    reached = endpoint if not isinstance(endpoint, Unknown) else _server_alone(options)
-    server_asked = asyncio.ensure_future(_server(reached, deadline_s))
-    caller_asked = asyncio.ensure_future(_caller(reached, deadline_s))
+    finding = asyncio.ensure_future(_find(options, find, deadline_s))
+    alone = asyncio.ensure_future(within(deadline_s, in_thread(lambda: _server_alone(options))))
+
+    async def reached() -> Endpoint | Unknown:
+        found, _ = await finding
+        return await alone if isinstance(found, Unknown) else found
+
+    async def server() -> ServerFact | Unknown:
+        # Its own server comes up with a local service; any other is known before its service.
+        is_known = options.server_url and options.target != "local"
+        return await _server(await (alone if is_known else reached()), deadline_s)
+
+    server_asked = asyncio.ensure_future(server())
+    endpoint, service = await finding
+    caller_asked = asyncio.ensure_future(_caller(await reached(), deadline_s))
     verdicts, description = await _verdicts(endpoint, asked.transport, deadline_s)
     caller, replica_ids = await caller_asked
     forecast, disk, versions, pace = await on_machine
