@@ -1,4 +1,4 @@
-"""Labels of a mask: which there are, and from 1 on where their ids are far apart."""
+"""Labels of a mask: which there are, and numbered from 1 without gaps."""
 
 from __future__ import annotations
 
@@ -28,14 +28,19 @@ def count_objects(mask: np.ndarray) -> int:
 
 
 def compacted(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return ids and ``mask``, uint32 of any shape, with label n for the id ``ids[n - 1]``.
+    """Return the ids of ``mask``, uint32 of any shape, and it with label n for ``ids[n - 1]``.
 
-    Labels keep the order of the ids, and none is above the number of pixels, so that a table of
-    them is no larger than the mask. Ids that are no higher than that stay as they are.
+    Labels keep the order of the ids and leave none out, so that a table of them has as many rows
+    as there are objects. A mask whose ids are like that already is returned itself.
     """
-    largest = int(mask.max(initial=0))
-    if largest <= mask.size:
-        return np.arange(1, largest + 1, dtype=np.uint32), mask
-    ids, labels = np.unique(mask, return_inverse=True)
-    labels = labels.reshape(mask.shape).astype(np.uint32)
-    return (ids[1:], labels) if ids[0] == 0 else (ids, labels + np.uint32(1))
+    ids = present(mask)
+    largest = int(ids[-1]) if len(ids) else 0
+    if largest == len(ids):
+        labels = mask
+    elif largest > mask.size:
+        labels = np.searchsorted(ids, mask, side="right").astype(np.uint32)
+    else:
+        label_of = np.zeros(largest + 1, np.uint32)
+        label_of[ids] = np.arange(1, len(ids) + 1)
+        labels = label_of[mask]
+    return ids.astype(np.uint32), labels

@@ -34,13 +34,15 @@ def test_both_ways_of_counting_agree() -> None:
 @pytest.mark.parametrize(
     ("mask", "ids", "labels"),
     [
-        ([[0, 3], [1, 3]], [1, 2, 3], [[0, 3], [1, 3]]),
+        ([[0, 2], [1, 2]], [1, 2], [[0, 2], [1, 2]]),
+        ([[0, 3], [1, 3]], [1, 3], [[0, 2], [1, 2]]),
+        ([[4, 3], [4, 3]], [3, 4], [[2, 1], [2, 1]]),
         ([[0, 9], [7, 9]], [7, 9], [[0, 2], [1, 2]]),
         ([[4_294_967_295, 9]], [9, 4_294_967_295], [[2, 1]]),
         ([[0, 0]], [], [[0, 0]]),
     ],
 )
-def test_ids_far_apart_become_labels_from_1(
+def test_ids_become_labels_from_1_without_gaps(
     mask: list[list[int]], ids: list[int], labels: list[list[int]]
 ) -> None:
     found, compact = compacted(np.array(mask, np.uint32))

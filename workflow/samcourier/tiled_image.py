@@ -102,7 +102,7 @@ class TiledImage:
         return Plane(pixels, axes, self._planes.pixel_size_um, pixels_sha256(pixels, axes))
 
     def _keep(self, number: int, tile: int, made: Segmented) -> None:
-        """Keep a tile, its labels compacted: stitching makes tables of them, by the largest."""
+        """Keep a tile, its labels compacted: stitching holds a table of them, up to the largest."""
         _, labels = compacted(np.asarray(made.mask))
         self._store.keep(number, tile, KeptTile(labels, made.note))
 

@@ -36,8 +36,9 @@ def measure(
     """
     # regionprops takes memory by the largest id, which may be 2³² - 1.
     ids, labels = compacted(mask)
+    labels = labels.astype(np.int64)
     layers = np.moveaxis(pixels, 0, -1) if pixels.ndim > mask.ndim else pixels[..., None]
-    measured = regionprops_table(labels.astype(np.int64), layers, properties=(*_SHAPE, *_INTENSITY))
+    measured = regionprops_table(labels, layers, properties=(*_SHAPE, *_INTENSITY))
     axes = "zyx"[-mask.ndim :]
     count = len(measured["label"])
     area_px = np.asarray(measured["area"], np.int64)
