@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .dataset import COLUMNS, ImageRow, read_sheet
 from .errors import InputError
+from .tsv import format_tsv
 
 COLUMNS_FOUND = ("image", "path")
 COLUMNS_LOOKED_AT = ("image", "path", "scene", "t", "z", "channel", "pixel_size_um")
@@ -43,12 +42,7 @@ def header(columns: Sequence[str]) -> str:
 
 def lines(rows: Iterable[ImageRow], columns: Sequence[str]) -> str:
     """Return one line for each row, in these columns."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-    for row in rows:
-        cells = _cells(row)
-        writer.writerow([cells[name] for name in columns])
-    return stream.getvalue()
+    return format_tsv([cells[name] for name in columns] for cells in map(_cells, rows))
 
 
 def format_sheet(rows: Sequence[ImageRow]) -> str:

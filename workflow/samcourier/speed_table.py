@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -13,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .connection.estimate import Sample
+from .tsv import format_tsv
 
 Direction = Literal["up", "down", "both"]
 DIRECTIONS: tuple[Direction, ...] = ("up", "down", "both")
@@ -131,12 +130,8 @@ def _travel_s(sample: Sample) -> float:
 
 def as_tsv(rows: Iterable[Row]) -> str:
     """Return the table, tab separated, below a header; empty where there is nothing."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-    writer.writerow(each.name for each in fields(Row))
-    for row in rows:
-        writer.writerow(_tsv_text(value) for value in asdict(row).values())
-    return stream.getvalue()
+    header = [each.name for each in fields(Row)]
+    return format_tsv([header, *(map(_tsv_text, asdict(row).values()) for row in rows)])
 
 
 def _tsv_text(value: Any) -> str:

@@ -6,8 +6,6 @@ no tool in reasonable time.
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
@@ -18,6 +16,7 @@ from ..errors import InputError
 from ..masks import labels_sha256, read_mask
 from ..outcome import Outcome
 from ..store import find_mask
+from ..tsv import format_tsv
 from .circumstances import FOLDER
 
 TABLE = FOLDER / "masks.tsv"
@@ -91,10 +90,7 @@ def _labels_sha256(dataset_dir: Path, outcome: Outcome) -> str:
 
 
 def format_table(rows: Iterable[MaskRow]) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-    writer.writerows([COLUMNS, *map(astuple, rows)])
-    return stream.getvalue()
+    return format_tsv([COLUMNS, *map(astuple, rows)])
 
 
 def read_table(path: Path) -> dict[str, MaskRow]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import groupby
@@ -12,6 +10,7 @@ from ..accuracy import Accuracy
 from ..journal import Attempt, CallBytes, CallSeconds
 from ..outcome import Outcome
 from ..plain_text import plain
+from ..tsv import format_tsv
 
 #: A spreadsheet takes a cell that begins so for a formula.
 _FORMULA_STARTS = ("=", "+", "-", "@")
@@ -46,12 +45,9 @@ class Column:
 
 def tsv(outcomes: Iterable[Outcome]) -> str:
     """Return the table, tab separated, one row an image below a header."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-    writer.writerow(column.name for column in COLUMNS)
-    for outcome in outcomes:
-        writer.writerow(column.tsv_text(outcome) for column in COLUMNS)
-    return stream.getvalue()
+    header = [column.name for column in COLUMNS]
+    cells = ([column.tsv_text(outcome) for column in COLUMNS] for outcome in outcomes)
+    return format_tsv([header, *cells])
 
 
 def _attempts(outcome: Outcome) -> tuple[Attempt, ...]:
