@@ -26,7 +26,7 @@ from .records import (
     write_record,
 )
 
-IMAGE_LOG_SCHEMA = "samcourier/image-log/6"
+IMAGE_LOG_SCHEMA = "samcourier/image-log/7"
 
 Method = Literal["segment_all", "encode_image"]
 
