@@ -51,6 +51,10 @@ def test_every_choice_says_why_in_words() -> None:
     assert first.reason == "predicted 0.500 s, websocket 2.000 s; http not measured yet"
     assert second.reason == "predicted 2.000 s, webrtc 0.500 s; http not measured yet"
     assert third.reason == "not measured yet"
+    fresh = rank(
+        [Candidate("websocket"), Candidate("webrtc"), Candidate("http", blocked="off")], IMAGE
+    )
+    assert fresh[0].reason == "not measured yet; webrtc not measured yet; http off"
     kept = rank([measured("websocket", 1), measured("webrtc", 0.9)], IMAGE, "websocket")[0]
     assert kept.reason.endswith("kept, no clear gain elsewhere")
 

@@ -66,7 +66,8 @@ def rank(
 
     ``candidates`` come in order of preference, which decides while nothing is measured. The
     ``current`` transport stays first unless another is clearly faster. An unmeasured transport
-    comes after the measured ones. Every reason also says why the others cannot be used.
+    comes after the measured ones. Every reason also says which others are not measured, and why
+    those that cannot be used are not.
     """
     usable = [candidate for candidate in candidates if candidate.blocked is None]
     measured: list[tuple[float, Candidate]] = []
@@ -79,12 +80,15 @@ def rank(
             measured.append((seconds, candidate))
     measured.sort(key=lambda pair: pair[0])
     without = "".join(f"; {c.name} {c.blocked}" for c in candidates if c.blocked is not None)
-    unknown = "".join(f"; {c.name} {_UNMEASURED}" for c in unmeasured)
+
+    def unknown_beside(chosen: Candidate) -> str:
+        return "".join(f"; {c.name} {_UNMEASURED}" for c in unmeasured if c is not chosen)
+
     choices = [
-        Choice(c.name, seconds, _why(seconds, c, measured) + unknown + without)
+        Choice(c.name, seconds, _why(seconds, c, measured) + unknown_beside(c) + without)
         for seconds, c in measured
     ]
-    choices += [Choice(c.name, None, f"{_UNMEASURED}{without}") for c in unmeasured]
+    choices += [Choice(c.name, None, _UNMEASURED + unknown_beside(c) + without) for c in unmeasured]
     by_name = {candidate.name: candidate for candidate in usable}
     return _keep_current(choices, by_name, current, now_unix_s)
 
