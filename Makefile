@@ -25,13 +25,12 @@ run: .venv/installed-local ## segment the images of config/ over a local service
 	  if [ -e "$$results/$$made" ]; then echo "$$results/$$made"; fi; \
 	done; exit $$status
 
-# Unit tests share nothing; those with servers have deadlines, and run one by one.
-TEST_UNITS := .venv/bin/python -m pytest --numprocesses logical --maxprocesses 8 tests/unit
+# Each file of tests on one core; those of the contract have deadlines, and run one by one.
+ON_ALL_CORES := .venv/bin/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadscope
 
 test: .venv/installed-test ## all tests but those with an environment of their own (below)
-	$(TEST_UNITS)
-	.venv/bin/python -m pytest -m 'not microsam and not bioengine and not crate and not slurm and not faults' \
-	  --ignore tests/unit
+	$(ON_ALL_CORES) tests/unit tests/workflow tests/live
+	.venv/bin/python -m pytest tests/contract tests/browser
 
 test-microsam: .venv-microsam/installed-microsam ## micro-sam's own classes through the service (several GB)
 	.venv-microsam/bin/python -m pytest -m microsam
@@ -67,7 +66,7 @@ check: .venv/installed-test ## format, lint, types, workflow, unit tests: under 
 	.venv/bin/snakefmt --check Snakefile workflow
 	.venv/bin/snakemake --lint
 	.venv/bin/snakemake --dry-run --quiet
-	$(TEST_UNITS)
+	$(ON_ALL_CORES) tests/unit
 
 fuzz: .venv/installed-test ## the wire decoders against a million hostile cases each, in 3 GB of address space
 	ulimit -v 3000000; FUZZ_CASES=$${FUZZ_CASES:-1000000} .venv/bin/python -m pytest -q --timeout=0 \
