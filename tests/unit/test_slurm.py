@@ -91,10 +91,10 @@ async def test_the_service_of_a_job_is_waited_for(
     ("opening", "expected", "said"),
     [
         (None, ServiceGone, "samservice-1 was not there for 0 s, see "),
-        (DOWN, ServiceGone, "was not there for 0 s \\(last: websocket: refused\\), see "),
+        (DOWN, TransportFailed, "websocket: refused"),
         (Denied("no"), Denied, "no"),
     ],
-    ids=["not there", "server away", "denied"],
+    ids=["not there", "server never reached", "denied"],
 )
 async def test_what_never_comes_has_gone_so_that_a_lost_batch_may_be_made_again(
     tmp_path: Path,
@@ -107,6 +107,16 @@ async def test_what_never_comes_has_gone_so_that_a_lost_batch_may_be_made_again(
     with pytest.raises(expected, match=said):
         await wait_until_registered(ENDPOINT, 0.0, tmp_path)
     assert scripted.is_released
+
+
+async def test_a_server_that_went_away_for_good_has_taken_the_service_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(monkeypatch, [None, *[DOWN] * 999], [[]])
+    monkeypatch.setattr(slurm, "POLL_S", 0.01)
+    monkeypatch.setattr(slurm, "UNREACHED_S", 0.0)
+    with pytest.raises(ServiceGone, match=r"0\.1 s \(last: websocket: refused\), see "):
+        await wait_until_registered(ENDPOINT, 0.1, tmp_path)
 
 
 def test_a_slurm_that_does_not_answer_once_ends_no_deploy(

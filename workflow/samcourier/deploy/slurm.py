@@ -16,14 +16,25 @@ from ..transports.base import Endpoint
 from .detached import end_process, last_lines, one_at_a_time, start_detached
 from .owners import add_run, is_running
 from .record import OWNERS_NAME, TOKEN_NAME, write_private
-from .slurm_keeper import RECORD_NAME, SlurmPlan, SlurmRecord, is_ready, log_path, read_record
+from .slurm_keeper import (
+    NEEDED_NAME,
+    RECORD_NAME,
+    SlurmPlan,
+    SlurmRecord,
+    is_ready,
+    log_path,
+    read_record,
+)
 from .slurm_queue import cancel, job_state
 
 KEEPER_LOG_NAME = "slurm.log"
 CONNECT_TIMEOUT_S = 20.0
 POLL_S = 2.0
-#: Above what a command of SLURM may take, with which the keeper begins and ends.
-START_TIMEOUT_S = STOP_TIMEOUT_S = 90.0
+#: A server that this machine has not reached once by then is not just away.
+UNREACHED_S = 120.0
+#: Above what three commands of SLURM may take: the keeper may be asked to end as it looks for its
+#: job, then submits it anew, and cancels it.
+START_TIMEOUT_S = STOP_TIMEOUT_S = 200.0
 LOG_LINES = 15
 
 Say = Callable[[str], None]
@@ -62,11 +73,14 @@ def take_down(directory: Path, say: Say) -> None:
     if record is None:
         return
     end_process(record.keeper, STOP_TIMEOUT_S)
+    # It may have submitted another job before it ended.
+    record = read_record(directory) or record
     if record.job_id:
         # What a keeper that was killed left behind.
         cancel(record.job_id, record.plan.service_name)
         say(f"the service's job {record.job_id} is cancelled")
-    (directory / RECORD_NAME).unlink(missing_ok=True)
+    for name in (RECORD_NAME, TOKEN_NAME, NEEDED_NAME):
+        (directory / name).unlink(missing_ok=True)
 
 
 def recorded_plan(directory: Path) -> SlurmPlan:
@@ -84,24 +98,29 @@ def recorded_plan(directory: Path) -> SlurmPlan:
 async def wait_until_registered(endpoint: Endpoint, timeout_s: float, where: Path) -> None:
     """Wait until Hypha knows the service: its job may have been lost and submitted again.
 
-    A server that is away is waited for as well. Raises Denied, or ServiceGone after ``timeout_s``
-    with the last reason.
+    A server that is away is waited for as well, one that was never reached no longer than two
+    minutes. Raises Denied, TransportFailed for a server that was never reached, or ServiceGone
+    after ``timeout_s`` with the last reason.
     """
     # Takes a second, which commands that ask no service would spend in vain.
     from ..transports.session import HyphaSession, list_services
 
     session, user = HyphaSession(endpoint), object()
-    deadline_s = time.monotonic() + timeout_s
+    begun_s, was_reached = time.monotonic(), False
     try:
         while True:
             reason = ""
             try:
                 server = await session.server(CONNECT_TIMEOUT_S, user)
+                was_reached = True
                 if await list_services(server, endpoint):
                     return
             except (TransportFailed, Overloaded) as error:
                 reason = f" (last: {error})"
-            if time.monotonic() > deadline_s:
+                waited_s = time.monotonic() - begun_s
+                if not was_reached and waited_s > min(UNREACHED_S, timeout_s):
+                    raise
+            if time.monotonic() - begun_s > timeout_s:
                 raise ServiceGone(
                     f"the service {endpoint.service_id} was not there for {timeout_s:g} s{reason},"
                     f" see {where / KEEPER_LOG_NAME}"
@@ -119,13 +138,17 @@ def _start_keeper(directory: Path, plan: SlurmPlan) -> None:
     (directory / RECORD_NAME).unlink(missing_ok=True)
     module = ["-m", "samcourier.deploy.slurm_keeper"]
     command = [sys.executable, *module, str(directory), json.dumps(asdict(plan))]
-    start_detached(
-        "the keeper of the service's job",
-        command,
-        directory / KEEPER_LOG_NAME,
-        lambda process: read_record(directory),
-        START_TIMEOUT_S,
-    )
+    try:
+        start_detached(
+            "the keeper of the service's job",
+            command,
+            directory / KEEPER_LOG_NAME,
+            lambda process: read_record(directory),
+            START_TIMEOUT_S,
+        )
+    except ServiceFailed:
+        (directory / TOKEN_NAME).unlink(missing_ok=True)
+        raise
 
 
 def _wait_until_ready(directory: Path, timeout_s: float, say: Say) -> None:
