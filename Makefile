@@ -25,12 +25,12 @@ run: .venv/installed-local ## segment the images of config/ over a local service
 	  if [ -e "$$results/$$made" ]; then echo "$$results/$$made"; fi; \
 	done; exit $$status
 
-# Each file of tests on one core; those of the contract have deadlines, and run one by one.
+# Each file of tests on one core; those with deadlines run one by one.
 ON_ALL_CORES := .venv/bin/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadscope
 
 test: .venv/installed-test ## all tests but those with an environment of their own (below)
-	$(ON_ALL_CORES) tests/unit tests/workflow tests/live
-	.venv/bin/python -m pytest tests/contract tests/browser
+	$(ON_ALL_CORES) tests/unit tests/workflow
+	.venv/bin/python -m pytest tests/live tests/contract tests/browser
 
 test-microsam: .venv-microsam/installed-microsam ## micro-sam's own classes through the service (several GB)
 	.venv-microsam/bin/python -m pytest -m microsam

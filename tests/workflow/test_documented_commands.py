@@ -7,8 +7,10 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 REPO = Path(__file__).parents[2]
@@ -17,6 +19,7 @@ REPO = Path(__file__).parents[2]
 RUN_TIMEOUT_S = 900
 #: Each of the docs' blocks: three images, a service with them.
 BLOCK_TIMEOUT_S = 300
+GONE_TIMEOUT_S = 60
 
 #: What the docs call the folder of somebody's images.
 PLATE = "/data/plate7"
@@ -43,6 +46,16 @@ def typed(script: str, folder: Path, timeout_s: float) -> subprocess.CompletedPr
     )
     assert done.returncode == 0, script + done.stdout[-3000:] + done.stderr[-3000:]
     return done
+
+
+def wait_until_services_are_gone(folder: Path) -> None:
+    """Wait for the services of ended commands, which look once a second whether they are needed."""
+    deadline_s = time.monotonic() + GONE_TIMEOUT_S
+    while running := [
+        each for each in psutil.process_iter(["cwd"]) if each.info["cwd"] == str(folder)
+    ]:
+        assert time.monotonic() < deadline_s, running
+        time.sleep(0.2)
 
 
 def project_files() -> list[str]:
@@ -127,4 +140,5 @@ def test_the_pages_for_own_images_can_be_followed(clean_copy: Path, tmp_path: Pa
     assert (clean_copy / "run.zip").stat().st_size > 0
     rerun = shell_blocks("docs/provenance.md")[0].splitlines()[0]
     again = typed(activate + rerun, clean_copy, BLOCK_TIMEOUT_S).stdout
+    wait_until_services_are_gone(clean_copy)
     assert again.split() == ["nuclei_01", "equal", "nuclei_02", "equal", "nuclei_03", "equal"]
