@@ -95,8 +95,9 @@ def decode(record: type[_Record], value: Any) -> _Record | None:
 
     None when it is anything else.
     """
+    decoder = _decoder(typing.cast(Any, record))
     try:
-        return typing.cast(_Record, _decoder(typing.cast(Any, record))(value))
+        return typing.cast(_Record, decoder(value))
     except (TypeError, ValueError, OverflowError):
         return None
 

@@ -91,7 +91,7 @@ def doctor(
 
     rows = read_sheet(sheet)
     done = _done(rows, batch_size, dataset_dir)
-    rows = asked_rows(rows, only or None)
+    rows = asked_rows(rows, frozenset(only) or None)
     left = [row for row in rows if row.image not in done]
     store = make_store(dataset_dir)
     asked = Asked(

@@ -181,7 +181,7 @@ def run_batch(
         ome_zarr,
         mask_container,
         retry_failed,
-        only or None,
+        frozenset(only) or None,
         TileSettings(tile_edge_px, tile_halo_px, tiles_above_px),
         embeddings,
         outputs,
