@@ -218,7 +218,7 @@ def read_traces(job: Job, measured: Measured) -> Counter[str]:
             measured.attempts.append(
                 SeenAttempt(image, attempt.transport, started_unix_s, ended_unix_s, error)
             )
-        if log.status == "done" and is_whole(mask_path(Path(job.out), image), deep=True):
+        if log.status == "done" and is_whole(mask_path(Path(job.out), image)):
             carried[log.attempts[-1].transport] += 1
     events = read_connection_journals(Path(job.out) / "connection")
     measured.switch_count = sum(

@@ -68,7 +68,7 @@ class Remains:
 
 def is_complete(folder: Folder, has_bad_image: bool) -> bool:
     """Tell whether every good image has a whole mask and the bad one its reason."""
-    masks = all(is_whole(mask_path(folder.results, image), deep=True) for image in folder.images)
+    masks = all(is_whole(mask_path(folder.results, image)) for image in folder.images)
     return masks and (not has_bad_image or _has_reason(folder, BAD_IMAGE))
 
 
@@ -79,7 +79,7 @@ def examine(
     lost, wrong = [], []
     for image, labels in expected.items():
         mask = mask_path(folder.results, image)
-        if not is_whole(mask, deep=True):
+        if not is_whole(mask):
             lost.append(image)
         elif not np.array_equal(read_mask(mask), labels):
             wrong.append(image)

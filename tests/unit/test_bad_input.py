@@ -87,7 +87,7 @@ async def test_no_bad_image_loses_a_neighbour(tmp_path: Path) -> None:
             assert (entry.failure_kind, log.status) == ("image", "failed"), kind
             assert re.search(case.refusal, entry.failure or ""), kind
         assert entries[f"neighbour{number}"].status == "done", kind
-        assert is_whole(mask_path(dataset_dir, f"neighbour{number}"), deep=True), kind
+        assert is_whole(mask_path(dataset_dir, f"neighbour{number}")), kind
 
 
 # What only a user without root's rights, or with a full disk, meets.
@@ -126,7 +126,7 @@ async def test_a_results_folder_that_may_not_be_written_stops_the_run_and_says_s
         folder.chmod(0o500)
     said = await asyncio.to_thread(in_a_process, images, results)
     assert re.fullmatch(r"storage: .*results/.*: cannot be written \(Permission denied\)", said[""])
-    assert is_whole(mask_path(results, "cell0"), deep=True)
+    assert is_whole(mask_path(results, "cell0"))
 
 
 async def test_a_full_disk_stops_the_run_and_keeps_what_was_whole(
@@ -137,7 +137,7 @@ async def test_a_full_disk_stops_the_run_and_keeps_what_was_whole(
     await run_batch(rows[:1], results)
     said = await asyncio.to_thread(in_a_process, images[1:], results, file_bytes=600)
     assert re.fullmatch(r"storage: .*cell.*: cannot be written \(File too large\)", said[""])
-    assert is_whole(mask_path(results, "cell0"), deep=True)
+    assert is_whole(mask_path(results, "cell0"))
     assert [path.name for path in (results / "masks").glob("[!.]*")] == ["cell0.ome.zarr"]
     entries = (await run_batch(rows, results)).images
     assert {entry.status for entry in entries.values()} == {"done"}

@@ -95,7 +95,7 @@ def test_the_labels_are_listed_and_lie_on_the_image(tmp_path: Path, version: str
     before = digests(image)
     label = write(image)
     assert label == image / "labels" / "run_cell"
-    assert is_whole(label, deep=True)
+    assert is_whole(label)
     np.testing.assert_array_equal(read_mask(label), cells(40, 50))
     assert listed(image) == ["run_cell"]
     assert digests(image) == before

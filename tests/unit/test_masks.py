@@ -214,8 +214,7 @@ def test_the_facts_are_counted_over_all_files_and_stored(
     assert facts[:2] == (len(files), sum(p.stat().st_size for p in files)) == stat_mask(path)
     labels = {"labels_sha256": labels_sha256(mask)}
     assert read_provenance(path) == PROVENANCE | labels | facts._asdict()
-    assert is_whole(path, deep=False)
-    assert is_whole(path, deep=True)
+    assert is_whole(path)
 
 
 def test_the_same_mask_has_the_same_digest_elsewhere(tmp_path: Path) -> None:
@@ -274,8 +273,7 @@ def test_every_damage_is_noticed(
         assert files == (".zgroup",)
         return
     damage(min(found, key=lambda p: (len(p.parts), p)))
-    assert not is_whole(path, deep=True)
-    assert is_whole(path, deep=False) is not seen_without_reading
+    assert not is_whole(path)
     assert (stat_mask(path) != facts[:2]) is seen_without_reading
 
 
@@ -283,18 +281,18 @@ def test_a_changed_word_of_the_provenance_is_noticed(
     tmp_path: Path, version: OmeZarrVersion
 ) -> None:
     path = tmp_path / STEM
-    write(path, sparse_mask(300, 280), version)
+    facts = write(path, sparse_mask(300, 280), version)
     root = path / ("zarr.json" if version == "0.5" else ".zattrs")
     root.write_text(root.read_text().replace("watershed", "watershod"))
-    assert is_whole(path, deep=False)
-    assert not is_whole(path, deep=True)
+    assert stat_mask(path) == facts[:2]
+    assert not is_whole(path)
 
 
 def test_a_stray_file_of_a_file_browser_does_no_harm(tmp_path: Path) -> None:
     path = tmp_path / STEM
     write(path, sparse_mask(300, 280))
     (path / "0" / ".DS_Store").write_bytes(b"x")
-    assert is_whole(path, deep=True)
+    assert is_whole(path)
 
 
 @pytest.mark.parametrize(
@@ -306,7 +304,7 @@ def test_damaged_attributes_have_no_provenance(tmp_path: Path, attributes: str) 
     write(path, np.ones((4, 4), np.uint32))
     (path / ".zattrs").write_text(attributes, encoding="latin-1")
     assert read_provenance(path) is None
-    assert not is_whole(path, deep=False)
+    assert not is_whole(path)
 
 
 def test_what_is_absent_or_a_file_is_no_mask(tmp_path: Path) -> None:
@@ -314,7 +312,7 @@ def test_what_is_absent_or_a_file_is_no_mask(tmp_path: Path) -> None:
     for path in (tmp_path / "absent", tmp_path / "file"):
         assert read_provenance(path) is None
         assert stat_mask(path) is None
-        assert not is_whole(path, deep=True)
+        assert not is_whole(path)
 
 
 @pytest.mark.parametrize("before", ["mask", "damaged", "file"])
@@ -328,7 +326,7 @@ def test_a_new_mask_replaces_what_was_there(tmp_path: Path, before: str) -> None
         shutil.rmtree(path / "0")
     write(path, sparse_mask(300, 280))
     np.testing.assert_array_equal(read_mask(path), sparse_mask(300, 280))
-    assert is_whole(path, deep=True)
+    assert is_whole(path)
     assert os.listdir(tmp_path) == [STEM]
 
 
@@ -374,7 +372,7 @@ def test_an_interrupted_write_leaves_what_was_there(
             write(path, np.ones((300, 280), np.uint32))
     assert os.listdir(tmp_path) == [STEM] * has_old
     if has_old:
-        assert is_whole(path, deep=True)
+        assert is_whole(path)
         np.testing.assert_array_equal(read_mask(path), sparse_mask(300, 280))
 
 
@@ -414,7 +412,7 @@ def test_a_killed_replacement_leaves_the_old_mask_or_none(
     assert len(os.listdir(tmp_path)) == 2
     remove_leftovers(path)
     assert os.listdir(tmp_path) == [STEM] * has_mask
-    assert is_whole(path, deep=True) is has_mask
+    assert is_whole(path) is has_mask
 
 
 @pytest.mark.parametrize(
@@ -474,7 +472,7 @@ def test_any_mask_comes_back_as_it_went(
 ) -> None:
     write(scratch / STEM, mask, version)
     np.testing.assert_array_equal(read_mask(scratch / STEM), mask)
-    assert is_whole(scratch / STEM, deep=True)
+    assert is_whole(scratch / STEM)
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,7 @@ class ImageRun:
             if (
                 provenance.get("key") == self._draft.key
                 and isinstance(object_count, int)
-                and is_whole(mask, deep=True)
+                and is_whole(mask)
             ):
                 found.append((mask, provenance.get("form"), object_count))
         wanted = self._mask_path

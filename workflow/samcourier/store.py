@@ -164,25 +164,22 @@ def read_provenance(path: Path) -> dict[str, Any] | None:
     return provenance if isinstance(provenance, dict) else None
 
 
-def is_whole(path: Path, *, deep: bool) -> bool:
-    """Tell whether every file of the mask is there and of the recorded total size.
-
-    ``deep`` also compares the sha256 of all of it, which notices a change within a file.
-    """
-    return whole_provenance(path, deep=deep) is not None
+def is_whole(path: Path) -> bool:
+    """Tell whether every file of the mask is there, of the recorded total size and sha256."""
+    return whole_provenance(path) is not None
 
 
-def whole_provenance(path: Path, *, deep: bool = True) -> dict[str, Any] | None:
+def whole_provenance(path: Path) -> dict[str, Any] | None:
     """Return what a mask says of itself when it :func:`is_whole`, None when it is not."""
     if is_zip(path):
-        return (read_provenance(path) or {}) if is_zip_whole(path, deep=deep) else None
+        return (read_provenance(path) or {}) if is_zip_whole(path) else None
     recorded = read_provenance(path)
     if recorded is None:
         return None
     if stat_mask(path) != (recorded.get("file_count"), recorded.get("total_bytes")):
         return None
     try:
-        is_same = not deep or content_sha256(path) == recorded.get("content_sha256")
+        is_same = content_sha256(path) == recorded.get("content_sha256")
     except OSError:
         return None
     return recorded if is_same else None

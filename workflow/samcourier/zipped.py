@@ -40,18 +40,16 @@ def write_zip(path: Path, folder: Path, files: Iterable[Path], ome_zarr: str) ->
         stream.write(comment.replace(NO_DIGEST.encode(), digest.encode()))
 
 
-def is_zip_whole(path: Path, *, deep: bool) -> bool:
-    """Tell whether the file is as it was written: of its size and, if ``deep``, every byte."""
+def is_zip_whole(path: Path) -> bool:
+    """Tell whether the file is as it was written, of its size and every byte."""
     try:
         with zipfile.ZipFile(path) as archive:
             comment = archive.comment
         facts = json.loads(comment)["samcourier"]
         if len(comment) != _COMMENT_BYTES or facts["total_bytes"] != path.stat().st_size:
             return False
-        digest = facts["sha256"].encode()
-        return not deep or _digest(path, comment.replace(digest, NO_DIGEST.encode())) == (
-            digest.decode()
-        )
+        digest: str = facts["sha256"]
+        return _digest(path, comment.replace(digest.encode(), NO_DIGEST.encode())) == digest
     except (OSError, zipfile.BadZipFile, ValueError, LookupError, TypeError, AttributeError):
         return False
 
