@@ -149,8 +149,9 @@ class Router:
             self._expect("changed")
 
     def _end(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        # Leaving it waits for its end and closes its pipes.
+        with self._process:
+            self._process.kill()
 
     def _expect(self, word: str) -> None:
         assert self._process.stdout is not None
