@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samcourier.connection.choose import CLEAR_GAIN, Candidate, image_codec, promising, rank
+from samcourier.connection.choose import (
+    CLEAR_GAIN,
+    Candidate,
+    image_codec,
+    promising,
+    rank,
+    unproved,
+)
 from samcourier.connection.estimate import TRUST_HALF_LIFE_S, Estimate, Pace, Payload, Sample, learn
 
 MB = 1_000_000
@@ -72,6 +79,34 @@ def test_one_transport_is_best_for_small_and_another_for_large_payloads() -> Non
 )
 def test_a_slow_link_gets_the_smaller_codec(up_bytes_per_s: float | None, codec: str) -> None:
     assert image_codec(up_bytes_per_s) == codec
+
+
+def looked_at(name: str, seconds: float, blocked: str | None = None) -> Candidate:
+    """A transport of which only a sixteenth of the image was sent, for which it took that share."""
+    pace = Pace(IMAGE.up_bytes // 16, seconds / 16)
+    return Candidate(name, Estimate((), (pace,), (Pace(IMAGE.down_bytes, 1e-4),)), blocked)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "current", "expected"),
+    [
+        ([looked_at("websocket", 2), measured("webrtc", 1)], "webrtc", ["websocket"]),
+        ([looked_at("websocket", 4), measured("webrtc", 1)], "webrtc", []),
+        ([measured("websocket", 2), measured("webrtc", 1)], "webrtc", []),
+        ([looked_at("websocket", 2, "failed"), measured("webrtc", 1)], "webrtc", []),
+        ([measured("websocket", 1), looked_at("webrtc", 2)], "websocket", []),
+        ([looked_at("websocket", 2), Candidate("webrtc")], "webrtc", []),
+        ([looked_at("websocket", 2)], "webrtc", []),
+    ],
+    ids=[
+        "left for a look", "far slower", "known by images", "failed", "not preferred",
+        "nothing known of the current", "current gone",
+    ],
+)  # fmt: skip
+def test_what_was_left_for_a_look_alone_is_worth_an_image(
+    candidates: list[Candidate], current: str, expected: list[str]
+) -> None:
+    assert unproved(candidates, IMAGE, current) == expected
 
 
 seconds = st.floats(0.001, 100)

@@ -361,6 +361,23 @@ async def test_what_looks_better_is_proved_by_real_images(
     assert made.events().count(("probe", "webrtc")) == 1
 
 
+async def test_a_transport_left_for_a_slow_look_is_taken_again_when_images_are_fast(
+    bench: Make,
+) -> None:
+    slow, fast = [Scripted(delay_s=0.4)] * 99, [Scripted(delay_s=0.02)] * 99
+    made = bench(
+        replace(PATIENT, webrtc_open_timeout_s=1),
+        websocket={"asides": [ok, ok, Scripted(delay_s=0.1), *fast], "calls": fast},
+        webrtc={"asides": [ok, Scripted(delay_s=0.05), *slow], "calls": slow},
+    )
+    await made.manager.start(999)
+    image = Call("shout", {"word": "x"}, Payload(524_288, 10), take_word)
+    carried_by = [(await made.manager.call(image)).attempts[0].transport for _ in range(8)]
+    assert "webrtc" in carried_by
+    assert carried_by[-1] == "websocket"
+    assert carried_by.count("webrtc") <= 5
+
+
 @pytest.mark.parametrize(("calls_at_once", "most_share"), [(1, 1.0), (3, 0.5)])
 async def test_the_log_tells_how_long_a_call_would_have_travelled_alone(
     bench: Make, calls_at_once: int, most_share: float

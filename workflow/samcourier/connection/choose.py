@@ -7,12 +7,13 @@ far the measurements of both can be trusted.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from samservice.wire import FAST_IMAGE_CODEC, SLOW_IMAGE_CODEC
 
-from .estimate import Estimate, Payload, predict_s, trust
+from .estimate import Estimate, Payload, is_only_looked_at, predict_s, trust
 
 #: Another transport must promise at least this share of the time off, and at least so many
 #: seconds, before it is taken: as it is when both are trusted in full, more when they are not.
@@ -25,6 +26,10 @@ SWITCH_SAMPLES = 3
 WAIT_MAX_S = 0.2
 
 SLOW_LINK_BYTES_PER_S = 30e6
+
+#: A look at a fast transport may make it seem so many times slower than images find it: little of
+#: what it takes goes with the bytes, and a busy machine adds to it.
+LOOKS_MISLEAD = 3.0
 
 _UNMEASURED = "not measured yet"
 
@@ -170,3 +175,26 @@ def promising(
         for name, choice in choices.items()
         if name != current and _is_clear_gain(kept, choice, 1)
     ]
+
+
+def unproved(candidates: Sequence[Candidate], payload: Payload, current: str) -> list[str]:
+    """Return the transports preferred to the current one that may be as fast, but for a look.
+
+    They were left on the word of looks alone and would not be taken again, however fast images are
+    over them: worth one image.
+    """
+    used = next((candidate for candidate in candidates if candidate.name == current), None)
+    used_s = None if used is None else predict_s(used.estimate, payload)
+    if used_s is None:
+        return []
+    found = []
+    for candidate in itertools.takewhile(lambda each: each is not used, candidates):
+        seconds = predict_s(candidate.estimate, payload)
+        if (
+            candidate.blocked is None
+            and is_only_looked_at(candidate.estimate, payload)
+            and seconds is not None
+            and seconds < LOOKS_MISLEAD * used_s
+        ):
+            found.append(candidate.name)
+    return found

@@ -177,6 +177,12 @@ def predict_s(estimate: Estimate, payload: Payload) -> float | None:
     return seconds
 
 
+def is_only_looked_at(estimate: Estimate, payload: Payload) -> bool:
+    """Tell whether all that is known of a transport comes from far smaller payloads than this."""
+    largest_bytes = max((pace.payload_bytes for pace in estimate.up), default=0)
+    return 0 < largest_bytes < payload.up_bytes / 2
+
+
 def trust(estimate: Estimate, now_unix_s: float) -> float:
     """Return how far to rely on an estimate, 0 to 1: less for few samples, less with age."""
     count = estimate.sample_count

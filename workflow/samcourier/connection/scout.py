@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from ..errors import CourierError
-from .choose import promising
+from .choose import Candidate, promising, unproved
 from .estimate import Payload, predict_s, renewed
 from .link import PING, Link
 
@@ -99,13 +99,15 @@ class Scout:
         """Return an idle transport that would be taken, were it only trusted in full.
 
         The next image proves it: bytes made for that alone would only hold the others up. Not on
-        the word of one look at the transport in use, which a busy machine makes look slow.
+        the word of one look at the transport in use, which a busy machine makes look slow; and one
+        that was left for such a look gets an image as well (:func:`.choose.unproved`).
         """
         in_use = self._in_use()
         if in_use is None or in_use.estimate.sample_count < TRIAL_MIN_SAMPLES:
             return None
-        promising_links = self._promising(payload)
-        return next((each for each in promising_links if each.is_open and not each.in_flight), None)
+        names = self._promising(payload) + unproved(self._candidates(in_use), payload, in_use.name)
+        idle = {link.name: link for link in self._links if link.is_open and not link.in_flight}
+        return next((idle[name] for name in names if name in idle), None)
 
     async def run(self) -> None:
         """Bring the transports up, look at them, and go on looking until cancelled."""
@@ -149,14 +151,14 @@ class Scout:
         self._compared = True
         self._may_go.set()
 
-    def _promising(self, payload: Payload) -> list[Link]:
+    def _promising(self, payload: Payload) -> list[str]:
         in_use = self._in_use()
         if in_use is None:
             return []
-        by_name: dict[str, Link] = {link.name: link for link in self._links}
-        candidates = [link.candidate(in_use.name) for link in self._links]
-        names = promising(candidates, payload, in_use.name, time.time())
-        return [by_name[name] for name in names]
+        return promising(self._candidates(in_use), payload, in_use.name, time.time())
+
+    def _candidates(self, in_use: Link) -> list[Candidate]:
+        return [link.candidate(in_use.name) for link in self._links]
 
     async def _look_again(self) -> None:
         if not self._first_payload.done():
