@@ -10,7 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from samcourier.dataset import make_batches, read_sheet
+from samcourier.dataset import read_batch
 from samcourier.draft import manifest_entry
 from samcourier.journal import Manifest, read_image_log, write_image_log, write_manifest
 from samcourier.store import log_path, mask_path
@@ -22,8 +22,7 @@ def main(argv: list[str]) -> None:
     dataset_dir, batch_id = Path(options["--dataset-dir"]), options["--batch"]
     model = Path(os.environ["SAMCOURIER_BENCH_MODEL"])
     logs = sorted((model / "logs").glob("*.json"))
-    batches = make_batches(read_sheet(Path(argv[1])), int(options["--batch-size"]))
-    (batch,) = (each for each in batches if each.batch_id == batch_id)
+    batch = read_batch(Path(argv[1]), batch_id, int(options["--batch-size"]))
     entries = {}
     for row in batch.rows:
         # No file system takes any number of links to one file.

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,12 +15,12 @@ from samcourier.dataset import (
     ImageRow,
     are_axes_valid,
     asked_rows,
-    image_key,
     make_batches,
+    read_batch,
     read_sheet,
     rows_digest,
 )
-from samcourier.errors import InputError, ServiceFailed
+from samcourier.errors import InputError
 from samcourier.selection import Pick, Selection, parse_pick
 
 
@@ -187,6 +186,39 @@ def test_every_problem_of_a_sheet_is_one_line(
         assert re.search(problem, line)
 
 
+@given(
+    lines=st.lists(st.sampled_from(["", "  ", "# a note", "{n}\t{n}.tif", '"{n}"\t{n}.tif\r'])),
+    batch_size=st.integers(1, 4),
+)
+def test_a_batch_is_read_alone_as_it_is_cut_from_the_sheet(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], batch_size: int
+) -> None:
+    sheet = tmp_path_factory.mktemp("batch") / "images.tsv"
+    told = [*(line.format(n=f"i{n}") for n, line in enumerate(lines)), "last\tlast.tif"]
+    sheet.write_text("\n".join(["# plate 7", "image\tpath", *told]), newline="")
+    batches = make_batches(read_sheet(sheet), batch_size)
+    assert [read_batch(sheet, each.batch_id, batch_size) for each in batches] == batches
+
+
+@pytest.mark.parametrize(
+    "batch_id", ["0000", "0003", "1", "00001", "-001", "", "a", "\u0660\u0661"]
+)
+def test_a_batch_that_the_sheet_has_not_is_refused(sheet: Path, batch_id: str) -> None:
+    sheet.write_text("image\tpath\na\ta.tif\nb\tb.tif\nc\tc.tif\n")
+    with pytest.raises(InputError, match=r"has no batch '.*', expected one of 1\.\.2"):
+        read_batch(sheet, batch_id, 2)
+
+
+def test_a_batch_says_what_is_wrong_with_its_own_lines_alone(sheet: Path) -> None:
+    sheet.write_text("image\tpath\na\ta.tif\n../b\tb.tif\n../c\tc.tif\n")
+    assert read_batch(sheet, "0001", 1).rows == (ImageRow("a", Path("a.tif")),)
+    with pytest.raises(
+        InputError, match=r"line 3: image '\.\./b' is not a safe file name"
+    ) as caught:
+        read_batch(sheet, "0002", 1)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("image", "is_safe"),
     [
@@ -325,40 +357,6 @@ def test_the_digest_of_rows_changes_with_what_shapes_a_mask(
 ) -> None:
     assert (rows_digest([BASE]) != rows_digest([changed])) is shapes_the_mask
     assert rows_digest([BASE, BASE]) != rows_digest([BASE])
-
-
-SERVICE = {
-    "engine": "watershed", "model": "none", "model_sha256": None, "segmentation_version": 1,
-    "versions": {"numpy": "2.0"}, "device": "cpu",
-}  # fmt: skip
-PARAMETERS = {"sigma": 1.5, "mode": "fast"}
-
-
-@pytest.mark.parametrize(
-    ("pixels", "parameters", "service", "is_same"),
-    [
-        ("p", {"mode": "fast", "sigma": 1.5}, {}, True),
-        ("p", PARAMETERS, {"versions": {"numpy": "2.1"}, "device": "cuda"}, True),
-        ("q", PARAMETERS, {}, False),
-        ("p", {"sigma": 1.5}, {}, False),
-        ("p", PARAMETERS | {"sigma": 1.6}, {}, False),
-        ("p", PARAMETERS, {"engine": "microsam"}, False),
-        ("p", PARAMETERS, {"model": "vit_b_lm"}, False),
-        ("p", PARAMETERS, {"model_sha256": "00"}, False),
-        ("p", PARAMETERS, {"segmentation_version": 2}, False),
-    ],
-)
-def test_the_key_changes_exactly_with_what_the_labels_depend_on(
-    pixels: str, parameters: dict[str, Any], service: dict[str, Any], is_same: bool
-) -> None:
-    key = image_key("p", PARAMETERS, SERVICE)
-    assert re.fullmatch("[0-9a-f]{64}", key)
-    assert (image_key(pixels, parameters, SERVICE | service) == key) is is_same
-
-
-def test_a_service_that_does_not_say_its_model_has_no_key() -> None:
-    with pytest.raises(ServiceFailed, match="lacks model, segmentation_version"):
-        image_key("p", {}, {"engine": "watershed", "model_sha256": None})
 
 
 @pytest.mark.parametrize("module", ["samcourier.dataset", "samcourier.store"])

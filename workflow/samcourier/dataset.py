@@ -1,4 +1,4 @@
-"""Sample sheet -> images, batches and content keys. Standard library only.
+"""Sample sheet -> images and batches. Standard library only.
 
 The Snakefile imports this at parse time, so nothing heavy may be imported here.
 """
@@ -16,18 +16,17 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError, ServiceFailed
+from .content_key import canonical_json
+from .errors import InputError
 from .selection import Pick, Selection, parse_pick
 
 REQUIRED_COLUMNS = ("image", "path")
+_SELECTING = frozenset({"scene", "t", "z", "channel", "axes"})
 OPTIONAL_COLUMNS = (
     *("scene", "t", "z", "channel", "axes"),
     *("pixel_size_um", "model", "parameters", "foreground", "truth"),
 )
 COLUMNS = REQUIRED_COLUMNS + OPTIONAL_COLUMNS
-
-#: What of a service's ``describe()`` decides which labels it returns.
-SERVICE_IDENTITY = ("engine", "model", "model_sha256", "segmentation_version")
 
 AXES_RULE = "letters of TCZYXS, each once, Y and X among them"
 ID_RULE = (
@@ -74,36 +73,29 @@ def read_sheet(path: Path) -> list[ImageRow]:
     Blank lines and lines beginning with ``#`` are skipped. Image files are not looked at.
     Raises :class:`InputError` with one line for each problem of the sheet.
     """
-    lines = _split_lines(path, _read_text(path))
-    if not lines:
-        raise InputError(f"{path}: the sheet is empty, expected a header with {_known_columns()}")
-    header_number, header = lines[0]
-    problems = [f"{path}, line {header_number}: {text}" for text in _header_problems(header)]
-    if len(lines) == 1:
-        problems.append(f"{path}: the sheet has a header but no image, expected one row an image")
-    rows: list[ImageRow] = []
-    first_line: dict[str, int] = {}
-    for number, cells in lines[1:]:
-        row, row_problems = _parse_row(dict(zip(header, cells, strict=False)), header)
-        if any(cells[len(header) :]):
-            row_problems.append(f"{len(cells)} cells, expected {len(header)} as in the header")
-        # Two masks of one name but for case are one on the file systems of macOS and Windows.
-        same = first_line.setdefault(row.image.casefold(), number)
-        if row.image and same != number:
-            row_problems.append(
-                f"image {row.image!r} is already on line {same}, expected each id once, in"
-                " whatever case"
-            )
-        problems += [f"{path}, line {number}: {text}" for text in row_problems]
-        rows.append(row)
-    if problems:
-        raise InputError("\n".join(problems))
-    return rows
+    return _parse_lines(path, _told_lines(path))
+
+
+def read_batch(path: Path, batch_id: str, batch_size: int) -> Batch:
+    """Read one batch of a sheet, as :func:`make_batches` cuts the rows of :func:`read_sheet`.
+
+    Parses the header and the batch's own lines alone: a batch of 25 must not pay for a sheet of
+    100 000. That no image stands in two batches is for :func:`read_sheet` to see, before the run.
+    Raises :class:`InputError` as it does, and where the sheet has no such batch.
+    """
+    header, *told = _told_lines(path)
+    starts = range(0, len(told), batch_size)
+    number = int(batch_id) if re.fullmatch("[0-9]{4,9}", batch_id) else 0
+    if not 1 <= number <= len(starts) or batch_id != f"{number:04d}":
+        raise InputError(f"{path}: has no batch {batch_id!r}, expected one of 1..{len(starts)}")
+    start = starts[number - 1]
+    own = told[start : start + batch_size]
+    return Batch(batch_id, tuple(_parse_lines(path, [header, *own])))
 
 
 def sheet_columns(path: Path) -> tuple[str, ...]:
     """Return the names in the header of a sample sheet that :func:`read_sheet` reads."""
-    _, header = _split_lines(path, _read_text(path))[0]
+    (_, header), *_ = _parse_cells(path, _told_lines(path)[:1])
     return tuple(header)
 
 
@@ -134,41 +126,7 @@ def rows_digest(rows: Sequence[ImageRow]) -> str:
         ]
         for row in rows
     ]
-    return hashlib.sha256(_canonical_json(shaping)).hexdigest()[:16]
-
-
-def image_key(
-    pixels_sha256: str,
-    parameters: Mapping[str, Any],
-    service: Mapping[str, Any],
-    tiles: Mapping[str, int] | None = None,
-    foreground_sha256: str | None = None,
-) -> str:
-    """Return the sha256 over everything the labels depend on: pixels, parameters, model, tiles.
-
-    ``service`` is the service's ``describe()``, of which :data:`SERVICE_IDENTITY` counts.
-    ``tiles`` is how the image was cut, None for one that goes whole. Raises
-    :class:`ServiceFailed` when the description lacks one of these.
-    """
-    missing = [name for name in SERVICE_IDENTITY if name not in service]
-    if missing:
-        raise ServiceFailed(f"the service's description lacks {', '.join(missing)}")
-    content: dict[str, Any] = {
-        "pixels_sha256": pixels_sha256,
-        "parameters": dict(parameters),
-        "service": {name: service[name] for name in SERVICE_IDENTITY},
-    }
-    if tiles is not None:
-        content["tiles"] = dict(tiles)
-    if foreground_sha256 is not None:
-        content["foreground_sha256"] = foreground_sha256
-    return hashlib.sha256(_canonical_json(content)).hexdigest()
-
-
-def _canonical_json(value: object) -> bytes:
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    ).encode("ascii")
+    return hashlib.sha256(canonical_json(shaping)).hexdigest()[:16]
 
 
 def _known_columns() -> str:
@@ -188,16 +146,52 @@ def _read_text(path: Path) -> str:
         raise InputError(f"{path}: cannot read the sample sheet: {error.strerror}") from None
 
 
-def _split_lines(path: Path, text: str) -> list[tuple[int, list[str]]]:
-    """Return (line number, cells) of each line that says something.
+def _told_lines(path: Path) -> list[tuple[int, str]]:
+    """Return (line number, line) of each line that says something, the header first."""
+    lines = [
+        (number, line)
+        for number, line in enumerate(_read_text(path).split("\n"), start=1)
+        if line.strip() and not line.startswith("#")
+    ]
+    if not lines:
+        raise InputError(f"{path}: the sheet is empty, expected a header with {_known_columns()}")
+    return lines
+
+
+def _parse_lines(path: Path, lines: Sequence[tuple[int, str]]) -> list[ImageRow]:
+    """Return the rows of ``lines``, of which the first is the header."""
+    (header_number, header), *parsed = _parse_cells(path, lines)
+    problems = [f"{path}, line {header_number}: {text}" for text in _header_problems(header)]
+    if not parsed:
+        problems.append(f"{path}: the sheet has a header but no image, expected one row an image")
+    rows: list[ImageRow] = []
+    first_line: dict[str, int] = {}
+    for number, cells in parsed:
+        row, row_problems = _parse_row(dict(zip(header, cells, strict=False)), header)
+        if any(cells[len(header) :]):
+            row_problems.append(f"{len(cells)} cells, expected {len(header)} as in the header")
+        # Two masks of one name but for case are one on the file systems of macOS and Windows.
+        same = first_line.setdefault(row.image.casefold(), number)
+        if row.image and same != number:
+            row_problems.append(
+                f"image {row.image!r} is already on line {same}, expected each id once, in"
+                " whatever case"
+            )
+        problems += [f"{path}, line {number}: {text}" for text in row_problems]
+        rows.append(row)
+    if problems:
+        raise InputError("\n".join(problems))
+    return rows
+
+
+def _parse_cells(path: Path, lines: Sequence[tuple[int, str]]) -> list[tuple[int, list[str]]]:
+    """Return (line number, cells) of ``lines``.
 
     Each line is parsed alone: a stray quote must not swallow the lines after it.
     """
     parsed = []
     problems = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip() or line.startswith("#"):
-            continue
+    for number, line in lines:
         try:
             cells = next(csv.reader([line], delimiter="\t", strict=True))
         except csv.Error as error:
@@ -255,6 +249,8 @@ def _parse_row(cells: Mapping[str, str], header: Sequence[str]) -> tuple[ImageRo
 
 
 def _parse_selection(cells: Mapping[str, str]) -> tuple[Selection, list[str]]:
+    if _SELECTING.isdisjoint(cells):
+        return Selection(), []
     problems = []
     picks: dict[str, Pick | None] = {"t": None, "z": None}
     for name in picks:

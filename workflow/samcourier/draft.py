@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .dataset import SERVICE_IDENTITY, ImageRow, image_key
+from .content_key import SERVICE_IDENTITY, image_key
+from .dataset import ImageRow
 from .errors import CourierError
 from .journal import (
     NOTE_REUSED,

@@ -17,7 +17,7 @@ from .connection import ConnectionManager
 from .connection.call import Answer, Call, CallFailed
 from .connection.choose import image_codec
 from .connection.estimate import Payload
-from .dataset import image_key
+from .content_key import image_key
 from .draft import Draft, service_identity
 from .embeddings import EmbeddingStore
 from .errors import ServiceFailed

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..dataset import ImageRow, make_batches, read_sheet
+from ..dataset import ImageRow, make_batches, read_batch, read_sheet
 from ..deploy.service import ServiceOptions
 from ..errors import InputError
 from ..finding import find_images
@@ -72,11 +72,9 @@ def batch(
     """
     from ..journal import write_manifest
 
-    batches = {each.batch_id: each for each in make_batches(read_sheet(sheet), batch_size)}
-    if batch_id not in batches:
-        raise InputError(f"{sheet}: has no batch {batch_id!r}, expected one of 1..{len(batches)}")
     start_s = time.monotonic()
-    manifest = run_batch(batches[batch_id], service, dataset_dir, say_outcome, **segmenting)
+    own = read_batch(sheet, batch_id, batch_size)
+    manifest = run_batch(own, service, dataset_dir, say_outcome, **segmenting)
     write_manifest(out, manifest)
     click.echo(batch_in_words(manifest, time.monotonic() - start_s))
 

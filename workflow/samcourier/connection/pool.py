@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
 
-from ..dataset import SERVICE_IDENTITY
+from ..content_key import SERVICE_IDENTITY
 from ..errors import CourierError, ServiceGone
 from ..journal import ConnectionJournal
 from ..transports.base import Transport

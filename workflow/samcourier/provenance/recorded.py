@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..dataset import SERVICE_IDENTITY, ImageRow, read_sheet
+from ..content_key import SERVICE_IDENTITY
+from ..dataset import ImageRow, read_sheet
 from ..errors import ImageUnfit, InputError
 from ..planes import open_planes
 from ..records import read_json

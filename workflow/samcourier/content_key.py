@@ -1,0 +1,48 @@
+"""What decides an image's labels -> its key. Standard library only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import ServiceFailed
+
+#: What of a service's ``describe()`` decides which labels it returns.
+SERVICE_IDENTITY = ("engine", "model", "model_sha256", "segmentation_version")
+
+
+def image_key(
+    pixels_sha256: str,
+    parameters: Mapping[str, Any],
+    service: Mapping[str, Any],
+    tiles: Mapping[str, int] | None = None,
+    foreground_sha256: str | None = None,
+) -> str:
+    """Return the sha256 over everything the labels depend on: pixels, parameters, model, tiles.
+
+    ``service`` is the service's ``describe()``, of which :data:`SERVICE_IDENTITY` counts.
+    ``tiles`` is how the image was cut, None for one that goes whole. Raises
+    :class:`ServiceFailed` when the description lacks one of these.
+    """
+    missing = [name for name in SERVICE_IDENTITY if name not in service]
+    if missing:
+        raise ServiceFailed(f"the service's description lacks {', '.join(missing)}")
+    content: dict[str, Any] = {
+        "pixels_sha256": pixels_sha256,
+        "parameters": dict(parameters),
+        "service": {name: service[name] for name in SERVICE_IDENTITY},
+    }
+    if tiles is not None:
+        content["tiles"] = dict(tiles)
+    if foreground_sha256 is not None:
+        content["foreground_sha256"] = foreground_sha256
+    return hashlib.sha256(canonical_json(content)).hexdigest()
+
+
+def canonical_json(value: object) -> bytes:
+    """Return the one JSON text of ``value``, ASCII. Raises :class:`ValueError` at NaN."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    ).encode("ascii")
