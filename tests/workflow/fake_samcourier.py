@@ -70,7 +70,15 @@ def parse(argv: list[str]) -> argparse.Namespace:
     batch.add_argument("--submission", required=True, type=int)
     for option in ("--html", "--tsv", "--complete"):
         report.add_argument(option, required=True, type=Path)
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if "only" in options:
+        options.only = [image for word in options.only for image in ids(word)]
+    return options
+
+
+def ids(word: str) -> list[str]:
+    """Return the ids that one ``--only`` names: ``@FILE`` stands for those in FILE."""
+    return Path(word[1:]).read_text().splitlines() if word.startswith("@") else [word]
 
 
 def segment(image: str, path: Path, dataset_dir: Path, failure: str | None) -> dict[str, object]:

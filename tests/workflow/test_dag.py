@@ -679,6 +679,18 @@ def test_a_subset_runs_its_batches_alone_and_the_rest_follows(
     assert all(only(call) == [] for call in fresh.calls if "only" in call["options"])
 
 
+def test_a_subset_of_any_size_fits_into_a_command(fresh: Project) -> None:
+    ids = [f"{number:0199d}" for number in range(1000)]
+    rows = "".join(f"{image}\tdata/img_1.tif\n" for image in ids)
+    (fresh / "config/images.tsv").write_text(f"image\tpath\n{rows}")
+    fresh.configure(images=ids[:-1], batch_size=500)
+    fresh.run()
+    (report,) = (call for call in fresh.calls if call["name"] == "report")
+    assert only(report) == ids[:-1]
+    fresh.run("doctor")
+    assert only(fresh.calls[-1]) == ids[:-1]
+
+
 def test_a_subset_can_be_given_on_the_command_line(finished: Project) -> None:
     delete_a_mask(finished)
     (finished / "results/cells/masks/img_7.ome.zarr/0").unlink()

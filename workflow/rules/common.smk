@@ -17,6 +17,7 @@ MANIFESTS = [store.manifest_path(DATASET_DIR, batch_id) for batch_id in BATCHES]
 ENDPOINT = DATASET_DIR / "service/endpoint.json"
 VERDICT = DATASET_DIR / "service.json"
 COMPLETE = DATASET_DIR / "complete.json"
+SUBSET = DATASET_DIR / "subset.txt"
 REPORT_HTML = DATASET_DIR / "report.html"
 REPORT_TSV = DATASET_DIR / "report.tsv"
 SNAKEFILE = Path(str(workflow.current_basedir)).parent / "Snakefile"
@@ -65,11 +66,19 @@ def tile_options():
 
 
 def only_options(rows):
-    """Return the options that name those of ``rows`` asked for; none when all images are."""
+    """Return the options that name those of a batch's ``rows`` asked for; none when all are."""
     if ONLY is None:
         return []
     asked = dataset.asked_rows(rows, ONLY)
     return [option for row in asked for option in ("--only", row.image)]
+
+
+def subset_options():
+    """Return the option that names all images asked for; none when it is all of the sheet.
+
+    By a file: Linux takes no word of a command above 128 KiB, which are 10 000 ids.
+    """
+    return [] if ONLY is None else ["--only", f"@{SUBSET}"]
 
 
 def form_options():
@@ -80,7 +89,7 @@ def form_options():
         "--mask-container",
         config["mask_container"],
     ]
-    return [*form, *OUTPUT_OPTIONS, *only_options(ROWS)]
+    return [*form, *OUTPUT_OPTIONS, *subset_options()]
 
 
 @cache
@@ -162,6 +171,15 @@ def keep_found_images():
         sheets.write_found_sheet(SHEET, ROWS)
 
 
+def keep_subset():
+    """Write which images are asked for, for the commands about all of them."""
+    if ONLY is None:
+        SUBSET.unlink(missing_ok=True)
+        return
+    SUBSET.parent.mkdir(parents=True, exist_ok=True)
+    SUBSET.write_text("".join(f"{image}\n" for image in sorted(ONLY)))
+
+
 @cache
 def batches_to_make():
     """Return the ids of the batches that this run makes, once it is decided."""
@@ -206,4 +224,4 @@ def report_what_there_is():
         return
     where = ["--batch-size", config["batch_size"], "--dataset-dir", DATASET_DIR]
     outputs = ["--html", REPORT_HTML, "--tsv", REPORT_TSV, "--complete", COMPLETE]
-    run_samcourier("report", SHEET, *where, *only_options(ROWS), *outputs)
+    run_samcourier("report", SHEET, *where, *subset_options(), *outputs)

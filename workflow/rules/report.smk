@@ -19,7 +19,8 @@ rule report:
         sheet=tracked(str(SHEET)),
         batch_size=tracked(config["batch_size"]),
         dataset_dir=untracked(str(DATASET_DIR)),
-        only=tracked(only_options(ROWS)),
+        images=tracked(sorted(ONLY or [])),
+        only=tracked(subset_options()),
     message:
         f"report of {len(ONLY or ROWS)} images: {REPORT_HTML}"
     shell:

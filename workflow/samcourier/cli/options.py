@@ -14,6 +14,7 @@ from ..deploy.bioengine_app import AppSettings
 from ..deploy.service import TARGETS, ServiceOptions
 from ..deploy.slurm_queue import SlurmSettings
 from ..embeddings import EmbeddingStore
+from ..errors import InputError
 from ..network import make_network
 from ..store import OUTPUTS
 from ..transports import TRANSPORT_CHOICES
@@ -250,7 +251,37 @@ output_option = click.option(
     help="Made of each mask beside it; several may be given.",
 )
 
-only_option = click.option("--only", multiple=True, metavar="IMAGE", help="Only this image.")
+
+def _named_images(
+    context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return the ids given; no id begins with the @ of a file."""
+    named = ((each,) if not each.startswith("@") else _ids_in(Path(each[1:])) for each in given)
+    return tuple(image for images in named for image in images)
+
+
+def _ids_in(path: Path) -> list[str]:
+    """Return the image ids on the lines of ``path``. Raises InputError when there is none."""
+    problem = "names no image"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        lines, problem = [], getattr(error, "strerror", "not UTF-8")
+    ids = [line.strip() for line in lines if line.strip()]
+    if not ids:
+        raise InputError(
+            f"--only @{path}: {problem}, expected a text file with an image id on each line"
+        )
+    return ids
+
+
+only_option = click.option(
+    "--only",
+    multiple=True,
+    metavar="IMAGE",
+    callback=_named_images,
+    help="Only this image; several may be given, @FILE for those on the lines of FILE.",
+)
 
 
 def embedding_options(command: Callable[..., R]) -> Callable[..., R]:
