@@ -30,6 +30,14 @@ STOP_TIMEOUT_S = 30.0
 MUNGE_SOCKET_DIRECTORY = Path("/run/munge")
 
 
+Inside = Callable[..., list[str]]
+
+
+def here(*command: str) -> list[str]:
+    """Run ``command`` on this machine itself."""
+    return list(command)
+
+
 def why_not() -> str | None:
     """Return why no cluster can be started here, None if it can."""
     if os.geteuid() != 0:
@@ -94,10 +102,14 @@ def write_config(directory: Path) -> None:
 
 @dataclass
 class Cluster:
-    """The running cluster; every process in ``daemons`` was started here, in this order."""
+    """The running cluster; every process in ``daemons`` was started here, in this order.
+
+    ``inside`` gives the command line that runs a command on the host of controller and nodes.
+    """
 
     directory: Path
     allow_process: Callable[[int], None]
+    inside: Inside = here
     daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self) -> None:
@@ -107,15 +119,16 @@ class Cluster:
         user = pwd.getpwnam("munge")
         MUNGE_SOCKET_DIRECTORY.mkdir(exist_ok=True)
         os.chown(MUNGE_SOCKET_DIRECTORY, user.pw_uid, user.pw_gid)
-        self._spawn("munged", "munged", "--foreground", "--force", user="munge")
+        # Its socket is a file, which hosts of one machine share; others may not enter a host.
+        self._spawn("munged", ["munged", "--foreground", "--force"], user="munge")
         self.wait("munge's socket", lambda: self._says("", "munge", "--no-input"))
-        self._spawn("slurmctld", "slurmctld", "-D", "-i")
+        self._spawn("slurmctld", self.inside("slurmctld", "-D", "-i"))
         for node in NODES.values():
             self.start_node(node)
         self.wait("idle nodes", self._are_nodes_idle)
 
     def start_node(self, node: str) -> None:
-        self._spawn(node, "slurmd", "-D", "-N", node)
+        self._spawn(node, self.inside("slurmd", "-D", "-N", node))
 
     def lose_node(self, node: str) -> None:
         """Kill a node's daemon and all its jobs at once, as a power cut does."""
@@ -139,7 +152,9 @@ class Cluster:
 
     def run(self, *command: str) -> str:
         """Run one of SLURM's commands and return what it says."""
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(
+            self.inside(*command), capture_output=True, text=True, timeout=30, check=False
+        )
         assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
         return done.stdout
 
@@ -158,7 +173,7 @@ class Cluster:
                 _end(self.daemons.pop(name))
             CONFIG.unlink(missing_ok=True)
 
-    def _spawn(self, name: str, *command: str, user: str | None = None) -> None:
+    def _spawn(self, name: str, command: list[str], user: str | None = None) -> None:
         with (self.directory / f"{name}.log").open("ab") as log:
             self.daemons[name] = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, user=user, group=user
@@ -169,7 +184,7 @@ class Cluster:
         return self._says("idle\n" * len(NODES), "sinfo", "--noheader", "--Node", "-o", "%T")
 
     def _says(self, expected: str, *command: str) -> bool:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(self.inside(*command), capture_output=True, text=True, check=False)
         return done.returncode == 0 and (not expected or done.stdout == expected)
 
     def wait(
@@ -196,10 +211,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def running_cluster(
-    directory: Path, allow_process: Callable[[int], None] = lambda pid: None
+    directory: Path,
+    allow_process: Callable[[int], None] = lambda pid: None,
+    inside: Inside = here,
 ) -> Iterator[Cluster]:
     """Start a cluster; end every daemon and job of it after."""
-    cluster = Cluster(directory, allow_process)
+    cluster = Cluster(directory, allow_process, inside)
     try:
         cluster.start()
         yield cluster

@@ -1,4 +1,4 @@
-"""One SLURM cluster and one slow canned service outside of it for all tests here."""
+"""A SLURM cluster for each module, and one slow canned service outside of it for all tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from samcourier.transports import Endpoint
 from .cluster import Cluster, running_cluster, why_not
 from .served import REPO
 
-sys.path.insert(0, str(REPO / "bench"))
+sys.path[:0] = [str(REPO / "bench"), str(REPO / "bench/networks")]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,7 +26,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
-@pytest.fixture(scope="session")
+# Of its configuration a machine has one, so a module with nodes of another kind brings its own.
+@pytest.fixture(scope="module")
 def cluster(
     tmp_path_factory: pytest.TempPathFactory, allow_process: Callable[[int], None]
 ) -> Iterator[Cluster]:

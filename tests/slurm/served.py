@@ -17,6 +17,8 @@ import yaml
 from samcourier.deploy.record import write_private
 from samcourier.transports import Endpoint
 
+from .cluster import Inside, here
+
 REPO = Path(__file__).parents[2]
 PROFILE = REPO / "workflow/profiles/slurm"
 RUN_TIMEOUT_S = 600
@@ -31,8 +33,11 @@ OPTIONS = [
 class Folder:
     """Twelve images in batches of four, to be segmented on the cluster."""
 
-    def __init__(self, directory: Path, served: Endpoint, **service: Any) -> None:
+    def __init__(
+        self, directory: Path, served: Endpoint, inside: Inside = here, **service: Any
+    ) -> None:
         self.directory = directory
+        self._inside = inside
         self.results = directory / "results" / "cells"
         self.images = [f"i{number:02d}" for number in range(12)]
         (directory / "config").mkdir(parents=True)
@@ -57,12 +62,12 @@ class Folder:
         (self.directory / "config/config.yaml").write_text(yaml.safe_dump(config))
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        """Start snakemake on this machine, which stands for the cluster's login node."""
+        """Start snakemake on the host that stands for the cluster's login node."""
         snakemake = Path(sys.executable).with_name("snakemake")
         command = [snakemake, "-s", REPO / "Snakefile", "--workflow-profile", PROFILE]
         with (self.directory / "said").open("w") as said:
             return subprocess.Popen(
-                [str(part) for part in [*command, *OPTIONS, *arguments]],
+                self._inside(*map(str, [*command, *OPTIONS, *arguments])),
                 cwd=self.directory,
                 text=True,
                 stdin=subprocess.DEVNULL,
