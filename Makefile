@@ -12,7 +12,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-microsam test-bioengine test-crate test-slurm test-faults soak upstream check fuzz audit bench bench-large bench-networks docs lock upgrade clean
+.PHONY: help run install test test-microsam test-bioengine test-crate test-slurm test-faults soak upstream check fuzz audit bench bench-large bench-networks docs lock upgrade clean
 
 help: ## list these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -24,6 +24,9 @@ run: .venv/installed-local ## segment the images of config/ over a local service
 	for made in report.html masks; do \
 	  if [ -e "$$results/$$made" ]; then echo "$$results/$$made"; fi; \
 	done; exit $$status
+
+install: .venv/bin/uv ## the client with other extras, in the lock's versions: EXTRAS=local,outputs,slurm
+	$(call install_into,.venv)
 
 # Each file of tests on one core; those with deadlines run one by one.
 ON_ALL_CORES := .venv/bin/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadscope
@@ -82,7 +85,7 @@ bench: .venv/installed-test ## measure against the naive client, the raw network
 	.venv/bin/python bench/busy.py
 	.venv/bin/python bench/masks.py
 
-bench-large: .venv/installed-test ## images of 16 384 and 30 000 pixels a side in tiles (half an hour, 20 GB of memory)
+bench-large: .venv/installed-test ## images of 16 384 and 30 000 pixels a side in tiles (the first half an hour and 13 GB)
 	.venv/bin/python bench/large.py 16384
 	.venv/bin/python bench/large.py 30000
 
@@ -148,8 +151,11 @@ INSTALLED := .venv/installed-local .venv/installed-test .venv-microsam/installed
 .venv/installed-local .venv/installed-test: .venv/bin/uv
 .venv-microsam/installed-microsam: .venv-microsam/bin/uv
 
-# uv checks the hashes of constraints; tests/unit/test_packaging.py shows that it does.
 $(INSTALLED): pyproject.toml
-	$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python --constraints requirements.lock \
-	  --build-constraints requirements.lock --editable '.[$(EXTRAS)]'
+	$(call install_into,$(@D))
 	@touch $@
+
+EXTRAS = local,outputs
+# uv checks the hashes of constraints; tests/unit/test_packaging.py shows that it does.
+install_into = $(1)/bin/uv pip install --quiet --python $(1)/bin/python --constraints requirements.lock \
+  --build-constraints requirements.lock --editable '.[$(EXTRAS)]'

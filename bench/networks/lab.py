@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from namespaces import Namespace, NetworkFailed
+from namespaces import Namespace, NetworkFailed, end
 from regimes import Change, DropLink, DropUdp, Link, LinkName, Regime, ResetTcp, SetLink
 from router import Treatment
 
@@ -131,7 +131,7 @@ class Router:
             stdout=subprocess.PIPE,
             text=True,
         )
-        stack.callback(self._end)
+        stack.callback(end, self._process)
         self._turn = threading.Lock()
         self._expect("ready")
 
@@ -147,11 +147,6 @@ class Router:
             self._process.stdin.write(json.dumps(command) + "\n")
             self._process.stdin.flush()
             self._expect("changed")
-
-    def _end(self) -> None:
-        # Leaving it waits for its end and closes its pipes.
-        with self._process:
-            self._process.kill()
 
     def _expect(self, word: str) -> None:
         assert self._process.stdout is not None

@@ -1,4 +1,4 @@
-"""Network namespaces of this benchmark: made, found again after a crash, and taken down."""
+"""Network namespaces and what runs in them: made, found again after a crash, and taken down."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 PREFIX = "samc-"
@@ -41,6 +42,17 @@ def run(*command: str, given: str | None = None) -> str:
     if done.returncode != 0:
         raise NetworkFailed(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
     return done.stdout
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Kill a process and close its pipes."""
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        # What was not sent yet has nobody to take it.
+        with suppress(BrokenPipeError):
+            if pipe is not None:
+                pipe.close()
 
 
 class Namespace:

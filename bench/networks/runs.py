@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -16,8 +15,9 @@ from typing import Any
 
 from client import Job, Measured, SeenAttempt
 from lab import GATE_PORT, RELAY_ADDRESS, Lab, built_lab
+from namespaces import end
 from regimes import Event, Regime, RestartRelay
-from servers import Servers, running_servers
+from servers import Servers, running_servers, spawn, tell
 
 #: A client that was told to stop has so long to close its connections.
 CLOSE_PATIENCE_S = 30.0
@@ -124,29 +124,20 @@ def _run_client(
 
 def _conversation(lab: Lab, job: Job, log_path: Path) -> Iterator[dict[str, Any]]:
     """Start the client with its job and yield what it says until it ends."""
-    command = (sys.executable, str(Path(__file__).with_name("client.py")))
-    with log_path.open("a") as log:
-        process = subprocess.Popen(
-            lab.host("client").inside(*command),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-    assert process.stdin is not None and process.stdout is not None
+    script = Path(__file__).with_name("client.py")
+    process = spawn(lab, "client", script, log=log_path, environment=dict(os.environ))
+    assert process.stdout is not None
     killing = threading.Timer(job.limit_s + CLOSE_PATIENCE_S, process.kill)
     killing.start()
     try:
-        with process.stdin as stdin:
-            stdin.write(json.dumps(asdict(job)) + "\n")
+        tell(process, json.dumps(asdict(job)))
         for line in process.stdout:
             # A library may print as well.
             if line.startswith("{"):
                 yield json.loads(line)
     finally:
         killing.cancel()
-        process.kill()
-        process.wait()
+        end(process)
 
 
 def _after(share: float, image_count: int) -> int:

@@ -9,12 +9,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lab import GATE_PORT, HYPHA_PORT, RELAY_ADDRESS, Lab
-from namespaces import NetworkFailed
+from namespaces import NetworkFailed, end
 
 
 class Servers:
@@ -107,17 +107,6 @@ def hear(process: subprocess.Popen[str], word: str, logs: Path) -> str:
             return line.removeprefix(word).strip()
     said = "\n".join(log.read_text()[-2000:] for log in sorted(logs.glob("*.log")))
     raise NetworkFailed(f"a server ended: {said}")
-
-
-def end(process: subprocess.Popen[str]) -> None:
-    """Kill a process and close its pipes."""
-    process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        # What was not sent yet has nobody to take it.
-        with suppress(BrokenPipeError):
-            if pipe is not None:
-                pipe.close()
 
 
 @contextmanager

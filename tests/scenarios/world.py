@@ -25,8 +25,9 @@ import psutil
 import tifffile
 import yaml
 from lab import GATE_PORT, HYPHA_PORT, RELAY_ADDRESS, Lab, built_lab
+from namespaces import end
 from regimes import Link, Regime
-from servers import end, hear, spawn, tell
+from servers import hear, spawn, tell
 
 from samcourier.deploy.record import write_private
 from samservice.watershed import WatershedEngine

@@ -214,3 +214,17 @@ def test_there_are_no_embeddings(engine: Engine) -> None:
         engine.encode(np.zeros((4, 5)), "YX")
     with pytest.raises(EmbeddingsUnsupported):
         engine.segment_embedding({"features": np.zeros(3)}, {})
+
+
+def test_the_page_of_the_engine_has_every_parameter_as_it_is() -> None:
+    page = (Path(__file__).parents[2] / "docs/watershed.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    assert rows == [
+        [
+            f"`{name}`",
+            f"{schema['default']:g}",
+            f"{schema['minimum']:g} to {schema['maximum']:.12g}",
+            schema["description"],
+        ]
+        for name, schema in PARAMETERS.items()
+    ]

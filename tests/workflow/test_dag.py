@@ -519,6 +519,18 @@ KNOWN = (
         ),
         ({"service": {"replicas": 0}}, "config.service.replicas: 0, expected: a whole number of"),
         ({"service": {"authorized_users": "a@b"}}, "config.service.authorized_users: 'a@b', exp"),
+        (
+            {"service": {"authorized_users": ["a@b.c"]}},
+            "config.service.authorized_users: ['a@b.c'], expected: nothing, unless",
+        ),
+        (
+            {"service": {"target": "slurm", "server_url": "http://a", "replicas": 2}},
+            "config.service.replicas: 2, expected: 1, unless service.target is bioengine",
+        ),
+        (
+            {"service": {"target": "slurm", "server_url": "http://a", "gpu_memory_mb": 8000}},
+            "config.service.gpu_memory_mb: 8000, expected: nothing, unless service.target is bio",
+        ),
         ({"service": {"application_id": "a b"}}, "config.service.application_id: 'a b', expected"),
         ({"images": ["img_33"]}, "config.images: 'img_33', did you mean 'img_3'? expected ids of"),
         ({"retry_failed": "yes"}, "config.retry_failed: 'yes', expected: true to try again"),

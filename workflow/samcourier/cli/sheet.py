@@ -15,7 +15,7 @@ from .options import example
 from .terminal import say
 
 
-@click.command(epilog=example("samcourier sheet /data/plate7 --out config/images.tsv"))
+@click.command(epilog=example("samcourier sheet /data/plate7 --out config/plate7.tsv"))
 @click.argument("inputs", nargs=-1, required=True)
 @click.option(
     "--out",
