@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 import time
 from pathlib import Path
@@ -14,11 +15,13 @@ import psutil
 import pytest
 import tifffile
 
+import samcourier.readers.open
 from samcourier.dataset import ImageRow
 from samcourier.errors import ImageUnfit, StorageFailed
 from samcourier.journal import read_image_log
 from samcourier.masks import read_mask
 from samcourier.planes import open_planes
+from samcourier.readers import check_fits_memory
 from samcourier.selection import Selection, parse_pick
 from samcourier.store import is_whole, log_path, mask_path
 
@@ -29,7 +32,8 @@ from .small_batch import BrightestPixel, in_a_process, run_batch
 @pytest.fixture(autouse=True)
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let 2 GB be left, wherever the tests run."""
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2_000_000_000))
+    memory = SimpleNamespace(available=2_000_000_000, total=3_000_000_000)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
 
 
 def made(case: Case, folder: Path) -> tuple[Path, Selection]:
@@ -84,7 +88,8 @@ async def test_no_bad_image_loses_a_neighbour(tmp_path: Path) -> None:
         if case.refusal is None:
             assert entry.status == log.status == "done", (kind, entry.failure)
         else:
-            assert (entry.failure_kind, log.status) == ("image", "failed"), kind
+            failure_kind = "missing" if "no such file" in case.refusal else "image"
+            assert (entry.failure_kind, log.status) == (failure_kind, "failed"), kind
             assert re.search(case.refusal, entry.failure or ""), kind
         assert entries[f"neighbour{number}"].status == "done", kind
         assert is_whole(mask_path(dataset_dir, f"neighbour{number}")), kind
@@ -114,6 +119,41 @@ def test_what_may_not_be_read_is_named(tmp_path: Path, images: list[Path]) -> No
     for image in ("cell1", "cell2"):
         assert f"{image}.tif: cannot be opened (Permission denied), expected" in said[image]
     assert said["cell0"] == "done"
+
+
+@pytest.mark.parametrize("moment", ["open", "read"])
+async def test_a_share_that_is_gone_for_a_moment_condemns_no_image(
+    tmp_path: Path, images: list[Path], monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    rows = [ImageRow(path.stem, path) for path in images]
+
+    def gone(*_: object, **__: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        if moment == "open":
+            patch.setattr(samcourier.readers.open, "_opened", gone)
+        else:
+            patch.setattr(tifffile.TiffPage, "asarray", gone)
+            patch.setattr(tifffile.TiffPageSeries, "asarray", gone)
+            patch.setattr(tifffile.FileHandle, "read_segments", gone)
+        entries = (await run_batch(rows, tmp_path / "results")).images
+    assert {entry.failure_kind for entry in entries.values()} == {"unread"}
+    assert all("Stale file handle); run again" in str(e.failure) for e in entries.values())
+    again = (await run_batch(rows, tmp_path / "results")).images
+    assert {entry.status for entry in again.values()} == {"done"}
+
+
+def test_what_this_moment_has_no_memory_for_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = SimpleNamespace(available=10, total=100)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    kinds = []
+    for size in (10, 11, 101):
+        try:
+            check_fits_memory(Path("a.tif"), size)
+        except ImageUnfit as error:
+            kinds.append(error.kind)
+    assert kinds == ["unread", "image"]
 
 
 async def test_a_results_folder_that_may_not_be_written_stops_the_run_and_says_so(

@@ -20,7 +20,7 @@ import tifffile
 import samcourier.image_run
 from samcourier.batch import (
     AT_HAND,
-    SERVICE_FAILURES_IN_A_ROW,
+    SERVICE_FAILURES,
     BatchRun,
     batch_lock,
 )
@@ -41,7 +41,7 @@ from samcourier.errors import (
 )
 from samcourier.image_run import BatchSettings
 from samcourier.journal import ConnectionJournal, ImageLog, Manifest, read_image_log
-from samcourier.masks import read_mask
+from samcourier.masks import delete, read_mask
 from samcourier.selection import Selection, parse_pick
 from samcourier.store import (
     MaskContainer,
@@ -729,6 +729,32 @@ async def test_a_mask_moves_between_folder_and_zip_without_a_call(
     assert bench.call_count == 0
 
 
+@pytest.mark.parametrize("container", ["zip", "folder"])
+async def test_what_a_killed_move_left_of_the_other_form_goes(
+    bench: Bench, container: MaskContainer
+) -> None:
+    other: MaskContainer = "folder" if container == "zip" else "zip"
+    manifest = await bench.run(mask_container=container)
+    twin = mask_path(bench.dataset_dir, "cell0", other)
+    (twin / "0").mkdir(parents=True)
+    (twin / ".zattrs").write_text("{}")
+    assert await bench.run(mask_container=container) == manifest
+    assert not twin.exists()
+    assert bench.call_count == 0
+
+
+async def test_what_a_killed_writer_left_of_its_images_goes_with_the_next_run(
+    bench: Bench,
+) -> None:
+    await bench.run()
+    mine = bench.mask("cell0").with_name(".cell0.ome.zarr.0123abcd.part")
+    other = mine.with_name(".other.ome.zarr.0123abcd.part")
+    for left in (mine, other):
+        left.mkdir()
+    await bench.run()
+    assert (mine.exists(), other.exists()) == (False, True)
+
+
 OUTPUTS = ("tiff", "objects_csv", "polygons", "preview")
 
 
@@ -802,14 +828,12 @@ async def test_only_the_images_asked_for_are_touched(bench: Bench) -> None:
     assert [bench.mask(image).exists() for image in bench.images] == [False, True, False]
 
 
-async def test_what_was_not_asked_for_stays_as_it_stands(bench: Bench) -> None:
-    first = await bench.run()
-    assert await bench.run(only=["cell1"], parameters={"sigma": 1}) != first
-    assert bench.call_count == 1
-    again = await bench.run(only=[])
-    assert bench.call_count == 0
-    assert bench.statuses(again) == ["done"] * 3
-    assert again.images["cell0"] == first.images["cell0"]
+async def test_what_was_not_asked_for_is_not_taken_for_done(bench: Bench) -> None:
+    await bench.run()
+    subset = await bench.run(only=["cell1"], parameters={"sigma": 1})
+    assert bench.statuses(subset) == ["not_asked", "done", "not_asked"]
+    await bench.run(parameters={"sigma": 1})
+    assert bench.call_count == 2
 
 
 # One image's own fault.
@@ -830,7 +854,8 @@ async def test_an_unreadable_image_is_recorded_while_others_go_on(
 ) -> None:
     spoil(bench.path("cell0"))
     manifest = await bench.run()
-    assert bench.statuses(manifest) == ["image", "done", "done"]
+    kind = "image" if bench.path("cell0").exists() else "missing"
+    assert bench.statuses(manifest) == [kind, "done", "done"]
     assert bench.call_count == 2
     log = bench.log("cell0")
     assert (log.status, log.key, log.attempts) == ("failed", None, ())
@@ -999,23 +1024,58 @@ async def test_a_log_that_cannot_be_written_stops_the_batch(
         await bench.run()
 
 
-async def test_several_failures_of_the_service_in_a_row_stop_the_batch(tmp_path: Path) -> None:
+async def test_a_service_that_fails_for_image_after_image_stops_the_batch(tmp_path: Path) -> None:
     # What is under way as the last of them fails may fail as well, and is then logged.
-    bench = Bench(tmp_path, count=4 * SERVICE_FAILURES_IN_A_ROW)
+    bench = Bench(tmp_path, count=4 * SERVICE_FAILURES)
     bench.engine.fails = {1000 + n: RuntimeError("no GPU") for n in range(len(bench.images))}
-    with pytest.raises(ServiceFailed, match=r"5 images in a row, last: .*no GPU") as caught:
+    with pytest.raises(
+        ServiceFailed, match=r"10 images and made no mask, last: .*no GPU"
+    ) as caught:
         await bench.run()
     assert caught.value.name == "SegmentationFailed"
     logs = list((bench.dataset_dir / "logs").glob("*.json"))
-    assert SERVICE_FAILURES_IN_A_ROW <= len(logs) < len(bench.images)
+    assert len(bench.images) / 2 <= len(logs) < len(bench.images)
 
 
-async def test_failures_with_a_success_between_them_do_not_stop_the_batch(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, count=12)
-    # Three images are under way at once: no order of their ends has five failures in a row.
-    bench.engine.fails = {1000 + n: RuntimeError("odd") for n in range(12) if n % 2}
+@pytest.mark.parametrize("place", ["first", "amid", "last"])
+async def test_odd_images_side_by_side_do_not_stop_the_batch(tmp_path: Path, place: str) -> None:
+    bench = Bench(tmp_path, count=4 * SERVICE_FAILURES)
+    begin = {"first": 0, "amid": SERVICE_FAILURES, "last": 3 * SERVICE_FAILURES}[place]
+    odd = range(begin, begin + SERVICE_FAILURES)
+    bench.engine.fails = {1000 + n: RuntimeError("odd") for n in odd}
     manifest = await bench.run()
-    assert bench.statuses(manifest) == ["done", "service"] * 6
+    assert bench.statuses(manifest) == [
+        "service" if n in odd else "done" for n in range(len(bench.images))
+    ]
+
+
+async def test_odd_images_do_not_stop_the_batch_whose_others_have_their_masks(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path, count=2 * SERVICE_FAILURES)
+    await bench.run()
+    odd = range(SERVICE_FAILURES)
+    for number in odd:
+        delete(bench.mask(bench.images[number]))
+    bench.engine.fails = {1000 + n: RuntimeError("odd") for n in odd}
+    manifest = await bench.run()
+    assert bench.statuses(manifest) == ["service"] * SERVICE_FAILURES + ["done"] * SERVICE_FAILURES
+
+
+async def test_an_error_that_nobody_foresaw_is_its_image_s_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(path: Path, *_: Any) -> Any:
+        if path == bench.path("cell1"):
+            raise MemoryError("no 33 GB")
+        return opened(path, *_)
+
+    opened = samcourier.image_run.opened_planes
+    monkeypatch.setattr(samcourier.image_run, "opened_planes", read)
+    assert bench.statuses(await bench.run()) == ["done", "unexpected", "done"]
+    failure = bench.log("cell1").failure
+    assert failure is not None
+    assert (failure.name, failure.message) == ("MemoryError", "no 33 GB")
 
 
 @pytest.mark.parametrize("kind", [NotFinite("as if"), None])
@@ -1026,7 +1086,7 @@ async def test_unfit_images_never_stop_the_batch(tmp_path: Path, kind: ServiceEr
             bench.path(image).unlink()
         else:
             bench.engine.fails[1000 + number] = kind
-    assert bench.statuses(await bench.run()) == ["image"] * 8
+    assert bench.statuses(await bench.run()) == ["image" if kind else "missing"] * 8
 
 
 @pytest.mark.parametrize(

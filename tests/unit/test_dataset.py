@@ -156,7 +156,7 @@ HEADER = "image\tpath\taxes\tpixel_size_um\n"
                 f"image\tpath\tparameters\na\ta.tif\t{cell}\n",
                 [f"line 2: parameters '{re.escape(cell)}', expected a JSON object"],
             )
-            for cell in ("min_area_px=50", "50", "[1]", "null")
+            for cell in ("min_area_px=50", "50", "[1]", "null", '{"a":NaN}', '{"a":1e999}')
         ),
         *(
             (HEADER + f"a\ta.tif\t\t{size}\n", [f"line 2: pixel_size_um '{size}', expected"])

@@ -184,7 +184,15 @@ def test_ids_that_differ_only_in_case_are_made_distinct(folder: Path) -> None:
 
 def test_what_is_named_twice_is_one_image(folder: Path) -> None:
     add(folder, "a.tif")
-    assert found("data/a.tif", "data", "data/*.tif") == {"a": "data/a.tif"}
+    assert found("data/a.tif", "./data", "data//", "data/*.tif") == {"a": "data/a.tif"}
+
+
+@pytest.mark.parametrize("where", ["data", "./data", "data/", "./data/*.tif"])
+def test_a_place_written_oddly_is_the_same_place(folder: Path, where: str) -> None:
+    add(folder, "b.tif", "c.tif")
+    known = find_images([where]).rows
+    add(folder, "a.tif")
+    assert list(found(where, known=known)) == ["b", "c", "a"]
 
 
 @given(

@@ -410,7 +410,7 @@ def test_a_killed_replacement_leaves_the_old_mask_or_none(
             write(path, np.ones((300, 280), np.uint32))
     assert path.exists() is has_mask
     assert len(os.listdir(tmp_path)) == 2
-    remove_leftovers(path)
+    remove_leftovers(tmp_path, {STEM})
     assert os.listdir(tmp_path) == [STEM] * has_mask
     assert is_whole(path) is has_mask
 
@@ -431,12 +431,12 @@ def test_only_this_masks_leftovers_are_removed(
     tmp_path: Path, name: str, is_leftover: bool
 ) -> None:
     (tmp_path / name / "0").mkdir(parents=True)
-    remove_leftovers(tmp_path / "a.ome.zarr")
+    remove_leftovers(tmp_path, {"a.ome.zarr"})
     assert (tmp_path / name).exists() is not is_leftover
 
 
 def test_leftovers_of_a_directory_that_is_absent_are_none(tmp_path: Path) -> None:
-    remove_leftovers(tmp_path / "absent" / STEM)
+    remove_leftovers(tmp_path / "absent", {STEM})
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
@@ -22,6 +23,7 @@ from samcourier.cli import main
 from samcourier.dataset import Batch, ImageRow
 from samcourier.deploy.owners import process_identity
 from samcourier.duration import duration
+from samcourier.errors import InputError
 from samcourier.journal import (
     NOTE_REUSED,
     Attempt,
@@ -39,7 +41,7 @@ from samcourier.monitor import Monitor, RunView, TransportView, recent_per_min
 from samcourier.monitor_files import LOOK_AT_EACH_S
 from samcourier.monitor_view import plain_line, render
 from samcourier.records import write_json
-from samcourier.run_record import Kept, read_run_record, start_record
+from samcourier.run_record import Kept, cut_of, read_run_record, start_record
 
 BEGAN = datetime(2026, 3, 1, 10, tzinfo=UTC)
 HERE = platform.node()
@@ -66,13 +68,14 @@ class Run:
 
     def record(self, **changes: Any) -> None:
         record = {
-            "schema": "samcourier/run/1",
+            "schema": "samcourier/run/2",
             "started_at": at(0),
             "host": HERE,
             "process": ME,
             "images": 10,
             "batches": 2,
             "kept": {"batches": 0, "done": 0, "failed": 0},
+            "cut": "",
         }
         write_json(self.dataset_dir / "run.json", record | changes)
 
@@ -653,17 +656,34 @@ def test_a_run_says_what_it_is_to_do(
     entries = {"1a": ManifestEntry("done"), "1b": ManifestEntry("failed", failure_kind="image")}
     write_manifest(run.dataset_dir / "batches/0001.json", Manifest("0001", entries))
     others = [batch for batch in BATCHES if batch not in to_make]
-    start_record(run.dataset_dir, to_make, others, only)
+    start_record(run.dataset_dir, to_make, others, only, cut="")
     record = read_run_record(run.dataset_dir)
     assert record is not None
     assert (record.images, record.batches, record.kept) == (images, batches, kept)
     assert (record.host, record.process) == (HERE, ME)
 
 
+def test_a_run_that_cuts_the_sheet_anew_waits_for_no_batch_of_the_old_cut(run: Run) -> None:
+    start_record(run.dataset_dir, BATCHES, cut="old")
+    lock = run.file("batches/.0002.lock", 1)
+    with lock.open() as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        start_record(run.dataset_dir, BATCHES, cut="old")
+        with pytest.raises(InputError, match=r"batch 0002 of an earlier run is still at work"):
+            start_record(run.dataset_dir, BATCHES, cut="new")
+    start_record(run.dataset_dir, BATCHES, cut="new")
+
+
+def test_how_a_sheet_is_cut_follows_from_ids_and_batch_size_alone() -> None:
+    rows = [row for batch in BATCHES for row in batch.rows]
+    assert cut_of(rows, 2) == cut_of([replace(row, model="m") for row in rows], 2)
+    assert len({cut_of(rows, 2), cut_of(rows, 3), cut_of(rows[::-1], 2), cut_of(rows[1:], 2)}) == 4
+
+
 @pytest.mark.parametrize(
     "damage",
     [
-        {"schema": "samcourier/run/2"},
+        {"schema": "samcourier/run/1"},
         {"started_at": "yesterday"},
         {"process": "²-1"},
         {"images": -1},

@@ -163,6 +163,8 @@ def test_labels_in_an_input_are_looked_for_where_they_were_written(tmp_path: Pat
         (lambda d: (mask_path(d, "b") / ".DS_Store").write_bytes(b"x"), False),
         (replace_entry(mask_files=None, mask_bytes=None), True),
         (replace_entry(status="failed", failure_kind="image"), False),
+        (replace_entry(status="failed", failure_kind="missing"), False),
+        (replace_entry(status="failed", failure_kind="unread"), True),
         (replace_entry(status="failed", failure_kind="transport"), True),
         (replace_entry(status="failed", failure_kind="overload"), True),
         (replace_entry(status="failed", failure_kind="service"), True),
@@ -176,6 +178,23 @@ def test_a_batch_is_redone_when_its_manifest_is_not_true_any_more(
 ) -> None:
     change(dataset)
     assert batches_to_redo(dataset, BATCHES) == ({"0001"} if is_redone else set())
+
+
+def test_an_image_that_was_missing_is_tried_once_it_is_there(dataset: Path) -> None:
+    replace_entry(**failed("missing"))(dataset)
+    path = dataset / "b.tif"
+    batches = [Batch("0001", (BATCHES[0].rows[0], ImageRow("b", path)))]
+    assert batches_to_redo(dataset, batches) == set()
+    path.touch()
+    assert batches_to_redo(dataset, batches) == {"0001"}
+
+
+def test_a_manifest_of_other_settings_is_not_true_whatever_snakemake_knows(dataset: Path) -> None:
+    path = manifest_path(dataset, "0001")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"made_for": "now"}))
+    assert batches_to_redo(dataset, BATCHES[:1], made_for=lambda batch: "now") == set()
+    assert batches_to_redo(dataset, BATCHES, made_for=lambda batch: "now") == {"0002"}
+    assert batches_to_redo(dataset, BATCHES, made_for=lambda batch: "new") == {"0001", "0002"}
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     for command in (deploy, verify, doctor, undeploy, batch, report):
         command.add_argument("--dataset-dir", required=True, type=Path)
     batch.add_argument("--batch", required=True)
+    batch.add_argument("--rows-digest", required=True)
+    batch.add_argument("--made-for", required=True)
     batch.add_argument("--attempt-timeout-s", required=True, type=float)
     batch.add_argument("--image-timeout-s", required=True, type=float)
     for command in (doctor, batch):
@@ -84,7 +86,7 @@ def ids(word: str) -> list[str]:
 def segment(image: str, path: Path, dataset_dir: Path, failure: str | None) -> dict[str, object]:
     mask = mask_path(dataset_dir, image)
     if failure is None and not path.exists():
-        failure = "image"
+        failure = "missing"
     if failure is not None:
         return {"status": "failed", "failure_kind": failure}
     mask.mkdir(parents=True, exist_ok=True)
@@ -124,7 +126,8 @@ def batch(options: argparse.Namespace, script: dict[str, dict[str, str]]) -> Non
         images[row.image]["outputs"] = {
             name: make_output(options.dataset_dir, row.image, name) for name in options.output
         }
-    options.out.write_text(json.dumps({"batch": options.batch, "images": images}))
+    manifest = {"batch": options.batch, "images": images, "made_for": options.made_for}
+    options.out.write_text(json.dumps(manifest))
 
 
 def report(options: argparse.Namespace) -> int:

@@ -265,6 +265,16 @@ def forget_what_snakemake_knows(project: Project) -> None:
     shutil.rmtree(project / ".snakemake")
 
 
+def forget_it_and_change_a_parameter(project: Project) -> None:
+    forget_what_snakemake_knows(project)
+    change_a_parameter(project)
+
+
+def forget_it_and_say_what_the_axes_are(project: Project) -> None:
+    forget_what_snakemake_knows(project)
+    say_what_the_axes_are(project)
+
+
 @pytest.mark.parametrize(
     ("happened", "ran"),
     [
@@ -272,6 +282,8 @@ def forget_what_snakemake_knows(project: Project) -> None:
         (touch_an_image, []),
         (change_how_it_travels, []),
         (forget_what_snakemake_knows, []),
+        (forget_it_and_change_a_parameter, [*SERVICE, "0001", "0002", "0003", "report"]),
+        (forget_it_and_say_what_the_axes_are, [*SERVICE, "0002", "report"]),
         (delete_a_mask, [*SERVICE, "0002", "report"]),
         (truncate_a_chunk, [*SERVICE, "0002", "report"]),
         (delete_a_manifest, [*SERVICE, "0002", "report"]),

@@ -1,4 +1,5 @@
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -43,6 +44,10 @@ if workflow.is_main_process:
     os.environ.update(SAMCOURIER_RUN_PID=str(os.getpid()))
 
 
+# Linux takes no word of a command above 128 KiB, and a rule's command is one; an id has 200 bytes.
+MOST_NAMED = 400
+
+
 def tracked(value):
     """Return ``value`` as a parameter whose change remakes; braces in it stay braces."""
     return lambda wildcards: value
@@ -70,14 +75,13 @@ def only_options(rows):
     if ONLY is None:
         return []
     asked = dataset.asked_rows(rows, ONLY)
+    if len(asked) > MOST_NAMED:
+        return subset_options()
     return [option for row in asked for option in ("--only", row.image)]
 
 
 def subset_options():
-    """Return the option that names all images asked for; none when it is all of the sheet.
-
-    By a file: Linux takes no word of a command above 128 KiB, which are 10 000 ids.
-    """
+    """Return the option that names all images asked for, by a file; none when all are."""
     return [] if ONLY is None else ["--only", f"@{SUBSET}"]
 
 
@@ -92,11 +96,18 @@ def form_options():
     return [*form, *OUTPUT_OPTIONS, *subset_options()]
 
 
+def made_for(batch):
+    """Return the digest of all that shapes the masks of ``batch``, pixels apart."""
+    shaping = [dataset.rows_digest(batch.rows), service_options(), config["parameters"]]
+    shaping += [config["ome_zarr"], config["mask_container"], tile_options()]
+    return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:16]
+
+
 @cache
 def batches_to_redo():
     """Return the ids of batches whose manifest is no longer true, from a look at the masks."""
     to_redo = store.batches_to_redo(
-        DATASET_DIR, BATCHES.values(), ONLY, config["outputs"]
+        DATASET_DIR, BATCHES.values(), ONLY, config["outputs"], made_for
     )
     if config["retry_failed"]:
         to_redo |= {each for each in BATCHES if store.has_failures(DATASET_DIR, each)}
@@ -190,17 +201,21 @@ def batches_to_make():
 def record_run():
     """Write what this run is to do, for who watches it, if it makes a batch."""
     from samcourier.provenance.circumstances import keep_circumstances
-    from samcourier.run_record import start_record
+    from samcourier.run_record import cut_of, start_record
 
     to_make = batches_to_make()
     if not to_make or workflow.touch:
         return
-    start_record(
-        DATASET_DIR,
-        [batch for batch_id, batch in BATCHES.items() if batch_id in to_make],
-        [batch for batch_id, batch in BATCHES.items() if batch_id not in to_make],
-        ONLY,
-    )
+    try:
+        start_record(
+            DATASET_DIR,
+            [batch for batch_id, batch in BATCHES.items() if batch_id in to_make],
+            [batch for batch_id, batch in BATCHES.items() if batch_id not in to_make],
+            ONLY,
+            cut=cut_of(ROWS, config["batch_size"]),
+        )
+    except InputError as error:
+        refuse(error)
     keep_circumstances(DATASET_DIR, "snakemake", config, ROWS, snakefile=SNAKEFILE)
 
 

@@ -32,11 +32,13 @@ rule segment:
         embeddings=untracked(embedding_options()),
         only=lambda wildcards, output: only_options(BATCHES[wildcards.batch].rows),
         retry=untracked(["--retry-failed"] if config["retry_failed"] else []),
+        made_for=lambda wildcards, output: made_for(BATCHES[wildcards.batch]),
         said=batch_in_words,
     message:
         "{params.said}"
     shell:
         "samcourier batch {params.sheet:q} --batch {wildcards.batch}"
+        " --rows-digest {params.rows} --made-for {params.made_for}"
         " --batch-size {params.batch_size} --dataset-dir {params.dataset_dir}"
         " {params.service:q} {params.app:q} {params.token:q} {params.network:q}"
         " --transport {params.transport}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,17 +27,22 @@ from .errors import (
     StorageFailed,
 )
 from .image_run import BatchSettings, ImageRun, Shared, changed_in_work, keep_log
-from .journal import ImageLog, Manifest, ManifestEntry, read_image_log
+from .journal import ImageLog, Manifest, ManifestEntry
+from .masks import remove_leftovers
 from .places import Places, together
 from .plane_call import PlaneCaller
 from .planes import file_stamp
-from .store import log_path
+from .store import MASK_SUFFIXES, log_path, mask_path
 
 #: Beside what is called for, one is read and one written: more only takes memory.
 AT_HAND = 2
 
-#: So many images failing by the service one after another are no accident.
-SERVICE_FAILURES_IN_A_ROW = 5
+#: So many images, and no fewer than half of the batch, that failed by the service while none of
+#: the batch has a mask are no accident. Five odd ones side by side must not end a run.
+SERVICE_FAILURES = 5
+
+#: Of an error that nobody foresaw neither the image nor the service is known to be innocent.
+_BY_THE_SERVICE = ("service", "unexpected")
 
 #: A file that changed while its batch was in work is taken anew so often.
 TRIES_OF_CHANGING_IMAGES = 3
@@ -59,7 +64,8 @@ class BatchRun:
         self._description = description
         self._identity = service_identity(description)
         self._on_image = on_image or (lambda _: None)
-        self._service_failures_in_a_row = 0
+        self._service_failures = 0
+        self._has_mask = False
         self._stamps: dict[str, object] = {}
 
         def capacity() -> int:
@@ -74,13 +80,12 @@ class BatchRun:
             places=Places(capacity),
             # Measuring a large plane takes a band of memory and a core.
             measuring=Places(lambda: 1),
-            on_segmented=self._forget_service_failures,
         )
 
     async def run(self, batch: Batch) -> Manifest:
         """Segment every image asked for and return the manifest of the whole batch.
 
-        Raises Denied, RequestRefused, ServiceGone, or ServiceFailed after several in a row;
+        Raises Denied, RequestRefused, ServiceGone, or ServiceFailed where it fails again and again;
         RequestRefused before any image where the service says that it refuses the parameters.
         """
         check_run(
@@ -89,11 +94,13 @@ class BatchRun:
             keeps_embeddings=self._settings.embeddings is not None,
         )
         asked = asked_rows(batch.rows, self._settings.only)
-        entries = {row.image: self._as_it_stands(row) for row in batch.rows if row not in asked}
+        # What is there of the others may be of other settings: the run that asks for them looks.
+        entries = {row.image: ManifestEntry("not_asked") for row in batch.rows}
+        await asyncio.to_thread(self._remove_leftovers, asked)
 
         async def one(row: ImageRow) -> None:
             async with self._images_under_way.place():
-                entries[row.image] = await self._image(row)
+                entries[row.image] = await self._image(row, len(asked))
 
         await together(one(row) for row in asked)
         # Snakemake takes what is older than the manifest as done, whenever it was read.
@@ -117,20 +124,22 @@ class BatchRun:
         parameters = {**self._settings.parameters, **row.parameters}
         return Draft(row, parameters, self._identity, form)
 
-    def _as_it_stands(self, row: ImageRow) -> ManifestEntry:
-        """Return the entry of an image that was not asked for: Snakemake deleted the old one."""
-        log = read_image_log(log_path(self._settings.dataset_dir, row.image))
-        if log is None:
-            return ManifestEntry("not_asked")
-        return manifest_entry(self._settings.dataset_dir, log)
+    def _remove_leftovers(self, rows: Collection[ImageRow]) -> None:
+        masks = {
+            mask_path(self._settings.dataset_dir, row.image, container)
+            for row in rows
+            for container in MASK_SUFFIXES
+        }
+        for folder in {mask.parent for mask in masks}:
+            remove_leftovers(folder, {mask.name for mask in masks})
 
-    async def _image(self, row: ImageRow) -> ManifestEntry:
+    async def _image(self, row: ImageRow, batch_size: int) -> ManifestEntry:
         """Bring one image to a mask or a recorded failure."""
-        log = await self._segmented(row)
+        log = await self._segmented(row, batch_size)
         self._on_image(log)
         return await asyncio.to_thread(manifest_entry, self._settings.dataset_dir, log)
 
-    async def _segmented(self, row: ImageRow) -> ImageLog:
+    async def _segmented(self, row: ImageRow, batch_size: int) -> ImageLog:
         draft = self._draft(row)
         path = log_path(self._settings.dataset_dir, row.image)
         try:
@@ -140,28 +149,28 @@ class BatchRun:
                 log = await run.run()
             finally:
                 self._stamps[row.image] = run.stamp
-        except CourierError as error:
+        # Whatever one image brings about, the others go on.
+        except Exception as error:
             if row.parameters and isinstance(error, RequestRefused):
                 error = ImageUnfit(f"the sheet's parameters: {error}", name=error.name)
             log = draft.failed(error)
             await asyncio.to_thread(keep_log, path, log)
             if isinstance(error, _FAILS_EVERY_IMAGE):
                 raise
-            self._count_service_failure(error)
+            self._count_failure(log, batch_size)
+        self._has_mask |= log.status == "done"
         return log
 
-    def _forget_service_failures(self) -> None:
-        self._service_failures_in_a_row = 0
-
-    def _count_service_failure(self, error: CourierError) -> None:
-        if error.kind != "service":
+    def _count_failure(self, log: ImageLog, batch_size: int) -> None:
+        failure = log.failure
+        if failure is None or failure.kind not in _BY_THE_SERVICE:
             return
-        self._service_failures_in_a_row += 1
-        if self._service_failures_in_a_row >= SERVICE_FAILURES_IN_A_ROW:
+        self._service_failures += 1
+        if not self._has_mask and self._service_failures >= max(SERVICE_FAILURES, batch_size / 2):
             raise ServiceFailed(
-                f"the service failed for {self._service_failures_in_a_row} images in a row, "
-                f"last: {error}; look at its log before going on",
-                name=error.name,
+                f"the service failed for {self._service_failures} images and made no mask, "
+                f"last: {failure.message}; look at its log before going on",
+                name=failure.name,
             )
 
 

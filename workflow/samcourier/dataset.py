@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import difflib
 import hashlib
-import json
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 from .content_key import canonical_json
 from .errors import InputError
+from .records import parse_json
 from .selection import Pick, Selection, parse_pick
 
 REQUIRED_COLUMNS = ("image", "path")
@@ -267,10 +267,7 @@ def _parse_selection(cells: Mapping[str, str]) -> tuple[Selection, list[str]]:
 
 
 def _parse_parameters(text: str) -> tuple[dict[str, Any], list[str]]:
-    try:
-        parameters = json.loads(text) if text else {}
-    except ValueError:
-        parameters = None
+    parameters = parse_json(text.encode()) if text else {}
     if not isinstance(parameters, dict):
         return {}, [f'parameters {text!r}, expected a JSON object such as {{"min_area_px": 50}}']
     return parameters, []

@@ -14,7 +14,6 @@ from typing import Any
 from . import __version__
 from .content_key import SERVICE_IDENTITY, image_key
 from .dataset import ImageRow
-from .errors import CourierError
 from .journal import (
     NOTE_REUSED,
     Attempt,
@@ -128,7 +127,7 @@ class Draft:
         self.note = f"{NOTE_REUSED}: a whole mask with this key was there"
         return self._log("done")
 
-    def failed(self, error: CourierError) -> ImageLog:
+    def failed(self, error: Exception) -> ImageLog:
         return self._log("failed", Failure.of(error))
 
     def _log(self, status: Any, failure: Failure | None = None) -> ImageLog:

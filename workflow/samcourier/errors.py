@@ -63,6 +63,18 @@ class ImageUnfit(CourierError):
     kind = "image"
 
 
+class ImageMissing(ImageUnfit):
+    """There is no such file; a run that finds it there tries it."""
+
+    kind = "missing"
+
+
+class ImageUnread(ImageUnfit):
+    """The machine could not read it this time (disk, memory); the next run tries it again."""
+
+    kind = "unread"
+
+
 class ImageChanged(CourierError):
     """The file changed while it was in work; the next run tries it again, whatever its time."""
 

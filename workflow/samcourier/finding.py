@@ -211,7 +211,8 @@ def _zarr_hits(path: str, name: str, attributes: Mapping[str, Any]) -> Iterator[
 
 
 def _hit(path: str, name: str) -> _Hit:
-    return _Hit(written_name(path), written_name(name))
+    # As a sheet is read again: a row of ./data/a.tif is that of data/a.tif.
+    return _Hit(str(Path(written_name(path))), written_name(name))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from .errors import ImageChanged, storage_errors
 from .foreground import read_foreground
 from .journal import NOTE_REUSED, ImageLog, read_image_log, write_image_log
 from .mask_layout import OmeZarrVersion
-from .masks import delete, read_mask, remove_leftovers, write_mask
+from .masks import delete, read_mask, write_mask
 from .places import Places, together
 from .plane_call import PlaneCaller, Segmented
 from .planes import Plane, Planes, file_stamp, opened_planes, stack_sha256
+from .readers import check_fits_memory
 from .store import (
     MASK_SUFFIXES,
     MaskContainer,
@@ -56,7 +58,7 @@ class Shared:
     """What the images of a batch share.
 
     ``description`` is what the service said of itself; ``places`` are for planes and tiles,
-    ``measuring`` for large planes; ``on_segmented`` is told of each mask that the service made.
+    ``measuring`` for large planes.
     """
 
     settings: BatchSettings
@@ -64,7 +66,6 @@ class Shared:
     caller: PlaneCaller
     places: Places
     measuring: Places
-    on_segmented: Callable[[], None]
 
 
 class ImageRun:
@@ -138,7 +139,6 @@ class ImageRun:
                 if foreground is not None:
                     cut = await asyncio.to_thread(foreground.cut, made.mask, len(planes.stack_axes))
                     made = replace(made, mask=cut.mask, object_count=cut.object_count)
-                self._shared.on_segmented()
             await self._write(planes, made)
             await asyncio.to_thread(self._complete, outputs, first)
         log = draft.done()
@@ -154,10 +154,11 @@ class ImageRun:
         same = log is not None and log.key == draft.key
         kept = self._kept_mask()
         if kept is not None:
-            discard_tiles(self._tiles_beside)
             mask, form, object_count = kept
             if form != draft.form or mask != self._mask_path:
                 return Segmented(read_mask(mask), object_count, f"{NOTE_REUSED}: in a new form")
+            # A run that was killed between the two has left both.
+            self._remove_what_it_replaces()
             draft.mask, draft.object_count = mask, object_count
             self._complete(outputs, first)
             if same and log is not None and log.status == "done":
@@ -185,7 +186,6 @@ class ImageRun:
         found = []
         for container in MASK_SUFFIXES:
             mask = self._mask_in(container)
-            remove_leftovers(mask)
             provenance = read_provenance(mask) or {}
             object_count = provenance.get("object_count")
             if (
@@ -221,6 +221,7 @@ class ImageRun:
         self, planes: Planes, digest: str, seeing: Outputs | None
     ) -> Segmented:
         """Return the mask of a stack, each plane of it with ids of its own."""
+        check_fits_memory(planes.path, 4 * math.prod(planes.mask_shape))
         mask = np.zeros(planes.mask_shape, np.uint32)
         found: dict[int, Segmented] = {}
         digests = [""] * len(planes)

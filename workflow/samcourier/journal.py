@@ -184,10 +184,14 @@ class ManifestEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The one declared output of a batch: the state of each of its images, by image id."""
+    """The one declared output of a batch: the state of each of its images, by image id.
+
+    ``made_for`` is the workflow's digest of what shaped its masks; None of one made without it.
+    """
 
     batch: str
     images: dict[str, ManifestEntry]
+    made_for: str | None = None
 
 
 def utc_now() -> str:

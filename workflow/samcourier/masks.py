@@ -16,7 +16,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +44,7 @@ _CHUNKS_A_BLOCK = 4
 _BLOCK_BYTES = (_CHUNKS_A_BLOCK * CHUNK_EDGE) ** 2 * 4
 #: Part of what :func:`labels_sha256` means; another edge gives every mask another digest.
 _DIGEST_EDGE = 1024
+_LEFTOVER = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(?:part|old)")
 
 
 class MaskPixels(Protocol):
@@ -182,21 +183,19 @@ def labels_sha256(mask: np.ndarray | zarr.Array[Any]) -> str:
     return digest.hexdigest()
 
 
-def remove_leftovers(mask_path: Path) -> None:
-    """Delete what killed writers of this mask left beside it.
+def remove_leftovers(folder: Path, masks: Collection[str]) -> None:
+    """Delete what killed writers of the masks of these names left in ``folder``.
 
-    Call it only while holding the lock of the batch that owns the image: a living writer's
-    temporary looks the same.
+    Call it only while holding the lock of the batch that owns the images: a living writer's
+    temporary looks the same. Once a batch, since it looks at the names of all masks there.
     """
-    prefix = f".{mask_path.name}."
-    leftover = re.compile(r"[0-9a-f]{8}\.(part|old)")
     try:
-        names = os.listdir(mask_path.parent)
+        names = os.listdir(folder)
     except FileNotFoundError:
         return
     for name in names:
-        if name.startswith(prefix) and leftover.fullmatch(name, len(prefix)):
-            delete(mask_path.with_name(name))
+        if name.startswith(".") and (left := _LEFTOVER.fullmatch(name)) and left[1] in masks:
+            delete(folder / name)
 
 
 def _write_and_digest(

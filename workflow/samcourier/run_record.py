@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .dataset import Batch, asked_rows
+from .dataset import Batch, ImageRow, asked_rows
 from .deploy.owners import process_identity
+from .errors import InputError
 from .journal import parse_time, utc_now
 from .records import read_record, write_record
-from .store import manifest_path, read_manifest
+from .store import is_held, manifest_path, read_manifest
 
-RUN_SCHEMA = "samcourier/run/1"
+RUN_SCHEMA = "samcourier/run/2"
 _PROCESS = re.compile("[0-9]{1,10}-[0-9]{1,20}")
 
 
@@ -34,7 +36,8 @@ class RunRecord:
     """A run: since when (ISO 8601 in UTC), by which process of which host, and how much to do.
 
     ``process`` is that of :func:`samcourier.deploy.owners.process_identity`. ``images`` and
-    ``batches`` are all that were asked for, those kept included.
+    ``batches`` are all that were asked for, those kept included. ``cut`` is a digest of how the
+    sheet is cut into batches (:func:`cut_of`).
     """
 
     started_at: str
@@ -43,6 +46,13 @@ class RunRecord:
     images: int
     batches: int
     kept: Kept
+    cut: str
+
+
+def cut_of(rows: Sequence[ImageRow], batch_size: int) -> str:
+    """Return a digest of which image is in which batch."""
+    words = [str(batch_size), *(row.image for row in rows)]
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
 def run_record_path(dataset_dir: Path) -> Path:
@@ -55,12 +65,21 @@ def start_record(
     to_make: Collection[Batch],
     kept: Collection[Batch] = (),
     only: Collection[str] | None = None,
+    *,
+    cut: str,
 ) -> None:
     """Write that this process begins to make the batches ``to_make``.
 
     ``kept`` hold already and stay; one without a manifest was not asked for. ``only`` limits the
-    images that are asked for to these.
+    images that are asked for to these. Raises InputError while a batch of an earlier run that was
+    cut otherwise is at work: it holds its own lock, and its images would be in work twice.
     """
+    before = read_run_record(dataset_dir)
+    if before is not None and before.cut != cut and (held := _batches_at_work(dataset_dir)):
+        raise InputError(
+            f"{dataset_dir}: batch {', '.join(held)} of an earlier run is still at work, which cut"
+            " the sheet into other batches; wait until it ends, or end it"
+        )
     manifests = [read_manifest(manifest_path(dataset_dir, batch.batch_id)) for batch in kept]
     statuses = Counter(
         str(entry.get("status"))
@@ -78,6 +97,7 @@ def start_record(
         images=image_count + statuses["done"] + statuses["failed"],
         batches=len(to_make) + kept_batches,
         kept=Kept(kept_batches, statuses["done"], statuses["failed"]),
+        cut=cut,
     )
     write_record(run_record_path(dataset_dir), RUN_SCHEMA, record)
 
@@ -86,6 +106,11 @@ def read_run_record(dataset_dir: Path) -> RunRecord | None:
     """Return the record of the last run, or None when it is absent or damaged."""
     record = read_record(run_record_path(dataset_dir), RUN_SCHEMA, RunRecord)
     return record if record is not None and _is_sound(record) else None
+
+
+def _batches_at_work(dataset_dir: Path) -> list[str]:
+    locks = sorted((dataset_dir / "batches").glob(".*.lock"))
+    return [lock.name[1:].removesuffix(".lock") for lock in locks if is_held(lock)]
 
 
 def _is_sound(record: RunRecord) -> bool:

@@ -12,11 +12,11 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from .dataset import Batch
+from .dataset import Batch, ImageRow
 from .zarr_names import ATTRIBUTES_FILES, METADATA_FILES
 from .zipped import NO_DIGEST, is_zip_whole, read_entry
 
@@ -250,19 +250,26 @@ def batches_to_redo(
     batches: Iterable[Batch],
     only: Collection[str] | None = None,
     outputs: Collection[str] = (),
+    made_for: Callable[[Batch], str] | None = None,
 ) -> set[str]:
     """Return the ids of batches whose manifest exists and no longer tells the truth.
 
-    That is a manifest that is damaged, lists other images than the batch has now, or has an
-    image that is done with a missing or damaged mask or one of ``outputs``, failed by more than
-    its own fault (any kind but "image"), or was not asked for. ``only`` limits the look at single
-    images to these.
+    That is a manifest that is damaged, is not of what ``made_for`` says of the batch, lists other
+    images than it has now, or has an image that is done with a missing or damaged mask or one of
+    ``outputs``, failed by more than its own fault, or was not asked for. ``only`` limits the look
+    at single images to these.
     """
     to_redo = set()
     for batch in batches:
         path = manifest_path(dataset_dir, batch.batch_id)
-        if path.exists() and not _is_settled(
-            dataset_dir, batch, read_manifest(path), only, outputs
+        if not path.exists():
+            continue
+        manifest = read_manifest(path)
+        if (
+            manifest is None
+            # What Snakemake knows of it may have stayed behind when the folder was moved.
+            or (made_for is not None and manifest.get("made_for") != made_for(batch))
+            or not _is_settled(dataset_dir, batch, manifest, only, outputs)
         ):
             to_redo.add(batch.batch_id)
     return to_redo
@@ -271,24 +278,28 @@ def batches_to_redo(
 def _is_settled(
     dataset_dir: Path,
     batch: Batch,
-    manifest: dict[str, Any] | None,
+    manifest: dict[str, Any],
     only: Collection[str] | None,
     outputs: Collection[str],
 ) -> bool:
-    if manifest is None or manifest["images"].keys() != {row.image for row in batch.rows}:
+    images = manifest["images"]
+    if images.keys() != {row.image for row in batch.rows}:
         return False
     return all(
-        _is_image_settled(dataset_dir, image, entry, outputs)
-        for image, entry in manifest["images"].items()
-        if only is None or image in only
+        _is_image_settled(dataset_dir, row, images[row.image], outputs)
+        for row in batch.rows
+        if only is None or row.image in only
     )
 
 
 def _is_image_settled(
-    dataset_dir: Path, image: str, entry: dict[str, Any], outputs: Collection[str]
+    dataset_dir: Path, row: ImageRow, entry: dict[str, Any], outputs: Collection[str]
 ) -> bool:
+    image, kind = row.image, entry.get("failure_kind")
+    if entry.get("status") == "failed":
+        return kind == "image" or (kind == "missing" and not _are_files_there(row))
     if entry.get("status") != "done":
-        return entry.get("status") == "failed" and entry.get("failure_kind") == "image"
+        return False
     found = stat_mask(find_mask(dataset_dir, image))
     if found != (entry.get("mask_files"), entry.get("mask_bytes")):
         return False
@@ -297,6 +308,10 @@ def _is_image_settled(
         isinstance(records, dict)
         and all(_is_output_settled(dataset_dir, image, name, records.get(name)) for name in outputs)
     )
+
+
+def _are_files_there(row: ImageRow) -> bool:
+    return all(path.exists() for path in (row.path, row.foreground) if path is not None)
 
 
 def _is_output_settled(dataset_dir: Path, image: str, name: str, record: Any) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from .. import dataset
 from ..dataset import ImageRow, make_batches, read_batch, read_sheet
 from ..deploy.service import ServiceOptions
 from ..errors import InputError
@@ -50,6 +52,11 @@ def demo_data(directory: Path, seed: int) -> None:
 @dataset_dir_option
 @segment_options
 @click.option(
+    "--rows-digest",
+    help="Make it only if the sheet's rows of the batch have this digest still.",
+)
+@click.option("--made-for", metavar="DIGEST", help="Kept in the manifest, as it is given.")
+@click.option(
     "--submission",
     type=click.IntRange(1),
     default=1,
@@ -63,6 +70,8 @@ def batch(
     batch_size: int,
     service: ServiceOptions,
     dataset_dir: Path,
+    rows_digest: str | None,
+    made_for: str | None,
     out: Path,
     **segmenting: Any,
 ) -> None:
@@ -74,8 +83,13 @@ def batch(
 
     start_s = time.monotonic()
     own = read_batch(sheet, batch_id, batch_size)
+    if rows_digest not in (None, dataset.rows_digest(own.rows)):
+        raise InputError(
+            f"{sheet}: the rows of batch {batch_id} changed since the run began, expected a sheet"
+            " that stays as it is until the run ends; run again"
+        )
     manifest = run_batch(own, service, dataset_dir, say_outcome, **segmenting)
-    write_manifest(out, manifest)
+    write_manifest(out, replace(manifest, made_for=made_for))
     click.echo(batch_in_words(manifest, time.monotonic() - start_s))
 
 

@@ -76,7 +76,7 @@ def segment_rows(
     from ..files_ahead import files_ahead
     from ..journal import write_manifest
     from ..provenance.circumstances import keep_circumstances
-    from ..run_record import start_record
+    from ..run_record import cut_of, start_record
     from ..store import manifest_path
 
     only = frozenset(segmenting["only"]) or None
@@ -85,7 +85,7 @@ def segment_rows(
     to_make = asked_rows(rows, only)
     form = segmenting["mask_container"], segmenting["ome_zarr"], segmenting["outputs"]
     say(str(files_ahead(to_make, len(asked), *form)))
-    start_record(dataset_dir, asked, only=only)
+    start_record(dataset_dir, asked, only=only, cut=cut_of(rows, batch_size))
     config = _run_config(inputs, dataset_dir, batch_size, service, segmenting)
     keep_circumstances(
         dataset_dir,

@@ -46,8 +46,8 @@ def write_input_labels(
 
     ``file_axes`` are letter and size of each axis of the file. Raises :class:`LabelsRefused` when
     the input is no OME-Zarr folder, is read-only, has consolidated metadata or a label of that
-    name from somebody else, or when the mask does not cover the whole of it; OSError when the
-    disk fails.
+    name from somebody else, when the mask does not cover the whole of it, or when the input's
+    disk refuses.
     """
     if not is_zarr(image):
         raise LabelsRefused(f"{image} is no OME-Zarr folder, which alone has room for labels")
@@ -61,7 +61,7 @@ def write_input_labels(
         raise LabelsRefused(f"{label} is there and not of samcourier; rename it")
     try:
         with _held(folder), _labels_group(folder, ome_zarr) as labels:
-            remove_leftovers(labels / name)
+            remove_leftovers(labels, (name,))
             facts = write_mask(
                 labels / name,
                 mask if shape == mask.shape else _Reshaped(mask, shape),
@@ -72,10 +72,11 @@ def write_input_labels(
                 source="../../",
             )
             _list_label(labels, name, ome_zarr)
+    # The input's disk is not that of the results: the mask is whole, and the other images go on.
     except OSError as error:
         if error.errno in _READ_ONLY:
             raise LabelsRefused(f"{folder} is read-only ({error.strerror})") from error
-        raise
+        raise LabelsRefused(f"{label} cannot be written ({error.strerror or error})") from error
     return label, facts
 
 

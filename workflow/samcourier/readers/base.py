@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -11,9 +12,18 @@ from typing import Protocol
 import numpy as np
 import psutil
 
-from ..errors import ImageUnfit
+from ..errors import ImageUnfit, ImageUnread
 
 Index = tuple[int | slice, ...]
+
+#: Of a disk that fails, a share that is gone, a process or machine that is out of something.
+_PASSING = frozenset(
+    {
+        *(errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.EREMOTEIO),
+        *(errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.ECONNRESET),
+    }
+)
 
 _UM_PER_UNIT = {
     "m": 1e6, "cm": 1e4, "mm": 1e3, "nm": 1e-3, "pm": 1e-6, "Å": 1e-4, "in": 25400.0,
@@ -84,12 +94,13 @@ def pick_scene(path: Path, names: Sequence[str], scene: int | str | None) -> int
 
 
 def check_fits_memory(path: Path, nbytes: int) -> None:
-    """Raise ImageUnfit when so many bytes of pixels are more than the memory that is left."""
-    left = psutil.virtual_memory().available
-    if nbytes > left:
-        raise ImageUnfit(
+    """Raise ImageUnfit for more bytes than there is memory, ImageUnread for more than is left."""
+    memory = psutil.virtual_memory()
+    if nbytes > memory.available:
+        kind = ImageUnfit if nbytes > memory.total else ImageUnread
+        raise kind(
             f"{path}: says that it holds {nbytes / 1e9:.1f} GB of pixels at once, expected less"
-            f" than the {left / 1e9:.1f} GB of memory that are left"
+            f" than the {memory.available / 1e9:.1f} GB of memory that are left"
         )
 
 
@@ -103,7 +114,19 @@ def size_in_um(size: float, unit: str) -> float | None:
 
 def damaged(path: Path, kind: str, reason: object, expected: str = "a whole file") -> ImageUnfit:
     """Return the refusal of a file of this kind; ``reason`` is a foreign error or its text."""
+    if is_passing(reason):
+        return unread(path, reason)
     return ImageUnfit(f"{path}: damaged {kind} ({one_line(reason)}), expected {expected}")
+
+
+def is_passing(error: object) -> bool:
+    """Tell whether an error is the machine's, disk's or network's of a moment, not the file's."""
+    return isinstance(error, OSError) and error.errno in _PASSING
+
+
+def unread(path: Path, reason: object) -> ImageUnread:
+    """Return the failure of a file that could not be read this time."""
+    return ImageUnread(f"{path}: could not be read ({one_line(reason)}); run again")
 
 
 def one_line(message: object) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ..errors import CourierError, ImageUnfit
-from .base import Open, Source, one_line
+from ..errors import CourierError, ImageMissing, ImageUnfit
+from .base import Open, Source, is_passing, one_line, unread
 from .ome_zarr import is_zarr, open_ome_zarr
 from .raster import JPEG_MAGIC, PNG_MAGIC, open_jpeg, open_png
 from .tiff import TIFF_MAGIC, open_tiff
@@ -38,6 +38,8 @@ def open_source(path: Path, scene: int | str | None = None) -> Iterator[Source]:
             raise
         # What a damaged file makes a reader raise is anybody's guess, and harms this image alone.
         except Exception as error:
+            if is_passing(error):
+                raise unread(path, error) from error
             raise ImageUnfit(
                 f"{path}: cannot be read ({type(error).__name__}: {one_line(error)}), {EXPECTED}"
             ) from error
@@ -68,10 +70,12 @@ def _head(path: Path) -> bytes:
                 f"{path}: a name that is not plain UTF-8 text, its odd bytes shown as \\xNN;"
                 " expected letters, digits and the like: rename the file"
             ) from None
-        raise ImageUnfit(f"{path}: no such file, {EXPECTED}") from None
+        raise ImageMissing(f"{path}: no such file, {EXPECTED}") from None
     except IsADirectoryError:
         raise ImageUnfit(f"{path}: is a directory, {EXPECTED}") from None
     except OSError as error:
+        if is_passing(error):
+            raise unread(path, error) from error
         raise ImageUnfit(f"{path}: cannot be opened ({error.strerror}), {EXPECTED}") from None
     if not head:
         raise ImageUnfit(f"{path}: the file is empty, {EXPECTED}")
