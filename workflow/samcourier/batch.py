@@ -64,6 +64,7 @@ class BatchRun:
         self._description = description
         self._identity = service_identity(description)
         self._on_image = on_image or (lambda _: None)
+        self._asked_count = 0
         self._service_failures = 0
         self._has_mask = False
         self._stamps: dict[str, object] = {}
@@ -94,13 +95,14 @@ class BatchRun:
             keeps_embeddings=self._settings.embeddings is not None,
         )
         asked = asked_rows(batch.rows, self._settings.only)
+        self._asked_count = len(asked)
         # What is there of the others may be of other settings: the run that asks for them looks.
         entries = {row.image: ManifestEntry("not_asked") for row in batch.rows}
         await asyncio.to_thread(self._remove_leftovers, asked)
 
         async def one(row: ImageRow) -> None:
             async with self._images_under_way.place():
-                entries[row.image] = await self._image(row, len(asked))
+                entries[row.image] = await self._image(row)
 
         await together(one(row) for row in asked)
         # Snakemake takes what is older than the manifest as done, whenever it was read.
@@ -133,13 +135,13 @@ class BatchRun:
         for folder in {mask.parent for mask in masks}:
             remove_leftovers(folder, {mask.name for mask in masks})
 
-    async def _image(self, row: ImageRow, batch_size: int) -> ManifestEntry:
+    async def _image(self, row: ImageRow) -> ManifestEntry:
         """Bring one image to a mask or a recorded failure."""
-        log = await self._segmented(row, batch_size)
+        log = await self._segmented(row)
         self._on_image(log)
         return await asyncio.to_thread(manifest_entry, self._settings.dataset_dir, log)
 
-    async def _segmented(self, row: ImageRow, batch_size: int) -> ImageLog:
+    async def _segmented(self, row: ImageRow) -> ImageLog:
         draft = self._draft(row)
         path = log_path(self._settings.dataset_dir, row.image)
         try:
@@ -157,16 +159,17 @@ class BatchRun:
             await asyncio.to_thread(keep_log, path, log)
             if isinstance(error, _FAILS_EVERY_IMAGE):
                 raise
-            self._count_failure(log, batch_size)
+            self._count_failure(log)
         self._has_mask |= log.status == "done"
         return log
 
-    def _count_failure(self, log: ImageLog, batch_size: int) -> None:
+    def _count_failure(self, log: ImageLog) -> None:
         failure = log.failure
         if failure is None or failure.kind not in _BY_THE_SERVICE:
             return
         self._service_failures += 1
-        if not self._has_mask and self._service_failures >= max(SERVICE_FAILURES, batch_size / 2):
+        most = max(SERVICE_FAILURES, self._asked_count / 2)
+        if not self._has_mask and self._service_failures >= most:
             raise ServiceFailed(
                 f"the service failed for {self._service_failures} images and made no mask, "
                 f"last: {failure.message}; look at its log before going on",
