@@ -1028,9 +1028,7 @@ async def test_a_service_that_fails_for_image_after_image_stops_the_batch(tmp_pa
     # What is under way as the last of them fails may fail as well, and is then logged.
     bench = Bench(tmp_path, count=2 * SERVICE_FAILURES + 2)
     bench.engine.fails = {1000 + n: RuntimeError("no GPU") for n in range(len(bench.images))}
-    with pytest.raises(
-        ServiceFailed, match=r"6 images and made no mask, last: .*no GPU"
-    ) as caught:
+    with pytest.raises(ServiceFailed, match=r"6 images and made no mask, last: .*no GPU") as caught:
         await bench.run()
     assert caught.value.name == "SegmentationFailed"
     logs = list((bench.dataset_dir / "logs").glob("*.json"))

@@ -460,7 +460,6 @@ def test_compressed_tiffs_are_read(tif: Path, compression: str) -> None:
         ((20, 30), "uint16", "YX"),
         ((20, 30, 3), "uint8", "CYX"),
         ((20, 30, 3), "uint16", "CYX"),
-        ((20, 30, 4), "uint8", "CYX"),
     ],
 )
 def test_a_png_is_read_with_all_its_bits(
@@ -473,6 +472,46 @@ def test_a_png_is_read_with_all_its_bits(
     assert (plane.axes, plane.pixels.dtype, plane.pixel_size_um) == (axes, np.dtype(dtype), None)
     expected = written if axes == "YX" else np.moveaxis(written, -1, 0)
     np.testing.assert_array_equal(plane.pixels, expected)
+
+
+def write_png(path: Path, written: np.ndarray) -> None:
+    path.write_bytes(imagecodecs.png_encode(written))
+
+
+def write_tiff(compression: str | None = None, **more: Any) -> Callable[[Path, np.ndarray], None]:
+    def write(path: Path, written: np.ndarray) -> None:
+        samples = {"photometric": "rgb" if written.shape[2] == 4 else "minisblack", **more}
+        if more.get("planarconfig") == "separate":
+            written = np.moveaxis(written, -1, 0)
+        tifffile.imwrite(
+            path, written, compression=compression, extrasamples=["unassalpha"], **samples
+        )
+
+    return write
+
+
+@pytest.mark.parametrize("samples", [2, 4])
+@pytest.mark.parametrize(
+    "write",
+    [
+        write_png,
+        write_tiff(),
+        write_tiff("zlib", tile=(16, 16)),
+        write_tiff(planarconfig="separate"),
+    ],
+    ids=["png", "plain tiff", "tiles", "planes"],
+)
+def test_what_is_opaque_is_no_channel(
+    tmp_path: Path, write: Callable[[Path, np.ndarray], None], samples: int
+) -> None:
+    written = pixels(40, 48, samples, dtype="uint8")
+    path = tmp_path / "image"
+    write(path, written)
+    seen = np.moveaxis(written, -1, 0)[: samples - 1]
+    with open_planes(path, Selection()) as planes:
+        np.testing.assert_array_equal(planes.read().pixels.reshape(seen.shape), seen)
+        part = planes.read_part(0, slice(5, 21), slice(3, 40))
+        np.testing.assert_array_equal(part.reshape(-1, 16, 37), seen[:, 5:21, 3:40])
 
 
 @pytest.mark.parametrize(("shape", "axes"), [((20, 30), "YX"), ((20, 30, 3), "CYX")])

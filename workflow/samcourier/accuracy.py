@@ -5,6 +5,7 @@ Formulas and their sources: docs/accuracy.md.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,12 +64,14 @@ class _Overlaps(NamedTuple):
     ious: npt.NDArray[np.float64]
 
 
-def assess(truth: npt.NDArray[Any], mask: npt.NDArray[Any]) -> Accuracy:
+def assess(truth: npt.NDArray[Any], mask: npt.NDArray[Any], planes: int = 1) -> Accuracy:
     """Compare ``mask`` with ``truth``: integer labels of one shape, any number of axes, 0 empty.
 
+    The leading axes are those of a stack of so many ``planes``: in each of them ids begin anew, in
+    the mask and perhaps in the truth, and objects of two planes are two.
     Raises :class:`InputError` when shapes differ or the values are no labels.
     """
-    found = _overlaps(truth, mask)
+    found = _overlaps_of_stack(truth, mask, planes)
     matched_ious = _matched_ious(found, 0.5)
     touching = found.ious > TOUCH_IOU
     return Accuracy(
@@ -131,6 +134,24 @@ def _matched_ious(found: _Overlaps, iou_threshold: float) -> npt.NDArray[np.floa
 
 def _repeated(indices: npt.NDArray[np.intp]) -> int:
     return int(np.count_nonzero(np.unique(indices, return_counts=True)[1] > 1))
+
+
+def _overlaps_of_stack(truth: npt.NDArray[Any], mask: npt.NDArray[Any], planes: int) -> _Overlaps:
+    """Return the overlaps of all planes, as if each had ids that no other has."""
+    _check_labels(truth, mask)
+    stack_ndim = 0
+    while math.prod(mask.shape[:stack_ndim]) < planes:
+        stack_ndim += 1
+    found = [_overlaps(truth[at], mask[at]) for at in np.ndindex(mask.shape[:stack_ndim])]
+    rows_before = np.cumsum([0, *(each.truth_count for each in found)])
+    columns_before = np.cumsum([0, *(each.mask_count for each in found)])
+    return _Overlaps(
+        int(rows_before[-1]),
+        int(columns_before[-1]),
+        np.concatenate([each.rows + n for each, n in zip(found, rows_before, strict=False)]),
+        np.concatenate([each.columns + n for each, n in zip(found, columns_before, strict=False)]),
+        np.concatenate([each.ious for each in found]),
+    )
 
 
 def _overlaps(truth: npt.NDArray[Any], mask: npt.NDArray[Any]) -> _Overlaps:

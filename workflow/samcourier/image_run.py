@@ -20,7 +20,7 @@ from .errors import ImageChanged, storage_errors
 from .foreground import read_foreground
 from .journal import NOTE_REUSED, ImageLog, read_image_log, write_image_log
 from .mask_layout import OmeZarrVersion
-from .masks import delete, read_mask, write_mask
+from .masks import delete, kept_mask, write_mask
 from .places import Places, together
 from .plane_call import PlaneCaller, Segmented
 from .planes import Plane, Planes, file_stamp, opened_planes, stack_sha256
@@ -156,7 +156,7 @@ class ImageRun:
         if kept is not None:
             mask, form, object_count = kept
             if form != draft.form or mask != self._mask_path:
-                return Segmented(read_mask(mask), object_count, f"{NOTE_REUSED}: in a new form")
+                return Segmented(kept_mask(mask), object_count, f"{NOTE_REUSED}: in a new form")
             # A run that was killed between the two has left both.
             self._remove_what_it_replaces()
             draft.mask, draft.object_count = mask, object_count

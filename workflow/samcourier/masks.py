@@ -36,6 +36,7 @@ from .mask_layout import (
     level_shapes,
     ome_attributes,
 )
+from .readers import check_fits_memory
 from .store import content_sha256, is_zip, stat_mask, zarr_files
 from .zipped import NO_DIGEST, write_zip
 
@@ -155,6 +156,19 @@ def write_mask(
 def read_mask(path: Path) -> np.ndarray:
     """Return level 0 of a mask, uint32, with the axes it was written with."""
     with opened_mask(path) as labels:
+        return np.asarray(labels[...])
+
+
+def kept_mask(path: Path) -> MaskPixels:
+    """Return level 0 of a whole mask to be written anew: in memory, or by the part if it is large.
+
+    A large one in a zip is read whole. Raises ImageUnfit where memory does not hold that.
+    """
+    with opened_mask(path) as labels:
+        nbytes = math.prod(labels.shape) * labels.dtype.itemsize
+        if nbytes > _BLOCK_BYTES and not path.is_file():
+            return labels
+        check_fits_memory(path, nbytes)
         return np.asarray(labels[...])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,12 @@ from .dataset import ImageRow
 from .errors import CourierError
 from .journal import ImageLog, Manifest, read_image_log
 from .label_image import read_label_image
-from .masks import read_mask
+from .masks import opened_mask, read_mask
+from .readers import check_fits_memory
 from .store import find_mask, log_path, whole_provenance
+
+#: Of the plane that is compared: both label images, and the ids and pairs of their pixels.
+_ASSESSED_BYTES_A_PIXEL = 40
 
 Status = Literal["done", "failed", "missing"]
 
@@ -61,7 +66,7 @@ def judge(
     accuracy = None
     if status == "done" and row.truth is not None:
         mask_axes = log.axes.replace("C", "") if log and log.axes else None
-        accuracy, problem = _accuracy(row.truth, mask, mask_axes)
+        accuracy, problem = _accuracy(row.truth, mask, mask_axes, log.planes if log else 1)
         remark = "; ".join(filter(None, (remark, problem))) or None
     return Outcome(row.image, batch_id, status, remark, key, accuracy, log, labels_sha256)
 
@@ -97,10 +102,15 @@ def _untried(image: str, batch_id: str, manifests: Mapping[str, Manifest]) -> st
     return entry.failure or "its log and mask are gone"
 
 
-def _accuracy(truth: Path, mask: Path, mask_axes: str | None) -> tuple[Accuracy | None, str | None]:
+def _accuracy(
+    truth: Path, mask: Path, mask_axes: str | None, planes: int
+) -> tuple[Accuracy | None, str | None]:
     """Return how mask and truth agree, or what kept that from being known."""
     try:
-        return assess(read_label_image(truth, mask_axes), read_mask(mask)), None
+        with opened_mask(mask) as labels:
+            plane_px = math.prod(labels.shape) // planes
+        check_fits_memory(mask, _ASSESSED_BYTES_A_PIXEL * plane_px)
+        return assess(read_label_image(truth, mask_axes), read_mask(mask), planes), None
     except CourierError as error:
         said = str(error)
         where = "" if said.startswith(str(truth)) else f"{truth}: "

@@ -6,7 +6,8 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import astuple
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,10 +18,11 @@ import psutil
 
 from ..dataset import ImageRow
 from ..draft import Draft
-from ..errors import InputError
+from ..errors import CourierError, InputError
 from ..journal import OutputRecord
 from ..masks import MaskFacts, MaskPixels, opened_mask
 from ..planes import Plane, Planes
+from ..readers.base import one_line
 from ..records import whole_or_absent
 from ..store import (
     OUTPUT_FILES,
@@ -77,7 +79,8 @@ class Outputs:
         self._measured: dict[int, dict[str, Any]] = {}
         self._features: dict[int, list[str]] = {}
         self._preview: Preview | None = None
-        self._too_large: str | None = None
+        #: Why an output cannot be made, by its name.
+        self._unmade: dict[str, str] = {}
 
     def see(self, number: int, pixels: np.ndarray, mask: np.ndarray) -> None:
         """Take from one plane, or volume, and its mask what the outputs need of them."""
@@ -126,11 +129,13 @@ class Outputs:
 
     def _look_again(self, names: set[str], labels: MaskPixels, first: Plane | None) -> None:
         if first is None and "Z" not in self._planes.plane_axes:
-            if names - {"preview"}:
-                self._too_large = self._beyond_memory(names)
-            if self._too_large is not None or names == {"preview"}:
+            too_large = self._beyond_memory(names) if names - {"preview"} else None
+            if too_large is not None:
+                self._unmade |= dict.fromkeys(names - {"preview"}, too_large)
+            if too_large is not None or names == {"preview"}:
                 if "preview" in names:
-                    self._preview = self._preview_in_bands(labels)
+                    with self._on_its_own("preview"):
+                        self._preview = self._preview_in_bands(labels)
                 return
         for number in range(len(self._planes)):
             plane = first if first and number == 0 else self._planes.read(number)
@@ -165,29 +170,44 @@ class Outputs:
 
     def _take(self, names: set[str], number: int, pixels: np.ndarray, mask: np.ndarray) -> None:
         planes, origin = self._planes, self._planes.origin(number)
-        if names & {"objects_csv", "objects_parquet"}:
-            from .objects import measure
+        if tables := names & {"objects_csv", "objects_parquet"}:
+            with self._on_its_own(*tables):
+                from .objects import measure
 
-            spacing_um = self._spacing_um[-mask.ndim :]
-            self._measured[number] = measure(mask, pixels, planes.channels, origin, spacing_um)
+                spacing_um = self._spacing_um[-mask.ndim :]
+                self._measured[number] = measure(mask, pixels, planes.channels, origin, spacing_um)
         if "polygons" in names:
-            from .polygons import features
+            with self._on_its_own("polygons"):
+                from .polygons import features
 
-            slices = [mask] if mask.ndim == 2 else mask
-            self._features[number] = [
-                text
-                for depth, labels in enumerate(slices)
-                for text in features(labels, origin | {"Z": origin.get("Z", 0) + depth})
-            ]
+                slices = [mask] if mask.ndim == 2 else mask
+                self._features[number] = [
+                    text
+                    for depth, labels in enumerate(slices)
+                    for text in features(labels, origin | {"Z": origin.get("Z", 0) + depth})
+                ]
         if "preview" in names and number == len(planes) // 2:
-            from .previews import preview
+            with self._on_its_own("preview"):
+                from .previews import preview
 
-            middle = mask.shape[0] // 2
-            is_volume = mask.ndim == 3
-            self._preview = preview(
-                pixels[..., middle, :, :] if is_volume else pixels,
-                mask[middle] if is_volume else mask,
-            )
+                middle = mask.shape[0] // 2
+                is_volume = mask.ndim == 3
+                self._preview = preview(
+                    pixels[..., middle, :, :] if is_volume else pixels,
+                    mask[middle] if is_volume else mask,
+                )
+
+    @contextmanager
+    def _on_its_own(self, *names: str) -> Iterator[None]:
+        """Keep what goes wrong with these outputs from the image, whose mask is whole."""
+        try:
+            yield
+        except (CourierError, OSError):
+            raise
+        # A package that does not load, memory, an image as nobody thought of.
+        except Exception as error:
+            reason = f"{type(error).__name__}: {one_line(error)}"
+            self._unmade |= dict.fromkeys(names, reason)
 
     def _made(self, name: str, labels: MaskPixels, object_count: int) -> OutputRecord:
         made_from = self._made_from(name)
@@ -199,11 +219,12 @@ class Outputs:
             except LabelsRefused as refused:
                 return OutputRecord(made_from, refused=str(refused))
             return OutputRecord(made_from, *facts, path=str(path))
-        if self._too_large is not None and name in _OF_PLANES - {"preview"}:
-            return OutputRecord(made_from, refused=self._too_large)
         path = output_path(self._dataset_dir, self._row.image, name)
-        with whole_or_absent(path) as part:
-            self._writers[name](part, labels)
+        if name not in self._unmade:
+            with self._on_its_own(name), whole_or_absent(path) as part:
+                self._writers[name](part, labels)
+        if name in self._unmade:
+            return OutputRecord(made_from, refused=self._unmade[name])
         return OutputRecord(made_from, 1, path.stat().st_size, output_sha256(path))
 
     @functools.cached_property

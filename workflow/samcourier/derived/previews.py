@@ -78,7 +78,8 @@ def preview_in_bands(pixels_of: Callable[[slice], np.ndarray], mask: MaskPixels)
     lit = np.tensordot(np.stack(small, axis=-1), _COLOURS[len(small)], axes=1).clip(0, 1)
     base = (lit * 255).round().astype(np.uint8)
     rows, columns = base.shape[:2]
-    labels = np.asarray(mask[step // 2 :: step, step // 2 :: step])[:rows, :columns]
+    first_row, first_column = min(step // 2, height - 1), min(step // 2, width - 1)
+    labels = np.asarray(mask[first_row::step, first_column::step])[:rows, :columns]
     return Preview(base, find_boundaries(labels, mode="inner"))
 
 

@@ -82,7 +82,11 @@ def _png(path: Path, data: bytes) -> np.ndarray:
     width, height, bits, kind = (int(each) for each in struct.unpack_from(">IIBB", data, 16))
     samples = {0: 1, 4: 2, 2: 3}.get(kind, 4)
     check_fits_memory(path, width * height * samples * max(bits // 8, 1))
-    return imagecodecs.png_decode(data)
+    pixels = np.asarray(imagecodecs.png_decode(data))
+    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
+        # How opaque a pixel is says nothing of what was seen there.
+        pixels = pixels[..., 0] if pixels.shape[2] == 2 else pixels[..., :3]
+    return pixels
 
 
 def _jpeg(path: Path, data: bytes) -> np.ndarray:

@@ -48,7 +48,8 @@ class TiffSource:
         if series.keyframe.photometric == tifffile.PHOTOMETRIC.SEPARATED:
             raise ImageUnfit(f"{path}: a CMYK TIFF, whose values are inks, expected grey or RGB")
         self.axes: str = series.axes
-        self.shape: tuple[int, ...] = tuple(series.shape)
+        self._stored_shape: tuple[int, ...] = tuple(series.shape)
+        self.shape = _without_alpha(series)
         self.dtype: np.dtype = series.dtype
         self.pixel_size_um = _pixel_size_um(tiff, image)
         self.z_spacing_um = _z_spacing_um(tiff, image)
@@ -77,13 +78,27 @@ class TiffSource:
             range(size)[part] if isinstance(part, slice) else part
             for part, size in zip(index, self.shape, strict=True)
         )
-        if all(part == range(size) for part, size in zip(wanted, self.shape, strict=True)):
+        # All samples of a pixel lie side by side: alpha is left out when they are there.
+        stored = tuple(
+            range(stored) if part == range(size) else part
+            for part, size, stored in zip(wanted, self.shape, self._stored_shape, strict=True)
+        )
+        cut = tuple(slice(len(part)) for part in wanted if isinstance(part, range))
+        return self._read_stored(stored)[cut]
+
+    def _read_stored(self, wanted: Sequence[range | int]) -> np.ndarray:
+        sizes = self._stored_shape
+        if all(part == range(size) for part, size in zip(wanted, sizes, strict=True)):
             # Decodes its segments in parallel, which the way by the part does not.
             return np.asarray(self._series.asarray())
         if self._plain_offset is not None:
             return self._read_plain(wanted, self._plain_offset)
+        parts = (
+            slice(part.start, part.stop, part.step) if isinstance(part, range) else part
+            for part in wanted
+        )
         with self._series.aszarr(level=0) as store:
-            return np.asarray(zarr.open_array(store, mode="r")[index])
+            return np.asarray(zarr.open_array(store, mode="r")[tuple(parts)])
 
     @cached_property
     def _plain_offset(self) -> int | None:
@@ -98,9 +113,9 @@ class TiffSource:
         ranges = [range(part, part + 1) if isinstance(part, int) else part for part in wanted]
         # What lies in one run: a part of one axis, and all of those after it.
         run = len(ranges) - 1
-        while run > 0 and len(ranges[run]) == self.shape[run]:
+        while run > 0 and len(ranges[run]) == self._stored_shape[run]:
             run -= 1
-        steps = [math.prod(self.shape[axis + 1 :]) for axis in range(run + 1)]
+        steps = [math.prod(self._stored_shape[axis + 1 :]) for axis in range(run + 1)]
         stored = self.dtype.newbyteorder(self._tiff.byteorder)
         pixels = np.empty([len(each) for each in ranges], stored)
         runs = pixels.reshape(math.prod(pixels.shape[:run]), -1)
@@ -117,7 +132,7 @@ class TiffSource:
 
 @contextmanager
 def open_tiff(path: Path, scene: int | str | None) -> Iterator[TiffSource]:
-    """Open the series asked for; without asking the first, unless others are like it."""
+    """Open the series asked for; without asking the first, if the others are no images."""
     with ExitStack() as stack:
         try:
             with _tifffile_errors() as errors:
@@ -126,20 +141,28 @@ def open_tiff(path: Path, scene: int | str | None) -> Iterator[TiffSource]:
                 _check_companions(path, ome)
                 series = tiff.series
                 names = [each.name for each in series]
-                likes = [(each.shape, each.axes) for each in series]
         except ImageUnfit:
             raise
         except Exception as error:
             raise damaged(path, "TIFF", error) from error
         if not series:
             raise ImageUnfit(f"{path}: a TIFF without an image, expected one")
-        # A thumbnail or a label beside the image is no second image.
-        number = (
-            0 if scene is None and likes.count(likes[0]) == 1 else pick_scene(path, names, scene)
-        )
+        is_alone = scene is None and all(_is_aside(each, series[0], ome) for each in series[1:])
+        number = 0 if is_alone else pick_scene(path, names, scene)
         if errors:
             raise damaged(path, "TIFF", errors[0])
         yield TiffSource(path, tiff, series[number], _ome_image(ome, number))
+
+
+def _is_aside(
+    series: tifffile.TiffPageSeries, first: tifffile.TiffPageSeries, ome: object | None
+) -> bool:
+    """Tell whether a series is a slide's label or thumbnail beside the first, and no second image.
+
+    OME names each image; elsewhere what is smaller than the first is taken for a thumbnail.
+    """
+    is_named_so = any(word in series.name.lower() for word in ("label", "macro", "thumbnail"))
+    return is_named_so or (ome is None and math.prod(series.shape) < math.prod(first.shape))
 
 
 def _check_companions(path: Path, ome: ElementTree.Element | None) -> None:
@@ -172,6 +195,17 @@ def _tifffile_errors() -> Iterator[list[str]]:
         yield errors
     finally:
         _tifffile_log.removeHandler(handler)
+
+
+def _without_alpha(series: tifffile.TiffPageSeries) -> tuple[int, ...]:
+    """Return the shape less the samples that say how opaque a pixel is, which come last."""
+    extra = series.keyframe.extrasamples or ()
+    alpha = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
+    count = len(extra) if all(each in alpha for each in extra) else 0
+    return tuple(
+        size - count if axis == "S" and size > count else size
+        for axis, size in zip(series.axes, series.shape, strict=True)
+    )
 
 
 def _zarr_threads() -> set[int | None]:
