@@ -94,6 +94,22 @@ def test_volumes_are_scored_too() -> None:
     assert score(truth, truth.astype(np.uint32)) == Score(1, 0, 0, 1.0)
 
 
+@pytest.mark.parametrize("ids", ["in each plane", "over the stack", "in another order"])
+def test_a_stack_is_as_good_as_its_planes(ids: str) -> None:
+    mask = np.zeros((3, 4, 6), np.uint32)
+    mask[:, 1:3, 1:3], mask[:, 1:3, 4:6] = 1, 2
+    truth = mask.astype(np.int64)
+    if ids == "over the stack":
+        truth[truth > 0] += 2 * np.arange(3).repeat(8)
+    if ids == "in another order":
+        truth[1] = np.where(truth[1] > 0, 3 - truth[1], 0)
+    found = assess(truth, mask, planes=3)
+    assert (found.at_75, found.mean_matched_iou) == (Score(6, 0, 0, 1.0), 1.0)
+    assert (found.split, found.merged) == (0, 0)
+    truth[2] = 0
+    assert assess(truth, mask, planes=3).at_50 == Score(4, 2, 0, 4 / 6)
+
+
 @pytest.mark.parametrize(
     ("truth", "mask", "said"),
     [

@@ -18,6 +18,7 @@ import pytest
 import tifffile
 
 import samcourier.image_run
+import samcourier.masks
 from samcourier.batch import (
     AT_HAND,
     SERVICE_FAILURES,
@@ -691,7 +692,12 @@ async def test_changed_parameters_or_labels_of_the_service_make_all_again(bench:
     assert bench.call_count == 3
 
 
-async def test_another_pixel_size_or_format_is_written_anew(bench: Bench) -> None:
+@pytest.mark.parametrize("is_large", [False, True], ids=["in memory", "by the part"])
+async def test_another_pixel_size_or_format_is_written_anew(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, is_large: bool
+) -> None:
+    if is_large:
+        monkeypatch.setattr(samcourier.masks, "_BLOCK_BYTES", 16)
     await bench.run()
     bench.pixel_size_um = 0.5
     manifest = await bench.run()
@@ -705,6 +711,8 @@ async def test_another_pixel_size_or_format_is_written_anew(bench: Bench) -> Non
     assert (bench.mask("cell0") / "zarr.json").is_file()
     assert not (bench.mask("cell0") / ".zattrs").exists()
     assert bench.mtimes() != before
+    for number, image in enumerate(bench.images):
+        np.testing.assert_array_equal(read_mask(bench.mask(image)), bright(image_of(number)))
     after = bench.mtimes()
     await bench.run(ome_zarr="0.5")
     assert (bench.call_count, bench.mtimes()) == (0, after)

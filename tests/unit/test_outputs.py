@@ -278,6 +278,33 @@ def test_a_write_that_fails_leaves_what_was_there(
     assert [path.name for path in plane.path("preview").parent.iterdir()] == ["cell.png"]
 
 
+@pytest.mark.parametrize("seen", [True, False])
+@pytest.mark.parametrize(
+    ("broken", "refused"),
+    [
+        ("samcourier.derived.objects.measure", {"objects_csv", "objects_parquet"}),
+        ("samcourier.derived.polygons.features", {"polygons"}),
+        ("samcourier.derived.previews.preview", {"preview"}),
+        ("samcourier.derived.objects.write_csv", {"objects_csv"}),
+    ],
+)
+def test_what_goes_wrong_with_one_output_is_no_matter_of_the_others(
+    plane: Home, monkeypatch: pytest.MonkeyPatch, broken: str, refused: set[str], seen: bool
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError("no 30 GB")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broken, fail)
+        records = plane.run(*MADE, seen=seen)
+    said = {name: record.refused for name, record in records.items() if record.refused}
+    assert said == dict.fromkeys(refused, "MemoryError: no 30 GB")
+    assert set(plane.mtimes()) == set(MADE) - refused
+    assert plane.run(*MADE) == records, "asked for again only with retry_failed"
+    again = plane.run(*MADE, retry_refused=True)
+    assert not any(record.refused for record in again.values())
+
+
 def test_labels_in_an_input_that_takes_none_are_refused_and_the_rest_is_made(plane: Home) -> None:
     records = plane.run("input_labels", "preview")
     assert "no OME-Zarr folder" in (records["input_labels"].refused or "")

@@ -175,6 +175,44 @@ def test_a_scene_that_is_not_there_is_refused(
         read_plane(tif, scene=scene)
 
 
+@pytest.mark.parametrize(
+    ("scenes", "is_one"),
+    [
+        ({"overview": (8, 9), "pos1": (20, 30), "pos2": (20, 30)}, False),
+        ({"roi1": (20, 30), "roi2": (16, 24), "roi3": (8, 9)}, False),
+        ({"slide": (20, 30), "label image": (8, 9), "Macro": (10, 9)}, True),
+        ({"slide": (20, 30)}, True),
+    ],
+)
+def test_an_image_of_an_ome_tiff_is_never_left_out_for_its_size(
+    tif: Path, scenes: dict[str, tuple[int, int]], is_one: bool
+) -> None:
+    with tifffile.TiffWriter(tif, ome=True) as writer:
+        for name, shape in scenes.items():
+            writer.write(pixels(*shape), metadata={"axes": "YX", "Name": name})
+    if is_one:
+        assert read_plane(tif).pixels.shape == (20, 30)
+    else:
+        with pytest.raises(ImageUnfit, match=r"is one of several, expected scene 0 to 2 or one of"):
+            read_plane(tif)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "is_one"), [([(20, 30), (8, 9)], True), ([(8, 9), (20, 30)], False)]
+)
+def test_a_plain_tiff_has_thumbnails_that_are_smaller(
+    tif: Path, shapes: list[tuple[int, int]], is_one: bool
+) -> None:
+    with tifffile.TiffWriter(tif) as writer:
+        for shape in shapes:
+            writer.write(pixels(*shape), metadata=None)
+    if is_one:
+        assert read_plane(tif).pixels.shape == shapes[0]
+    else:
+        with pytest.raises(ImageUnfit, match="is one of several, expected scene 0 to 1"):
+            read_plane(tif)
+
+
 def test_of_a_pyramid_the_full_size_is_read(tif: Path) -> None:
     written = pixels(64, 64)
     with tifffile.TiffWriter(tif, ome=True) as writer:

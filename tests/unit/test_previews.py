@@ -31,6 +31,8 @@ def disc(edge: int) -> np.ndarray:
         ((LONGEST_EDGE_PX, 7), (LONGEST_EDGE_PX, 7)),
         ((3000, 1000), (1000, 333)),
         ((2049, 2), (683, 1)),
+        ((1, 3000), (1, 1000)),
+        ((3000, 1), (1000, 1)),
     ],
 )
 def test_no_edge_is_longer_than_the_bound(
