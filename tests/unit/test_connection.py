@@ -173,8 +173,9 @@ async def test_an_answer_that_does_not_fit_counts_as_a_failed_attempt(bench: Mak
     assert isinstance(caught.value.cause, ServiceFailed)
 
 
+@pytest.mark.parametrize(("images", "more_calls"), [(99, 0), (1, 98)])
 async def test_a_failed_transport_rests_and_is_tried_by_a_probe_before_an_image(
-    bench: Make, monkeypatch: pytest.MonkeyPatch
+    bench: Make, monkeypatch: pytest.MonkeyPatch, images: int, more_calls: int
 ) -> None:
     monkeypatch.setattr("samcourier.connection.scout._TICK_S", 0.01)
     slow = [Scripted(delay_s=0.05)] * 99
@@ -183,7 +184,8 @@ async def test_a_failed_transport_rests_and_is_tried_by_a_probe_before_an_image(
         websocket={"calls": [failing(TransportFailed("closed"))]},
         http={"asides": slow, "calls": slow},
     )
-    await made.manager.start(99)
+    await made.manager.start(images)
+    made.manager.expect(more_calls)
     assert (await made.hello()).attempts[-1].transport == "http"
     assert (await made.hello()).attempts[0].transport == "http"
     async with asyncio.timeout(5):

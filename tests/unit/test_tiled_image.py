@@ -117,7 +117,10 @@ def slide(seed: int = 0, shape: tuple[int, int] = (250, 230)) -> np.ndarray:
 
 
 class Lab:
-    """One image, runs over it, and what they leave."""
+    """One image, runs over it, and what they leave.
+
+    ``called`` is how many masks the last run asked for, ``calls_left`` how many more it expected.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -137,7 +140,7 @@ class Lab:
         tiles: TileSettings = TILES,
         service: Callable[..., SegmentationService] = SegmentationService,
     ) -> ImageLog:
-        """Run the batch of this one image; ``called`` is how many masks were asked for."""
+        """Run the batch of this one image."""
         self.engine.call_count = 0
         made = service(self.engine, self.limits)
         transport = FakeTransport(made)
@@ -149,6 +152,7 @@ class Lab:
                 settings = BatchSettings(self.dataset_dir, tiles=tiles)
                 await BatchRun(settings, manager, description).run(Batch("0001", (row,)))
             finally:
+                self.calls_left = manager.calls_left
                 await manager.close()
                 made.close()
         self.called = transport.history.count("segment_all")
@@ -190,6 +194,7 @@ async def test_tiles_give_the_mask_of_the_whole_image(lab: Lab) -> None:
     log = await lab.run()
     assert_same_objects(lab.mask, whole)
     assert (log.tiles, log.tiles_kept, log.planes, lab.called) == (TILE_COUNT, 0, 1, TILE_COUNT)
+    assert lab.calls_left == 0
     assert sorted(each.tile for each in log.attempts) == list(range(TILE_COUNT))
     assert {each.plane for each in log.attempts} == {None}
     assert (log.note, log.object_count) == (None, whole.max())
@@ -253,7 +258,7 @@ async def test_an_image_that_was_cut_off_is_continued_with_the_tiles_that_are_mi
     lab.engine.fail_at = {}
     log_path(lab.dataset_dir, "slide").unlink()
     log = await lab.run()
-    assert lab.called == TILE_COUNT - kept
+    assert (lab.called, lab.calls_left) == (TILE_COUNT - kept, 0)
     assert (log.tiles_kept, lab.digest) == (kept, clean)
     assert (lab.kept, check_run(lab.dataset_dir)) == ([], [])
 

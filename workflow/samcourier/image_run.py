@@ -126,6 +126,8 @@ class ImageRun:
                 retry_refused=self._settings.retry_failed,
             )
             known = await asyncio.to_thread(self._known_outcome, outputs, first)
+            if known is not None:
+                self._shared.caller.expect(-1)
             if isinstance(known, ImageLog):
                 return known
             if known is not None:
@@ -225,6 +227,7 @@ class ImageRun:
         mask = np.zeros(planes.mask_shape, np.uint32)
         found: dict[int, Segmented] = {}
         digests = [""] * len(planes)
+        self._shared.caller.expect(len(planes) - 1)
 
         async def one(number: int) -> None:
             async with self._shared.places.place():

@@ -64,6 +64,10 @@ class PlaneCaller:
         self._embedding_bytes = int(description.get("embedding_bytes", 0))
         self._down_bytes_per_pixel = FIRST_GUESS_DOWN_BYTES_PER_PIXEL
 
+    def expect(self, more_calls: int) -> None:
+        """Tell the connection that an image takes so many calls more than the one it counts for."""
+        self._manager.expect(more_calls)
+
     async def segment(
         self,
         plane: Plane,
@@ -117,6 +121,7 @@ class PlaneCaller:
         kept = await asyncio.to_thread(store.get, key)
         if kept is not None:
             return kept
+        self.expect(1)
         image, up_bytes = await self._packed(plane, draft)
 
         async def accept(value: Any) -> dict[str, Any]:

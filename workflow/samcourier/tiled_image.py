@@ -50,6 +50,7 @@ class TiledImage:
         """
         with storage_errors(self._store.folder):
             await asyncio.to_thread(self._store.open)
+        self._caller.expect(len(self._planes) * len(self._tiling) - 1)
         await together(
             self._plane(number, draft, description) for number in range(len(self._planes))
         )
@@ -64,7 +65,9 @@ class TiledImage:
                 missing.append(tile)
             elif kept.note:
                 self._notes.add(kept.note)
-        draft.tiles_kept += len(self._tiling) - len(missing)
+        kept_count = len(self._tiling) - len(missing)
+        draft.tiles_kept += kept_count
+        self._caller.expect(-kept_count)
         if not missing:
             return
         async with self._measuring.place():

@@ -194,11 +194,10 @@ def run_batch(
     async def work() -> Any:
         endpoint = await asyncio.to_thread(find_service, service, dataset_dir)
         shared = measurements_path(dataset_dir)
+        images = len(asked_rows(batch.rows, settings.only))
         known = read_measurements(shared, endpoint.service_id)
         with ConnectionJournal(connection_journal_path(dataset_dir, batch.batch_id)) as journal:
-            async with connected(
-                Replicas(endpoint, transport), journal, len(batch.rows), policy, known
-            ) as (
+            async with connected(Replicas(endpoint, transport), journal, images, policy, known) as (
                 manager,
                 description,
             ):

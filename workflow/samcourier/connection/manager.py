@@ -41,10 +41,14 @@ class ConnectionManager:
         self._journal = journal
         self._policy = policy or Policy()
         self._clock = clock
+        #: How many calls are still expected: what is spent on measuring must pay over these.
+        self.calls_left = 0
         self._pool = ReplicaPool(finder, self._replica, journal)
 
     def _replica(self, name: str | None, transports: Sequence[Transport]) -> Replica:
-        return Replica(name, transports, self._journal, self._policy, self._clock)
+        return Replica(
+            name, transports, self._journal, self._policy, self._clock, lambda: self.calls_left
+        )
 
     @property
     def _first(self) -> Replica | None:
@@ -76,7 +80,12 @@ class ConnectionManager:
         ``known`` is what other jobs measured. Raises Denied, or ServiceGone when no transport
         works.
         """
-        return await self._pool.start(expected_calls, known)
+        self.calls_left = expected_calls
+        return await self._pool.start(known)
+
+    def expect(self, more_calls: int) -> None:
+        """Correct what :meth:`start` was told, once an image turns out to take more or fewer."""
+        self.calls_left += more_calls
 
     async def close(self) -> None:
         """End the background work and close every transport."""
@@ -121,8 +130,7 @@ class ConnectionManager:
                     await self._wait_for_room(overload_waits, deadline_s)
                     overload_waits += 1
         finally:
-            for each in self._pool.replicas:
-                each.note_end()
+            self.calls_left -= 1
 
     def _spent(self, replica: Replica, transport: str, error: CourierError) -> list[Link]:
         """Return the ways that are not worth a try for this image after ``error``."""

@@ -48,7 +48,6 @@ class ReplicaPool:
         self._finder = finder
         self._make = make
         self._journal = journal
-        self._expected_calls = 0
         self._known: Measurements | None = None
         self._description: dict[str, Any] | None = None
         self._failure: BaseException | None = None
@@ -62,12 +61,12 @@ class ReplicaPool:
         """How many calls the service takes at once from this client."""
         return sum(replica.limit for replica in self.replicas)
 
-    async def start(self, expected_calls: int, known: Measurements | None) -> dict[str, Any]:
+    async def start(self, known: Measurements | None) -> dict[str, Any]:
         """Start every replica and return the description by the first that answers.
 
         Raises Denied, or ServiceGone when none answers.
         """
-        self._expected_calls, self._known = expected_calls, known
+        self._known = known
         await self._take_in()
         while self._description is None:
             if not self._joining:
@@ -110,7 +109,7 @@ class ReplicaPool:
 
     async def _join(self, replica: Replica) -> None:
         try:
-            description = await replica.start(self._expected_calls, self._known)
+            description = await replica.start(self._known)
             self._check_identity(description)
         except BaseException as error:
             self._failure = self._failure or error

@@ -41,6 +41,7 @@ class Replica:
     """Calls one replica of the service over whichever of its transports is fastest.
 
     ``name`` is None for a service that has no others. ``transports`` come in order of preference.
+    ``calls_left`` tells how many calls the service may still get.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Replica:
         journal: ConnectionJournal,
         policy: Policy,
         clock: Callable[[], float],
+        calls_left: Callable[[], int],
     ) -> None:
         self.name = name
         self.links = [Link(each, journal, policy, clock, name) for each in transports]
@@ -60,6 +62,7 @@ class Replica:
         self._journal = journal
         self._policy = policy
         self._clock = clock
+        self._calls_left = calls_left
         self._service_s: deque[float] = deque(maxlen=_KEPT_SERVICE_SECONDS)
         self._scout: Scout | None = None
         self._background: list[asyncio.Task[None]] = []
@@ -89,7 +92,7 @@ class Replica:
             in_parallel=self.in_parallel,
         )
 
-    async def start(self, expected_calls: int, known: Measurements | None = None) -> dict[str, Any]:
+    async def start(self, known: Measurements | None = None) -> dict[str, Any]:
         """Open the first transport that works and return what the service says of itself.
 
         ``known`` is what other jobs measured: the transport they ended on goes first. One that
@@ -105,7 +108,7 @@ class Replica:
         link, description = await self._first_to_open(in_order)
         self.current = link.name
         self._note_limits(description)
-        self._scout = Scout(self.links, expected_calls, self._link_in_use)
+        self._scout = Scout(self.links, self._calls_left, self._link_in_use)
         watch = Watch(self.links, self._policy, self._clock)
         self._background += [
             asyncio.ensure_future(self._scout.run()),
@@ -208,11 +211,6 @@ class Replica:
         """Wait a little while the transports are still being compared."""
         if self._scout is not None:
             await self._scout.hold(payload)
-
-    def note_end(self) -> None:
-        """Count a call that has ended, however it did."""
-        if self._scout is not None:
-            self._scout.note_end()
 
     async def attempt(
         self, choice: Choice, call: Call[T], deadline_s: float

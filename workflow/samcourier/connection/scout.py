@@ -50,14 +50,18 @@ _TICK_S = 1.0
 class Scout:
     """Keeps every transport measured without hurrying a call.
 
-    ``in_use`` tells the transport in use, None before there is one.
+    ``calls_left`` tells how many calls are expected still, ``in_use`` the transport in use, None
+    before there is one.
     """
 
     def __init__(
-        self, links: Sequence[Link], expected_calls: int, in_use: Callable[[], Link | None]
+        self,
+        links: Sequence[Link],
+        calls_left: Callable[[], int],
+        in_use: Callable[[], Link | None],
     ) -> None:
         self._links = links
-        self._calls_left = expected_calls
+        self._calls_left = calls_left
         self._in_use = in_use
         self._first_payload: asyncio.Future[Payload] = asyncio.get_running_loop().create_future()
         self._compared = len(links) == 1
@@ -90,10 +94,6 @@ class Scout:
         self._carried_bytes += payload.up_bytes + payload.down_bytes
         self._note_speed()
         self._may_go.set()
-
-    def note_end(self) -> None:
-        """Count a call that has ended, however it did."""
-        self._calls_left -= 1
 
     def trial(self, payload: Payload) -> Link | None:
         """Return an idle transport that would be taken, were it only trusted in full.
@@ -185,13 +185,13 @@ class Scout:
 
     def _pays(self, link: Link) -> bool:
         """Tell whether what is left to travel is worth a look at another transport."""
-        if self._calls_left < PROBE_MIN_CALLS_LEFT:
+        if self._calls_left() < PROBE_MIN_CALLS_LEFT:
             return False
         travel_s = self._travel_s()
         if travel_s is None:
             return True
         cost_s = LOOK_COST_S.get(link.name, OTHER_LOOK_COST_S)
-        return self._calls_left * travel_s >= WORTH_FACTOR * cost_s
+        return self._calls_left() * travel_s >= WORTH_FACTOR * cost_s
 
     def _travel_s(self) -> float | None:
         """Return how long an image travels over the transport in use, None while unknown.
