@@ -3,8 +3,8 @@
 ``websockets`` negotiates deflate by default, which costs three quarters of the time of a
 2048 x 2048 image that is already compressed. hypha-rpc offers no option for it, so its
 connection class is replaced by a subclass while connecting (the instance keeps it, so
-reconnects stay uncompressed as well). Its RPC is replaced the same way, see
-:mod:`samservice.guarded_rpc`.
+reconnects stay uncompressed as well), which also mends how it reconnects. Its RPC is replaced
+the same way, see :mod:`samservice.guarded_rpc`.
 """
 
 from __future__ import annotations
@@ -12,23 +12,32 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import random
 import socket
 import ssl
 import struct
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from hypha_rpc import websocket_client
+from websockets.protocol import State
 
 from .guarded_rpc import GuardedRPC
+from .refusals import is_final
 
 #: Best over WebSocket, and safe: a default peer buffers max(512 000, 2 x its own chunk) bytes.
 WEBSOCKET_CHUNK_BYTES = 500_000
 
+#: Between two attempts to connect again; each pause is twice the last.
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+
 #: A cancelled task ends within a turn of the event loop; this only bounds the wait for it.
 TASK_END_TIMEOUT_S = 1.0
+
+logger = logging.getLogger(__name__)
 
 # hypha-rpc logs every closed connection; who calls gets an error that says more.
 for _name in ("RPC", "websocket-client", "webrtc-client"):
@@ -55,7 +64,87 @@ _connecting: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKe
 
 
 class UncompressedConnection(websocket_client.WebsocketRPCConnection):  # type: ignore[misc]
-    """hypha-rpc's WebSocket connection that does not offer permessage-deflate."""
+    """hypha-rpc's WebSocket connection without permessage-deflate, which comes back when lost.
+
+    By itself hypha-rpc (0.21.47) gives a lost connection up for good at any error that the server
+    answers with, "Server busy, please retry" included, after 1024 attempts (its pause overflows),
+    and, still connected, when the server did not take the services back.
+    """
+
+    #: In the server's words, why it does not take the lost connection back; None while it may.
+    refusal: str | None = None
+    is_reopening = False
+    #: Not everyone may register; who never had services has none to take back.
+    _had_services = False
+    _websocket: Any
+    _reconnection_token: str | None
+
+    async def open(self) -> Any:
+        """Connect; once it was connected, go on until it is again or is refused for good."""
+        if self.connection_info is None:
+            return await super().open()
+        if not self.is_reopening:
+            self._had_services = getattr(self, "_services_registered_ok", False)
+        self.is_reopening, pause_s = True, FIRST_PAUSE_S
+        while not self._closed:
+            try:
+                opened = await super().open()
+            except ConnectionAbortedError as error:
+                self.refusal = str(error)
+                if is_final(self.refusal) and not self._forget_reconnection_token():
+                    raise
+            except Exception:
+                logger.debug("not connected again", exc_info=True)
+            else:
+                self.refusal, self.is_reopening = None, False
+                return opened
+            await self._pause(pause_s * random.uniform(0.9, 1.1))
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        # Of all errors the one at which hypha-rpc does not pause and try again.
+        raise ConnectionAbortedError("Connection is closed")
+
+    async def _open_impl(self) -> Any:
+        # Several may wait for it to come back.
+        if self._websocket is not None and self._websocket.state is State.OPEN:
+            return self.connection_info
+        # The next connection brings its own, and these would go on over it.
+        for task in (self._refresh_token_task, self._app_ping_task):
+            if task is not None:
+                task.cancel()
+        try:
+            return await super()._open_impl()
+        except Exception:
+            # What stays open would pass for a connection.
+            if self.is_reopening and self._websocket is not None:
+                self._websocket.transport.abort()
+                self._websocket = None
+            raise
+
+    def _forget_reconnection_token(self) -> bool:
+        """Tell whether the refusal may be the server's own token's, which ages while it is away."""
+        was_shown = bool(self._reconnection_token and self._token)
+        self._reconnection_token = None if was_shown else self._reconnection_token
+        return was_shown
+
+    async def _pause(self, seconds: float) -> None:
+        sleeping = asyncio.ensure_future(asyncio.sleep(seconds))
+        # Whoever closes the connection cancels these.
+        self._reconnect_tasks.add(sleeping)
+        try:
+            await asyncio.wait({sleeping})
+        finally:
+            sleeping.cancel()
+            self._reconnect_tasks.discard(sleeping)
+
+    def on_connected(self, handler: Callable[[Any], Awaitable[None]]) -> None:
+        """Have ``handler`` register the services, without which a connection is none."""
+
+        async def register(connection_info: Any) -> None:
+            await handler(connection_info)
+            if self._had_services and not self._services_registered_ok:
+                raise ConnectionError("the server did not take the services back")
+
+        super().on_connected(register)
 
     def _ws_connect_kwargs(self) -> dict[str, Any]:
         settings = {**super()._ws_connect_kwargs(), "compression": None}
@@ -164,8 +253,22 @@ def connection_state(server: Any) -> str:
 
 
 def is_refused(server: Any) -> bool:
-    """Tell whether hypha-rpc has given the connection up, because the server refuses it."""
+    """Tell whether the connection is given up, because the server refuses it for good."""
     return bool(server.rpc._connection._closed)
+
+
+def is_connected(server: Any) -> bool:
+    """Tell whether the connection is there, and not just being made again."""
+    return connection_state(server) == "open" and not server.rpc._connection.is_reopening
+
+
+def refusal(server: Any) -> str | None:
+    """Return in the server's words why it does not take a lost connection back, None while it may.
+
+    Unless :func:`is_refused`, it is asked again.
+    """
+    said: str | None = server.rpc._connection.refusal
+    return said
 
 
 def moved_bytes(server: Any) -> int:

@@ -19,6 +19,12 @@ _UNKNOWN_TOKEN = re.compile(
     r"(?P<detail>.*)|(?P<http_detail>error decoding token.*|signature verification failed.*)",
     re.I,
 )
+#: An "authentication error" is also what the server says when it cannot fetch the keys to check by.
+_VOID_TOKEN = re.compile(
+    r"authentication error: *(signature verification failed|error decoding|not enough segments"
+    r"|invalid )|token has been revoked",
+    re.I,
+)
 _NO_WORKSPACE = re.compile(r"permission denied for workspace:? *(?P<wanted>[\w.|-]*)", re.I)
 _NOT_PUBLIC = re.compile(
     r"permission denied for (non-public service|invoking protected|getting protected)", re.I
@@ -61,6 +67,15 @@ def explain_refusal(
             f"check {TOKEN_PLACES}"
         )
     return None
+
+
+def is_final(said: str) -> bool:
+    """Tell whether the server would refuse the same token again, however often it is shown.
+
+    What is not known to be final may pass: a server that starts refuses for many a reason.
+    """
+    known = (_EXPIRED, _WRONG_WORKSPACE, _VOID_TOKEN, _NO_WORKSPACE)
+    return any(each.search(said) for each in known)
 
 
 def _claims(token: str | None) -> dict[str, object]:

@@ -1,8 +1,9 @@
 """Run the service anywhere: a laptop, a cluster job, a replica.
 
 One call, :func:`serve`, connects to Hypha, registers the service and its WebRTC endpoint, says
-that it is ready, and stays until it is told to stop. When the server goes away, hypha-rpc tries
-to reconnect for as long as the process lives; only a server that refuses to take it back ends it.
+that it is ready, and stays until it is told to stop. When the server goes away, it is connected to
+again for as long as the process lives, also when it refuses at first, as one that starts does;
+only a refusal that will not pass ends the service.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .access import AccessRules
 from .app import Limits, SegmentationService
 from .engine import Engine
 from .errors import NotConnected, WrongParameter
-from .hypha import connect, connection_state, is_refused
+from .hypha import connect, is_connected, is_refused, refusal
 from .idle import Need, stop_when_unneeded
 from .refusals import explain_refusal
 from .rtc import register_rtc_endpoint
@@ -78,8 +79,8 @@ async def serve(
     """Serve ``engine`` until ``stop`` is set.
 
     ``on_ready`` gets the address and hypha-rpc's server object once both are registered.
-    Raises :class:`NotConnected`, also for a server that comes back and refuses the service, or
-    :class:`WrongParameter` for an id that Hypha cannot hold.
+    Raises :class:`NotConnected`, also for a server that comes back and refuses the service for
+    good, or :class:`WrongParameter` for an id that Hypha cannot hold.
     """
     access = AccessRules.for_users(settings.authorized_users)
     service = SegmentationService(engine, settings.limits, access)
@@ -161,26 +162,30 @@ async def serve_through(
         )
         try:
             await on_ready(address, server)
-            await stay(server, settings.server_url, stop)
+            await stay(server, settings.server_url, stop, settings.token)
         finally:
             await endpoint.close()
     finally:
         await server.disconnect()
 
 
-async def stay(server: Any, server_url: str, stop: asyncio.Event) -> None:
-    """Wait for ``stop``, saying when the server is lost and when it is back.
+async def stay(server: Any, server_url: str, stop: asyncio.Event, token: str | None = None) -> None:
+    """Wait for ``stop``, saying when the server is lost, refuses at first, and is back.
 
-    Raises NotConnected when it is back and refuses the service, which nobody could reach any more.
+    Raises NotConnected when it refuses the service for good, which nobody could reach any more.
     """
-    was_open = True
+    was_open, told_refusal = True, False
     while not stop.is_set():
+        said = refusal(server)
         if is_refused(server):
-            raise NotConnected(f"{server_url} does not take the service back; is its token valid?")
-        is_open = connection_state(server) == "open"
+            why = explain_refusal(said or "", token) or said or "it does not say why"
+            raise NotConnected(f"{server_url} does not take the service back: {why}")
+        is_open = is_connected(server)
         if is_open != was_open:
             logger.warning("%s is %s", server_url, "back" if is_open else "lost, trying again")
-        was_open = is_open
+        if said is not None and not told_refusal:
+            logger.warning("%s does not take the service back, trying again: %s", server_url, said)
+        was_open, told_refusal = is_open, said is not None
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), LOOK_S)
 

@@ -108,8 +108,8 @@ def _fail_calls_when_lost(server: Any) -> None:
     rpc, connection = server.rpc, server.rpc._connection
 
     def on_disconnected(reason: str | None = None) -> None:
-        protocol = connection._websocket.protocol
-        closed = protocol.close_exc if protocol.state is State.CLOSED else "closed"
+        protocol = getattr(connection._websocket, "protocol", None)
+        closed = protocol.close_exc if protocol and protocol.state is State.CLOSED else "closed"
         rpc._reject_pending_calls(f"Connection lost: {reason or closed}")
 
     connection.on_disconnected(on_disconnected)
