@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
 import os
 import signal
@@ -13,13 +15,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from samcourier.deploy import detached, local
+from samcourier.deploy import detached, local, owners, supervisor
 from samcourier.deploy.detached import end_process
 from samcourier.deploy.local import ensure_local_service, stop_local_service
 from samcourier.deploy.owners import (
     OWNER_VARIABLE,
+    UNKNOWN_LIMIT_S,
+    OwnersWatch,
     add_owner,
     is_running,
     living_owners,
@@ -94,7 +99,15 @@ def test_a_reused_pid_or_no_identity_at_all_fools_nobody(identity: str, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_process_runs_until_it_has_ended(child: subprocess.Popen[bytes]) -> None:
+@pytest.mark.parametrize("has_boot_id", [True, False], ids=["Linux", "elsewhere"])
+def test_a_process_runs_until_it_has_ended(
+    child: subprocess.Popen[bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    has_boot_id: bool,
+) -> None:
+    if not has_boot_id:
+        monkeypatch.setattr(owners, "_BOOT_ID_PATH", tmp_path / "none")
     identity = process_identity(child.pid)
     assert identity is not None
     assert is_running(identity)
@@ -109,15 +122,15 @@ def test_a_process_runs_until_it_has_ended(child: subprocess.Popen[bytes]) -> No
 def test_dead_owners_are_forgotten_and_living_ones_kept(
     tmp_path: Path, child: subprocess.Popen[bytes]
 ) -> None:
-    owners = tmp_path / "owners"
-    add_owner(owners, os.getpid())
-    add_owner(owners, child.pid)
-    add_owner(owners, os.getpid())
-    assert len(living_owners(owners)) == 2
+    folder = tmp_path / "owners"
+    add_owner(folder, os.getpid())
+    add_owner(folder, child.pid)
+    add_owner(folder, os.getpid())
+    assert len(living_owners(folder)) == 2
     child.kill()
     child.wait()
-    assert living_owners(owners) == [own_identity()]
-    assert [entry.name for entry in owners.iterdir()] == [own_identity()]
+    assert living_owners(folder) == [own_identity()]
+    assert [entry.name for entry in folder.iterdir()] == [own_identity()]
 
 
 def test_a_process_that_is_gone_already_owns_nothing(
@@ -127,6 +140,123 @@ def test_a_process_that_is_gone_already_owns_nothing(
     child.wait()
     add_owner(tmp_path / "owners", child.pid)
     assert living_owners(tmp_path / "owners") == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux")
+def test_a_clock_that_is_set_makes_no_owner_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time of creation moves with the clock: it is the start since the boot, plus the boot."""
+    add_owner(tmp_path, os.getpid())
+    created_s = psutil.Process().create_time()
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: created_s + 3600)
+    assert living_owners(tmp_path) == [own_identity()]
+
+
+def test_a_process_of_an_earlier_boot_does_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity, boot_id = own_identity(), tmp_path / "boot_id"
+    boot_id.write_text("00000000-0000-4000-8000-000000000000\n")
+    monkeypatch.setattr(owners, "_BOOT_ID_PATH", boot_id)
+    assert is_running(own_identity())
+    assert not is_running(identity)
+
+
+# Whether the service is needed.
+
+
+class Listing:
+    """What listing a folder comes to, look by look: its entries, or an error of the mount."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, errors: int) -> None:
+        self.errors_left, real = errors, Path.iterdir
+
+        def iterdir(path: Path) -> Iterator[Path]:
+            if self.errors_left:
+                self.errors_left -= 1
+                raise OSError(errno.ESTALE, "Stale file handle")
+            return real(path)
+
+        monkeypatch.setattr(Path, "iterdir", iterdir)
+
+
+def test_a_folder_that_cannot_be_listed_is_no_word_of_its_owners(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    watch = OwnersWatch(tmp_path, said.append)
+    add_owner(tmp_path, os.getpid())
+    listing = Listing(monkeypatch, errors=3)
+    assert [watch.is_needed() for _ in range(4)] == [True] * 4
+    assert listing.errors_left == 0
+    [line] = said
+    assert line.startswith("who needs the service is not known just now: ")
+    assert line.endswith("Stale file handle")
+    (tmp_path / own_identity()).unlink()
+    assert not watch.is_needed()
+
+
+def test_what_is_unknown_for_too_long_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = [0.0]
+    add_owner(tmp_path, os.getpid())
+    watch = OwnersWatch(tmp_path, lambda line: None, clock=lambda: now_s[0])
+    for moment_s, errors in [(0.0, 1), (UNKNOWN_LIMIT_S, 0), (1e4, 1), (1e4 + 899.0, 1)]:
+        now_s[0] = moment_s
+        Listing(monkeypatch, errors)
+        assert watch.is_needed()
+        monkeypatch.undo()
+    now_s[0] = 1e4 + UNKNOWN_LIMIT_S
+    Listing(monkeypatch, 1)
+    with pytest.raises(ServiceFailed, match=r"not known for 15 min: .*Stale file handle"):
+        watch.is_needed()
+
+
+def test_a_folder_that_is_not_there_is_away_until_all_who_were_seen_have_ended(
+    tmp_path: Path, child: subprocess.Popen[bytes]
+) -> None:
+    folder = tmp_path / "owners"
+    watch = OwnersWatch(folder, lambda line: None)
+    assert watch.is_needed(), "nobody was seen yet"
+    add_owner(folder, child.pid)
+    assert watch.is_needed()
+    folder.rename(tmp_path / "away")
+    assert watch.is_needed()
+    child.kill()
+    child.wait()
+    assert not watch.is_needed()
+
+
+class RunningServer:
+    """A Hypha server that has not ended."""
+
+    returncode = None
+
+
+async def test_a_local_service_outlives_errors_of_the_file_system_and_then_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "OWNER_POLL_S", 0.0)
+    listing, stop = Listing(monkeypatch, errors=3), asyncio.Event()
+    await supervisor._stop_when_unneeded(tmp_path, RunningServer(), stop)  # type: ignore[arg-type]
+    assert listing.errors_left == 0
+    assert stop.is_set()
+
+
+async def test_a_local_service_that_gives_up_does_not_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owners, "UNKNOWN_LIMIT_S", 0.0)
+    stop = asyncio.Event()
+    with pytest.raises(ServiceFailed, match="who needs the service was not known"):
+        await supervisor._stop_when_unneeded(
+            tmp_path / "away",
+            RunningServer(),  # type: ignore[arg-type]
+            stop,
+        )
+    assert stop.is_set()
 
 
 @pytest.mark.parametrize(
@@ -263,8 +393,8 @@ def test_the_run_named_in_the_environment_owns_the_service_too(
     write_record(tmp_path, record)
     write_private(tmp_path / TOKEN_NAME, "secret")
     ensure_local_service(tmp_path, "watershed", {"sigma": 2})
-    owners = {process_identity(pid) for pid in (os.getpid(), child.pid)}
-    assert set(living_owners(tmp_path / OWNERS_NAME)) == owners
+    living = {process_identity(pid) for pid in (os.getpid(), child.pid)}
+    assert set(living_owners(tmp_path / OWNERS_NAME)) == living
 
 
 @pytest.mark.parametrize("stale", [False, True], ids=["no record", "a dead one's record"])

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
@@ -347,6 +348,14 @@ def test_the_state_follows_from_process_and_report(
     if report_s is not None:
         run.file("report.tsv", report_s)
     assert run.look().state == state
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux")
+def test_a_run_goes_on_when_the_clock_is_set(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.record()
+    created_s = psutil.Process().create_time()
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: created_s + 3600)
+    assert run.look().state == "running"
 
 
 @pytest.mark.parametrize("report", ["report.tsv", "complete.json"])
@@ -686,6 +695,8 @@ def test_how_a_sheet_is_cut_follows_from_ids_and_batch_size_alone() -> None:
         {"schema": "samcourier/run/1"},
         {"started_at": "yesterday"},
         {"process": "²-1"},
+        {"process": "1"},
+        {"process": "1-../1"},
         {"images": -1},
         {"images": 2**65},
         {"kept": {}},

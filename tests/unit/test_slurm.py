@@ -144,3 +144,30 @@ def test_a_slurm_that_does_not_answer_once_ends_no_deploy(
         "waiting for SLURM: job 7 RUNNING on gpu07",
         "the service's job 7 is ready",
     ]
+
+
+def test_files_that_cannot_be_read_just_now_end_no_deploy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, log = tmp_path / RECORD_NAME, log_path(tmp_path, "7")
+    keeper = str(process_identity(os.getpid()))
+    write_private(record, json.dumps(asdict(SlurmRecord(keeper, PLAN, job_id="7"))))
+    steps = iter(
+        [
+            lambda: record.rename(tmp_path / "away"),
+            lambda: (tmp_path / "away").rename(record),
+            log.mkdir,
+            lambda: (log.rmdir(), log.write_text("ready: ws/c:samservice-1\n")),
+        ]
+    )
+
+    def job_state(job_id: str) -> JobState:
+        next(steps)()
+        return JobState("RUNNING", node="gpu07")
+
+    monkeypatch.setattr(slurm, "job_state", job_state)
+    monkeypatch.setattr(slurm, "POLL_S", 0.0)
+    said: list[str] = []
+    bring_up(tmp_path, PLAN, "token", 60.0, said.append)
+    assert said[-1] == "the service's job 7 is ready"
+    assert next(steps, None) is None

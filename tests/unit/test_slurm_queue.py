@@ -12,6 +12,7 @@ from samcourier.deploy.slurm_queue import (
     JobState,
     SlurmSettings,
     cancel,
+    find_job,
     job_state,
     parse_state,
     parse_submitted,
@@ -96,6 +97,30 @@ def test_a_job_that_is_forgotten_is_no_slurm_that_is_away(
     else:
         with pytest.raises(CourierError, match=outcome):
             job_state("7")
+
+
+@pytest.mark.parametrize(
+    ("said", "job_id"),
+    [
+        ("", None),
+        ("7|TIMEOUT\n", None),
+        ("9|PENDING\n7|TIMEOUT\n", "9"),
+        ("a plugin greets you\n9|RUNNING\n11|PENDING\n", "11"),
+    ],
+)
+def test_a_job_whose_id_was_not_heard_is_found_by_its_name(
+    commands: Path, said: str, job_id: str | None
+) -> None:
+    write_command(commands, "squeue", f"echo \"$@\" > {commands}/asked; printf '{said}'")
+    assert find_job("samservice-1") == job_id
+    asked = f"--noheader --states=all --name=samservice-1 --user={os.getuid()} -o %i|%T\n"
+    assert (commands / "asked").read_text() == asked
+
+
+def test_a_command_that_cannot_be_run_just_now_is_a_slurm_that_is_away(commands: Path) -> None:
+    (commands / "squeue").touch(mode=0o644)
+    with pytest.raises(ServiceFailed, match="squeue cannot be run: Permission denied"):
+        job_state("7")
 
 
 def test_the_token_and_an_outer_jobs_options_do_not_go_into_the_jobs_environment(

@@ -5,21 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .dataset import Batch, ImageRow, asked_rows
-from .deploy.owners import process_identity
+from .deploy.owners import pid_of, process_identity
 from .errors import InputError
 from .journal import parse_time, utc_now
 from .records import read_record, write_record
 from .store import is_held, manifest_path, read_manifest
 
 RUN_SCHEMA = "samcourier/run/2"
-_PROCESS = re.compile("[0-9]{1,10}-[0-9]{1,20}")
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ def _batches_at_work(dataset_dir: Path) -> list[str]:
 
 def _is_sound(record: RunRecord) -> bool:
     counts = (record.images, record.batches, *asdict(record.kept).values())
-    if min(counts) < 0 or not _PROCESS.fullmatch(record.process):
+    if min(counts) < 0 or pid_of(record.process) is None:
         return False
     try:
         parse_time(record.started_at)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +14,7 @@ from typing import TypeVar
 
 from ..errors import ServiceFailed
 from ..plain_text import plain
-from .owners import is_running, process_identity
+from .owners import is_running, pid_of, process_identity
 
 T = TypeVar("T")
 
@@ -56,6 +57,13 @@ def start_detached(
     raise ServiceFailed(f"{name} was not ready within {timeout_s:g} s (see {log_path})")
 
 
+def say(line: str) -> None:
+    """Write a line, with its time, to the log of this detached process."""
+    # The log lies on the file system whose errors it may tell of.
+    with suppress(OSError):
+        print(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+
+
 def end_process(identity: str, timeout_s: float) -> None:
     """End exactly that process, if it runs, and wait until it is gone; kill it after a while."""
     _send(identity, signal.SIGTERM)
@@ -94,6 +102,7 @@ def _spawn(command: list[str], log_path: Path) -> int:
 
 
 def _send(identity: str, number: signal.Signals) -> None:
-    if is_running(identity):
+    pid = pid_of(identity)
+    if pid is not None and is_running(identity):
         with suppress(ProcessLookupError):
-            os.kill(int(identity.partition("-")[0]), number)
+            os.kill(pid, number)

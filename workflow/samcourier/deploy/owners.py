@@ -3,36 +3,58 @@
 from __future__ import annotations
 
 import os
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from ..errors import ServiceFailed
+
 #: Set by the Snakefile to its own process, so that the service lives as long as the run.
 OWNER_VARIABLE = "SAMCOURIER_RUN_PID"
+#: How long a service is kept while nobody can tell who needs it.
+UNKNOWN_LIMIT_S = 900.0
+
+_BOOT_ID_PATH = Path("/proc/sys/kernel/random/boot_id")
+_IDENTITY = re.compile("([0-9]{1,10})-[0-9A-Za-z-]{1,80}")
 
 
 def process_identity(pid: int) -> str | None:
-    """Return ``pid-created`` of a running process, None when there is none."""
-    try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return None
-        return f"{pid}-{int(process.create_time() * 1000)}"
-    except psutil.NoSuchProcess:
-        return None
+    """Return a name that only this running process has, None when there is none.
+
+    On Linux ``pid-start-boot``: its start in ticks since the boot, and that boot's id. Both stay
+    when the clock is set, with which the time of creation that psutil tells moves. Elsewhere
+    ``pid-created``.
+    """
+    boot_id = _boot_id()
+    if boot_id is None:
+        created_ms = _created_ms(pid)
+        return None if created_ms is None else f"{pid}-{created_ms}"
+    start_ticks = _start_ticks(pid)
+    return None if start_ticks is None else f"{pid}-{start_ticks}-{boot_id}"
+
+
+def pid_of(identity: str) -> int | None:
+    """Return the pid in what :func:`process_identity` named, None when it is no such name."""
+    found = _IDENTITY.fullmatch(identity)
+    return None if found is None else int(found[1])
 
 
 def is_running(identity: str) -> bool:
     """Tell whether exactly that process still runs."""
-    pid_text = identity.partition("-")[0]
-    return pid_text.isdigit() and process_identity(int(pid_text)) == identity
+    pid = pid_of(identity)
+    return pid is not None and process_identity(pid) == identity
 
 
 def add_owner(directory: Path, pid: int) -> None:
     """Say that process ``pid`` needs the service until it ends."""
+    directory.mkdir(parents=True, exist_ok=True)
     identity = process_identity(pid)
     if identity is not None:
-        directory.mkdir(parents=True, exist_ok=True)
         (directory / identity).touch()
 
 
@@ -42,11 +64,86 @@ def add_run(directory: Path) -> None:
 
 
 def living_owners(directory: Path) -> list[str]:
-    """Return the owners that still run and forget the others."""
+    """Return the owners that still run and forget the others.
+
+    Raises OSError, also for a folder that is not there: that is no word of who runs.
+    """
     living = []
-    for entry in directory.iterdir() if directory.is_dir() else ():
+    for entry in directory.iterdir():
         if is_running(entry.name):
             living.append(entry.name)
         else:
-            entry.unlink(missing_ok=True)
+            with suppress(OSError):
+                entry.unlink()
     return living
+
+
+@dataclass
+class OwnersWatch:
+    """Whether a service is needed: an owner lives, or nobody can tell just now.
+
+    A file system that errs or is away is said once and asked again.
+    """
+
+    directory: Path
+    say: Callable[[str], None]
+    clock: Callable[[], float] = time.monotonic
+    _seen: tuple[str, ...] = ()
+    _unknown_since_s: float | None = None
+
+    def is_needed(self) -> bool:
+        """Raise ServiceFailed after a quarter of an hour in which nobody could tell."""
+        try:
+            self._seen = self._living()
+        except OSError as error:
+            self._bear(error)
+            return True
+        self._unknown_since_s = None
+        return bool(self._seen)
+
+    def _living(self) -> tuple[str, ...]:
+        try:
+            return tuple(living_owners(self.directory))
+        except FileNotFoundError:
+            # A mount that is away, unless its owners have all ended: then the folder was removed.
+            if not self._seen or any(is_running(owner) for owner in self._seen):
+                raise
+            return ()
+
+    def _bear(self, error: OSError) -> None:
+        now_s = self.clock()
+        if self._unknown_since_s is None:
+            self._unknown_since_s = now_s
+            self.say(f"who needs the service is not known just now: {error}")
+        if now_s - self._unknown_since_s >= UNKNOWN_LIMIT_S:
+            raise ServiceFailed(
+                f"who needs the service was not known for {UNKNOWN_LIMIT_S / 60:g} min: {error}"
+            )
+
+
+def _boot_id() -> str | None:
+    try:
+        return _BOOT_ID_PATH.read_text().strip()
+    except (FileNotFoundError, PermissionError):
+        return None
+
+
+def _start_ticks(pid: int) -> int | None:
+    """Return field 22 of ``/proc/PID/stat`` (proc(5)); None when there is none, or a zombie."""
+    try:
+        said = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The second field is the program's name in brackets, and may hold any character.
+    state, *fields = said.rpartition(b")")[2].split()
+    return None if state in (b"Z", b"X") else int(fields[22 - 4])
+
+
+def _created_ms(pid: int) -> int | None:
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return int(process.create_time() * 1000)
+    except psutil.NoSuchProcess:
+        return None

@@ -8,6 +8,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -32,9 +33,9 @@ CONNECT_TIMEOUT_S = 20.0
 POLL_S = 2.0
 #: A server that this machine has not reached once by then is not just away.
 UNREACHED_S = 120.0
-#: Above what three commands of SLURM may take: the keeper may be asked to end as it looks for its
-#: job, then submits it anew, and cancels it.
-START_TIMEOUT_S = STOP_TIMEOUT_S = 200.0
+#: Above what five commands of SLURM may take: the keeper may be asked to end as it looks for its
+#: job, then for another, and submits one; it looks for what became of that, and cancels it.
+START_TIMEOUT_S = STOP_TIMEOUT_S = 320.0
 LOG_LINES = 15
 
 Say = Callable[[str], None]
@@ -153,14 +154,17 @@ def _start_keeper(directory: Path, plan: SlurmPlan) -> None:
 
 def _wait_until_ready(directory: Path, timeout_s: float, say: Say) -> None:
     """Show what the job waits for until its service is ready."""
-    shown = ""
+    record, shown = None, ""
     deadline_s = time.monotonic() + timeout_s
     while True:
-        record = read_record(directory)
+        record = read_record(directory) or record
         if record is None or not _is_kept(record):
             failure = (record and record.failure) or "the keeper of the service's job has ended"
             raise ServiceFailed(f"{failure}{_end_of_log(directory, record)}")
-        if is_ready(directory, record.job_id):
+        has_come = False
+        with suppress(OSError):
+            has_come = is_ready(directory, record.job_id)
+        if has_come:
             say(f"the service's job {record.job_id} is ready")
             return
         state = _state_in_words(record.job_id)

@@ -14,16 +14,19 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import CourierError, ServiceFailed
 from ..records import decode, read_json
 from . import slurm_queue
-from .owners import living_owners, process_identity
+from .detached import say
+from .owners import OwnersWatch, process_identity
 from .record import OWNERS_NAME, TOKEN_NAME, write_private
-from .slurm_queue import JobState, SlurmSettings, sbatch_words
+from .slurm_queue import LOST, JobState, SlurmSettings, sbatch_words
 
 RECORD_NAME = "slurm.json"
 NEEDED_NAME = "slurm.needed"
@@ -33,9 +36,11 @@ LOOK_S = 10.0
 #: How often the job is told that it is needed, and how long it lives without.
 RENEW_S = 60.0
 IDLE_LIMIT_S = 900.0
-#: A service that was ready and is lost so early, and again, will not last.
+#: A service that is lost so early, and again, will not last.
 SHORT_LIFE_S = 120.0
 SHORT_LIVES = 3
+#: How long a SLURM that takes no other job for a lost one is asked again.
+SUBMIT_LIMIT_S = 1800.0
 
 
 @dataclass(frozen=True)
@@ -93,10 +98,16 @@ def log_path(directory: Path, job_id: str) -> Path:
 
 
 def is_ready(directory: Path, job_id: str) -> bool:
-    """Tell whether the service of this job has once been ready."""
+    """Tell whether the service of this job has once been ready.
+
+    Raises OSError when its log cannot be read just now.
+    """
     try:
         return "\nready: " in "\n" + log_path(directory, job_id).read_text(errors="replace")
-    except OSError:
+    except FileNotFoundError:
+        # Without its folder either, the file system is away.
+        if not directory.is_dir():
+            raise
         return False
 
 
@@ -105,12 +116,16 @@ class Queue(Protocol):
 
     def submit(self, command: list[str], script: str) -> str: ...
     def job_state(self, job_id: str) -> JobState: ...
+    def find_job(self, job_name: str) -> str | None: ...
     def cancel(self, job_id: str, job_name: str) -> None: ...
 
 
 @dataclass
 class Keeper:
-    """One service's job. ``is_needed`` tells whether the run still lives."""
+    """One service's job.
+
+    ``is_needed`` tells whether the run still lives; it raises ServiceFailed to give the job up.
+    """
 
     directory: Path
     plan: SlurmPlan
@@ -120,83 +135,135 @@ class Keeper:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     _job_id: str = ""
+    _recorded_id: str = ""
     _running_since_s: float | None = None
+    _was_ready: bool = False
     _short_lives: int = 0
+    #: Since when the job is over and no other is known to be queued.
+    _missing_since_s: float | None = None
 
     def run(self) -> None:
         """Keep the job until it is not needed or is given up; no job and no token is left."""
         try:
+            self._missing_since_s = self.clock()
             self._submit()
-            looked_s = renewed_s = self.clock()
-            while self.is_needed():
-                now_s = self.clock()
-                if now_s - renewed_s >= RENEW_S:
-                    self._renew()
-                    renewed_s = now_s
-                if now_s - looked_s >= LOOK_S:
-                    self._look()
-                    looked_s = now_s
-                self.sleep(TICK_S)
-        except CourierError as error:
+            self._write()
+            self._keep()
+        except (CourierError, OSError) as error:
             self.say(str(error))
-            self._write(failure=str(error))
+            with suppress(OSError):
+                self._write(failure=str(error))
         finally:
             self._end()
+
+    def _keep(self) -> None:
+        renewed_s = looked_s = self.clock()
+        while self.is_needed():
+            now_s = self.clock()
+            if now_s - renewed_s >= RENEW_S:
+                renewed_s = now_s
+                self._bear(self._renew)
+            if now_s - looked_s >= LOOK_S:
+                looked_s = now_s
+                self._bear(self._look)
+            self.sleep(TICK_S)
+
+    def _bear(self, act: Callable[[], None]) -> None:
+        """Leave to the next time what the file system refuses just now."""
+        try:
+            act()
+        except OSError as error:
+            self.say(f"the file system fails just now: {error}")
+
+    def _look(self) -> None:
+        """See that there is a job; raise ServiceFailed if another would not help."""
+        if self._missing_since_s is None:
+            self._look_at_job()
+        if self._missing_since_s is not None:
+            self._replace_job(self._missing_since_s)
+        if self._recorded_id != self._job_id:
+            self._write()
+
+    def _look_at_job(self) -> None:
+        try:
+            state = self.queue.job_state(self._job_id)
+        except CourierError as error:
+            self.say(f"SLURM cannot be asked just now: {error}")
+            return
+        if state.state == "RUNNING" and self._running_since_s is None:
+            self._running_since_s = self.clock()
+        if state.is_over:
+            self._count_life(state)
+            self.say(f"job {self._job_id} is over, {state}, and still needed")
+            self._missing_since_s = self.clock()
+
+    def _count_life(self, state: JobState) -> None:
+        """Raise ServiceFailed when another job would fare no better than the one that is over."""
+        is_short = True
+        if is_ready(self.directory, self._job_id):
+            self._was_ready = True
+            since_s = self._running_since_s
+            is_short = since_s is None or self.clock() - since_s < SHORT_LIFE_S
+        elif not (state.state in LOST or (state.state == "CANCELLED" and self._was_ready)):
+            raise ServiceFailed(
+                f"the service's job {self._job_id} ended before it was ready: {state}"
+            )
+        self._short_lives = self._short_lives + 1 if is_short else 0
+        if self._short_lives >= SHORT_LIVES:
+            raise ServiceFailed(
+                f"the service's job {self._job_id} is over, {state}, the {SHORT_LIVES}rd in a row"
+                f" before it was ready or after less than {SHORT_LIFE_S:g} s"
+            )
+
+    def _replace_job(self, missing_since_s: float) -> None:
+        """Submit another job, unless one is queued that sbatch did not confirm in time."""
+        try:
+            found = self.queue.find_job(self.plan.service_name)
+            if found is None:
+                self._submit()
+            else:
+                self._take(found)
+                self.say(f"job {found} is queued already")
+        except (CourierError, OSError) as error:
+            if self.clock() - missing_since_s >= SUBMIT_LIMIT_S:
+                raise ServiceFailed(
+                    f"no other job could be submitted for {SUBMIT_LIMIT_S / 60:g} min: {error}"
+                ) from None
+            self.say(f"no other job can be submitted just now: {error}")
 
     def _submit(self) -> None:
         self._renew()
         log = str(log_path(self.directory, "%j"))
         plan = self.plan
         command = sbatch_words(plan.settings, plan.service_name, log, plan.cpus, plan.memory_mb)
-        self._job_id = self.queue.submit(command, plan.script(self.directory))
-        self._running_since_s = None
-        self._write()
+        self._take(self.queue.submit(command, plan.script(self.directory)))
         self.say(f"submitted job {self._job_id}: {shlex.join(command)}")
 
-    def _look(self) -> None:
-        """Submit the job anew if it is over; raise ServiceFailed if that would not help."""
-        try:
-            state = self.queue.job_state(self._job_id)
-        except ServiceFailed as error:
-            self.say(f"SLURM cannot be asked just now: {error}")
-            return
-        if state.state == "RUNNING" and self._running_since_s is None:
-            self._running_since_s = self.clock()
-        if not state.is_over:
-            return
-        if not is_ready(self.directory, self._job_id):
-            raise ServiceFailed(
-                f"the service's job {self._job_id} ended before it was ready: {state}"
-            )
-        since_s = self._running_since_s
-        is_short = since_s is None or self.clock() - since_s < SHORT_LIFE_S
-        self._short_lives = self._short_lives + 1 if is_short else 0
-        if self._short_lives >= SHORT_LIVES:
-            raise ServiceFailed(
-                f"the service's job {self._job_id} is over, {state}, the"
-                f" {SHORT_LIVES}rd in a row after less than {SHORT_LIFE_S:g} s"
-            )
-        self.say(f"job {self._job_id} is over, {state}, and still needed")
-        self._submit()
+    def _take(self, job_id: str) -> None:
+        self._job_id = job_id
+        self._missing_since_s = self._running_since_s = None
 
     def _renew(self) -> None:
-        path = self.directory / NEEDED_NAME
-        path.touch()
+        (self.directory / NEEDED_NAME).touch()
 
     def _write(self, failure: str | None = None) -> None:
         keeper = str(process_identity(os.getpid()))
         record = SlurmRecord(keeper, self.plan, self._job_id, failure)
         write_private(self.directory / RECORD_NAME, json.dumps(asdict(record), indent=1))
+        self._recorded_id = self._job_id
 
     def _end(self) -> None:
-        if self._job_id:
-            try:
+        try:
+            if self._missing_since_s is not None:
+                # One that SLURM did not confirm may be queued.
+                self._job_id = self.queue.find_job(self.plan.service_name) or self._job_id
+            if self._job_id:
                 self.queue.cancel(self._job_id, self.plan.service_name)
                 self.say(f"job {self._job_id} is cancelled")
-            except CourierError as error:
-                self.say(f"job {self._job_id} could not be cancelled: {error}")
+        except CourierError as error:
+            self.say(f"the service's job could not be cancelled: {error}")
         for name in (TOKEN_NAME, NEEDED_NAME):
-            (self.directory / name).unlink(missing_ok=True)
+            self._bear(partial((self.directory / name).unlink, missing_ok=True))
 
 
 def main(argv: list[str]) -> None:
@@ -208,13 +275,8 @@ def main(argv: list[str]) -> None:
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
 
-    def is_needed() -> bool:
-        return not stopped and bool(living_owners(directory / OWNERS_NAME))
-
-    def say(line: str) -> None:
-        print(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {line}", file=sys.stderr, flush=True)
-
-    Keeper(directory, plan, is_needed, say).run()
+    owners = OwnersWatch(directory / OWNERS_NAME, say)
+    Keeper(directory, plan, lambda: not stopped and owners.is_needed(), say).run()
 
 
 if __name__ == "__main__":

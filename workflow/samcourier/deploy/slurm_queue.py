@@ -21,6 +21,8 @@ OVER = frozenset(
         *("OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"),
     }
 )
+#: Those of a job whose node was taken from it or lost, through no fault of its own.
+LOST = frozenset({"BOOT_FAIL", "NODE_FAIL", "PREEMPTED", "REVOKED"})
 FORGOTTEN = "FORGOTTEN"
 _UNKNOWN = "Invalid job id"
 
@@ -108,6 +110,18 @@ def job_state(job_id: str) -> JobState:
         raise
 
 
+def find_job(job_name: str) -> str | None:
+    """Return the id of this user's newest job of that name that is not over, None without one.
+
+    Raises ServiceFailed when SLURM does not answer.
+    """
+    command = ["squeue", "--noheader", "--states=all", f"--name={job_name}"]
+    said = _run([*command, f"--user={os.getuid()}", "-o", "%i|%T"])
+    jobs = re.findall(r"^(\d+)\|(\w+)$", said, re.MULTILINE)
+    found = [int(job_id) for job_id, state in jobs if not JobState(state).is_over]
+    return str(max(found)) if found else None
+
+
 def cancel(job_id: str, job_name: str) -> None:
     """Cancel the job if it is there and has this name: ids come round again."""
     try:
@@ -150,6 +164,8 @@ def _run(
         ) from None
     except subprocess.TimeoutExpired:
         raise ServiceFailed(f"{command[0]} did not answer within {COMMAND_TIMEOUT_S:g} s") from None
+    except OSError as error:
+        raise ServiceFailed(f"{command[0]} cannot be run: {error.strerror}") from None
     if done.returncode:
         said = " ".join(done.stderr.split()) or f"status {done.returncode}"
         raise ServiceFailed(f"{command[0]}: {said}")

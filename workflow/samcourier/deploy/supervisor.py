@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from samservice.engine import build_engine
 from samservice.serve import Address, ServeSettings, serve
 
 from ..errors import CourierError, ServiceFailed
-from .owners import living_owners, process_identity
+from .detached import say
+from .owners import OwnersWatch, process_identity
 from .record import (
     OWNERS_NAME,
     RECORD_NAME,
@@ -140,18 +141,25 @@ async def supervise(directory: Path, engine_name: str, engine_options: dict[str,
         watch = asyncio.ensure_future(_stop_when_unneeded(directory / OWNERS_NAME, hypha, stop))
         try:
             await serve(engine, ServeSettings(url, token=root_token), on_ready=publish, stop=stop)
+            if watch.done():
+                watch.result()
         finally:
             watch.cancel()
             for name in (RECORD_NAME, TOKEN_NAME):
-                (directory / name).unlink(missing_ok=True)
+                with suppress(OSError):
+                    (directory / name).unlink(missing_ok=True)
 
 
 async def _stop_when_unneeded(
     owners: Path, hypha: asyncio.subprocess.Process, stop: asyncio.Event
 ) -> None:
-    while living_owners(owners) and hypha.returncode is None:
-        await asyncio.sleep(OWNER_POLL_S)
-    stop.set()
+    """Set ``stop``, whatever comes. Raises ServiceFailed when it stays unknown who needs it."""
+    watch = OwnersWatch(owners, say)
+    try:
+        while watch.is_needed() and hypha.returncode is None:
+            await asyncio.sleep(OWNER_POLL_S)
+    finally:
+        stop.set()
 
 
 def main() -> None:
