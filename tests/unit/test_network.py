@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from samcourier.errors import InputError
+from samcourier.errors import InputError, TransportFailed
 from samcourier.network import IceServer, Network, make_network
+from samcourier.transports import Endpoint, HttpTransport
 from samservice.hypha import is_loopback
 
 ENVIRONMENT = {"TURN_USER": "lab", "TURN_PASSWORD": "s3cret", "EMPTY": ""}
@@ -73,3 +74,44 @@ def test_a_missing_file_of_certificates_is_named(tmp_path: Path) -> None:
 )
 def test_a_proxy_is_not_asked_for_this_machine(url: str, expected: bool) -> None:
     assert is_loopback(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"ALL_PROXY": "socks5://ann:s3cret@127.0.0.1:1"}, "http: ALL_PROXY: Using SOCKS proxy"),
+        ({"all_proxy": "socks://ann:s3cret@127.0.0.1:1"}, "http: all_proxy: Unknown scheme"),
+        (
+            {"HTTPS_PROXY": "http://127.0.0.1:1", "ALL_PROXY": "socks5://127.0.0.1:2"},
+            "http: ALL_PROXY: Using SOCKS proxy",
+        ),
+        ({"HTTPS_PROXY": "http://ann:s3cret:x"}, "http: HTTPS_PROXY: not a URL"),
+        ({"SSL_CERT_FILE": "DAMAGED"}, "http: SSL_CERT_FILE, SSL_CERT_DIR: .*no certificate"),
+    ],
+    ids=["socks5", "socks", "beside another", "not a URL", "certificates"],
+)
+async def test_a_way_out_that_http_cannot_take_leaves_the_others(
+    environment: dict[str, str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = tmp_path / "site.pem"
+    damaged.write_text("no certificates")
+    for name in ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_FILE"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, str(damaged) if value == "DAMAGED" else value)
+    endpoint = Endpoint("https://hypha.example.org", "lab", "sam", "sam-rtc")
+    transport = HttpTransport(endpoint)
+    with pytest.raises(TransportFailed, match=words) as caught:
+        await transport.open(1.0)
+    assert "s3cret" not in str(caught.value) and "\n" not in str(caught.value)
+    assert transport.state() == "closed"
+
+
+async def test_a_damaged_file_of_certificates_fails_http_by_name(tmp_path: Path) -> None:
+    damaged = tmp_path / "site.pem"
+    damaged.write_text("no certificates")
+    network = make_network([], damaged)
+    endpoint = Endpoint("https://hypha.example.org", "lab", "sam", "sam-rtc", network=network)
+    with pytest.raises(TransportFailed, match=r"http: network.ca_bundle .*site\.pem: .*no cert"):
+        await HttpTransport(endpoint).open(1.0)

@@ -13,8 +13,6 @@ from typing import Any, TypeVar
 
 import httpx
 
-from samservice.hypha import is_loopback, tls_context
-
 from ..connection.retry import Policy
 from ..demands import check_run
 from ..deploy.service import ServiceOptions, read_token
@@ -22,6 +20,7 @@ from ..errors import CourierError, Denied, RequestRefused, ServiceGone
 from ..files_ahead import Forecast
 from ..transports import HyphaSession, build_transports
 from ..transports.base import Endpoint, Transport
+from ..transports.http import make_client
 from ..transports.hypha_caller import Caller, identify
 from ..transports.ice_servers import ask_ice_servers
 from ..transports.session import list_services
@@ -196,11 +195,7 @@ async def _server(endpoint: Endpoint | Unknown, deadline_s: float) -> ServerFact
 
 async def _look_at_server(endpoint: Endpoint) -> ServerFact:
     url = endpoint.server_url.rstrip("/")
-    async with httpx.AsyncClient(
-        verify=tls_context(endpoint.network.ca_bundle) or True,
-        trust_env=not is_loopback(url),
-        timeout=SERVER_LIMIT_S,
-    ) as client:
+    async with make_client(endpoint, timeout=SERVER_LIMIT_S) as client:
         start_s, start_unix_s = time.monotonic(), time.time()
         response = await client.get(f"{url}/health/readiness")
         seconds = time.monotonic() - start_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator
 from typing import Any
@@ -30,6 +31,7 @@ _STATUS_CLASS: dict[int, type[CourierError]] = {
     504: TransportFailed,
 }
 
+_PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 
 #: Small against what a slow link carries between two looks at it.
 PIECE_BYTES = 128 * 1024
@@ -52,14 +54,7 @@ class HttpTransport:
         if self._endpoint.token:
             headers["Authorization"] = f"Bearer {self._endpoint.token}"
         await self.close()
-        url = self._endpoint.server_url.rstrip("/")
-        self._client = httpx.AsyncClient(
-            base_url=url,
-            headers=headers,
-            timeout=None,
-            verify=tls_context(self._endpoint.network.ca_bundle) or True,
-            trust_env=not is_loopback(url),
-        )
+        self._client = make_client(self._endpoint, headers=headers, timeout=None)
         try:
             await self.call("describe", {}, timeout_s)
         except BaseException as error:
@@ -136,6 +131,45 @@ class HttpTransport:
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
+
+
+def make_client(endpoint: Endpoint, **settings: Any) -> httpx.AsyncClient:
+    """Return a client for the endpoint's server, by the site's proxies and certificates.
+
+    Raises TransportFailed naming what makes it impossible.
+    """
+    url, ca_bundle = endpoint.server_url.rstrip("/"), endpoint.network.ca_bundle
+    try:
+        return httpx.AsyncClient(
+            base_url=url,
+            verify=tls_context(ca_bundle) or True,
+            trust_env=not is_loopback(url),
+            **settings,
+        )
+    except OSError as error:
+        where = f"network.ca_bundle {ca_bundle}" if ca_bundle else "SSL_CERT_FILE, SSL_CERT_DIR"
+        raise TransportFailed(f"http: {where}: {error}", name=type(error).__name__) from error
+    except httpx.InvalidURL as error:
+        # It quotes what may be part of a password.
+        where = _proxy_variables() or "service.server_url"
+        raise TransportFailed(f"http: {where}: not a URL", name="InvalidURL") from error
+    except (ImportError, ValueError) as error:
+        where = _proxy_variables() or "service.server_url"
+        raise TransportFailed(f"http: {where}: {error}", name=type(error).__name__) from error
+
+
+def _proxy_variables() -> str:
+    """Name the proxies of the environment, those alone that are no HTTP proxies if there are such.
+
+    Not their values, which may hold a password.
+    """
+    given = {name: value for name, value in os.environ.items() if name.upper() in _PROXIES}
+    odd = [
+        name
+        for name, value in given.items()
+        if "://" in value and not value.lower().startswith(("http://", "https://"))
+    ]
+    return ", ".join(sorted(odd or given))
 
 
 def _is_from_hypha(response: httpx.Response) -> bool:
