@@ -28,13 +28,13 @@ from naive import naive_service
 
 from samcourier.batch import BatchRun
 from samcourier.connection import connected
+from samcourier.connection_events import connection_events
 from samcourier.dataset import Batch, ImageRow
 from samcourier.image_run import BatchSettings
 from samcourier.journal import (
     ConnectionJournal,
     ImageLog,
     parse_time,
-    read_connection_journals,
     read_image_log,
 )
 from samcourier.store import MASK_SUFFIX, is_whole, log_path, mask_path
@@ -220,7 +220,7 @@ def read_traces(job: Job, measured: Measured) -> Counter[str]:
             )
         if log.status == "done" and is_whole(mask_path(Path(job.out), image)):
             carried[log.attempts[-1].transport] += 1
-    events = read_connection_journals(Path(job.out) / "connection")
+    events = connection_events(Path(job.out) / "connection", "switch")
     measured.switch_count = sum(
         event["event"] == "switch" and event.get("from_transport") is not None for event in events
     )

@@ -13,6 +13,7 @@ from samcourier.dataset import ImageRow
 from samcourier.journal import Attempt, CallBytes, CallSeconds, Failure, ImageLog, ImageSeconds
 from samcourier.outcome import Outcome
 from samcourier.report import Report, render_page
+from samcourier.report.changes import changes_of
 from samcourier.report.pictures import Pictures, encode
 
 COUNT = 2000
@@ -62,9 +63,11 @@ def page(tmp_path: Path) -> Path:
         rows=tuple(ImageRow(each.image, Path(f"{each.image}.tif")) for each in outcomes),
         outcomes=outcomes,
         not_asked_count=0,
-        events=(
-            {"at": "2026-03-01T10:01:00Z", "event": "switch", "batch": "0001", "reason": HOSTILE}
-            | {"to_transport": "http"},
+        changes=changes_of(
+            [
+                {"at": "2026-03-01T10:01:00Z", "event": "switch", "batch": "0001"}
+                | {"to_transport": "http", "reason": HOSTILE},
+            ]
         ),
         circumstances=None,
     )

@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from samcourier.connection_events import connection_events
 from samcourier.errors import ImageUnfit, TransportFailed
 from samcourier.journal import (
     NOTE_REUSED,
@@ -24,10 +25,8 @@ from samcourier.journal import (
     ImageSeconds,
     Manifest,
     ManifestEntry,
-    read_connection_journals,
     read_image_log,
     read_manifest,
-    write_events,
     write_image_log,
     write_manifest,
 )
@@ -308,16 +307,6 @@ def test_events_are_on_disk_before_the_journal_is_closed(tmp_path: Path) -> None
     assert event == {"event": "switched", "to": "http", "reason": "3.1 s against 9.0 s"}
 
 
-def test_a_journal_that_exists_is_continued_after_a_torn_line(tmp_path: Path) -> None:
-    path = tmp_path / "0001.jsonl"
-    whole = '{"at": "2026-03-01T10:00:00+00:00", "event": "opened"}\n'
-    path.write_text(whole + '{"at": "2026-03-01T10:0')
-    with ConnectionJournal(path) as journal:
-        journal.record("opened", transport="http")
-    write_events(tmp_path / "out/connection.jsonl", read_connection_journals(tmp_path))
-    assert [line["event"] for line in lines(tmp_path / "out/connection.jsonl")] == ["opened"] * 2
-
-
 @contextmanager
 def room(file_bytes: int) -> Iterator[None]:
     """Let no file of this process grow beyond ``file_bytes``, as on a disk that is nearly full."""
@@ -338,7 +327,7 @@ def test_a_line_that_a_full_disk_cut_short_takes_no_later_one_with_it(tmp_path: 
             journal.record("lost")
         journal.record("closed")
     assert path.read_bytes().count(b"\n") == 3
-    assert [event["event"] for event in read_connection_journals(tmp_path)] == ["opened", "closed"]
+    assert [event["event"] for event in connection_events(tmp_path)] == ["opened", "closed"]
 
 
 def test_a_journal_refuses_what_is_not_json_and_stays_usable(tmp_path: Path) -> None:
@@ -348,29 +337,3 @@ def test_a_journal_refuses_what_is_not_json_and_stays_usable(tmp_path: Path) -> 
             journal.record("probed", rate=math.inf)
         journal.record("closed")
     assert [line["event"] for line in lines(path)] == ["closed"]
-
-
-def test_merged_journals_are_sorted_by_time_and_say_their_batch(tmp_path: Path) -> None:
-    times = {
-        "0001": ["2026-03-01T10:00:00+00:00", "2026-03-01T10:00:09.5+00:00"],
-        "0002": ["2026-03-01T12:00:05+02:00", "2026-03-01T10:00:09.25Z"],
-    }
-    for batch, moments in times.items():
-        (tmp_path / f"{batch}.jsonl").write_text(
-            "".join(json.dumps({"at": at, "event": at[-9:]}) + "\n" for at in moments)
-            + 'null\n{"at": 5, "event": "x"}\n{"event": "x"}\n{"at": "soon", "event": "x"}\n'
-            + '{"at": "0001-01-01T00:00:00+23:59", "event": "x"}\n'
-        )
-    write_events(tmp_path / "out" / "connection.jsonl", read_connection_journals(tmp_path))
-    merged = lines(tmp_path / "out" / "connection.jsonl")
-    assert [(event["batch"], event["at"]) for event in merged] == [
-        ("0001", times["0001"][0]),
-        ("0002", times["0002"][0]),
-        ("0002", times["0002"][1]),
-        ("0001", times["0001"][1]),
-    ]
-
-
-def test_without_any_journal_the_merged_one_is_empty(tmp_path: Path) -> None:
-    write_events(tmp_path / "connection.jsonl", read_connection_journals(tmp_path / "none"))
-    assert (tmp_path / "connection.jsonl").read_text() == ""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from samcourier.journal import Attempt, CallBytes, CallSeconds, Failure, ImageLog, ImageSeconds
+from samcourier.report.changes import Switch
 from samcourier.report.charts import calls_chart, foretold_chart, stage_chart
 from samcourier.report.journey import (
     MOST_BINS,
@@ -104,15 +105,13 @@ def test_a_week_of_calls_is_as_many_bars_as_fit() -> None:
 
 def test_switches_of_this_run_are_marked() -> None:
     clock = Clock((START.timestamp(),), (START.timestamp() + 100,))
-    events = [
-        {"event": "switch", "at": at(-50), "to_transport": "http"},
-        {"event": "open", "at": at(1)},
-        {"event": "switch", "at": at(7), "to_transport": "webrtc"},
-        {"event": "switch", "at": at(500), "to_transport": "http"},
-    ]
-    assert marks(events, clock) == [Mark(7, "webrtc")]
-    assert len(marks([events[2]] * 1000, clock)) <= 40
-    assert marks(events, Clock((), ())) == []
+    before, within, after = (
+        Switch(START.timestamp() + second, to_transport)
+        for second, to_transport in ((-50, "http"), (7, "webrtc"), (500, "http"))
+    )
+    assert marks([before, within, after], clock) == [Mark(7, "webrtc")]
+    assert len(marks([within] * 1000, clock)) <= 40
+    assert marks([within], Clock((), ())) == []
 
 
 def test_predictions_are_held_against_what_was_measured() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,10 +17,8 @@ from typing import Any, Literal, Self
 from .errors import CourierError
 from .records import (
     decode,
-    parse_json,
     read_json,
     read_record,
-    write_atomic,
     write_json,
     write_record,
 )
@@ -274,25 +271,6 @@ class ConnectionJournal:
         return self._stream.read(1) != b"\n"
 
 
-def read_connection_journals(directory: Path) -> list[dict[str, Any]]:
-    """Return the events of every ``<batch>.jsonl`` in ``directory``, by time.
-
-    Each holds ``at``, ``event``, ``batch`` and its details; half-written lines are left out.
-    """
-    events = [
-        event | {"batch": path.stem}
-        for path in sorted(directory.glob("*.jsonl"))
-        for event in _events(path)
-    ]
-    return sorted(events, key=lambda event: parse_time(event["at"]))
-
-
-def write_events(out: Path, events: Iterable[dict[str, Any]]) -> None:
-    """Write ``events``, as :func:`read_connection_journals` gives them, one JSON line each."""
-    lines = [json.dumps(event, allow_nan=False) for event in events]
-    write_atomic(out, "".join(f"{line}\n" for line in lines))
-
-
 def _has_sound_times(log: ImageLog) -> bool:
     try:
         for moment in (log.finished_at, *(attempt.started_at for attempt in log.attempts)):
@@ -300,15 +278,3 @@ def _has_sound_times(log: ImageLog) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _events(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_bytes().splitlines():
-        event = parse_json(line)
-        if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-            continue
-        try:
-            parse_time(event["at"])
-        except (KeyError, TypeError, ValueError):
-            continue
-        yield event

@@ -9,7 +9,7 @@ import os
 import types
 import typing
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
@@ -37,11 +37,16 @@ def whole_or_absent(path: Path, writer: str = "") -> Iterator[Path]:
 
 def write_atomic(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8 so that a reader finds the old file or the new one, never a part."""
+    write_atomically(path, [text])
+
+
+def write_atomically(path: Path, parts: Iterable[str]) -> None:
+    """Write ``parts``, one after another, as :func:`write_atomic` does what fits into memory."""
     with (
         whole_or_absent(path, uuid.uuid4().hex) as part,
         part.open("w", encoding="utf-8", newline="") as stream,
     ):
-        stream.write(text)
+        stream.writelines(parts)
         stream.flush()
         os.fsync(stream.fileno())
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from ..connection_events import merge_journals
 from ..dataset import Batch, ImageRow, asked_rows
-from ..journal import Manifest, read_connection_journals, read_manifest, write_events
+from ..journal import Manifest, read_manifest
 from ..outcome import judge
 from ..provenance.circumstances import read_circumstances
 from ..records import write_atomic, write_json
 from ..store import manifest_path
+from .changes import read_changes
 from .page import render_page
 from .pictures import collect_pictures
 from .run import Report
@@ -35,7 +37,7 @@ def build_report(
         rows=tuple(asked),
         outcomes=tuple(judge(row, batch_ids[row.image], dataset_dir, manifests) for row in asked),
         not_asked_count=len(rows) - len(asked),
-        events=tuple(read_connection_journals(dataset_dir / "logs" / "connection")),
+        changes=read_changes(dataset_dir / "logs/connection"),
         circumstances=read_circumstances(dataset_dir),
     )
 
@@ -48,7 +50,8 @@ def write_report(
     ``complete_path``, the number of images and the key of each one's mask, is written only when
     every asked image has a whole mask; otherwise an older one is removed.
     """
-    write_events(report.dataset_dir / "logs" / "connection.jsonl", report.events)
+    logs = report.dataset_dir / "logs"
+    merge_journals(logs / "connection", logs / "connection.jsonl")
     pictures = collect_pictures(report.rows, report.outcomes, report.dataset_dir)
     write_atomic(html_path, render_page(report, pictures))
     write_atomic(tsv_path, tsv(report.outcomes))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ..journal import ImageLog, parse_time
+from .changes import Switch
 from .travel import mb_per_s, stretches
 
 #: Pauses longer than this, as between two runs of a dataset, are left out of the time axis.
@@ -107,16 +107,14 @@ class Mark:
     transport: str
 
 
-def marks(events: Iterable[Mapping[str, Any]], clock: Clock, most: int = 40) -> list[Mark]:
-    """Return the switches of the journals that fall into the run, evenly spread where many."""
+def marks(switches: Iterable[Switch], clock: Clock, most: int = 40) -> list[Mark]:
+    """Return the switches that fall into the run, evenly spread where many."""
     if not clock.begins_s:
         return []
     found = [
-        Mark(clock.since_start_s(moment_s), str(event.get("to_transport", "")))
-        for event in events
-        if event["event"] == "switch"
-        and (moment_s := parse_time(event["at"]).timestamp()) >= clock.begins_s[0]
-        and moment_s <= clock.ends_s[-1]
+        Mark(clock.since_start_s(switch.at_unix_s), switch.to_transport)
+        for switch in switches
+        if clock.begins_s[0] <= switch.at_unix_s <= clock.ends_s[-1]
     ]
     return found[:: -(-len(found) // most)] if found else []
 

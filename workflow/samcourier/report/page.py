@@ -21,8 +21,6 @@ from .run import Report
 from .stages import advise, summarise_stages
 from .travel import summarise_transports
 
-#: The page stays readable; ``logs/connection.jsonl`` has every event.
-_MOST_EVENTS = 200
 _EVENT_COLUMNS = ("at", "batch", "event", "reason", "error")
 
 _SCRIPTS = ("vendor/uPlot.iife.min.js", "charts.js", "viewer.js", "images.js")
@@ -43,8 +41,6 @@ def render_page(report: Report, pictures: Pictures | None = None) -> str:
         lstrip_blocks=True,
     )
     environment.filters["plain"] = plain
-    # Opening and probing is routine; what changed the way states its reason or error.
-    decisions = [event for event in report.events if {"reason", "error"} & event.keys()]
     logs = report.logs
     stages = summarise_stages(logs)
     clock = journey.clock_of(logs)
@@ -70,8 +66,8 @@ def render_page(report: Report, pictures: Pictures | None = None) -> str:
         charts=drawn,
         pictures=pictures,
         image_count=len(report.outcomes),
-        decisions=[_decision(event) for event in decisions[:_MOST_EVENTS]],
-        decision_count=len(decisions),
+        decisions=[_decision(event) for event in report.changes.first],
+        decision_count=report.changes.count,
         data=json_block({"charts": drawn} | table_data(report.outcomes, pictures)),
     )
 
@@ -103,7 +99,7 @@ def _charts(
     if any(log.attempts for log in report.logs):
         line = journey.timeline(report.logs, clock)
         drawn += [
-            charts.calls_chart(line, journey.marks(report.events, clock)),
+            charts.calls_chart(line, journey.marks(report.changes.switches, clock)),
             charts.rate_chart(line),
         ]
         drawn.append(charts.stage_chart(report.outcomes))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..dataset import ImageRow
 from ..journal import ImageLog
 from ..outcome import Outcome
 from ..provenance.circumstances import Circumstances
+from .changes import Changes
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Report:
     rows: tuple[ImageRow, ...]
     outcomes: tuple[Outcome, ...]
     not_asked_count: int
-    events: tuple[dict[str, Any], ...]
+    changes: Changes
     circumstances: Circumstances | None
 
     @property
