@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from samcourier.cli import main
 from samcourier.deploy.service import ServiceOptions
 from samcourier.doctor import gather
 from samcourier.doctor.estimate import estimate_run
@@ -30,9 +35,12 @@ from samcourier.doctor.machine import look_at_disk, look_at_pace, look_at_versio
 from samcourier.errors import Denied, ServiceFailed, ServiceGone
 from samcourier.files_ahead import Forecast
 from samcourier.network import IceServer
+from samcourier.store import mask_path
 from samcourier.transports.base import Endpoint
 from samcourier.transports.hypha_caller import Caller
 from samcourier.transports.ice_servers import IceAnswer, ask_ice_servers, parse_ice_url
+
+from .conftest import COUNTS
 
 URL = "https://hypha.example.org"
 NOW_UNIX_S = 1_800_000_000.0
@@ -354,6 +362,47 @@ async def test_a_service_that_the_run_brings_up_may_be_missing(
 
     facts = await gather_facts(GOOD.asked, ServiceOptions(target=target), find, HERE)
     assert facts.service == service
+
+
+def lose_a_mask(root: Path) -> None:
+    shutil.rmtree(mask_path(root / "results/demo", "near"))
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "images", "time"),
+    [
+        (lambda root: None, [], "1 to segment, 4 have a mask", "about"),
+        (lambda root: None, ["--only", "near"], "0 to segment, 1 have a mask", "nothing to segm"),
+        (lose_a_mask, ["--only", "near"], "1 to segment", "about"),
+        (lambda root: None, ["--to-segment", "all.txt"], "5 to segment", "about"),
+        (lose_a_mask, ["--to-segment", "none.txt"], "0 to segment, 5 have a mask", "nothing to se"),
+        (
+            *(lambda root: None, ["--to-segment", "all.txt", "--only", "near", "--only", "far"]),
+            *("2 to segment", "about"),
+        ),
+    ],
+)
+def test_what_is_left_is_what_the_workflow_names_or_what_lacks_its_mask(
+    finished_run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Path], None],
+    options: list[str],
+    images: str,
+    time: str,
+) -> None:
+    async def gathered(asked: Asked, *_: object) -> Facts:
+        return replace(GOOD, asked=asked)
+
+    monkeypatch.setattr(gather, "gather_facts", gathered)
+    monkeypatch.setattr("os._exit", sys.exit)
+    monkeypatch.chdir(finished_run)
+    Path("all.txt").write_text("".join(f"{image}\n" for image in COUNTS))
+    Path("none.txt").touch()
+    change(finished_run)
+    command = ["doctor", "images.tsv", "--batch-size", "2", "--dataset-dir", "results/demo"]
+    said = CliRunner().invoke(main, [*command, *options]).output
+    assert re.search(rf"(?m)^ok +images +{images}$", said), said
+    assert re.search(rf"(?m)^ok +time +{time}", said), said
 
 
 def test_the_disk_is_that_of_the_nearest_folder_that_is_there(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from samcourier.dataset import Batch, ImageRow, make_batches
 from samcourier.store import (
     batches_to_redo,
     has_failures,
+    images_left,
     manifest_path,
     mask_path,
     read_manifest,
@@ -178,6 +179,40 @@ def test_a_batch_is_redone_when_its_manifest_is_not_true_any_more(
 ) -> None:
     change(dataset)
     assert batches_to_redo(dataset, BATCHES) == ({"0001"} if is_redone else set())
+
+
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [
+        (UNCHANGED, []),
+        (lambda d: shutil.rmtree(mask_path(d, "b")), ["b"]),
+        (lambda d: (mask_path(d, "b") / "0/0/0").write_bytes(b"x" * 99), ["b"]),
+        (lambda d: manifest_path(d, "0001").unlink(), ["a", "b"]),
+        (manifest_text("{"), ["a", "b"]),
+        (replace_entry(**failed("image")), ["b"]),
+        (replace_entry(**NOT_ASKED), ["b"]),
+        (outputs(preview={"files": 1, "bytes": 3}), []),
+    ],
+)
+def test_an_image_is_left_unless_a_manifest_and_the_mask_agree_that_it_is_done(
+    dataset: Path, change: Callable[[Path], Any], left: list[str]
+) -> None:
+    change(dataset)
+    assert images_left(dataset, BATCHES) == left
+    assert images_left(dataset, BATCHES, {"a", "c"}) == [image for image in left if image == "a"]
+
+
+def test_masks_of_other_settings_are_left_to_make(dataset: Path) -> None:
+    path = manifest_path(dataset, "0001")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"made_for": "now"}))
+    assert images_left(dataset, BATCHES, made_for=lambda batch: "now") == ["c"]
+    assert images_left(dataset, BATCHES, made_for=lambda batch: "new") == ["a", "b", "c"]
+    assert images_left(dataset, BATCHES, {"b"}, lambda batch: "new") == ["b"]
+
+
+def test_an_image_is_done_whichever_batch_it_was_made_in(dataset: Path) -> None:
+    batches = make_batches([row for batch in BATCHES for row in batch.rows], 1)
+    assert images_left(dataset, batches) == []
 
 
 def test_an_image_that_was_missing_is_tried_once_it_is_there(dataset: Path) -> None:

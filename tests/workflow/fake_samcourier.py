@@ -67,6 +67,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         command.add_argument("--output", action="append", default=[], choices=OUTPUTS)
     for option in ("--tile-edge-px", "--tile-halo-px", "--tiles-above-px"):
         batch.add_argument(option, required=True, type=int)
+    doctor.add_argument("--to-segment", required=True, type=Path)
     doctor.add_argument("--connections", required=True, type=int)
     batch.add_argument("--retry-failed", action="store_true")
     batch.add_argument("--submission", required=True, type=int)
@@ -75,6 +76,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if "only" in options:
         options.only = [image for word in options.only for image in ids(word)]
+    if "to_segment" in options:
+        options.to_segment = options.to_segment.read_text().splitlines()
     return options
 
 

@@ -412,9 +412,34 @@ def test_the_doctor_looks_with_the_options_of_a_run_and_makes_nothing(fresh: Pro
     asked = looked[2:]
     assert asked[: len(verified)] == verified
     form = ["--ome-zarr", "0.4", "--mask-container", "zip", "--output", "preview"]
-    assert asked[len(verified) :] == [*form, "--connections", "40"]
+    to_segment = ["--to-segment", "results/cells/logs/to_segment.txt"]
+    assert asked[len(verified) :] == [*form, *to_segment, "--connections", "40"]
     fresh.script(exit={"doctor": 1})
     assert "doctor is scripted to fail" in fresh.run("doctor", status=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "config", "expected"),
+    [
+        (lambda project: None, {}, []),
+        (delete_a_mask, {}, ["img_4"]),
+        (delete_a_mask, {"images": ["img_1", "img_7"]}, []),
+        (delete_a_manifest, {}, ["img_4", "img_5", "img_6"]),
+        (lambda project: None, {"parameters": {"sigma": 2.0}}, list(IMAGES)),
+        (lambda project: None, {"images": ["img_7"], "ome_zarr": "0.5"}, ["img_7"]),
+    ],
+)
+def test_the_doctor_is_told_which_images_the_run_would_segment(
+    finished: Project,
+    change: Callable[[Project], None],
+    config: dict[str, Any],
+    expected: list[str],
+) -> None:
+    change(finished)
+    finished.configure(**config)
+    finished.run("doctor")
+    (looked,) = finished.calls
+    assert looked["options"]["to_segment"] == expected
 
 
 @pytest.mark.parametrize(("step", "ran"), [("deploy", ["deploy"]), ("verify", SERVICE)])

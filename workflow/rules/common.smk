@@ -19,6 +19,7 @@ ENDPOINT = DATASET_DIR / "service/endpoint.json"
 VERDICT = DATASET_DIR / "service.json"
 COMPLETE = DATASET_DIR / "complete.json"
 SUBSET = DATASET_DIR / "subset.txt"
+TO_SEGMENT = DATASET_DIR / "logs/to_segment.txt"
 REPORT_HTML = DATASET_DIR / "report.html"
 REPORT_TSV = DATASET_DIR / "report.tsv"
 SNAKEFILE = Path(str(workflow.current_basedir)).parent / "Snakefile"
@@ -187,8 +188,23 @@ def keep_subset():
     if ONLY is None:
         SUBSET.unlink(missing_ok=True)
         return
-    SUBSET.parent.mkdir(parents=True, exist_ok=True)
-    SUBSET.write_text("".join(f"{image}\n" for image in sorted(ONLY)))
+    write_ids(SUBSET, sorted(ONLY))
+
+
+def keep_images_left():
+    """Write which images a run would segment, if the doctor is asked about one.
+
+    Its command does not know what a mask is made for now, and has 20 seconds.
+    """
+    if any(job.rule == rules.doctor.rule for job in workflow.dag.jobs):
+        left = store.images_left(DATASET_DIR, BATCHES.values(), ONLY, made_for)
+        write_ids(TO_SEGMENT, left)
+
+
+def write_ids(path, images):
+    """Write a file of image ids, one a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{image}\n" for image in images))
 
 
 @cache

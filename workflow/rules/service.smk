@@ -57,12 +57,14 @@ rule doctor:
         where=untracked(where_options()),
         asked=untracked(asked_of_it()),
         form=untracked(form_options()),
+        to_segment=untracked(str(TO_SEGMENT)),
         connections=untracked(config["network"]["connections"]),
     message:
         "a look before the run"
     shell:
         "samcourier doctor {params.sheet:q} --batch-size {params.batch_size}"
         " {params.where:q} {params.asked:q} {params.form:q}"
+        " --to-segment {params.to_segment:q}"
         " --connections {params.connections} 2>&1 | tee {log}"
 
 

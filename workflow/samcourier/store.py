@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from .dataset import Batch, ImageRow
+from .dataset import Batch, ImageRow, asked_rows
 from .zarr_names import ATTRIBUTES_FILES, METADATA_FILES
 from .zipped import NO_DIGEST, is_zip_whole, read_entry
 
@@ -275,6 +275,40 @@ def batches_to_redo(
     return to_redo
 
 
+def images_left(
+    dataset_dir: Path,
+    batches: Iterable[Batch],
+    only: Collection[str] | None = None,
+    made_for: Callable[[Batch], str] | None = None,
+) -> list[str]:
+    """Return the ids of images to segment: of those in ``only``, those without their mask.
+
+    An image has it that a manifest calls done and whose mask is there as the manifest tells. A
+    manifest that is not of what ``made_for`` says of its batch counts for nothing.
+    """
+    batches = list(batches)
+    entries: dict[str, dict[str, Any]] = {}
+    for batch in batches:
+        manifest = read_manifest(manifest_path(dataset_dir, batch.batch_id))
+        if manifest is not None and (
+            made_for is None or manifest.get("made_for") == made_for(batch)
+        ):
+            entries |= manifest["images"]
+    return [
+        row.image
+        for batch in batches
+        for row in asked_rows(batch.rows, only)
+        if not _has_mask(dataset_dir, row.image, entries.get(row.image, {}))
+    ]
+
+
+def _has_mask(dataset_dir: Path, image: str, entry: dict[str, Any]) -> bool:
+    if entry.get("status") != "done":
+        return False
+    found = stat_mask(find_mask(dataset_dir, image))
+    return found == (entry.get("mask_files"), entry.get("mask_bytes"))
+
+
 def _is_settled(
     dataset_dir: Path,
     batch: Batch,
@@ -287,8 +321,7 @@ def _is_settled(
         return False
     return all(
         _is_image_settled(dataset_dir, row, images[row.image], outputs)
-        for row in batch.rows
-        if only is None or row.image in only
+        for row in asked_rows(batch.rows, only)
     )
 
 
@@ -298,10 +331,7 @@ def _is_image_settled(
     image, kind = row.image, entry.get("failure_kind")
     if entry.get("status") == "failed":
         return kind == "image" or (kind == "missing" and not _are_files_there(row))
-    if entry.get("status") != "done":
-        return False
-    found = stat_mask(find_mask(dataset_dir, image))
-    if found != (entry.get("mask_files"), entry.get("mask_bytes")):
+    if not _has_mask(dataset_dir, image, entry):
         return False
     records = entry.get("outputs")
     return not outputs or (

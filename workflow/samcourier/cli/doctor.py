@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import uvloop
 
-from ..dataset import ImageRow, asked_rows, make_batches, read_sheet
+from ..dataset import Batch, ImageRow, asked_rows, make_batches, read_sheet
 from ..deploy.service import ServiceOptions, find_service
 from ..embeddings import EmbeddingStore
 from ..plain_text import plain
+from ..store import images_left
 from .options import (
     dataset_dir_option,
     embedding_options,
@@ -55,6 +56,11 @@ _STYLES = {"ok": "green", "warning": "yellow", "failure": "red"}
 @output_option
 @only_option
 @click.option(
+    "--to-segment",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Text file with an id a line: the images left, whatever the manifests and masks say.",
+)
+@click.option(
     "--connections",
     type=click.IntRange(1),
     default=150,
@@ -73,6 +79,7 @@ def doctor(
     mask_container: Any,
     outputs: tuple[str, ...],
     only: tuple[str, ...],
+    to_segment: Path | None,
     connections: int,
 ) -> None:
     """Look at all that the run of SHEET needs, in under 20 seconds, before it begins.
@@ -90,9 +97,9 @@ def doctor(
     from ..files_ahead import files_ahead
 
     rows = read_sheet(sheet)
-    done = _done(rows, batch_size, dataset_dir)
+    batches = make_batches(rows, batch_size)
     rows = asked_rows(rows, frozenset(only) or None)
-    left = [row for row in rows if row.image not in done]
+    left = _rows_left(rows, batches, dataset_dir, to_segment)
     store = make_store(dataset_dir)
     asked = Asked(
         target=service.target,
@@ -135,20 +142,15 @@ def doctor(
     os._exit(1 if has_failed(lines) else 0)
 
 
-def _done(rows: list[ImageRow], batch_size: int, dataset_dir: Path) -> set[str]:
-    """Return the images of which a batch's manifest says that they are done."""
-    from ..journal import read_manifest
-    from ..store import manifest_path
-
-    ids = (batch.batch_id for batch in make_batches(rows, batch_size))
-    manifests = (read_manifest(manifest_path(dataset_dir, each)) for each in ids)
-    return {
-        image
-        for manifest in manifests
-        if manifest is not None
-        for image, entry in manifest.images.items()
-        if entry.status == "done"
-    }
+def _rows_left(
+    rows: list[ImageRow], batches: list[Batch], dataset_dir: Path, to_segment: Path | None
+) -> list[ImageRow]:
+    """Return those of ``rows`` in the file ``to_segment``, without one those without their mask."""
+    if to_segment is not None:
+        left = set(to_segment.read_text(encoding="utf-8").splitlines())
+    else:
+        left = set(images_left(dataset_dir, batches, {row.image for row in rows}))
+    return asked_rows(rows, left)
 
 
 def _print(line: Line) -> None:
