@@ -228,6 +228,24 @@ def test_serve_lets_its_authorized_users_in_alone(
         assert not refused or "may not" in found["failure"]["message"]
 
 
+def test_verify_proves_one_of_two_copies_under_one_name(
+    server: Server, existing: list[object], sheet: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "service.json"
+    asked = [part if part != "samservice" else "twice" for part in existing]
+    with (
+        serving(server, tmp_path / "first.log", "--service-id", "twice"),
+        serving(server, tmp_path / "second.log", "--service-id", "twice"),
+    ):
+        said = run("verify", *asked, "--out", out)
+        doctor = run("doctor", sheet, *asked)
+    verdict = json.loads(out.read_text())
+    works = {name: found["works"] for name, found in verdict["transports"].items()}
+    assert works == {"websocket": True, "webrtc": True, "http": True}, said
+    assert f"2 replicas of twice; this is about {WORKSPACE}/twice-" in said
+    assert re.search("(?m)^ok +service .*, 2 replicas$", doctor), doctor
+
+
 MIB_1 = ("--max-mib", 1, "--runs", 2)
 
 

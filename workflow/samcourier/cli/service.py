@@ -14,6 +14,7 @@ from ..embeddings import EmbeddingStore, foretell
 from ..errors import ServiceGone
 from ..plain_text import plain
 from ..records import write_json
+from ..transports.base import Endpoint
 from .options import (
     POSITIVE,
     JsonObject,
@@ -91,7 +92,8 @@ def verify(
     from ..verify import verify_service, working_transports
 
     endpoint = find_service(service, dataset_dir)
-    verdict = uvloop.run(verify_service(endpoint, build_transports(endpoint, transport)))
+    one = _one_replica(endpoint, transport)
+    verdict = uvloop.run(verify_service(endpoint, build_transports(one, transport)))
     write_json(out, verdict)
     for name, found in verdict["transports"].items():
         say(f"{name:10} {plain(_verdict_line(found))}")
@@ -105,6 +107,18 @@ def verify(
     check_run(parameters, description, keeps_embeddings=embeddings is not None)
     if embeddings is not None:
         click.echo(foretell(embeddings, description), err=True)
+
+
+def _one_replica(endpoint: Endpoint, transport: str) -> Endpoint:
+    """Return the endpoint of a replica, saying which when there are several."""
+    from ..transports import pick_replica
+
+    one, replicas = uvloop.run(pick_replica(endpoint, transport))
+    if replicas > 1:
+        say(
+            f"{replicas} replicas of {endpoint.service_id}, of which this looks at {one.service_id}"
+        )
+    return one
 
 
 def _verdict_line(found: dict[str, Any]) -> str:
@@ -152,7 +166,7 @@ def bench(
 
     # Before minutes of measuring, not after.
     out.mkdir(parents=True, exist_ok=True)
-    endpoint = find_service(service, dataset_dir)
+    endpoint = _one_replica(find_service(service, dataset_dir), transport)
     transports = [*build_transports(endpoint, transport), NaiveTransport(endpoint)]
     settings = SpeedSettings(runs, max_mib << 20, call_limit_s)
     compared = run_interruptibly(compare_transports(transports, settings, say))

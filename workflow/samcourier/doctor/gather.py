@@ -18,7 +18,7 @@ from ..demands import check_run
 from ..deploy.service import ServiceOptions, read_token
 from ..errors import CourierError, Denied, RequestRefused, ServiceGone
 from ..files_ahead import Forecast
-from ..transports import HyphaSession, build_transports
+from ..transports import HyphaSession, build_transports, pick_replica
 from ..transports.base import Endpoint, Transport
 from ..transports.http import make_client
 from ..transports.hypha_caller import Caller, identify
@@ -250,7 +250,8 @@ async def _verdicts(
     """Return each transport's verdict and the service's description, {} where it has none."""
     if isinstance(endpoint, Unknown):
         return {}, {}
-    transports = build_transports(endpoint, wanted)
+    one, _ = await pick_replica(endpoint, wanted)
+    transports = build_transports(one, wanted)
     measuring = asyncio.Lock()
 
     async def prove(transport: Transport) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from .base import Endpoint, Transport
 
 if TYPE_CHECKING:
     from .http import HttpTransport
-    from .replicas import Replicas, build_transports
+    from .replicas import Replicas, build_transports, pick_replica
     from .session import HyphaSession
     from .webrtc import WebRTCTransport
     from .websocket import WebSocketTransport
@@ -30,6 +30,7 @@ __all__ = [
     "WebRTCTransport",
     "WebSocketTransport",
     "build_transports",
+    "pick_replica",
 ]
 
 _MODULE_OF = {
@@ -39,6 +40,7 @@ _MODULE_OF = {
     "WebRTCTransport": "webrtc",
     "WebSocketTransport": "websocket",
     "build_transports": "replicas",
+    "pick_replica": "replicas",
 }
 
 

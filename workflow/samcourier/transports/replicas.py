@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ..errors import ServiceGone, TransportFailed
+from ..errors import CourierError, ServiceGone, TransportFailed
 from .base import Endpoint, Transport
 from .http import HttpTransport
 from .session import HyphaSession, list_services
@@ -13,6 +14,8 @@ from .webrtc import WebRTCTransport
 from .websocket import WebSocketTransport
 
 OPEN_TIMEOUT_S = 20.0
+#: A way that takes longer is looked at for what it is, not waited for.
+PICK_TIMEOUT_S = 4.0
 
 
 def build_transports(endpoint: Endpoint, wanted: str = "auto") -> list[Transport]:
@@ -27,6 +30,27 @@ def _over(session: HyphaSession, endpoint: Endpoint, wanted: str) -> list[Transp
         HttpTransport(endpoint),
     ]
     return [transport for transport in built if wanted in ("auto", transport.name)]
+
+
+async def pick_replica(endpoint: Endpoint, wanted: str = "auto") -> tuple[Endpoint, int]:
+    """Return the endpoint of one replica, by its full id, and how many there are.
+
+    Hypha resolves no name that several clients offer. What is the only one, or cannot be asked
+    for, comes back as it is: opening it tells why.
+    """
+    replicas = Replicas(endpoint, wanted)
+    try:
+        async with asyncio.timeout(PICK_TIMEOUT_S):
+            ids = await replicas.ids()
+    except (CourierError, TimeoutError):
+        ids = None
+    finally:
+        await replicas.close()
+    return (_named(endpoint, ids[0]), len(ids)) if ids and len(ids) > 1 else (endpoint, 1)
+
+
+def _named(endpoint: Endpoint, full_id: str) -> Endpoint:
+    return replace(endpoint, service_id=full_id, rtc_service_id=f"{full_id}-rtc")
 
 
 class Replicas:
@@ -45,27 +69,31 @@ class Replicas:
 
         Raises Denied, or ServiceGone when the server knows no service of this name.
         """
-        only: dict[str | None, Sequence[Transport]] = {
-            None: _over(self._session, self._endpoint, self._wanted)
-        }
-        if ":" in self._endpoint.service_id or self._wanted == "http":
-            return only
         try:
-            server = await self._session.server(OPEN_TIMEOUT_S, self)
-            ids = await list_services(server, self._endpoint)
+            ids = await self.ids()
         except TransportFailed:
             # Over HTTP the server itself resolves the bare name.
-            return only
+            ids = None
+        if ids is None:
+            return {None: _over(self._session, self._endpoint, self._wanted)}
         if not ids:
             raise ServiceGone(f"no service {self._endpoint.service_id!r} is registered there")
         return {
             full_id.rpartition(":")[0].rpartition("/")[2]: _over(
-                self._session,
-                replace(self._endpoint, service_id=full_id, rtc_service_id=f"{full_id}-rtc"),
-                self._wanted,
+                self._session, _named(self._endpoint, full_id), self._wanted
             )
             for full_id in ids
         }
+
+    async def ids(self) -> list[str] | None:
+        """Return the full ids of the replicas, sorted; None where they are not looked for.
+
+        Raises TransportFailed or Denied.
+        """
+        if ":" in self._endpoint.service_id or self._wanted == "http":
+            return None
+        server = await self._session.server(OPEN_TIMEOUT_S, self)
+        return await list_services(server, self._endpoint)
 
     async def close(self) -> None:
         """Leave the connection that the replicas share."""
