@@ -287,16 +287,60 @@ async def test_a_call_has_a_deadline_of_its_own(bench: Make) -> None:
     assert [attempt.transport for attempt in answer.attempts] == ["websocket", "http"]
 
 
+def seen(rate: float, age_s: float = 0.0, round_trip_s: float = 0.001) -> Estimate:
+    """Return what a job knew ``age_s`` ago of a transport, ``rate`` in bytes/s."""
+    return Estimate((round_trip_s,), (Pace(10**6, 10**6 / rate),) * 5, (), time.time() - age_s)
+
+
 async def test_a_batch_starts_where_the_last_one_ended(bench: Make) -> None:
     made = bench(websocket={}, webrtc={}, http={})
-    fast, slow = (
-        Estimate((0.001,), (Pace(1000, 1000 / rate),) * 3, (), time.time()) for rate in (50e6, 1e6)
-    )
-    known = Measurements("s", 0.0, "webrtc", {"websocket": slow, "webrtc": fast, "http": slow})
-    await made.manager.start(9, known)
+    estimates = {"websocket": seen(1e6), "webrtc": seen(50e6), "http": seen(1e6)}
+    await made.manager.start(9, Measurements("s", 0.0, "webrtc", estimates))
     await asyncio.sleep(0.05)
     assert (await made.hello()).attempts[0].transport == "webrtc"
+    # Before its first call it opens nothing else, nor in a batch that soon ends.
     assert made.fakes["websocket"].history == made.fakes["http"].history == []
+
+
+@pytest.mark.parametrize(
+    ("expected_calls", "opening_costs_s", "is_opened"),
+    [(999, 0.001, True), (999, 99.0, False), (2, 0.0, False)],
+)
+async def test_a_known_slower_transport_is_opened_beside_where_the_batch_is_long(
+    bench: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    expected_calls: int,
+    opening_costs_s: float,
+    is_opened: bool,
+) -> None:
+    monkeypatch.setattr("samcourier.connection.scout._TICK_S", 0.01)
+    monkeypatch.setattr("samcourier.connection.scout.OTHER_LOOK_COST_S", opening_costs_s)
+    made = bench(websocket={"calls": [Scripted(delay_s=0.02)] * 99}, webrtc={}, http={})
+    slower = seen(5e6, round_trip_s=0.5)
+    estimates = {"websocket": seen(50e6), "webrtc": slower, "http": slower}
+    await made.manager.start(expected_calls, Measurements("s", 0.0, "websocket", estimates))
+    for _ in range(9):
+        await made.hello()
+    assert made.fakes["webrtc"].history[:2] == (["open", "probe"] if is_opened else [])
+    # HTTP needs the same server.
+    assert made.fakes["http"].history == []
+
+
+@pytest.mark.parametrize("other", ["webrtc", "http"])
+async def test_a_transport_once_known_to_be_slower_is_taken_when_the_one_in_use_gets_slow(
+    bench: Make, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    monkeypatch.setattr("samcourier.connection.scout._TICK_S", 0.01)
+    slow, steady = [Scripted(delay_s=0.1)] * 999, [Scripted(delay_s=0.015)] * 999
+    made = bench(websocket={"calls": slow}, **{other: {"calls": steady}})
+    image = Call("shout", {"word": "x"}, Payload(5_000_000, 10), take_word)
+    # Then they took 0.010 and 0.015 s.
+    estimates = {"websocket": seen(500e6), other: seen(333e6, age_s=300)}
+    await made.manager.start(999, Measurements("s", 0.0, "websocket", estimates))
+    async with asyncio.timeout(5):
+        while made.manager.current != other:
+            await made.manager.call(image)
+    assert ("probe", other) in made.events()
 
 
 async def test_two_images_lost_together_close_a_way_once(bench: Make) -> None:

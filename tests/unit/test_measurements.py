@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from samcourier.connection.measurements import (
     write_measurements,
 )
 
-WEBRTC = Estimate((0.01,), (Pace(9, 2e-7), Pace(8, 3e-7)), (), 1e9)
+WEBRTC = Estimate((0.01,), (Pace(9, 2e-7), Pace(8, 3e-7)), (), measurements.time.time())
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -32,6 +33,20 @@ def test_what_is_old_or_of_the_future_is_not_trusted(
     later = measurements.time.time() + age_s
     monkeypatch.setattr(measurements.time, "time", lambda: later)
     assert read_measurements(tmp_path / "m.json", "s").estimates == {}
+
+
+def test_what_a_job_only_read_grows_older_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, begun_s = tmp_path / "m.json", WEBRTC.measured_unix_s
+    known = {"webrtc": WEBRTC, "websocket": WEBRTC}
+    for passed_s in (0.4 * TRUST_S, 0.8 * TRUST_S, 1.2 * TRUST_S):
+        # Each job measures the one it uses, and hands on what it read of the other.
+        known["websocket"] = replace(WEBRTC, measured_unix_s=begun_s + passed_s - 1)
+        monkeypatch.setattr(measurements.time, "time", lambda at_s=begun_s + passed_s: at_s)
+        write_measurements(path, "s", "websocket", known)
+    found = read_measurements(path, "s")
+    assert (found.last_used, set(found.estimates)) == ("websocket", {"websocket"})
 
 
 def test_another_service_is_another_network(tmp_path: Path) -> None:

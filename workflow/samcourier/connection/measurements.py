@@ -5,22 +5,22 @@ from __future__ import annotations
 import platform
 import re
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from ..records import decode, read_json, write_json
 from .estimate import Estimate
 
-#: Networks change: what is older counts as not measured.
+#: Networks change: what is older counts as not measured, each transport by its own time.
 TRUST_S = 600.0
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """Estimates by transport, the one last used, the service they are of, and when (Unix s)."""
+    """Estimates by transport, the service they are of, the transport last used, and when."""
 
     service_id: str
-    measured_at_unix_s: float
+    used_unix_s: float
     last_used: str | None = None
     estimates: dict[str, Estimate] = field(default_factory=dict)
 
@@ -35,17 +35,21 @@ def read_measurements(path: Path, service_id: str) -> Measurements:
     """Return what is known of this service and fresh enough to be trusted; else nothing known."""
     found = decode(Measurements, read_json(path))
     now_unix_s = time.time()
-    if (
-        found is None
-        or found.service_id != service_id
-        or not 0 <= now_unix_s - found.measured_at_unix_s <= TRUST_S
-    ):
+
+    def is_fresh(unix_s: float) -> bool:
+        return 0 <= now_unix_s - unix_s <= TRUST_S
+
+    if found is None or found.service_id != service_id or not is_fresh(found.used_unix_s):
         return Measurements(service_id, now_unix_s)
-    return found
+    fresh = {name: each for name, each in found.estimates.items() if is_fresh(each.measured_unix_s)}
+    return replace(found, estimates=fresh)
 
 
 def write_measurements(
     path: Path, service_id: str, last_used: str | None, estimates: dict[str, Estimate]
 ) -> None:
-    """Keep what was measured; the last job to end has the last word."""
+    """Keep what was measured; the last job to end has the last word.
+
+    What it only read of a transport keeps its time.
+    """
     write_json(path, asdict(Measurements(service_id, time.time(), last_used, estimates)))

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from ..errors import CourierError
 from .choose import Candidate, promising, unproved
-from .estimate import Payload, predict_s, renewed
+from .estimate import TRUST_HALF_LIFE_S, Payload, predict_s, renewed
 from .link import PING, Link
 
 #: A look can only pay for itself while this many calls are left to profit from it.
@@ -36,6 +36,9 @@ TRIAL_MIN_SAMPLES = 2
 #: Losers are looked at again this often, for no more than this share of the bytes carried.
 LOOK_AGAIN_S = 3.0
 LOOK_AGAIN_SHARE = 0.02
+
+#: One that is not open is opened for it only once its measurement is worth half.
+OPEN_TO_LOOK_S = TRUST_HALF_LIFE_S
 
 #: While the transports are still being compared, the first image waits so long at most...
 FIRST_HOLD_S = 0.2
@@ -67,6 +70,8 @@ class Scout:
         self._compared = len(links) == 1
         self._may_go = asyncio.Event()
         self._one_by_one = asyncio.Lock()
+        self._begun_s = 0.0
+        self._answered_count = 0
         self._carried_bytes = 0
         self._looked_bytes = 0
 
@@ -79,6 +84,7 @@ class Scout:
         pause_s = HOLD_S
         if not self._first_payload.done():
             self._first_payload.set_result(payload)
+            self._begun_s = time.monotonic()
             pause_s = FIRST_HOLD_S
         self._note_speed()
         if self._compared:
@@ -91,6 +97,7 @@ class Scout:
 
     def note_answer(self, payload: Payload) -> None:
         """Count what an answered call carried; the next may go."""
+        self._answered_count += 1
         self._carried_bytes += payload.up_bytes + payload.down_bytes
         self._note_speed()
         self._may_go.set()
@@ -130,8 +137,8 @@ class Scout:
             if len(self._links) > 1 and not link.is_measured:
                 await _measure(link, LOOK)
         elif link.is_measured or link.name in LOOK_COST_S:
-            # What another job of this host measured lately needs no second look now; what is dear
-            # waits until it is known whether it pays.
+            # What another job of this host measured lately needs no second look now, and is opened
+            # later (`_stand_by`); what is dear waits until it is known whether it pays.
             return
         elif await _measure(link, PING):
             payload = _cut(await self._first_payload, FIRST_LOOK)
@@ -165,18 +172,25 @@ class Scout:
             return
         payload = _cut(self._first_payload.result(), LOOK)
         for link in self._links:
+            await self._stand_by(link)
             if not self._pays(link):
                 continue
             if link.wants_trial or not (link.is_open or link.is_resting or link.is_measured):
                 await self._look(link, payload)
-            if link is self._in_use() or not link.is_open:
+            if link is self._in_use() or (link.is_resting and not link.is_open):
                 continue
             age_s = time.time() - link.estimate.measured_unix_s
             looked_bytes = self._looked_bytes + payload.up_bytes + payload.down_bytes
             affordable = looked_bytes <= LOOK_AGAIN_SHARE * self._carried_bytes
-            if age_s >= LOOK_AGAIN_S and affordable:
+            if age_s >= (LOOK_AGAIN_S if link.is_open else OPEN_TO_LOOK_S) and affordable:
                 self._looked_bytes = looked_bytes
                 await self._look(link, payload)
+
+    async def _stand_by(self, link: Link) -> None:
+        """Open a transport that need not be looked at, should the one in use be lost."""
+        is_needed = link is not self._in_use() and not link.is_open and not link.is_resting
+        if is_needed and link.name not in LOOK_COST_S and self._lasts(OTHER_LOOK_COST_S):
+            await _measure(link, PING)
 
     async def _look(self, link: Link, payload: Payload) -> None:
         before = link.estimate
@@ -192,6 +206,14 @@ class Scout:
             return True
         cost_s = LOOK_COST_S.get(link.name, OTHER_LOOK_COST_S)
         return self._calls_left() * travel_s >= WORTH_FACTOR * cost_s
+
+    def _lasts(self, cost_s: float) -> bool:
+        """Tell whether what is left, going on as so far, takes so much longer than it costs."""
+        calls_left = self._calls_left()
+        if calls_left < PROBE_MIN_CALLS_LEFT:
+            return False
+        each_s = (time.monotonic() - self._begun_s) / max(self._answered_count, 1)
+        return calls_left * each_s >= WORTH_FACTOR * cost_s
 
     def _travel_s(self) -> float | None:
         """Return how long an image travels over the transport in use, None while unknown.
