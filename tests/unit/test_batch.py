@@ -34,9 +34,12 @@ from samcourier.embeddings import EmbeddingStore
 from samcourier.errors import (
     CourierError,
     Denied,
+    InputError,
+    Overloaded,
     RequestRefused,
     ServiceFailed,
     ServiceGone,
+    ServiceUnfit,
     StorageFailed,
     TransportFailed,
 )
@@ -1037,7 +1040,7 @@ async def test_a_service_that_fails_for_image_after_image_stops_the_batch(tmp_pa
     # What is under way as the last of them fails may fail as well, and is then logged.
     bench = Bench(tmp_path, count=2 * SERVICE_FAILURES + 2)
     bench.engine.fails = {1000 + n: RuntimeError("no GPU") for n in range(len(bench.images))}
-    with pytest.raises(ServiceFailed, match=r"6 images and made no mask, last: .*no GPU") as caught:
+    with pytest.raises(ServiceUnfit, match=r"6 images and made no mask, last: .*no GPU") as caught:
         await bench.run()
     assert caught.value.name == "SegmentationFailed"
     logs = list((bench.dataset_dir / "logs").glob("*.json"))
@@ -1104,8 +1107,14 @@ async def test_unfit_images_never_stop_the_batch(tmp_path: Path, kind: ServiceEr
         (None, True),
         (KeyboardInterrupt(), True),
         (ServiceGone("no transport reaches the service"), True),
+        (TransportFailed("websocket: refused"), True),
+        (Overloaded("HTTP 429"), True),
+        (ServiceFailed("the worker could not be asked"), True),
         (Denied("the token has expired"), False),
-        (ServiceFailed("it failed for 5 images in a row"), False),
+        (RequestRefused("sigma=-1"), False),
+        (InputError("service.target existing needs service.service_id"), False),
+        (StorageFailed("no space left"), False),
+        (ServiceUnfit("it failed for 5 images and made no mask"), False),
     ],
 )
 def test_a_second_submission_is_for_a_job_that_was_lost(

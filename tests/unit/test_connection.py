@@ -16,12 +16,13 @@ from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.call import Answer, Call, CallFailed
 from samcourier.connection.estimate import Estimate, Pace, Payload
 from samcourier.connection.measurements import Measurements
-from samcourier.connection.retry import Policy, what_next
+from samcourier.connection.retry import Patience, Policy, what_next
 from samcourier.connection.scout import FIRST_HOLD_S
 from samcourier.errors import (
     CourierError,
     Denied,
     ImageUnfit,
+    InputError,
     Overloaded,
     RequestRefused,
     ServiceFailed,
@@ -193,7 +194,7 @@ async def test_a_failed_transport_rests_and_is_tried_by_a_probe_before_an_image(
             await asyncio.sleep(0.01)
     history = made.fakes["websocket"].history
     again = history.index("open", 1)
-    assert history[again : again + 2] == ["open", "probe"]
+    assert history[again : again + 3] == ["open", "describe", "probe"]
     assert made.events().count(("left", "websocket")) == 1
 
 
@@ -253,8 +254,49 @@ async def test_a_service_that_comes_back_in_time_loses_no_image(bench: Make) -> 
     assert [attempt.outcome for attempt in answer.attempts] == ["failed"] * 3 + ["ok"]
 
 
+async def test_an_image_that_is_too_slow_over_the_only_way_fails_alone(bench: Make) -> None:
+    policy = replace(PATIENT, attempt_timeout_s=0.1, image_timeout_s=0.5, gone_patience_s=0.05)
+    made = bench(policy, websocket={"calls": [Scripted(delay_s=9)] * 9})
+    await made.manager.start(5)
+    with pytest.raises(CallFailed) as caught:
+        await made.hello()
+    assert type(caught.value.cause) is TransportFailed
+    assert len(caught.value.attempts) > 2
+
+
+async def test_an_image_that_is_lost_again_and_again_fails_alone(bench: Make) -> None:
+    too_large = [failing(TransportFailed("413")) for _ in range(99)]
+    made = bench(replace(PATIENT, loss_retries=2), websocket={"calls": too_large})
+    await made.manager.start(5)
+    with pytest.raises(CallFailed, match=r"^413$"):
+        await made.hello()
+    # It was not heard over the opening that was there, but over each one since.
+    assert made.fakes["websocket"].history.count("shout") == 1 + 1 + 2
+
+
+@pytest.mark.parametrize("error", [TransportFailed("refused"), Overloaded("HTTP 429")])
+async def test_a_batch_that_starts_during_an_outage_waits_for_its_end(
+    bench: Make, error: CourierError
+) -> None:
+    outage = [failing(error)] * 3
+    made = bench(websocket={"opens": [*outage]}, http={"opens": [*outage]})
+    assert await made.manager.start(5) == {"engine": "echo"}
+    assert (await made.hello()).value == "HELLO"
+
+
+@pytest.mark.parametrize(
+    "error", [Denied("expired"), RequestRefused("no probe"), InputError("no such file")]
+)
+async def test_what_cannot_pass_is_not_waited_for(bench: Make, error: CourierError) -> None:
+    made = bench(websocket={"opens": [failing(error)] * 9})
+    with pytest.raises(type(error), match=str(error)):
+        await made.manager.start(5)
+    assert made.fakes["websocket"].history.count("open") == 1
+
+
 async def test_when_nothing_opens_every_reason_is_named(bench: Make) -> None:
     made = bench(
+        IMPATIENT,
         websocket={"opens": [failing(TransportFailed("refused"))]},
         webrtc={"opens": [Scripted(delay_s=9)]},
     )
@@ -373,7 +415,9 @@ async def test_a_look_must_be_able_to_pay_for_itself(
     monkeypatch.setattr("samcourier.connection.scout._TICK_S", 0.01)
     slow = [Scripted(delay_s=travel_s)] * 9
     made = bench(
-        websocket={"asides": [ok, ok, *slow], "calls": slow}, webrtc={"asides": slow}, http={}
+        websocket={"asides": [ok, ok, *slow], "calls": slow},
+        webrtc={"asides": [ok, *slow]},
+        http={},
     )
     await made.manager.start(expected_calls)
     await asyncio.sleep(0.02)
@@ -381,7 +425,7 @@ async def test_a_look_must_be_able_to_pay_for_itself(
     await asyncio.sleep(0.3)
     assert {name: made.events().count(("probe", name)) for name in looks} == looks
     # The one that needs no server is there in any case, should the other be lost.
-    assert made.fakes["webrtc"].history[:2] == ["open", "probe"]
+    assert made.fakes["webrtc"].history[:3] == ["open", "describe", "probe"]
     assert ("open" in made.fakes["http"].history) == bool(looks["http"])
 
 
@@ -414,7 +458,7 @@ async def test_a_transport_left_for_a_slow_look_is_taken_again_when_images_are_f
     made = bench(
         replace(PATIENT, webrtc_open_timeout_s=1),
         websocket={"asides": [ok, ok, Scripted(delay_s=0.1), *fast], "calls": fast},
-        webrtc={"asides": [ok, Scripted(delay_s=0.05), *slow], "calls": slow},
+        webrtc={"asides": [ok, ok, Scripted(delay_s=0.05), *slow], "calls": slow},
     )
     await made.manager.start(999)
     image = Call("shout", {"word": "x"}, Payload(524_288, 10), take_word)
@@ -460,6 +504,40 @@ async def test_a_service_without_describe_is_still_called(bench: Make) -> None:
 )
 def test_what_may_be_retried(error: CourierError, failures: int, step: str) -> None:
     assert what_next(error, failures, Policy()) == step
+
+
+LOST, GONE = TransportFailed("lost"), ServiceGone("not found")
+
+
+@pytest.mark.parametrize(
+    ("rounds", "ending"),
+    [
+        # At which second a round failed, by what, and whether the far side was heard in it.
+        ([(0, LOST, False), (29, LOST, False)], None),
+        ([(0, LOST, False), (29, LOST, False), (31, LOST, False)], "gone"),
+        # Images that take longer than the patience, or two short losses, are no service gone.
+        ([(600, LOST, True), (1201, LOST, True), (1803, LOST, True)], None),
+        ([(0, LOST, False), (20, LOST, False), (25, LOST, True), (40, LOST, False)], None),
+        ([(0, LOST, True), (20, LOST, False), (29, LOST, False), (31, LOST, False)], "gone"),
+        # A server that is there may say that the service is not.
+        ([(0, GONE, True), (20, GONE, True), (31, GONE, True)], "gone"),
+        ([(0, LOST, True), (2, LOST, True), (5, LOST, True), (10, LOST, True)], "lost"),
+    ],
+)
+async def test_how_long_a_service_is_waited_for(
+    rounds: list[tuple[int, CourierError, bool]], ending: str | None
+) -> None:
+    policy = Policy(gone_patience_s=30, gone_pause_s=0, loss_retries=3)
+    now_s = 0.0
+    patience = Patience(policy, lambda: now_s)
+    go_on = []
+    for at_s, error, was_heard in rounds:
+        now_s = at_s
+        patience.note(error, was_heard=was_heard)
+        go_on.append(await patience.pause())
+    assert go_on == [True] * (len(rounds) - 1) + [ending is None]
+    if ending is not None:
+        assert str(patience.ending(ServiceGone("gone"))) == ending
 
 
 def test_overload_pauses_double_up_to_a_bound() -> None:

@@ -6,21 +6,24 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from samcourier.connection import ConnectionManager
-from samcourier.connection.call import Answer, Call
+from samcourier.connection.call import Answer, Call, CallFailed
 from samcourier.connection.estimate import Payload
 from samcourier.connection.retry import Policy
-from samcourier.errors import CourierError, Denied, ServiceGone
+from samcourier.errors import CourierError, Denied, Overloaded, ServiceGone, TransportFailed
 from samcourier.journal import ConnectionJournal
-from samcourier.transports.base import Transport
+from samcourier.transports.base import Endpoint, Transport
 from samcourier.transports.fake import FakeTransport, Scripted
+from samcourier.transports.session import list_services
 
 POLICY = Policy(open_timeout_s=1.0, gone_pause_s=0.01, gone_patience_s=1.0)
+HASTY = replace(POLICY, gone_patience_s=0.05)
 ANSWERS = Payload(10, 10)
 
 
@@ -59,8 +62,12 @@ class Found:
         self.replicas = replicas
         self.scripts: dict[str, list[Scripted]] = {}
         self.opens: dict[str, list[Scripted]] = {}
+        #: What the next looks into the registry end with.
+        self.failures: list[CourierError] = []
 
     async def find(self) -> Mapping[str | None, Sequence[Transport]]:
+        if self.failures:
+            raise self.failures.pop(0)
         return {
             name: [
                 FakeTransport(
@@ -79,10 +86,10 @@ async def anything(_: Any) -> bool:
 
 
 class Bench:
-    def __init__(self, journal: Path, found: Found) -> None:
+    def __init__(self, journal: Path, found: Found, policy: Policy) -> None:
         self.path = journal
         self.journal = ConnectionJournal(journal)
-        self.manager = ConnectionManager(found, self.journal, POLICY)
+        self.manager = ConnectionManager(found, self.journal, policy)
 
     async def call(self) -> Answer[bool]:
         return await self.manager.call(Call("segment", {}, ANSWERS, anything))
@@ -95,15 +102,15 @@ class Bench:
         return Counter((line["event"], line.get("replica")) for line in lines)
 
 
-Make = Callable[[Found], Bench]
+Make = Callable[..., Bench]
 
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Make]:
     made: list[Bench] = []
 
-    def make(found: Found) -> Bench:
-        made.append(Bench(tmp_path / "journal.jsonl", found))
+    def make(found: Found, policy: Policy = POLICY) -> Bench:
+        made.append(Bench(tmp_path / "journal.jsonl", found, policy))
         return made[-1]
 
     yield make
@@ -216,14 +223,75 @@ async def test_a_copy_of_another_model_gets_no_work(bench: Make) -> None:
     assert made.events()["replica_refused", "other"] == 1
 
 
+@pytest.mark.parametrize(
+    "error", [TransportFailed("the connection is closed"), ServiceGone("client not found")]
+)
+async def test_a_service_that_came_back_with_another_model_gets_no_work(
+    bench: Make, error: CourierError
+) -> None:
+    found = Found(only=Replica())
+    made = bench(found, HASTY)
+    found.scripts["only"] = [Scripted(error=error)]
+    await made.manager.start(99)
+    found.replicas["only"].model = "another"
+    with pytest.raises(CallFailed, match=r"it is another service: .*'another'.*, expected .*'m'"):
+        await made.call()
+    assert found.replicas["only"].calls == 0
+
+
 @pytest.mark.parametrize("error", [Denied("token expired"), ServiceGone("not registered")])
 async def test_when_no_copy_opens_the_reason_is_said(bench: Make, error: CourierError) -> None:
     found = Found(only=Replica())
     found.opens["only"] = [Scripted(error=error)] * 9
+    made = bench(found, HASTY)
     with pytest.raises(type(error), match=str(error)):
-        await bench(found).manager.start(1)
+        await made.manager.start(1)
+    assert (made.events()["replica_refused", "only"] == 1) == isinstance(error, Denied)
 
 
-async def test_an_empty_registry_is_a_service_that_is_gone(bench: Make) -> None:
+async def test_an_empty_registry_is_in_the_end_a_service_that_is_gone(bench: Make) -> None:
     with pytest.raises(ServiceGone, match="no replica of the service is registered"):
-        await bench(Found()).manager.start(1)
+        await bench(Found(), HASTY).manager.start(1)
+
+
+async def test_a_copy_that_is_registered_in_time_is_waited_for(bench: Make) -> None:
+    found = Found()
+    starting = asyncio.ensure_future(bench(found).manager.start(1))
+    await asyncio.sleep(0.05)
+    assert not starting.done()
+    found.replicas = {"late": Replica()}
+    assert (await starting)["model"] == "m"
+
+
+@pytest.mark.parametrize(
+    "error", [TransportFailed("closed"), Overloaded("HTTP 429"), ServiceGone("not registered")]
+)
+async def test_a_registry_that_cannot_be_asked_is_asked_again(
+    bench: Make, error: CourierError
+) -> None:
+    found = Found(only=Replica())
+    found.failures = [error] * 3
+    assert (await bench(found).manager.start(1))["model"] == "m"
+    found.failures = [error] * 99
+    with pytest.raises(type(error), match=str(error)):
+        await bench(found, HASTY).manager.start(1)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("Remote error: KeyError: 'services'", TransportFailed),
+        ("server rejected WebSocket connection: HTTP 429", Overloaded),
+        ("Permission denied for workspace w", Denied),
+    ],
+)
+async def test_a_server_that_cannot_list_services_is_no_failure_of_the_service(
+    said: str, expected: type[CourierError]
+) -> None:
+    class Server:
+        async def list_services(self, query: dict[str, str]) -> list[dict[str, str]]:
+            raise RuntimeError(said)
+
+    with pytest.raises(expected) as caught:
+        await list_services(Server(), Endpoint("https://h", "w", "s", "s-rtc"))
+    assert type(caught.value) is expected

@@ -67,8 +67,9 @@ class Pair:
         self.journal = ConnectionJournal(journal)
         self.service = Thinker()
         self.transports = [
-            FakeTransport(self.service, name="websocket", asides=used),
-            FakeTransport(self.service, name="http", asides=witness),
+            # Each is asked first what it is.
+            FakeTransport(self.service, name="websocket", asides=[Scripted(), *used]),
+            FakeTransport(self.service, name="http", asides=[Scripted(), *witness]),
         ]
         self.used, self.witness = (
             Link(each, self.journal, POLICY, time.monotonic) for each in self.transports

@@ -21,9 +21,10 @@ from .errors import (
     CourierError,
     Denied,
     ImageUnfit,
+    InputError,
     RequestRefused,
-    ServiceFailed,
     ServiceGone,
+    ServiceUnfit,
     StorageFailed,
 )
 from .image_run import BatchSettings, ImageRun, Shared, changed_in_work, keep_log
@@ -48,6 +49,9 @@ _BY_THE_SERVICE = ("service", "unexpected")
 TRIES_OF_CHANGING_IMAGES = 3
 
 _FAILS_EVERY_IMAGE = (Denied, RequestRefused, ServiceGone, StorageFailed)
+
+#: What a batch that is submitted again would meet again.
+_STAYS = (Denied, RequestRefused, InputError, StorageFailed, ServiceUnfit)
 
 
 class BatchRun:
@@ -86,7 +90,7 @@ class BatchRun:
     async def run(self, batch: Batch) -> Manifest:
         """Segment every image asked for and return the manifest of the whole batch.
 
-        Raises Denied, RequestRefused, ServiceGone, or ServiceFailed where it fails again and again;
+        Raises Denied, RequestRefused, ServiceGone, or ServiceUnfit where it fails again and again;
         RequestRefused before any image where the service says that it refuses the parameters.
         """
         check_run(
@@ -170,7 +174,7 @@ class BatchRun:
         self._service_failures += 1
         most = max(SERVICE_FAILURES, self._asked_count / 2)
         if not self._has_mask and self._service_failures >= most:
-            raise ServiceFailed(
+            raise ServiceUnfit(
                 f"the service failed for {self._service_failures} images and made no mask, "
                 f"last: {failure.message}; look at its log before going on",
                 name=failure.name,
@@ -182,8 +186,8 @@ def batch_lock(dataset_dir: Path, batch_id: str, submission: int = 1) -> Iterato
     """Hold the batch: a job can outlive a killed Snakemake, whose next run starts it again.
 
     A ``submission`` above 1 is for a job that was lost: killed, out of time, its node gone. One
-    that ended by itself has said why in the lock's file, which is raised again at once, unless
-    the service had gone, which may be back.
+    that ended for a reason that stays has said it in the lock's file, which is raised again at
+    once; a server or a service that was away may be back.
     """
     path = dataset_dir / "batches" / f".{batch_id}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -197,6 +201,6 @@ def batch_lock(dataset_dir: Path, batch_id: str, submission: int = 1) -> Iterato
         try:
             yield
         except CourierError as error:
-            if not isinstance(error, ServiceGone):
+            if isinstance(error, _STAYS):
                 lock.write(str(error))
             raise

@@ -53,6 +53,10 @@ class ServiceFailed(CourierError):
     kind = "service"
 
 
+class ServiceUnfit(ServiceFailed):
+    """It failed for so many images and made no mask that somebody has to look at it."""
+
+
 class ServiceGone(ServiceFailed):
     """No transport reaches the service any more; more images would only fail the same way."""
 

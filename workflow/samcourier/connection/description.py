@@ -6,9 +6,50 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import ServiceFailed
+from ..content_key import SERVICE_IDENTITY
+from ..errors import CourierError, ServiceFailed, ServiceGone
+from ..transports.base import Transport
 
 LONGEST_DESCRIPTION_BYTES = 1 << 20
+
+
+class RunIdentity:
+    """What identifies the service of a run: its masks come from one model.
+
+    Behind the same id another service may be started at any time.
+    """
+
+    def __init__(self) -> None:
+        self._mine: dict[str, Any] | None = None
+
+    def check(self, description: Mapping[str, Any]) -> None:
+        """Raise ServiceGone for a service that would make other masks; any will do at first."""
+        other = _identity(description)
+        if self._mine not in (None, other):
+            raise ServiceGone(f"it is another service: {other}, expected {self._mine}")
+
+    def settle(self, description: Mapping[str, Any]) -> None:
+        """Go by this service from now on, if by none yet; raise as :meth:`check`."""
+        self.check(description)
+        self._mine = _identity(description)
+
+
+def _identity(description: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: description.get(name) for name in SERVICE_IDENTITY}
+
+
+async def describe(transport: Transport, timeout_s: float) -> dict[str, Any]:
+    """Return what the service says of itself over an open transport, {} if it has no ``describe``.
+
+    Raises what the transport raises, and as :func:`checked_description`.
+    """
+    try:
+        answer = await transport.call("describe", {}, timeout_s)
+    except CourierError as error:
+        if error.name == "NoSuchMethod":
+            return {}
+        raise
+    return checked_description(answer)
 
 
 def checked_description(answer: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from ..errors import CourierError, ServiceGone, TransportFailed
 from ..journal import ConnectionJournal, Failure
 from ..transports.base import Transport
 from .choose import Candidate
+from .description import RunIdentity, describe
 from .estimate import Estimate, Payload, Sample, learn, predict_s
 from .measure import Traffic, clock_offset_s, sample_of
 from .retry import Policy
@@ -38,10 +40,13 @@ class Link:
         policy: Policy,
         clock: Callable[[], float],
         replica: str | None = None,
+        identity: RunIdentity | None = None,
     ) -> None:
         self.transport = transport
         self.name = transport.name
         self.estimate = Estimate()
+        #: What the service said of itself at the last opening; {} if it has no ``describe``.
+        self.description: dict[str, Any] = {}
         self.is_open = False
         self.generation = 0
         self.last_failure: str | None = None
@@ -51,10 +56,13 @@ class Link:
         self.in_flight = 0
         #: When the far side was last heard or bytes last moved; None while closed.
         self.heard_s: float | None = None
+        #: As ``heard_s``, but kept when it is closed.
+        self.last_heard_s = -math.inf
         self._journal = journal
         self._policy = policy
         self._clock = clock
         self._replica = replica
+        self._identity = identity or RunIdentity()
         self._rests_until_s = 0.0
         self._failures_in_a_row = 0
         self._needs_trial = False
@@ -94,16 +102,25 @@ class Link:
         return Candidate(self.name, self.estimate, blocked)
 
     async def open(self) -> None:
-        """Open the transport once, whoever asks. Raises what the transport raises."""
+        """Open the transport once, whoever asks, and look whether the service is still the same.
+
+        Raises what the transport raises, and ServiceGone where another service answers.
+        """
         async with self._opening:
             if self.is_open:
                 return
             start_s = self._clock()
             await self.transport.open(self._policy.open_timeout_for(self.name))
+            try:
+                self.description = await describe(self.transport, self._policy.open_timeout_s)
+                self._identity.check(self.description)
+            except CourierError:
+                await self.transport.close()
+                raise
             self.is_open, self.says_gone = True, False
             self.generation += 1
             self._opening_count += 1
-            self.heard_s = self._clock()
+            self.heard_s = self.last_heard_s = self._clock()
             self._progress = self.transport.progress()
             self._lost = asyncio.get_running_loop().create_future()
             self._record("open", seconds=self.heard_s - start_s, state=self.transport.state())
@@ -180,7 +197,7 @@ class Link:
 
     def heard(self) -> None:
         """Note that the far side is there."""
-        self.heard_s = self._clock()
+        self.heard_s = self.last_heard_s = self._clock()
 
     def forgive(self, seconds: float) -> None:
         """Take off the silence what this process itself did not listen."""

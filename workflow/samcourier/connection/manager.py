@@ -18,6 +18,7 @@ from ..errors import CourierError, ServiceGone
 from ..journal import Attempt, ConnectionJournal
 from ..transports.base import Transport
 from .call import Answer, Call, CallFailed
+from .description import RunIdentity
 from .estimate import Estimate
 from .link import Link
 from .measurements import Measurements
@@ -45,9 +46,17 @@ class ConnectionManager:
         self.calls_left = 0
         self._pool = ReplicaPool(finder, self._replica, journal)
 
-    def _replica(self, name: str | None, transports: Sequence[Transport]) -> Replica:
+    def _replica(
+        self, name: str | None, transports: Sequence[Transport], identity: RunIdentity
+    ) -> Replica:
         return Replica(
-            name, transports, self._journal, self._policy, self._clock, lambda: self.calls_left
+            name,
+            transports,
+            self._journal,
+            self._policy,
+            self._clock,
+            lambda: self.calls_left,
+            identity,
         )
 
     @property
@@ -77,11 +86,12 @@ class ConnectionManager:
     async def start(self, expected_calls: int, known: Measurements | None = None) -> dict[str, Any]:
         """Open the service and return what it says of itself; {} when it has no ``describe``.
 
-        ``known`` is what other jobs measured. Raises Denied, or ServiceGone when no transport
-        works.
+        ``known`` is what other jobs measured. An outage is waited for as during a call. Raises
+        what cannot pass by itself at once (Denied, RequestRefused, InputError), and ServiceGone,
+        Overloaded or TransportFailed when no transport works.
         """
         self.calls_left = expected_calls
-        return await self._pool.start(known)
+        return await self._pool.start(known, Patience(self._policy, self._clock))
 
     def expect(self, more_calls: int) -> None:
         """Correct what :meth:`start` was told, once an image turns out to take more or fewer."""
@@ -108,10 +118,11 @@ class ConnectionManager:
                 async with self._pool.turn(call.payload, tried) as replica:
                     choice = replica.choose(call.payload, tried) if replica else None
                     if replica is not None and choice is not None:
+                        start_s = self._clock()
                         outcome = await replica.attempt(choice, call, deadline_s)
                 if replica is None or choice is None:
                     if not await patience.pause():
-                        raise CallFailed(self._gone(), attempts)
+                        raise CallFailed(patience.ending(self._gone()), attempts)
                     tried.clear()
                     await self._pool.refresh()
                     continue
@@ -120,6 +131,7 @@ class ConnectionManager:
                 if error is None:
                     assert value is not None
                     return Answer(value, tuple(attempts))
+                patience.note(error, was_heard=replica.was_heard(choice.name, start_s))
                 service_failures += error.kind == "service" and not isinstance(error, ServiceGone)
                 step = what_next(error, service_failures, self._policy)
                 if step == "give_up" or self._clock() >= deadline_s:

@@ -11,14 +11,15 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
 
-from ..content_key import SERVICE_IDENTITY
 from ..errors import CourierError, ServiceGone
 from ..journal import ConnectionJournal
 from ..transports.base import Transport
+from .description import RunIdentity
 from .estimate import Payload
 from .link import Link
 from .measurements import Measurements
 from .replica import Replica
+from .retry import Patience, may_pass
 from .share import next_replica
 
 
@@ -34,7 +35,7 @@ class FindReplicas(Protocol):
         ...
 
 
-MakeReplica = Callable[[str | None, Sequence[Transport]], Replica]
+MakeReplica = Callable[[str | None, Sequence[Transport], RunIdentity], Replica]
 
 #: Replicas that came or went are noticed this often.
 FIND_AGAIN_S = 30.0
@@ -48,6 +49,7 @@ class ReplicaPool:
         self._finder = finder
         self._make = make
         self._journal = journal
+        self._identity = RunIdentity()
         self._known: Measurements | None = None
         self._description: dict[str, Any] | None = None
         self._failure: BaseException | None = None
@@ -61,12 +63,25 @@ class ReplicaPool:
         """How many calls the service takes at once from this client."""
         return sum(replica.limit for replica in self.replicas)
 
-    async def start(self, known: Measurements | None) -> dict[str, Any]:
+    async def start(self, known: Measurements | None, patience: Patience) -> dict[str, Any]:
         """Start every replica and return the description by the first that answers.
 
-        Raises Denied, or ServiceGone when none answers.
+        What may pass by itself is waited for as long as ``patience`` lasts. Raises Denied,
+        RequestRefused or InputError at once, and at last the reason why none answers.
         """
         self._known = known
+        while True:
+            try:
+                description = await self._first_to_join()
+                break
+            except CourierError as error:
+                if not may_pass(error) or not await patience.pause():
+                    raise
+        self._finding = asyncio.ensure_future(self._find_again())
+        return description
+
+    async def _first_to_join(self) -> dict[str, Any]:
+        self._failure = None
         await self._take_in()
         while self._description is None:
             if not self._joining:
@@ -74,7 +89,6 @@ class ReplicaPool:
             await asyncio.wait(self._joining.values(), return_when=asyncio.FIRST_COMPLETED)
             # Their callbacks have to run before they count as ended.
             await asyncio.sleep(0)
-        self._finding = asyncio.ensure_future(self._find_again())
         return self._description
 
     async def _find_again(self) -> None:
@@ -103,14 +117,14 @@ class ReplicaPool:
                 self._leaving.add(leaving)
                 leaving.add_done_callback(self._leaving.discard)
         for name in found.keys() - {each.name for each in self.replicas} - self._joining.keys():
-            task = asyncio.ensure_future(self._join(self._make(name, found[name])))
+            task = asyncio.ensure_future(self._join(self._make(name, found[name], self._identity)))
             self._joining[name] = task
             task.add_done_callback(lambda _, name=name: self._joining.pop(name))  # type: ignore[misc]
 
     async def _join(self, replica: Replica) -> None:
         try:
             description = await replica.start(self._known)
-            self._check_identity(description)
+            self._identity.settle(description)
         except BaseException as error:
             self._failure = self._failure or error
             await replica.close()
@@ -124,17 +138,6 @@ class ReplicaPool:
             self._journal.record("replica", replica=replica.name, limit=replica.limit)
         async with self._room:
             self._room.notify_all()
-
-    def _check_identity(self, description: dict[str, Any]) -> None:
-        """Refuse a replica that would make other masks: those of one run come from one model."""
-        if self._description is None:
-            return
-        mine, other = (
-            {name: d.get(name) for name in SERVICE_IDENTITY}
-            for d in (self._description, description)
-        )
-        if mine != other:
-            raise ServiceGone(f"it is another service: {other}, expected {mine}")
 
     @asynccontextmanager
     async def turn(self, payload: Payload, tried: set[Link]) -> AsyncIterator[Replica | None]:

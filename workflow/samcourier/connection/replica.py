@@ -15,11 +15,11 @@ from ..journal import Attempt, ConnectionJournal, utc_now
 from ..transports.base import Transport
 from .call import Call, attempt_record
 from .choose import Choice, rank
-from .description import checked_description
+from .description import RunIdentity
 from .estimate import Estimate, Payload, Sample
 from .link import PING, Link
 from .measurements import Measurements
-from .retry import Policy
+from .retry import Policy, may_pass
 from .scout import Scout
 from .share import Load
 from .tasks import end_all
@@ -52,9 +52,10 @@ class Replica:
         policy: Policy,
         clock: Callable[[], float],
         calls_left: Callable[[], int],
+        identity: RunIdentity,
     ) -> None:
         self.name = name
-        self.links = [Link(each, journal, policy, clock, name) for each in transports]
+        self.links = [Link(each, journal, policy, clock, name, identity) for each in transports]
         self.current: str | None = None
         self.in_flight = 0
         self.in_parallel = 1
@@ -97,8 +98,8 @@ class Replica:
 
         ``known`` is what other jobs measured: the transport they ended on goes first. One that
         takes its time is joined by the next; all come up in the background. An empty description
-        is that of a service which has no ``describe``. Raises Denied, or ServiceGone when no
-        transport works.
+        is that of a service which has no ``describe``. Raises Denied, or when no transport works
+        ServiceGone, or the first reason where none of them may pass by itself.
         """
         known_estimates = known.estimates if known is not None else {}
         for link in self.links:
@@ -119,7 +120,7 @@ class Replica:
     async def _first_to_open(self, links: Sequence[Link]) -> tuple[Link, dict[str, Any]]:
         """Open one after another with a head start each (as RFC 8305 does with addresses)."""
         openings: dict[asyncio.Task[dict[str, Any]], Link] = {}
-        waiting = list(links)
+        waiting, errors = list(links), list[CourierError]()
         try:
             while waiting or openings:
                 if waiting:
@@ -136,9 +137,12 @@ class Replica:
                         return link, task.result()
                     if not isinstance(error, CourierError) or error.kind == "denied":
                         raise error
+                    errors.append(error)
         finally:
             # The others go on opening; who is too late is welcome as a second way.
             self._background += [asyncio.ensure_future(_ended(task)) for task in openings]
+        if errors and not any(map(may_pass, errors)):
+            raise errors[0]
         raise self.gone()
 
     async def _open(self, link: Link) -> dict[str, Any]:
@@ -146,24 +150,14 @@ class Replica:
         try:
             await link.open()
             generation = link.generation
-            description = await self._describe(link)
-            if description:
+            if link.description:
                 await link.probe(PING)
         except CourierError as error:
             link.leave(error, generation)
             # WebSocket and WebRTC share a session: it must be closed before it is opened anew.
             await link.closed()
             raise
-        return description
-
-    async def _describe(self, link: Link) -> dict[str, Any]:
-        try:
-            answer = await link.transport.call("describe", {}, self._policy.open_timeout_s)
-        except CourierError as error:
-            if error.name == "NoSuchMethod":
-                return {}
-            raise
-        return checked_description(answer)
+        return link.description
 
     def _note_limits(self, description: dict[str, Any]) -> None:
         limits = description.get("limits", {})
@@ -206,6 +200,10 @@ class Replica:
         return any(
             link.candidate(self.current).blocked is None for link in self.links if link not in tried
         )
+
+    def was_heard(self, transport: str, since_s: float) -> bool:
+        """Tell whether a transport opened, or its far side was heard, since then."""
+        return any(link.last_heard_s >= since_s for link in self.links if link.name == transport)
 
     async def hold(self, payload: Payload) -> None:
         """Wait a little while the transports are still being compared."""

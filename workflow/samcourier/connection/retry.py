@@ -44,8 +44,11 @@ class Policy:
     overload_wait_s: float = 0.5
     overload_wait_max_s: float = 20.0
     service_retries: int = 1
-    #: How long a service that no transport reaches is waited for before the run stops: a server
-    #: that restarts is back by then.
+    #: So often a call that was lost over every transport, though the service was heard, is sent
+    #: again; with pauses of 1 s, doubled each time, for half a minute.
+    loss_retries: int = 5
+    #: How long a service that no transport reaches is waited for before the run stops, also at its
+    #: start: a server that restarts is back by then.
     gone_patience_s: float = 30.0
     gone_pause_s: float = 1.0
 
@@ -80,21 +83,47 @@ def what_next(error: CourierError, service_failures: int, policy: Policy) -> Ste
             return "give_up"
 
 
+def may_pass(error: CourierError) -> bool:
+    """Tell whether what failed may work later although nobody mends anything."""
+    return error.kind not in ("denied", "request", "input", "storage")
+
+
 class Patience:
-    """Pauses between rounds over all transports, until the service counts as gone."""
+    """Pauses between rounds over all transports, until the service counts as gone.
+
+    An attempt in which the far side was heard starts it anew, but a call that is lost in round
+    after round although it was heard is at fault itself.
+    """
 
     def __init__(self, policy: Policy, clock: Callable[[], float]) -> None:
         self._policy = policy
         self._clock = clock
         self._gone_since_s: float | None = None
         self._pause_s = policy.gone_pause_s
+        self._losses = 0
+        self._loss: CourierError | None = None
+
+    def note(self, error: CourierError, *, was_heard: bool) -> None:
+        """Note a failed attempt; that a server says that the service is gone is no sign of life."""
+        if was_heard and not isinstance(error, ServiceGone):
+            self._loss = error
 
     async def pause(self) -> bool:
         """Wait before another round; False when the patience is over."""
+        if self._loss is not None:
+            self._gone_since_s = None
+            self._pause_s = self._policy.gone_pause_s * 2.0**self._losses
+            self._losses += 1
         if self._gone_since_s is None:
             self._gone_since_s = self._clock()
-        if self._clock() - self._gone_since_s >= self._policy.gone_patience_s:
+        gone_s = self._clock() - self._gone_since_s
+        if self._losses > self._policy.loss_retries or gone_s >= self._policy.gone_patience_s:
             return False
+        self._loss = None
         await asyncio.sleep(self._pause_s)
         self._pause_s *= 2
         return True
+
+    def ending(self, gone: ServiceGone) -> CourierError:
+        """Return what decided: ``gone``, unless the service was heard in the last round."""
+        return self._loss or gone

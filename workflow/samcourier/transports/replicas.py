@@ -67,7 +67,7 @@ class Replicas:
     async def find(self) -> Mapping[str | None, Sequence[Transport]]:
         """Return the transports of each replica by its client's name; None when it is the only one.
 
-        Raises Denied, or ServiceGone when the server knows no service of this name.
+        Raises Denied, Overloaded, or ServiceGone when the server knows no service of this name.
         """
         try:
             ids = await self.ids()

@@ -118,7 +118,7 @@ def _fail_calls_when_lost(server: Any) -> None:
 async def list_services(server: Any, endpoint: Endpoint) -> list[str]:
     """Return the full ids of what is registered under the endpoint's name.
 
-    Raises TransportFailed or Denied.
+    Raises TransportFailed, also where the server itself fails, Overloaded or Denied.
     """
     workspace = endpoint.workspace or server.config["workspace"]
     prefix, _, name = f"{workspace}/{endpoint.service_id}".rpartition("/")
@@ -127,7 +127,7 @@ async def list_services(server: Any, endpoint: Endpoint) -> list[str]:
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
             found = await server.list_services(query)
     except Exception as error:
-        raise translate(error, "websocket") from error
+        raise translate_opening(error, "websocket", endpoint.token) from error
     return sorted(str(each["id"]) for each in found)
 
 
