@@ -88,7 +88,7 @@ class Replicas:
     async def ids(self) -> list[str] | None:
         """Return the full ids of the replicas, sorted; None where they are not looked for.
 
-        Raises TransportFailed or Denied.
+        Raises TransportFailed, Overloaded or Denied.
         """
         if ":" in self._endpoint.service_id or self._wanted == "http":
             return None
