@@ -363,7 +363,7 @@ async def test_a_known_slower_transport_is_opened_beside_where_the_batch_is_long
     await made.manager.start(expected_calls, Measurements("s", 0.0, "websocket", estimates))
     for _ in range(9):
         await made.hello()
-    assert made.fakes["webrtc"].history[:2] == (["open", "probe"] if is_opened else [])
+    assert made.fakes["webrtc"].history[:2] == (["open", "describe"] if is_opened else [])
     # HTTP needs the same server.
     assert made.fakes["http"].history == []
 
