@@ -363,7 +363,7 @@ async def test_a_known_slower_transport_is_opened_beside_where_the_batch_is_long
     await made.manager.start(expected_calls, Measurements("s", 0.0, "websocket", estimates))
     for _ in range(9):
         await made.hello()
-    assert made.fakes["webrtc"].history[:2] == (["open", "describe"] if is_opened else [])
+    assert made.fakes["webrtc"].history[:3] == (["open", "describe", "probe"] if is_opened else [])
     # HTTP needs the same server.
     assert made.fakes["http"].history == []
 
@@ -538,6 +538,11 @@ async def test_how_long_a_service_is_waited_for(
     assert go_on == [True] * (len(rounds) - 1) + [ending is None]
     if ending is not None:
         assert str(patience.ending(ServiceGone("gone"))) == ending
+
+
+def test_pauses_until_a_service_is_back_double_up_to_a_bound() -> None:
+    pauses = [Policy().pause_s(pauses) for pauses in (0, 1, 2, 3, 4, 5, 10_000)]
+    assert pauses == [1, 2, 4, 8, 16, 16, 16]
 
 
 def test_overload_pauses_double_up_to_a_bound() -> None:

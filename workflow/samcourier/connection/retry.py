@@ -51,6 +51,8 @@ class Policy:
     #: start: a server that restarts is back by then.
     gone_patience_s: float = 30.0
     gone_pause_s: float = 1.0
+    #: Where a service may be away for an hour, one that is back is noticed within this.
+    gone_pause_max_s: float = 16.0
 
     def open_timeout_for(self, transport: str) -> float:
         """Return the seconds a transport may take to open."""
@@ -59,6 +61,10 @@ class Policy:
     def rest_s(self, failures: int) -> float:
         """Return the seconds of rest after ``failures`` failures before this one."""
         return float(min(self.rest_after_failure_s * 2.0 ** min(failures, 30), self.rest_max_s))
+
+    def pause_s(self, pauses: int) -> float:
+        """Return the pause before another round over all transports, after ``pauses`` before it."""
+        return float(min(self.gone_pause_s * 2.0 ** min(pauses, 30), self.gone_pause_max_s))
 
     def overload_ceiling_s(self, waits: int) -> float:
         """Return the longest pause after ``waits`` pauses before it: doubling, bounded."""
@@ -99,7 +105,7 @@ class Patience:
         self._policy = policy
         self._clock = clock
         self._gone_since_s: float | None = None
-        self._pause_s = policy.gone_pause_s
+        self._pauses = 0
         self._losses = 0
         self._loss: CourierError | None = None
 
@@ -112,7 +118,7 @@ class Patience:
         """Wait before another round; False when the patience is over."""
         if self._loss is not None:
             self._gone_since_s = None
-            self._pause_s = self._policy.gone_pause_s * 2.0**self._losses
+            self._pauses = self._losses
             self._losses += 1
         if self._gone_since_s is None:
             self._gone_since_s = self._clock()
@@ -120,8 +126,8 @@ class Patience:
         if self._losses > self._policy.loss_retries or gone_s >= self._policy.gone_patience_s:
             return False
         self._loss = None
-        await asyncio.sleep(self._pause_s)
-        self._pause_s *= 2
+        await asyncio.sleep(self._policy.pause_s(self._pauses))
+        self._pauses += 1
         return True
 
     def ending(self, gone: ServiceGone) -> CourierError:
