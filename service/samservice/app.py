@@ -2,7 +2,8 @@
 
 Everything that comes in is checked here, at the boundary, and each refusal is a named
 :class:`~samservice.errors.ServiceError`. The engine runs in one thread of its own, one image
-at a time; packing and unpacking run in other threads, so the event loop stays free.
+at a time; packing and unpacking run in other threads, so the event loop stays free. Of the images
+that wait, the next alone is unpacked.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -23,11 +25,12 @@ from . import __version__
 from .access import AccessRules
 from .axes import MASK_AXES, mask_shape
 from .boundary import (
-    check_embedding,
-    check_image,
+    check_header,
+    check_packed_embedding,
     is_packed_embedding,
     pack_embedding,
     unpack_embedding,
+    unpack_image,
 )
 from .channels import is_constant
 from .engine import Engine
@@ -36,7 +39,6 @@ from .errors import (
     ServiceBusy,
     ServiceError,
     WrongParameter,
-    WrongShape,
 )
 from .image_statistics import ImageStatistics, checked_statistics
 from .labels import count_objects
@@ -44,10 +46,8 @@ from .wire import (
     CODECS,
     MASK_CODEC,
     WIRE_VERSION,
-    WireError,
     is_packed,
     pack_array,
-    unpack_array,
 )
 
 if TYPE_CHECKING:
@@ -88,6 +88,9 @@ class SegmentationService:
         self._engine = engine
         self._limits = limits or Limits()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+        #: Held by the image that is unpacked, until the engine begins with it.
+        self._next_turn = asyncio.Lock()
+        self._is_closed = False
         self._in_service = 0
         self._last_end_s = time.monotonic()
         #: Pixels of the mask and seconds in the engine.
@@ -96,6 +99,7 @@ class SegmentationService:
 
     def close(self) -> None:
         """Let the running image finish, drop the waiting ones."""
+        self._is_closed = True
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     async def segment_all(
@@ -120,36 +124,32 @@ class SegmentationService:
         async with self._slot():
             stopwatch = Stopwatch()
             self._engine.check_parameters(parameters)
+            shape: tuple[int, ...] = ()
+            prepare: Callable[[], Callable[[], np.ndarray] | None]
             if embedding:
                 if image_statistics is not None:
                     raise WrongParameter("image_statistics came with an embedding, expected none")
                 packed = is_packed_embedding(image_or_embedding)
-                given = await asyncio.to_thread(
-                    unpack_embedding, image_or_embedding, self._limits.max_image_bytes
-                )
-                check_embedding(given, self._limits.max_pixels)
-                stopwatch.lap("unpack")
-                labels = await self._run(
-                    stopwatch, self._engine.segment_embedding, given, parameters
-                )
-                mask, note = _checked_labels(labels), None
+                check_packed_embedding(image_or_embedding, self._limits.max_image_bytes)
+                prepare = partial(self._prepare_embedding, image_or_embedding, parameters)
             else:
                 packed = is_packed(image_or_embedding)
-                image, image_axes = await asyncio.to_thread(
-                    self._checked_image, image_or_embedding, axes
-                )
-                stopwatch.lap("unpack")
+                shape, axes = self._check_header(image_or_embedding, axes)
                 statistics = None
                 if image_statistics is not None:
                     wanted = self._description.get("image_statistics", ())
-                    statistics = checked_statistics(
-                        image_statistics, wanted, image.shape, image_axes
-                    )
-                mask, note = await self._segment(
-                    image, image_axes, parameters, statistics, stopwatch
+                    statistics = checked_statistics(image_statistics, wanted, shape, axes)
+                shape = mask_shape(shape, axes)
+                prepare = partial(
+                    self._prepare_image, image_or_embedding, axes, shape, parameters, statistics
                 )
+            labels = await self._run(stopwatch, prepare)
+            mask = np.zeros(shape, np.uint32) if labels is None else labels
+            # Of a tile it is nothing to speak of.
+            is_told = labels is None and image_statistics is None
+            note = CONSTANT_IMAGE_NOTE if is_told else None
             stopwatch.lap("segment")
-            if note is None and not embedding:
+            if labels is not None and not embedding:
                 self._recent.append((mask.size, stopwatch.seconds["segment"]))
             if not packed:
                 return mask
@@ -177,9 +177,10 @@ class SegmentationService:
         async with self._slot():
             stopwatch = Stopwatch()
             packed = is_packed(image)
-            checked, image_axes = await asyncio.to_thread(self._checked_image, image, axes)
-            stopwatch.lap("unpack")
-            encoded = await self._run(stopwatch, self._engine.encode, checked, image_axes)
+            _, axes = self._check_header(image, axes)
+            encoded: dict[str, Any] = await self._run(
+                stopwatch, partial(self._prepare_encoding, image, axes)
+            )
             stopwatch.lap("encode")
             if not packed:
                 return encoded
@@ -238,27 +239,6 @@ class SegmentationService:
             "sent_unix_s": time.time(),
         }
 
-    async def _segment(
-        self,
-        image: np.ndarray,
-        axes: str,
-        parameters: dict[str, Any],
-        statistics: ImageStatistics | None,
-        stopwatch: Stopwatch,
-    ) -> tuple[np.ndarray, str | None]:
-        expected_shape = mask_shape(image.shape, axes)
-        if await asyncio.to_thread(is_constant, image):
-            # Of a tile it is nothing to speak of.
-            note = CONSTANT_IMAGE_NOTE if statistics is None else None
-            return np.zeros(expected_shape, np.uint32), note
-        given = (
-            (image, axes, parameters)
-            if statistics is None
-            else (image, axes, parameters, statistics)
-        )
-        mask = await self._run(stopwatch, self._engine.segment, *given)
-        return _checked_labels(mask, expected_shape), None
-
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
         """Hold one of the bounded places, or raise ServiceBusy without touching the payload."""
@@ -275,35 +255,84 @@ class SegmentationService:
         """Return the seconds since the last image left, 0 while one is in service."""
         return 0.0 if self._in_service else time.monotonic() - self._last_end_s
 
-    async def _run(self, stopwatch: Stopwatch, work: Callable[..., T], *arguments: Any) -> T:
-        """Run engine work in its thread; what is not a ServiceError becomes SegmentationFailed.
+    async def _run(
+        self, stopwatch: Stopwatch, prepare: Callable[[], Callable[[], T] | None]
+    ) -> Any:
+        """Run the work for the engine that ``prepare`` returns; None when that is none.
 
-        The stopwatch gets a lap ``queue`` for the time until the thread was free.
+        First come, first served; prepared is, in another thread, the next while the engine has the
+        one before, so that no more than two images are unpacked, however many wait. What the work
+        raises and is not a ServiceError becomes SegmentationFailed. The stopwatch gets the laps
+        ``unpack``, and ``queue`` for both waits.
         """
-
-        def begin() -> T:
-            stopwatch.lap("queue")
-            return work(*arguments)
-
         loop = asyncio.get_running_loop()
+        async with self._next_turn:
+            if self._is_closed:
+                # As for those that the engine's queue dropped.
+                raise asyncio.CancelledError
+            stopwatch.lap("queue")
+            work = await asyncio.to_thread(prepare)
+            stopwatch.lap("unpack")
+            if work is None:
+                return None
+            begun: asyncio.Future[None] = loop.create_future()
+
+            def begin() -> T:
+                loop.call_soon_threadsafe(begun.set_result, None)
+                stopwatch.lap("queue")
+                return work()
+
+            running = loop.run_in_executor(self._worker, begin)
+            either: set[asyncio.Future[Any]] = {begun, running}
+            try:
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:
+                running.cancel()
+                raise
         try:
-            return await loop.run_in_executor(self._worker, begin)
+            return await running
         except ServiceError:
             raise
         except Exception as error:
             raise SegmentationFailed(f"{type(error).__name__}: {error}") from error
 
-    def _checked_image(self, image: Any, axes: str | None) -> tuple[np.ndarray, str]:
-        if is_packed(image):
-            try:
-                image = unpack_array(image, self._limits.max_image_bytes)
-            except WireError as error:
-                raise WrongShape(str(error)) from error
-        return check_image(image, axes, self._limits.max_pixels)
+    def _check_header(self, image: Any, axes: str | None) -> tuple[tuple[int, ...], str]:
+        return check_header(image, axes, self._limits.max_image_bytes, self._limits.max_pixels)
+
+    def _unpack_image(self, image: Any, axes: str) -> np.ndarray:
+        limits = self._limits
+        return unpack_image(image, axes, limits.max_image_bytes, limits.max_pixels)[0]
+
+    def _prepare_image(
+        self,
+        given: Any,
+        axes: str,
+        expected_shape: tuple[int, ...],
+        parameters: dict[str, Any],
+        statistics: ImageStatistics | None,
+    ) -> Callable[[], np.ndarray] | None:
+        """Return the engine's work, None for a constant image, which has no objects."""
+        image = self._unpack_image(given, axes)
+        if is_constant(image):
+            return None
+        of_tile = () if statistics is None else (statistics,)
+        return lambda: _checked_labels(
+            self._engine.segment(image, axes, parameters, *of_tile), expected_shape
+        )
+
+    def _prepare_embedding(
+        self, given: Any, parameters: dict[str, Any]
+    ) -> Callable[[], np.ndarray]:
+        limits = self._limits
+        embedding = unpack_embedding(given, limits.max_image_bytes, limits.max_pixels)
+        return lambda: _checked_labels(self._engine.segment_embedding(embedding, parameters))
+
+    def _prepare_encoding(self, given: Any, axes: str) -> Callable[[], dict[str, Any]]:
+        return partial(self._engine.encode, self._unpack_image(given, axes), axes)
 
 
 class Stopwatch:
-    """Seconds between laps, by name."""
+    """Seconds between laps, by name; those of one name are added up."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -312,7 +341,7 @@ class Stopwatch:
     def lap(self, name: str) -> None:
         """Close the stage that ends now."""
         now = time.perf_counter()
-        self.seconds[name] = now - self._last
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
         self._last = now
 
 

@@ -17,6 +17,7 @@ from .errors import ImageTooLarge, NotFinite, WrongAxes, WrongDtype, WrongShape
 from .wire import (
     SLOW_IMAGE_CODEC,
     WireError,
+    check_packed,
     is_packed,
     pack_array,
     packed_nbytes,
@@ -24,21 +25,46 @@ from .wire import (
 )
 
 
-def check_image(image: Any, axes: str | None, max_pixels: int) -> tuple[np.ndarray, str]:
+def check_header(
+    image: Any, axes: str | None, max_bytes: int, max_pixels: int
+) -> tuple[tuple[int, ...], str]:
+    """Return shape and axes of an image, packed or not, of which no pixel is looked at.
+
+    Raises what :func:`unpack_image` does, but NotFinite.
+    """
+    if is_packed(image):
+        try:
+            dtype, shape = check_packed(image, max_bytes)
+        except WireError as error:
+            raise WrongShape(str(error)) from error
+    elif isinstance(image, np.ndarray):
+        dtype, shape = image.dtype, image.shape
+    else:
+        raise WrongDtype(f"expected an ndarray or a packed image, got {type(image).__name__}")
+    if dtype.kind not in "buif" or dtype.itemsize > 8:
+        raise WrongDtype(f"dtype {dtype} is not accepted, expected real integers or floats")
+    axes = _checked_axes(axes, len(shape))
+    if 0 in shape:
+        raise WrongShape(f"image {axes} of shape {shape} has an empty axis")
+    if math.prod(shape) > max_pixels:
+        raise ImageTooLarge(f"image of shape {shape} exceeds the limit of {max_pixels} px")
+    return shape, axes
+
+
+def unpack_image(
+    image: Any, axes: str | None, max_bytes: int, max_pixels: int
+) -> tuple[np.ndarray, str]:
     """Return the image in native byte order with its axes, or raise what is wrong with it.
 
     Without ``axes``, two dimensions are YX and three are CYX. bool becomes uint8.
     Raises WrongDtype, WrongAxes, WrongShape, ImageTooLarge or NotFinite.
     """
-    if not isinstance(image, np.ndarray):
-        raise WrongDtype(f"expected an ndarray or a packed image, got {type(image).__name__}")
-    if image.dtype.kind not in "buif" or image.dtype.itemsize > 8:
-        raise WrongDtype(f"dtype {image.dtype} is not accepted, expected real integers or floats")
-    axes = _checked_axes(axes, image.ndim)
-    if image.size == 0:
-        raise WrongShape(f"image {axes} of shape {image.shape} has an empty axis")
-    if image.size > max_pixels:
-        raise ImageTooLarge(f"image of shape {image.shape} exceeds the limit of {max_pixels} px")
+    _, axes = check_header(image, axes, max_bytes, max_pixels)
+    if is_packed(image):
+        try:
+            image = unpack_array(image, max_bytes)
+        except WireError as error:
+            raise WrongShape(str(error)) from error
     if image.dtype.kind == "b":
         image = image.astype(np.uint8)
     if image.dtype.kind == "f" and not np.isfinite(image).all():
@@ -77,20 +103,34 @@ def packed_embedding_nbytes(embedding: Mapping[str, Any]) -> int:
     return sum(packed_nbytes(value) for value in embedding.values() if is_packed(value))
 
 
-def unpack_embedding(embedding: Any, max_bytes: int) -> dict[str, Any]:
-    """Undo :func:`pack_embedding`; a plain embedding comes back as it is.
-
-    Raises WrongDtype for what is no dict, WrongShape for damaged arrays.
-    """
+def check_packed_embedding(embedding: Any, max_bytes: int) -> None:
+    """Refuse what :func:`unpack_embedding` would, but for damaged data, without unpacking it."""
     if not isinstance(embedding, Mapping):
         raise WrongDtype(f"expected encode_image's answer, got {type(embedding).__name__}")
     try:
-        return {
+        for value in embedding.values():
+            if is_packed(value):
+                check_packed(value, max_bytes)
+    except WireError as error:
+        raise WrongShape(str(error)) from error
+
+
+def unpack_embedding(embedding: Any, max_bytes: int, max_pixels: int) -> dict[str, Any]:
+    """Undo :func:`pack_embedding`; a plain embedding comes back as it is.
+
+    Raises WrongDtype for what is no dict, WrongShape for damaged arrays, and what
+    :func:`check_embedding` does.
+    """
+    check_packed_embedding(embedding, max_bytes)
+    try:
+        unpacked = {
             str(name): unpack_array(value, max_bytes) if is_packed(value) else value
             for name, value in embedding.items()
         }
     except WireError as error:
         raise WrongShape(str(error)) from error
+    check_embedding(unpacked, max_pixels)
+    return unpacked
 
 
 def check_embedding(embedding: Mapping[str, Any], max_pixels: int) -> None:

@@ -82,11 +82,13 @@ def packed_nbytes(packed: Mapping[str, Any]) -> int:
     return len(packed["data"])
 
 
-def unpack_array(packed: Mapping[str, Any], max_bytes: int) -> np.ndarray:
-    """Unpack to a writable little-endian array, never allocating more than ``max_bytes``.
+def check_packed(
+    packed: Mapping[str, Any], max_bytes: int
+) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Return dtype and shape of a packed array, without unpacking it.
 
-    The input is hostile until checked: the declared shape, the codec's own declared size and
-    the limit must agree before anything is decompressed. Raises :class:`WireError`.
+    The declared shape, the codec's own declared size and the limit must agree; raises
+    :class:`WireError`.
     """
     dtype, shape, codec, data = _checked_fields(packed)
     expected_bytes = math.prod(shape) * dtype.itemsize
@@ -101,6 +103,16 @@ def unpack_array(packed: Mapping[str, Any], max_bytes: int) -> np.ndarray:
         raise WireError(
             f"packed data hold {declared_bytes} bytes, shape {shape} {dtype} needs {expected_bytes}"
         )
+    return dtype, shape
+
+
+def unpack_array(packed: Mapping[str, Any], max_bytes: int) -> np.ndarray:
+    """Unpack to a writable little-endian array, never allocating more than ``max_bytes``.
+
+    The input is hostile until checked, see :func:`check_packed`. Raises :class:`WireError`.
+    """
+    dtype, shape = check_packed(packed, max_bytes)
+    codec, data = packed["codec"], packed["data"]
     if codec == "raw":
         return np.frombuffer(data, dtype=dtype).reshape(shape).copy()
     decoded = np.empty(shape, dtype=dtype)

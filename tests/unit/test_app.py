@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from samservice import app
 from samservice.app import CONSTANT_IMAGE_NOTE, Limits, SegmentationService
 from samservice.axes import MASK_AXES
-from samservice.boundary import check_image
+from samservice.boundary import unpack_image
 from samservice.engine import Engine
 from samservice.errors import (
     EmbeddingsUnsupported,
@@ -201,6 +202,85 @@ async def test_a_cancelled_waiting_call_leaves_its_place_free(serve: Serve, gate
     assert [int(image[0, 0]) for image, _, _ in engine.seen] == [0, 2]
 
 
+async def test_of_the_images_that_wait_the_next_alone_is_unpacked(
+    serve: Serve, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpacked: list[int] = []
+
+    def unpack(image: Any, *others: Any) -> Any:
+        found = unpack_image(image, *others)
+        unpacked.append(int(found[0][0, 0]))
+        return found
+
+    monkeypatch.setattr(app, "unpack_image", unpack)
+    engine = ScriptedEngine(gate)
+    service = serve(engine)
+    calls = [asyncio.create_task(service.segment_all(packed(IMAGE + n))) for n in range(8)]
+    await gate.until_entered()
+    async with asyncio.timeout(PATIENCE_S):
+        while len(unpacked) < 2:
+            await asyncio.sleep(0.001)
+    await asyncio.sleep(0.05)
+    # One is in the engine, and the next need not be waited for.
+    assert unpacked == [0, 1]
+    gate.open()
+    await asyncio.gather(*calls)
+    # First come, first served.
+    assert [int(image[0, 0]) for image, _, _ in engine.seen] == list(range(8))
+
+
+@pytest.mark.parametrize(
+    ("image", "refusal"),
+    [
+        ("no image", WrongDtype),
+        (IMAGE[0], WrongAxes),
+        (IMAGE[:0], WrongShape),
+        (np.zeros((200, 10)), ImageTooLarge),
+        (packed(IMAGE) | {"shape": [6, 9]}, WrongShape),
+        (packed(IMAGE[0]), WrongAxes),
+        (packed(np.zeros((200, 10), np.uint8)), ImageTooLarge),
+    ],
+)
+async def test_what_its_header_refuses_does_not_wait_for_the_engine(
+    serve: Serve, gate: Gate, image: Any, refusal: type[ServiceError]
+) -> None:
+    service = serve(ScriptedEngine(gate), max_pixels=1000)
+    waiting = [asyncio.create_task(service.segment_all(IMAGE)) for _ in range(3)]
+    await gate.until_entered()
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(refusal):
+            await service.segment_all(image)
+        with pytest.raises(refusal):
+            await service.encode_image(image)
+        with pytest.raises(WrongDtype):
+            await service.segment_all("no embedding", embedding=True)
+    assert not any(call.done() for call in waiting)
+    gate.open()
+    await asyncio.gather(*waiting)
+
+
+async def test_an_image_that_waits_is_dropped_with_its_call_at_any_stage(
+    serve: Serve, gate: Gate
+) -> None:
+    engine = ScriptedEngine(gate)
+    service = serve(engine)
+    calls = [asyncio.create_task(service.segment_all(IMAGE + n)) for n in range(4)]
+    await gate.until_entered()
+    await asyncio.sleep(0.02)
+    # The unpacked one, and one that is not.
+    for call in calls[1:3]:
+        call.cancel()
+    gate.open()
+    kept = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(each).__name__ for each in kept] == [
+        "ndarray",
+        "CancelledError",
+        "CancelledError",
+        "ndarray",
+    ]
+    assert [int(image[0, 0]) for image, _, _ in engine.seen] == [0, 3]
+
+
 # What the engine does wrong.
 
 
@@ -369,7 +449,7 @@ def test_what_is_refused_and_how(
     image: Any, axes: str | None, refusal: type[ServiceError], message: str
 ) -> None:
     with pytest.raises(ServiceError) as caught:
-        check_image(image, axes, max_pixels=100)
+        unpack_image(image, axes, max_bytes=1 << 20, max_pixels=100)
     assert type(caught.value) is refusal
     assert message in str(caught.value)
     assert caught.value.kind == "image"
@@ -396,7 +476,7 @@ def test_what_is_refused_and_how(
 def test_what_is_accepted_keeps_its_values(
     image: np.ndarray, axes: str | None, dtype: Any, found: str
 ) -> None:
-    checked, found_axes = check_image(image, axes, max_pixels=100)
+    checked, found_axes = unpack_image(image, axes, max_bytes=1 << 20, max_pixels=100)
     assert (checked.dtype, found_axes) == (dtype, found)
     assert checked.dtype.isnative and checked.flags.c_contiguous
     np.testing.assert_array_equal(checked, image)
@@ -537,12 +617,13 @@ async def test_closing_drops_the_images_that_wait(serve: Serve, gate: Gate) -> N
     service = serve(engine)
     working = asyncio.create_task(service.segment_all(IMAGE))
     await gate.until_entered()
-    waiting = asyncio.create_task(service.segment_all(IMAGE))
+    waiting = [asyncio.create_task(service.segment_all(IMAGE)) for _ in range(3)]
     await asyncio.sleep(0.02)
     service.close()
     gate.open()
     assert (await working).max() == 7
-    with pytest.raises(asyncio.CancelledError):
-        async with asyncio.timeout(PATIENCE_S):
-            await waiting
+    for call in waiting:
+        with pytest.raises(asyncio.CancelledError):
+            async with asyncio.timeout(PATIENCE_S):
+                await call
     assert len(engine.seen) == 1
