@@ -196,7 +196,8 @@ def keep_images_left():
 
     Its command does not know what a mask is made for now, and has 20 seconds.
     """
-    if any(job.rule == rules.doctor.rule for job in workflow.dag.jobs):
+    is_asked = any(job.rule == rules.doctor.rule for job in workflow.dag.jobs)
+    if is_asked:
         left = store.images_left(DATASET_DIR, BATCHES.values(), ONLY, made_for)
         write_ids(TO_SEGMENT, left)
 
