@@ -810,7 +810,7 @@ def test_the_settings_of_a_bioengine_app_reach_samcourier(fresh: Project) -> Non
 def test_the_real_command_line_takes_what_the_rules_give(
     fresh: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(fresh)
+    monkeypatch.chdir(fresh / ".")
     (fresh / "config/images.tsv").write_text(sample_sheet())
     fresh.configure(batch_size=24, images=["nuclei_01"])
     fresh.run()
