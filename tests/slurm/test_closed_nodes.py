@@ -38,9 +38,14 @@ def elsewhere(
     with (
         built_lab(Regime("closed", FAST, FAST, FAST, udp_blocked=True)) as lab,
         running_servers(lab, mask) as servers,
-        running_cluster(directory, allow_process, lab.host("client").inside),
+        running_cluster(directory, allow_process, inside := in_network(lab.host("client").name)),
     ):
-        yield lab.host("client").inside, Endpoint(**servers.endpoint)
+        yield inside, Endpoint(**servers.endpoint)
+
+
+def in_network(namespace: str) -> Inside:
+    """Enter the network alone: `ip netns exec` hides the control groups that slurmd needs."""
+    return lambda *command: ["nsenter", f"--net=/run/netns/{namespace}", *command]
 
 
 def test_nodes_without_udp_go_another_way_and_say_so(
