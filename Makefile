@@ -62,7 +62,7 @@ upstream: .venv/bin/uv ## run the reproductions of others' defects on their newe
 	  hypha-rpc aiortc 'hypha[s3]' 'sqlmodel<0.0.38'
 	PYTHONPATH=service build/upstream-venv/bin/python -W ignore -m upstream
 
-check: .venv/installed-test ## format, lint, types, workflow, unit tests: under a minute
+check: .venv/installed-test ## format, lint, types, workflow, unit tests (70 to 90 s on two cores)
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
