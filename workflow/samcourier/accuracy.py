@@ -98,7 +98,7 @@ def score(truth: npt.NDArray[Any], mask: npt.NDArray[Any], iou_threshold: float 
     """
     if not 0.5 <= iou_threshold <= 1:
         raise ValueError(f"iou_threshold {iou_threshold}, expected 0.5 to 1")
-    return _score(_overlaps(truth, mask), iou_threshold)
+    return _score(_overlaps_of_stack(truth, mask, planes=1), iou_threshold)
 
 
 def pooled(scores: Sequence[Score]) -> float:
@@ -155,7 +155,6 @@ def _overlaps_of_stack(truth: npt.NDArray[Any], mask: npt.NDArray[Any], planes: 
 
 
 def _overlaps(truth: npt.NDArray[Any], mask: npt.NDArray[Any]) -> _Overlaps:
-    _check_labels(truth, mask)
     truth_ids, truth_areas = np.unique(truth[truth != 0], return_counts=True)
     mask_ids, mask_areas = np.unique(mask[mask != 0], return_counts=True)
     both = (truth != 0) & (mask != 0)

@@ -21,9 +21,9 @@ from .records import parse_json
 from .selection import Pick, Selection, parse_pick
 
 REQUIRED_COLUMNS = ("image", "path")
-_SELECTING = frozenset({"scene", "t", "z", "channel", "axes"})
+_SELECTING = ("scene", "t", "z", "channel", "axes")
 OPTIONAL_COLUMNS = (
-    *("scene", "t", "z", "channel", "axes"),
+    *_SELECTING,
     *("pixel_size_um", "model", "parameters", "foreground", "truth"),
 )
 COLUMNS = REQUIRED_COLUMNS + OPTIONAL_COLUMNS
@@ -249,7 +249,7 @@ def _parse_row(cells: Mapping[str, str], header: Sequence[str]) -> tuple[ImageRo
 
 
 def _parse_selection(cells: Mapping[str, str]) -> tuple[Selection, list[str]]:
-    if _SELECTING.isdisjoint(cells):
+    if cells.keys().isdisjoint(_SELECTING):
         return Selection(), []
     problems = []
     picks: dict[str, Pick | None] = {"t": None, "z": None}
