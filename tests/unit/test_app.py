@@ -270,6 +270,8 @@ async def test_an_image_that_waits_is_dropped_with_its_call_at_any_stage(
     # The unpacked one, and one that is not.
     for call in calls[1:3]:
         call.cancel()
+    # They are told at the loop's next turn; the engine must not be free before.
+    await asyncio.wait(calls[1:3])
     gate.open()
     kept = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(each).__name__ for each in kept] == [
