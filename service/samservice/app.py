@@ -92,6 +92,8 @@ class SegmentationService:
         self._next_turn = asyncio.Lock()
         self._is_closed = False
         self._in_service = 0
+        #: Counted by the engine's thread alone.
+        self._images_finished = 0
         self._last_end_s = time.monotonic()
         #: Pixels of the mask and seconds in the engine.
         self._recent: deque[tuple[int, float]] = deque(maxlen=RECENT_IMAGES)
@@ -217,7 +219,8 @@ class SegmentationService:
     ) -> dict[str, Any]:
         """Answer with ``reply_bytes`` incompressible bytes, to measure a transport both ways.
 
-        Says how many bytes came, when (this machine's clock), and from whom.
+        Says how many bytes came, when (this machine's clock), and from whom, and how many images
+        the engine is done with, by which who waits sees that the service gets on.
         """
         self.access.check("probe", context)
         received_unix_s = time.time()
@@ -235,6 +238,7 @@ class SegmentationService:
             "data": os.urandom(reply_bytes),
             "received_bytes": len(payload),
             "caller": user.get("email") or user.get("id"),
+            "images_finished": self._images_finished,
             "received_unix_s": received_unix_s,
             "sent_unix_s": time.time(),
         }
@@ -280,7 +284,10 @@ class SegmentationService:
             def begin() -> T:
                 loop.call_soon_threadsafe(begun.set_result, None)
                 stopwatch.lap("queue")
-                return work()
+                try:
+                    return work()
+                finally:
+                    self._images_finished += 1
 
             running = loop.run_in_executor(self._worker, begin)
             either: set[asyncio.Future[Any]] = {begun, running}

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -612,6 +613,21 @@ async def test_a_probe_has_limits(
     with pytest.raises(WrongParameter, match=message):
         await service.probe(payload, reply_bytes)
     assert len((await service.probe(b"x" * 100, 100))["data"]) == 100
+
+
+async def test_a_probe_tells_how_many_images_the_engine_is_done_with(serve: Serve) -> None:
+    def work(image: np.ndarray, axes: str) -> np.ndarray:
+        if image[0, 0] == 1:
+            raise RuntimeError("out of memory")
+        return halves(image, axes)
+
+    service = serve(ScriptedEngine(work), max_queue=2)
+    counts = []
+    for image in (IMAGE, IMAGE + 1, np.zeros_like(IMAGE), IMAGE):
+        with suppress(SegmentationFailed):
+            await service.segment_all(image)
+        counts.append((await service.probe(b""))["images_finished"])
+    assert counts == [1, 2, 2, 3]
 
 
 async def test_closing_drops_the_images_that_wait(serve: Serve, gate: Gate) -> None:

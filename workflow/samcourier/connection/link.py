@@ -14,6 +14,7 @@ from ..errors import CourierError, ServiceGone, TransportFailed
 from ..journal import ConnectionJournal, Failure
 from ..transports.base import Transport
 from .choose import Candidate
+from .deadline import Deadline
 from .description import RunIdentity, describe
 from .estimate import Estimate, Payload, Sample, learn, predict_s
 from .measure import Traffic, clock_offset_s, sample_of
@@ -58,6 +59,8 @@ class Link:
         self.heard_s: float | None = None
         #: As ``heard_s``, but kept when it is closed.
         self.last_heard_s = -math.inf
+        #: When the service was last seen to have finished an image, whosever it was.
+        self.got_on_s = -math.inf
         self._journal = journal
         self._policy = policy
         self._clock = clock
@@ -72,6 +75,8 @@ class Link:
         self._call_count = 0
         self._carried = PING
         self._progress = 0
+        self._images_finished: int | None = None
+        self._deadlines: set[Deadline] = set()
         self._lost: asyncio.Future[CourierError] | None = None
         self._beating: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
@@ -126,10 +131,16 @@ class Link:
             self._record("open", seconds=self.heard_s - start_s, state=self.transport.state())
 
     async def call(
-        self, method: str, arguments: dict[str, Any], payload: Payload, timeout_s: float
+        self,
+        method: str,
+        arguments: dict[str, Any],
+        payload: Payload,
+        timeout_s: float,
+        most_before: int = 0,
     ) -> tuple[Any, Sample | None, Sample | None]:
         """Call over the open transport; return the answer, what it measured, and that as if alone.
 
+        ``timeout_s`` begins anew with each of ``most_before`` images that the service finishes.
         Raises what the transport raises, and TransportFailed as soon as it counts as lost.
         """
         generation = self.generation
@@ -137,7 +148,10 @@ class Link:
         token = self._traffic.begin(payload, sent_unix_s)
         self.in_flight += 1
         try:
-            value = await self._unless_lost(self.transport.call(method, arguments, timeout_s))
+            deadline = Deadline(self._clock(), timeout_s, most_before)
+            value = await self._unless_lost(
+                self.transport.call(method, arguments, deadline.longest_s), deadline
+            )
             self.heard()
             sample = sample_of(value, payload.up_bytes, sent_unix_s, self._clock_offset_s)
             alone: Sample | None = None
@@ -159,18 +173,29 @@ class Link:
             self._failures_in_a_row = 0
         return value, sample, alone
 
-    async def _unless_lost(self, call: Any) -> Any:
+    async def _unless_lost(self, call: Any, deadline: Deadline) -> Any:
         lost = self._lost
         if lost is None:
             call.close()
             raise TransportFailed(f"{self.name}: the connection is closed")
         calling = asyncio.ensure_future(call)
+        start_s = self._clock()
+        self._deadlines.add(deadline)
         try:
-            await asyncio.wait({calling, lost}, return_when=asyncio.FIRST_COMPLETED)
-            if not calling.done():
-                raise lost.result()
-            return calling.result()
+            while (left_s := deadline.at_s - self._clock()) > 0:
+                await asyncio.wait(
+                    {calling, lost}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                if calling.done():
+                    return calling.result()
+                if lost.done():
+                    raise lost.result()
+            waited_s = self._clock() - start_s
+            raise TransportFailed(
+                f"{self.name}: no answer in {waited_s:.3g} s", name="TimeoutError"
+            )
         finally:
+            self._deadlines.discard(deadline)
             await end_all([calling])
 
     async def probe(self, payload: Payload) -> None:
@@ -235,7 +260,7 @@ class Link:
         error: CourierError | None = None
         try:
             arguments = {"payload": b"", "reply_bytes": 0}
-            await self.transport.call("probe", arguments, self._policy.silence_alone_s)
+            answer = await self.transport.call("probe", arguments, self._policy.silence_alone_s)
         except CourierError as caught:
             error = caught
         finally:
@@ -250,6 +275,19 @@ class Link:
         if error is None:
             round_trip = Sample(PING, self._clock() - sent_s, 0.0)
             self.estimate = learn(self.estimate, round_trip, time.time())
+            self._note_finished(answer)
+
+    def _note_finished(self, answer: Any) -> None:
+        """Take in how far the service is, if it is one that tells."""
+        finished = answer.get("images_finished") if isinstance(answer, dict) else None
+        if not isinstance(finished, int):
+            return
+        now_s = self._clock()
+        if self._images_finished is not None and finished != self._images_finished:
+            self.got_on_s = now_s
+        self._images_finished = finished
+        for deadline in self._deadlines:
+            deadline.note(finished, now_s)
 
     def lose(self, error: CourierError) -> None:
         """End every call under way with ``error``; an idle transport is left at once."""

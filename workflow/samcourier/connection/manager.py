@@ -131,6 +131,8 @@ class ConnectionManager:
                 if error is None:
                     assert value is not None
                     return Answer(value, tuple(attempts))
+                # While the service gets on, it is the others' time.
+                deadline_s = max(deadline_s, replica.got_on_s + self._policy.image_timeout_s)
                 patience.note(error, was_heard=replica.was_heard(choice.name, start_s))
                 service_failures += error.kind == "service" and not isinstance(error, ServiceGone)
                 step = what_next(error, service_failures, self._policy)

@@ -36,6 +36,9 @@ MOST_AT_ONCE = 64
 #: The service's seconds are the median of so many calls.
 _KEPT_SERVICE_SECONDS = 5
 
+#: Whatever a service says its queue holds.
+_LONGEST_QUEUE = 1024
+
 
 class Replica:
     """Calls one replica of the service over whichever of its transports is fastest.
@@ -64,6 +67,7 @@ class Replica:
         self._policy = policy
         self._clock = clock
         self._calls_left = calls_left
+        self._queue = 0
         self._service_s: deque[float] = deque(maxlen=_KEPT_SERVICE_SECONDS)
         self._scout: Scout | None = None
         self._background: list[asyncio.Task[None]] = []
@@ -78,6 +82,11 @@ class Replica:
         """The rate at which the transport in use carries images, None until measured."""
         used = self._link_in_use()
         return used.estimate.up_bytes_per_s if used else None
+
+    @property
+    def got_on_s(self) -> float:
+        """When the service was last seen to have finished an image, whosever it was."""
+        return max(link.got_on_s for link in self.links)
 
     def _link_in_use(self) -> Link | None:
         return next((link for link in self.links if link.name == self.current), None)
@@ -163,6 +172,7 @@ class Replica:
         limits = description.get("limits", {})
         self.in_parallel = min(limits.get("in_parallel", 1), MOST_AT_ONCE)
         self.limit = min(self.in_parallel + TRAVELLING, limits.get("max_queue", MOST_AT_ONCE))
+        self._queue = min(limits.get("max_queue", 0), _LONGEST_QUEUE)
 
     def choose(self, payload: Payload, tried: set[Link]) -> Choice | None:
         """Take the best transport not in ``tried``, a resting one only as a last resort."""
@@ -231,7 +241,7 @@ class Replica:
             start_s = self._clock()
             timeout_s = max(min(self._policy.attempt_timeout_s, deadline_s - start_s), 0.1)
             value, sample, alone = await link.call(
-                call.method, call.arguments, call.payload, timeout_s
+                call.method, call.arguments, call.payload, timeout_s, self._queue
             )
             answered_s = self._clock()
             accepted = await call.accept(value)

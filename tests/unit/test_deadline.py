@@ -1,0 +1,141 @@
+"""A call that waits its turn in a working service's queue is not late."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from samcourier.connection import ConnectionManager, OnlyReplica
+from samcourier.connection.call import Call, CallFailed
+from samcourier.connection.deadline import Deadline
+from samcourier.connection.estimate import Payload
+from samcourier.connection.retry import Policy
+from samcourier.errors import Overloaded
+from samcourier.journal import ConnectionJournal
+from samcourier.transports.fake import FakeTransport, Scripted
+
+
+@pytest.mark.parametrize(
+    ("counts", "late_s"),
+    [
+        # At which second the service said how many images it had finished; the queue holds two.
+        ([], 10),
+        ([(9, 500)], 10),
+        ([(1, 500), (9, 501)], 19),
+        ([(1, 500), (9, 501), (18, 502)], 28),
+        # One that stands still has until then.
+        ([(1, 500), (8, 501), (17, 501)], 18),
+        # After two others it is this one's turn.
+        ([(1, 500), (8, 502), (17, 503)], 18),
+        ([(1, 500), (8, 503)], 10),
+        # Started anew, it knows of no image of before.
+        ([(1, 500), (8, 0), (9, 1)], 10),
+    ],
+)
+def test_a_deadline_moves_on_with_the_images_before_it(
+    counts: list[tuple[int, int]], late_s: float
+) -> None:
+    deadline = Deadline(0.0, timeout_s=10, most_before=2)
+    for now_s, images_finished in counts:
+        deadline.note(images_finished, now_s)
+    assert deadline.at_s == late_s
+    assert deadline.longest_s == 30
+
+
+class Working:
+    """A service with a queue of three that finishes an image, not of this test, each ``pace_s``."""
+
+    def __init__(self, pace_s: float, work_s: float) -> None:
+        self.pace_s = pace_s
+        self.work_s = work_s
+        self.start_s = time.monotonic()
+
+    async def describe(self) -> dict[str, Any]:
+        return {"engine": "e", "limits": {"in_parallel": 1, "max_queue": 3}}
+
+    async def probe(self, payload: bytes, reply_bytes: int) -> dict[str, Any]:
+        finished = int((time.monotonic() - self.start_s) / self.pace_s)
+        now_s = time.time()
+        return {
+            "data": bytes(reply_bytes), "images_finished": finished,
+            "received_unix_s": now_s, "sent_unix_s": now_s,
+        }  # fmt: skip
+
+    async def segment_all(self) -> dict[str, Any]:
+        await asyncio.sleep(self.work_s)
+        return {"received_unix_s": time.time(), "sent_unix_s": time.time()}
+
+
+async def take_all(value: Any) -> Any:
+    return value
+
+
+CALL = Call("segment_all", {}, Payload(10, 10), take_all)
+POLICY = Policy(
+    attempt_timeout_s=0.25,
+    image_timeout_s=0.5,
+    beat_s=0.02,
+    overload_wait_s=0.2,
+    overload_wait_max_s=0.2,
+    gone_patience_s=0.0,
+)
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
+    journal = ConnectionJournal(tmp_path / "journal.jsonl")
+    managers: list[ConnectionManager] = []
+
+    async def make(
+        service: Working, calls: list[Scripted] | None = None, policy: Policy = POLICY
+    ) -> ConnectionManager:
+        transport = FakeTransport(service, name="websocket", calls=calls or [])
+        managers.append(ConnectionManager(OnlyReplica([transport]), journal, policy))
+        await managers[-1].start(9)
+        return managers[-1]
+
+    yield make
+    for manager in managers:
+        await manager.close()
+    journal.close()
+
+
+async def test_an_image_waits_its_turn_beyond_the_seconds_of_one_call(start: Start) -> None:
+    manager = await start(Working(pace_s=0.2, work_s=0.6))
+    answer = await manager.call(CALL)
+    assert [attempt.outcome for attempt in answer.attempts] == ["ok"]
+    assert answer.attempts[0].seconds.total > 2 * POLICY.attempt_timeout_s
+
+
+@pytest.mark.parametrize("pace_s", [9.0, 0.001])
+async def test_a_service_that_stands_still_or_forgot_the_image_is_not_waited_for(
+    start: Start, pace_s: float
+) -> None:
+    manager = await start(Working(pace_s, work_s=9.0))
+    with pytest.raises(CallFailed) as caught:
+        await manager.call(CALL)
+    attempt = caught.value.attempts[0]
+    assert attempt.error is not None
+    assert attempt.error.message.startswith("websocket: no answer in 0.2")
+
+
+@pytest.mark.parametrize(("pace_s", "is_served"), [(0.05, True), (99.0, False)])
+async def test_a_place_in_the_queue_of_a_working_service_is_worth_any_wait(
+    start: Start, monkeypatch: pytest.MonkeyPatch, pace_s: float, is_served: bool
+) -> None:
+    # An idle transport is looked at so often.
+    monkeypatch.setattr("samcourier.connection.watch.HEALTH_S", 0.02)
+    full = [Scripted(error=Overloaded("32 images are waiting already")) for _ in range(9)]
+    manager = await start(Working(pace_s, work_s=0.0), full)
+    if is_served:
+        assert len((await manager.call(CALL)).attempts) == 10
+    else:
+        with pytest.raises(CallFailed, match="32 images are waiting"):
+            await manager.call(CALL)
