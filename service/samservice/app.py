@@ -40,6 +40,7 @@ from .errors import (
     ServiceError,
     WrongParameter,
 )
+from .identity import SERVICE_IDENTITY
 from .image_statistics import ImageStatistics, checked_statistics
 from .labels import count_objects
 from .wire import (
@@ -98,6 +99,8 @@ class SegmentationService:
         #: Pixels of the mask and seconds in the engine.
         self._recent: deque[tuple[int, float]] = deque(maxlen=RECENT_IMAGES)
         self._description = engine.describe()
+        #: In each packed answer: another service may get the next call for the same id.
+        self._made_by = {name: self._description.get(name) for name in SERVICE_IDENTITY}
 
     def close(self) -> None:
         """Let the running image finish, drop the waiting ones."""
@@ -161,6 +164,7 @@ class SegmentationService:
                 "mask": packed_mask,
                 "object_count": object_count,
                 "note": note,
+                "made_by": self._made_by,
                 "seconds": stopwatch.seconds,
                 "received_unix_s": received_unix_s,
                 "sent_unix_s": time.time(),
@@ -171,7 +175,8 @@ class SegmentationService:
     ) -> dict[str, Any]:
         """Return the embedding of a (Y, X) or (C, Y, X) image for ``segment_all``.
 
-        That of a packed image has packed arrays, and seconds and times as a mask's answer has.
+        That of a packed image has packed arrays, and the maker, seconds and times as a mask's
+        answer has.
         Raises :class:`~samservice.errors.EmbeddingsUnsupported` when the engine has none.
         """
         self.access.check("encode_image", context)
@@ -189,6 +194,7 @@ class SegmentationService:
             answer = await asyncio.to_thread(pack_embedding, encoded)
             stopwatch.lap("pack")
             return answer | {
+                "made_by": self._made_by,
                 "seconds": stopwatch.seconds,
                 "received_unix_s": received_unix_s,
                 "sent_unix_s": time.time(),

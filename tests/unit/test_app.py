@@ -366,7 +366,10 @@ async def test_a_packed_image_gets_mask_count_and_times(serve: Serve) -> None:
     answer = await serve(ScriptedEngine()).segment_all(packed(IMAGE))
     after_s = time.time()
     assert set(answer) == {
-        "mask", "object_count", "note", "seconds", "received_unix_s", "sent_unix_s",
+        "mask", "object_count", "note", "made_by", "seconds", "received_unix_s", "sent_unix_s",
+    }  # fmt: skip
+    assert answer["made_by"] == {
+        "engine": "scripted", "model": "none", "model_sha256": None, "segmentation_version": None,
     }  # fmt: skip
     mask = unpack_array(answer["mask"], 1 << 20)
     assert mask.dtype == np.uint32

@@ -975,6 +975,21 @@ async def test_a_mask_that_does_not_fit_is_the_services_failure(
     assert not bench.mask("cell0").exists()
 
 
+async def test_a_mask_of_another_service_under_the_same_id_is_none_of_this_batch(
+    bench: Bench,
+) -> None:
+    mask = pack_array(FIT, MASK_CODEC)
+    other = {"engine": "scripted", "model": "other", "segmentation_version": 1}
+    with pytest.raises(ServiceGone):
+        await bench.run(LyingService(lambda _: {"mask": mask, "made_by": other}))
+    attempts = bench.log("cell0").attempts
+    assert attempts[0].error is not None
+    assert "it is another service: {'engine': 'scripted', 'model': 'other'" in (
+        attempts[0].error.message
+    )
+    assert not bench.mask("cell0").exists()
+
+
 async def test_an_empty_mask_is_a_result(bench: Bench) -> None:
     manifest = await bench.run(LyingService(lambda image: np.zeros_like(image)))
     assert bench.statuses(manifest) == ["done"] * 3

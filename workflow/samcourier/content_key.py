@@ -7,10 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import ServiceFailed
+from samservice.identity import SERVICE_IDENTITY
 
-#: What of a service's ``describe()`` decides which labels it returns.
-SERVICE_IDENTITY = ("engine", "model", "model_sha256", "segmentation_version")
+from .errors import ServiceFailed
 
 
 def image_key(

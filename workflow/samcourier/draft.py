@@ -11,8 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from samservice.identity import SERVICE_IDENTITY
+
 from . import __version__
-from .content_key import SERVICE_IDENTITY, image_key
+from .content_key import image_key
 from .dataset import ImageRow
 from .journal import (
     NOTE_REUSED,

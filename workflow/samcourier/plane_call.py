@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from samservice.wire import WireError, is_packed, pack_array, packed_nbytes, unp
 from .connection import ConnectionManager
 from .connection.call import Answer, Call, CallFailed
 from .connection.choose import image_codec
+from .connection.description import RunIdentity
 from .connection.estimate import Payload
 from .content_key import image_key
 from .draft import Draft, service_identity
@@ -33,7 +34,7 @@ FIRST_GUESS_DOWN_BYTES_PER_PIXEL = 0.06
 EMBEDDED_AXES = ("YX", "CYX")
 
 #: What an embedding's answer says of the call that made it, which is not kept.
-OF_THE_CALL = ("seconds", "received_unix_s", "sent_unix_s")
+OF_THE_CALL = ("made_by", "seconds", "received_unix_s", "sent_unix_s")
 
 T = TypeVar("T")
 
@@ -59,6 +60,8 @@ class PlaneCaller:
         """With ``embeddings`` each plane's is asked for once and kept, and its mask made of it."""
         self._manager = manager
         self._identity = service_identity(description)
+        self._maker = RunIdentity()
+        self._maker.settle(description)
         self._packs = "wire" in description
         self._embeddings = embeddings
         self._embedding_bytes = int(description.get("embedding_bytes", 0))
@@ -95,6 +98,7 @@ class PlaneCaller:
             arguments["image_statistics"] = statistics.to_wire()
 
         async def accept(value: Any) -> Segmented:
+            self._check_maker(value)
             with draft.stage("unpack"):
                 return await asyncio.to_thread(self._received, value, plane)
 
@@ -125,6 +129,7 @@ class PlaneCaller:
         image, up_bytes = await self._packed(plane, draft)
 
         async def accept(value: Any) -> dict[str, Any]:
+            self._check_maker(value)
             if not is_packed_embedding(value):
                 raise ServiceFailed(
                     f"encode_image answered with {type(value).__name__}, expected an embedding"
@@ -156,6 +161,15 @@ class PlaneCaller:
                 replace(each, plane=number, tile=tile, method=call.method) for each in attempts
             )
         return answer
+
+    def _check_maker(self, answer: Any) -> None:
+        """Raise ServiceGone for an answer of another service than the batch began with.
+
+        Between two HTTP requests another may have been started under the same id.
+        """
+        maker = answer.get("made_by") if isinstance(answer, Mapping) else None
+        if isinstance(maker, Mapping):
+            self._maker.check(maker)
 
     def _received(self, value: Any, plane: Plane) -> Segmented:
         """Unpack an answer; raise ServiceFailed when the mask does not fit its image."""

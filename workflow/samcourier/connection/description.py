@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..content_key import SERVICE_IDENTITY
+from samservice.identity import SERVICE_IDENTITY
+
 from ..errors import CourierError, ServiceFailed, ServiceGone
 from ..transports.base import Transport
 

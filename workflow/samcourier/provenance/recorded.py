@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..content_key import SERVICE_IDENTITY
+from samservice.identity import SERVICE_IDENTITY
+
 from ..dataset import ImageRow, read_sheet
 from ..errors import ImageUnfit, InputError
 from ..planes import open_planes
