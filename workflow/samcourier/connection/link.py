@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import time
 from collections.abc import Callable
@@ -19,10 +18,8 @@ from .description import RunIdentity, describe
 from .estimate import Estimate, Payload, Sample, learn, predict_s
 from .measure import Traffic, clock_offset_s, sample_of
 from .retry import Policy
+from .signs import SignsOfLife
 from .tasks import end_all
-
-#: Less than this may be our own signs of life, which a dead relay's kernel still confirms.
-MOVED_MIN_BYTES = 4096
 
 #: The round trip is measured with next to nothing.
 PING = Payload(0, 0)
@@ -55,12 +52,7 @@ class Link:
         #: Whether the server said that the service is not there.
         self.says_gone = False
         self.in_flight = 0
-        #: When the far side was last heard or bytes last moved; None while closed.
-        self.heard_s: float | None = None
-        #: As ``heard_s``, but kept when it is closed.
-        self.last_heard_s = -math.inf
-        #: When the service was last seen to have finished an image, whosever it was.
-        self.got_on_s = -math.inf
+        self.signs = SignsOfLife(transport, clock)
         self._journal = journal
         self._policy = policy
         self._clock = clock
@@ -74,9 +66,6 @@ class Link:
         self._traffic = Traffic()
         self._call_count = 0
         self._carried = PING
-        self._progress = 0
-        self._images_finished: int | None = None
-        self._deadlines: set[Deadline] = set()
         self._lost: asyncio.Future[CourierError] | None = None
         self._beating: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
@@ -125,10 +114,9 @@ class Link:
             self.is_open, self.says_gone = True, False
             self.generation += 1
             self._opening_count += 1
-            self.heard_s = self.last_heard_s = self._clock()
-            self._progress = self.transport.progress()
+            self.signs.opened()
             self._lost = asyncio.get_running_loop().create_future()
-            self._record("open", seconds=self.heard_s - start_s, state=self.transport.state())
+            self._record("open", seconds=self._clock() - start_s, state=self.transport.state())
 
     async def call(
         self,
@@ -152,7 +140,7 @@ class Link:
             value = await self._unless_lost(
                 self.transport.call(method, arguments, deadline.longest_s), deadline
             )
-            self.heard()
+            self.signs.heard()
             sample = sample_of(value, payload.up_bytes, sent_unix_s, self._clock_offset_s)
             alone: Sample | None = None
             if sample is not None:
@@ -180,22 +168,20 @@ class Link:
             raise TransportFailed(f"{self.name}: the connection is closed")
         calling = asyncio.ensure_future(call)
         start_s = self._clock()
-        self._deadlines.add(deadline)
+        either: set[asyncio.Future[Any]] = {calling, lost}
         try:
-            while (left_s := deadline.at_s - self._clock()) > 0:
-                await asyncio.wait(
-                    {calling, lost}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED
-                )
-                if calling.done():
-                    return calling.result()
-                if lost.done():
-                    raise lost.result()
+            with self.signs.moving(deadline):
+                while (left_s := deadline.at_s - self._clock()) > 0:
+                    await asyncio.wait(either, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+                    if calling.done():
+                        return calling.result()
+                    if lost.done():
+                        raise lost.result()
             waited_s = self._clock() - start_s
             raise TransportFailed(
                 f"{self.name}: no answer in {waited_s:.3g} s", name="TimeoutError"
             )
         finally:
-            self._deadlines.discard(deadline)
             await end_all([calling])
 
     async def probe(self, payload: Payload) -> None:
@@ -219,23 +205,6 @@ class Link:
             bytes_down=payload.down_bytes,
             seconds=sample.send_s + sample.receive_s,
         )
-
-    def heard(self) -> None:
-        """Note that the far side is there."""
-        self.heard_s = self.last_heard_s = self._clock()
-
-    def forgive(self, seconds: float) -> None:
-        """Take off the silence what this process itself did not listen."""
-        if self.heard_s is not None:
-            self.heard_s = min(self.heard_s + seconds, self._clock())
-
-    def silence_s(self) -> float:
-        """Return for how long neither bytes nor an answer came; 0 while closed."""
-        progress = self.transport.progress()
-        if not 0 <= progress - self._progress < MOVED_MIN_BYTES:
-            self._progress = progress
-            self.heard()
-        return 0.0 if self.heard_s is None else self._clock() - self.heard_s
 
     def patience_s(self) -> float:
         """Return how long it may be silent with what it carries now, if another way is not.
@@ -271,23 +240,11 @@ class Link:
             self.lose(error)
             return
         # Any other answer, even a refusal, comes from the far side.
-        self.heard()
+        self.signs.heard()
         if error is None:
             round_trip = Sample(PING, self._clock() - sent_s, 0.0)
             self.estimate = learn(self.estimate, round_trip, time.time())
-            self._note_finished(answer)
-
-    def _note_finished(self, answer: Any) -> None:
-        """Take in how far the service is, if it is one that tells."""
-        finished = answer.get("images_finished") if isinstance(answer, dict) else None
-        if not isinstance(finished, int):
-            return
-        now_s = self._clock()
-        if self._images_finished is not None and finished != self._images_finished:
-            self.got_on_s = now_s
-        self._images_finished = finished
-        for deadline in self._deadlines:
-            deadline.note(finished, now_s)
+            self.signs.note(answer)
 
     def lose(self, error: CourierError) -> None:
         """End every call under way with ``error``; an idle transport is left at once."""
@@ -305,7 +262,6 @@ class Link:
         defect = find_defect(Failure.of(error), self.name, "small" if self.is_open else "open")
         self._last_defect = "" if defect is OTHER else f"{defect.name}, "
         self.is_open = False
-        self.heard_s = None
         self._lost = None
         self.last_failure = str(error)
         self.says_gone = isinstance(error, ServiceGone)
@@ -340,7 +296,7 @@ class Link:
         self._record(
             "health",
             state=self.transport.state(),
-            heard_s=None if self.heard_s is None else self._clock() - self.heard_s,
+            heard_s=self.signs.silence_s(),
             round_trip_s=self.estimate.round_trip_s if self.estimate.round_trips_s else None,
             up_bytes_per_s=self.estimate.up_bytes_per_s,
             down_bytes_per_s=self.estimate.down_bytes_per_s,

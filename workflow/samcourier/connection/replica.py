@@ -86,7 +86,7 @@ class Replica:
     @property
     def got_on_s(self) -> float:
         """When the service was last seen to have finished an image, whosever it was."""
-        return max(link.got_on_s for link in self.links)
+        return max(link.signs.got_on_s for link in self.links)
 
     def _link_in_use(self) -> Link | None:
         return next((link for link in self.links if link.name == self.current), None)
@@ -213,7 +213,9 @@ class Replica:
 
     def was_heard(self, transport: str, since_s: float) -> bool:
         """Tell whether a transport opened, or its far side was heard, since then."""
-        return any(link.last_heard_s >= since_s for link in self.links if link.name == transport)
+        return any(
+            link.signs.last_heard_s >= since_s for link in self.links if link.name == transport
+        )
 
     async def hold(self, payload: Payload) -> None:
         """Wait a little while the transports are still being compared."""

@@ -62,7 +62,7 @@ class Watch:
             looked_s = now_s
             if late_s > pause_s:
                 for link in self._links:
-                    link.forgive(late_s)
+                    link.signs.forgive(late_s)
             self._look()
             if now_s - told_s >= HEALTH_S:
                 told_s = now_s
@@ -70,7 +70,7 @@ class Watch:
 
     def _look(self) -> None:
         silences_s: dict[str, float] = {
-            link.name: link.silence_s() for link in self._links if link.is_open
+            link.name: link.signs.silence_s() for link in self._links if link.is_open
         }
         busy = [link for link in self._links if link.is_open and link.in_flight]
         quiet = [link for link in busy if silences_s[link.name] >= self._policy.beat_s]
