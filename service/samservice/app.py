@@ -1,9 +1,8 @@
 """The service's contract: segment_all, encode_image, describe, probe.
 
 Everything that comes in is checked here, at the boundary, and each refusal is a named
-:class:`~samservice.errors.ServiceError`. The engine runs in one thread of its own, one image
-at a time; packing and unpacking run in other threads, so the event loop stays free. Of the images
-that wait, the next alone is unpacked.
+:class:`~samservice.errors.ServiceError`. The engine runs in one thread, packing and unpacking in
+others, so the event loop stays free.
 """
 
 from __future__ import annotations
@@ -13,11 +12,9 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -34,12 +31,8 @@ from .boundary import (
 )
 from .channels import is_constant
 from .engine import Engine
-from .errors import (
-    SegmentationFailed,
-    ServiceBusy,
-    ServiceError,
-    WrongParameter,
-)
+from .engine_queue import EngineQueue, Stopwatch
+from .errors import SegmentationFailed, WrongParameter
 from .identity import SERVICE_IDENTITY
 from .image_statistics import ImageStatistics, checked_statistics
 from .labels import count_objects
@@ -50,11 +43,6 @@ from .wire import (
     is_packed,
     pack_array,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-T = TypeVar("T")
 
 #: Of so many images the pace is told by ``describe``.
 RECENT_IMAGES = 100
@@ -88,14 +76,7 @@ class SegmentationService:
         self.access = access or AccessRules.for_users(())
         self._engine = engine
         self._limits = limits or Limits()
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
-        #: Held by the image that is unpacked, until the engine begins with it.
-        self._next_turn = asyncio.Lock()
-        self._is_closed = False
-        self._in_service = 0
-        #: Counted by the engine's thread alone.
-        self._images_finished = 0
-        self._last_end_s = time.monotonic()
+        self._queue = EngineQueue(self._limits.max_queue)
         #: Pixels of the mask and seconds in the engine.
         self._recent: deque[tuple[int, float]] = deque(maxlen=RECENT_IMAGES)
         self._description = engine.describe()
@@ -104,8 +85,7 @@ class SegmentationService:
 
     def close(self) -> None:
         """Let the running image finish, drop the waiting ones."""
-        self._is_closed = True
-        self._worker.shutdown(wait=False, cancel_futures=True)
+        self._queue.close()
 
     async def segment_all(
         self,
@@ -126,7 +106,7 @@ class SegmentationService:
         """
         self.access.check("segment_all", context)
         received_unix_s = time.time()
-        async with self._slot():
+        async with self._queue.place():
             stopwatch = Stopwatch()
             self._engine.check_parameters(parameters)
             shape: tuple[int, ...] = ()
@@ -148,7 +128,7 @@ class SegmentationService:
                 prepare = partial(
                     self._prepare_image, image_or_embedding, axes, shape, parameters, statistics
                 )
-            labels = await self._run(stopwatch, prepare)
+            labels = await self._queue.run(stopwatch, prepare)
             mask = np.zeros(shape, np.uint32) if labels is None else labels
             # Of a tile it is nothing to speak of.
             is_told = labels is None and image_statistics is None
@@ -181,13 +161,12 @@ class SegmentationService:
         """
         self.access.check("encode_image", context)
         received_unix_s = time.time()
-        async with self._slot():
+        async with self._queue.place():
             stopwatch = Stopwatch()
             packed = is_packed(image)
             _, axes = self._check_header(image, axes)
-            encoded: dict[str, Any] = await self._run(
-                stopwatch, partial(self._prepare_encoding, image, axes)
-            )
+            encoded = await self._queue.run(stopwatch, partial(self._prepare_encoding, image, axes))
+            assert encoded is not None
             stopwatch.lap("encode")
             if not packed:
                 return encoded
@@ -244,70 +223,14 @@ class SegmentationService:
             "data": os.urandom(reply_bytes),
             "received_bytes": len(payload),
             "caller": user.get("email") or user.get("id"),
-            "images_finished": self._images_finished,
+            "images_finished": self._queue.images_finished,
             "received_unix_s": received_unix_s,
             "sent_unix_s": time.time(),
         }
 
-    @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
-        """Hold one of the bounded places, or raise ServiceBusy without touching the payload."""
-        if self._in_service >= self._limits.max_queue:
-            raise ServiceBusy(f"{self._in_service} images are waiting already, ask again later")
-        self._in_service += 1
-        try:
-            yield
-        finally:
-            self._in_service -= 1
-            self._last_end_s = time.monotonic()
-
     def idle_s(self) -> float:
         """Return the seconds since the last image left, 0 while one is in service."""
-        return 0.0 if self._in_service else time.monotonic() - self._last_end_s
-
-    async def _run(
-        self, stopwatch: Stopwatch, prepare: Callable[[], Callable[[], T] | None]
-    ) -> Any:
-        """Run the work for the engine that ``prepare`` returns; None when that is none.
-
-        First come, first served; prepared is, in another thread, the next while the engine has the
-        one before, so that no more than two images are unpacked, however many wait. What the work
-        raises and is not a ServiceError becomes SegmentationFailed. The stopwatch gets the laps
-        ``unpack``, and ``queue`` for both waits.
-        """
-        loop = asyncio.get_running_loop()
-        async with self._next_turn:
-            if self._is_closed:
-                # As for those that the engine's queue dropped.
-                raise asyncio.CancelledError
-            stopwatch.lap("queue")
-            work = await asyncio.to_thread(prepare)
-            stopwatch.lap("unpack")
-            if work is None:
-                return None
-            begun: asyncio.Future[None] = loop.create_future()
-
-            def begin() -> T:
-                loop.call_soon_threadsafe(begun.set_result, None)
-                stopwatch.lap("queue")
-                try:
-                    return work()
-                finally:
-                    self._images_finished += 1
-
-            running = loop.run_in_executor(self._worker, begin)
-            either: set[asyncio.Future[Any]] = {begun, running}
-            try:
-                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            except asyncio.CancelledError:
-                running.cancel()
-                raise
-        try:
-            return await running
-        except ServiceError:
-            raise
-        except Exception as error:
-            raise SegmentationFailed(f"{type(error).__name__}: {error}") from error
+        return self._queue.idle_s()
 
     def _check_header(self, image: Any, axes: str | None) -> tuple[tuple[int, ...], str]:
         return check_header(image, axes, self._limits.max_image_bytes, self._limits.max_pixels)
@@ -342,20 +265,6 @@ class SegmentationService:
 
     def _prepare_encoding(self, given: Any, axes: str) -> Callable[[], dict[str, Any]]:
         return partial(self._engine.encode, self._unpack_image(given, axes), axes)
-
-
-class Stopwatch:
-    """Seconds between laps, by name; those of one name are added up."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        """Close the stage that ends now."""
-        now = time.perf_counter()
-        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
-        self._last = now
 
 
 def _checked_labels(mask: Any, expected_shape: tuple[int, ...] | None = None) -> np.ndarray:

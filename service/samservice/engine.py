@@ -1,7 +1,7 @@
 """What an engine is, and the one place that knows which engines exist.
 
-An engine is synchronous and holds per-image state: :mod:`samservice.app` gives it one image
-at a time, in a thread of its own.
+An engine is synchronous and holds per-image state: :mod:`samservice.engine_queue` gives it one
+image at a time, in a thread of its own.
 """
 
 from __future__ import annotations
