@@ -107,11 +107,11 @@ def made_for(batch):
 @cache
 def batches_to_redo():
     """Return the ids of batches whose manifest is no longer true, from a look at the masks."""
-    to_redo = store.batches_to_redo(
+    to_redo = work_left.batches_to_redo(
         DATASET_DIR, BATCHES.values(), ONLY, config["outputs"], made_for
     )
     if config["retry_failed"]:
-        to_redo |= {each for each in BATCHES if store.has_failures(DATASET_DIR, each)}
+        to_redo |= {each for each in BATCHES if work_left.has_failures(DATASET_DIR, each)}
     return to_redo
 
 
@@ -198,7 +198,7 @@ def keep_images_left():
     """
     is_asked = any(job.rule == rules.doctor.rule for job in workflow.dag.jobs)
     if is_asked:
-        left = store.images_left(DATASET_DIR, BATCHES.values(), ONLY, made_for)
+        left = work_left.images_left(DATASET_DIR, BATCHES.values(), ONLY, made_for)
         write_ids(TO_SEGMENT, left)
 
 

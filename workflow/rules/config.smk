@@ -8,7 +8,7 @@ from snakemake.utils import validate
 
 # Looking changes nothing, so the parse leaves no __pycache__ of the package either.
 writes_no_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-from samcourier import dataset, finding, store
+from samcourier import dataset, finding, store, work_left
 from samcourier import sheet as sheets
 from samcourier.errors import InputError
 from samcourier.plain_text import plain_lines

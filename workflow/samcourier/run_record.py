@@ -15,7 +15,8 @@ from .deploy.owners import pid_of, process_identity
 from .errors import InputError
 from .journal import parse_time, utc_now
 from .records import read_record, write_record
-from .store import is_held, manifest_path, read_manifest
+from .store import is_held, manifest_path
+from .work_left import read_manifest
 
 RUN_SCHEMA = "samcourier/run/2"
 

@@ -17,7 +17,7 @@ from ..dataset import Batch, ImageRow, asked_rows, make_batches, read_sheet
 from ..deploy.service import ServiceOptions, find_service
 from ..embeddings import EmbeddingStore
 from ..plain_text import plain
-from ..store import images_left
+from ..work_left import images_left
 from .options import (
     dataset_dir_option,
     embedding_options,

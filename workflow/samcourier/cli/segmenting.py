@@ -246,7 +246,7 @@ def write_run_report(
     """Write report and crate. Raises ClickException, after writing, for images without mask."""
     from ..provenance.crate import write_crate
     from ..report import build_report, write_report
-    from ..store import remove_stale_manifests
+    from ..work_left import remove_stale_manifests
 
     if not only:
         remove_stale_manifests(dataset_dir, batches)

@@ -9,16 +9,13 @@ from typing import Any
 import pytest
 
 from samcourier.dataset import Batch, ImageRow, make_batches
-from samcourier.store import (
+from samcourier.store import manifest_path, mask_path, stat_mask, zarr_files
+from samcourier.work_left import (
     batches_to_redo,
     has_failures,
     images_left,
-    manifest_path,
-    mask_path,
     read_manifest,
     remove_stale_manifests,
-    stat_mask,
-    zarr_files,
 )
 
 BATCHES = [

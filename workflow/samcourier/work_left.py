@@ -1,0 +1,159 @@
+"""What the manifests leave to do: which batches and images a run makes. Standard library only.
+
+The Snakefile asks at parse time about every mask of the dataset, so nothing heavy may be imported
+here, and no mask is opened.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+from .dataset import Batch, ImageRow, asked_rows
+from .store import find_mask, manifest_path, output_path, stat_mask, stat_output
+
+
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """Return a batch's manifest, None when it is absent, damaged or no manifest."""
+    try:
+        manifest = json.loads(path.read_bytes())
+        images = manifest["images"]
+        sound = isinstance(images, dict) and all(isinstance(e, dict) for e in images.values())
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return manifest if sound else None
+
+
+def has_failures(dataset_dir: Path, batch_id: str) -> bool:
+    """Tell whether the batch's manifest lists a failed image or a refused output."""
+    manifest = read_manifest(manifest_path(dataset_dir, batch_id))
+    return manifest is not None and any(map(_has_failed, manifest["images"].values()))
+
+
+def _has_failed(entry: dict[str, Any]) -> bool:
+    records = entry.get("outputs")
+    return entry.get("status") == "failed" or (
+        isinstance(records, dict)
+        and any(isinstance(each, dict) and each.get("refused") for each in records.values())
+    )
+
+
+def remove_stale_manifests(dataset_dir: Path, batches: Iterable[Batch]) -> None:
+    """Delete the manifests of batches that the sheet, cut anew, no longer has.
+
+    Masks and logs stay: each image's are its own, whichever batch it was in.
+    """
+    current = {manifest_path(dataset_dir, batch.batch_id) for batch in batches}
+    for path in (dataset_dir / "batches").glob("*.json"):
+        if path not in current:
+            path.unlink(missing_ok=True)
+
+
+def batches_to_redo(
+    dataset_dir: Path,
+    batches: Iterable[Batch],
+    only: Collection[str] | None = None,
+    outputs: Collection[str] = (),
+    made_for: Callable[[Batch], str] | None = None,
+) -> set[str]:
+    """Return the ids of batches whose manifest exists and no longer tells the truth.
+
+    That is a manifest that is damaged, is not of what ``made_for`` says of the batch, lists other
+    images than it has now, or has an image that is done with a missing or damaged mask or one of
+    ``outputs``, failed by more than its own fault, or was not asked for. ``only`` limits the look
+    at single images to these.
+    """
+    to_redo = set()
+    for batch in batches:
+        path = manifest_path(dataset_dir, batch.batch_id)
+        if not path.exists():
+            continue
+        manifest = read_manifest(path)
+        if (
+            manifest is None
+            # What Snakemake knows of it may have stayed behind when the folder was moved.
+            or (made_for is not None and manifest.get("made_for") != made_for(batch))
+            or not _is_settled(dataset_dir, batch, manifest, only, outputs)
+        ):
+            to_redo.add(batch.batch_id)
+    return to_redo
+
+
+def images_left(
+    dataset_dir: Path,
+    batches: Iterable[Batch],
+    only: Collection[str] | None = None,
+    made_for: Callable[[Batch], str] | None = None,
+) -> list[str]:
+    """Return the ids of images to segment: of those in ``only``, those without their mask.
+
+    An image has it that a manifest calls done and whose mask is there as the manifest tells. A
+    manifest that is not of what ``made_for`` says of its batch counts for nothing.
+    """
+    batches = list(batches)
+    entries: dict[str, dict[str, Any]] = {}
+    for batch in batches:
+        manifest = read_manifest(manifest_path(dataset_dir, batch.batch_id))
+        if manifest is not None and (
+            made_for is None or manifest.get("made_for") == made_for(batch)
+        ):
+            entries |= manifest["images"]
+    return [
+        row.image
+        for batch in batches
+        for row in asked_rows(batch.rows, only)
+        if not _has_mask(dataset_dir, row.image, entries.get(row.image, {}))
+    ]
+
+
+def _has_mask(dataset_dir: Path, image: str, entry: dict[str, Any]) -> bool:
+    if entry.get("status") != "done":
+        return False
+    found = stat_mask(find_mask(dataset_dir, image))
+    return found == (entry.get("mask_files"), entry.get("mask_bytes"))
+
+
+def _is_settled(
+    dataset_dir: Path,
+    batch: Batch,
+    manifest: dict[str, Any],
+    only: Collection[str] | None,
+    outputs: Collection[str],
+) -> bool:
+    images = manifest["images"]
+    if images.keys() != {row.image for row in batch.rows}:
+        return False
+    return all(
+        _is_image_settled(dataset_dir, row, images[row.image], outputs)
+        for row in asked_rows(batch.rows, only)
+    )
+
+
+def _is_image_settled(
+    dataset_dir: Path, row: ImageRow, entry: dict[str, Any], outputs: Collection[str]
+) -> bool:
+    image, kind = row.image, entry.get("failure_kind")
+    if entry.get("status") == "failed":
+        return kind == "image" or (kind == "missing" and not _are_files_there(row))
+    if not _has_mask(dataset_dir, image, entry):
+        return False
+    records = entry.get("outputs")
+    return not outputs or (
+        isinstance(records, dict)
+        and all(_is_output_settled(dataset_dir, image, name, records.get(name)) for name in outputs)
+    )
+
+
+def _are_files_there(row: ImageRow) -> bool:
+    return all(path.exists() for path in (row.path, row.foreground) if path is not None)
+
+
+def _is_output_settled(dataset_dir: Path, image: str, name: str, record: Any) -> bool:
+    if not isinstance(record, dict):
+        return False
+    if record.get("refused") is not None:
+        return True
+    path = output_path(dataset_dir, image, name, record.get("path"))
+    return stat_output(path) == (record.get("files"), record.get("bytes"))
