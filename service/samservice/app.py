@@ -204,8 +204,8 @@ class SegmentationService:
     ) -> dict[str, Any]:
         """Answer with ``reply_bytes`` incompressible bytes, to measure a transport both ways.
 
-        Says how many bytes came, when (this machine's clock), and from whom, and how many images
-        the engine is done with, by which who waits sees that the service gets on.
+        Says how many bytes came, when (this machine's clock), and from whom. For who waits it says
+        how many images the engine is done with, and how many more the queue would take.
         """
         self.access.check("probe", context)
         received_unix_s = time.time()
@@ -224,6 +224,7 @@ class SegmentationService:
             "received_bytes": len(payload),
             "caller": user.get("email") or user.get("id"),
             "images_finished": self._queue.images_finished,
+            "places_left": self._queue.places_left,
             "received_unix_s": received_unix_s,
             "sent_unix_s": time.time(),
         }

@@ -47,6 +47,11 @@ class EngineQueue:
         """How many images the engine is done with, those included that it failed on."""
         return self._images_finished
 
+    @property
+    def places_left(self) -> int:
+        """How many more images would be taken now."""
+        return self._max_images - self._image_count
+
     def close(self) -> None:
         """Let the running image finish, drop the waiting ones."""
         self._is_closed = True
@@ -55,7 +60,7 @@ class EngineQueue:
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
         """Hold one of the bounded places, or raise ServiceBusy at once."""
-        if self._image_count >= self._max_images:
+        if self.places_left <= 0:
             raise ServiceBusy(f"{self._image_count} images are waiting already, ask again later")
         self._image_count += 1
         try:

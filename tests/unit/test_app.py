@@ -633,6 +633,19 @@ async def test_a_probe_tells_how_many_images_the_engine_is_done_with(serve: Serv
     assert counts == [1, 2, 2, 3]
 
 
+async def test_a_probe_tells_how_many_more_images_the_queue_takes(serve: Serve, gate: Gate) -> None:
+    service = serve(ScriptedEngine(gate), max_queue=2)
+    places, calls = [], []
+    for _ in range(3):
+        places.append((await service.probe(b""))["places_left"])
+        calls.append(asyncio.create_task(service.segment_all(IMAGE)))
+        await asyncio.sleep(0)
+    gate.open()
+    await asyncio.gather(*calls, return_exceptions=True)
+    places.append((await service.probe(b""))["places_left"])
+    assert places == [2, 1, 0, 2]
+
+
 async def test_closing_drops_the_images_that_wait(serve: Serve, gate: Gate) -> None:
     engine = ScriptedEngine(gate)
     service = serve(engine)

@@ -50,19 +50,21 @@ def test_a_deadline_moves_on_with_the_images_before_it(
 class Working:
     """A service with a queue of three that finishes an image, not of this test, each ``pace_s``."""
 
-    def __init__(self, pace_s: float, work_s: float) -> None:
+    def __init__(self, pace_s: float, work_s: float, full_s: float = 0.0) -> None:
         self.pace_s = pace_s
         self.work_s = work_s
+        self.full_s = full_s
         self.start_s = time.monotonic()
 
     async def describe(self) -> dict[str, Any]:
         return {"engine": "e", "limits": {"in_parallel": 1, "max_queue": 3}}
 
     async def probe(self, payload: bytes, reply_bytes: int) -> dict[str, Any]:
-        finished = int((time.monotonic() - self.start_s) / self.pace_s)
+        elapsed_s = time.monotonic() - self.start_s
         now_s = time.time()
         return {
-            "data": bytes(reply_bytes), "images_finished": finished,
+            "data": bytes(reply_bytes), "images_finished": int(elapsed_s / self.pace_s),
+            "places_left": int(elapsed_s > self.full_s),
             "received_unix_s": now_s, "sent_unix_s": now_s,
         }  # fmt: skip
 
@@ -139,3 +141,12 @@ async def test_a_place_in_the_queue_of_a_working_service_is_worth_any_wait(
     else:
         with pytest.raises(CallFailed, match="32 images are waiting"):
             await manager.call(CALL)
+
+
+async def test_an_image_is_not_carried_to_a_full_queue_again_and_again(start: Start) -> None:
+    full = [Scripted(error=Overloaded("32 images are waiting already"))]
+    manager = await start(Working(pace_s=0.05, work_s=0.0, full_s=0.8), full)
+    assert [attempt.outcome for attempt in (await manager.call(CALL)).attempts] == ["failed", "ok"]
+    history = manager._first.links[0].transport.history  # type: ignore[union-attr]
+    assert history.count("segment_all") == 2
+    assert history.count("probe") >= 4

@@ -228,8 +228,7 @@ class Link:
         sent_s = self._clock()
         error: CourierError | None = None
         try:
-            arguments = {"payload": b"", "reply_bytes": 0}
-            answer = await self.transport.call("probe", arguments, self._policy.silence_alone_s)
+            answer = await self._ask(self._policy.silence_alone_s)
         except CourierError as caught:
             error = caught
         finally:
@@ -245,6 +244,20 @@ class Link:
             round_trip = Sample(PING, self._clock() - sent_s, 0.0)
             self.estimate = learn(self.estimate, round_trip, time.time())
             self.signs.note(answer)
+
+    async def _ask(self, timeout_s: float) -> Any:
+        return await self.transport.call("probe", {"payload": b"", "reply_bytes": 0}, timeout_s)
+
+    async def has_room(self) -> bool:
+        """Ask whether the service takes one more image; True where only an image would tell."""
+        try:
+            answer = await self._ask(self._policy.probe_timeout_s)
+        except CourierError as error:
+            return error.kind != "overload"
+        self.signs.heard()
+        self.signs.note(answer)
+        places_left = answer.get("places_left") if isinstance(answer, dict) else None
+        return not isinstance(places_left, int) or places_left > 0
 
     def lose(self, error: CourierError) -> None:
         """End every call under way with ``error``; an idle transport is left at once."""

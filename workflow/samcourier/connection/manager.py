@@ -108,9 +108,9 @@ class ConnectionManager:
         """
         attempts: list[Attempt] = []
         tried: set[Link] = set()
-        service_failures = overload_waits = 0
+        service_failures = waits = 0
         patience = Patience(self._policy, self._clock)
-        deadline_s = self._clock() + self._policy.image_timeout_s
+        start_s = self._clock()
         if self._first is not None:
             await self._first.hold(call.payload)
         try:
@@ -118,8 +118,8 @@ class ConnectionManager:
                 async with self._pool.turn(call.payload, tried) as replica:
                     choice = replica.choose(call.payload, tried) if replica else None
                     if replica is not None and choice is not None:
-                        start_s = self._clock()
-                        outcome = await replica.attempt(choice, call, deadline_s)
+                        attempt_start_s = self._clock()
+                        outcome = await replica.attempt(choice, call, self._ends_s(start_s))
                 if replica is None or choice is None:
                     if not await patience.pause():
                         raise CallFailed(patience.ending(self._gone()), attempts)
@@ -131,18 +131,15 @@ class ConnectionManager:
                 if error is None:
                     assert value is not None
                     return Answer(value, tuple(attempts))
-                # While the service gets on, it is the others' time.
-                deadline_s = max(deadline_s, replica.got_on_s + self._policy.image_timeout_s)
-                patience.note(error, was_heard=replica.was_heard(choice.name, start_s))
+                patience.note(error, was_heard=replica.was_heard(choice.name, attempt_start_s))
                 service_failures += error.kind == "service" and not isinstance(error, ServiceGone)
                 step = what_next(error, service_failures, self._policy)
-                if step == "give_up" or self._clock() >= deadline_s:
-                    raise CallFailed(error, attempts)
                 if step == "next_transport":
                     tried.update(self._spent(replica, choice.name, error))
                 elif step == "wait":
-                    await self._wait_for_room(overload_waits, deadline_s)
-                    overload_waits += 1
+                    waits = await self._wait_for_room(replica, choice.name, waits, start_s)
+                if step == "give_up" or self._clock() >= self._ends_s(start_s):
+                    raise CallFailed(error, attempts)
         finally:
             self.calls_left -= 1
 
@@ -153,12 +150,29 @@ class ConnectionManager:
             return replica.links
         return [link for link in replica.links if link.name == transport]
 
-    async def _wait_for_room(self, waits: int, deadline_s: float) -> None:
-        """Sleep longer each time the service is full, at random so that jobs spread out."""
-        pause_s = random.uniform(0.5, 1) * self._policy.overload_ceiling_s(waits)
-        pause_s = max(min(pause_s, deadline_s - self._clock()), 0.0)
-        self._journal.record("overloaded", wait_s=pause_s)
-        await asyncio.sleep(pause_s)
+    def _ends_s(self, start_s: float) -> float:
+        """Return when an image's time is over; while the service gets on, it is the others'."""
+        got_on_s = max((each.got_on_s for each in self._pool.replicas), default=start_s)
+        return max(start_s, got_on_s) + self._policy.image_timeout_s
+
+    async def _wait_for_room(
+        self, replica: Replica, transport: str, waits: int, start_s: float
+    ) -> int:
+        """Sleep until the full service has room or the image's time is over; return all its waits.
+
+        Longer each time, at random so that jobs spread out. Images carried to a full queue again
+        and again would fill the network, so a word asks whether there is room.
+        """
+        while (left_s := self._ends_s(start_s) - self._clock()) > 0:
+            pause_s = random.uniform(0.5, 1) * self._policy.overload_ceiling_s(waits)
+            pause_s = min(pause_s, left_s)
+            self._journal.record("overloaded", wait_s=pause_s)
+            await asyncio.sleep(pause_s)
+            waits += 1
+            # Of several replicas another may have it.
+            if len(self._pool.replicas) > 1 or await replica.has_room(transport):
+                break
+        return waits
 
     def _gone(self) -> ServiceGone:
         return (

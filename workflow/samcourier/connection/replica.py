@@ -217,6 +217,10 @@ class Replica:
             link.signs.last_heard_s >= since_s for link in self.links if link.name == transport
         )
 
+    async def has_room(self, transport: str) -> bool:
+        """Ask over a transport whether the service takes one more image."""
+        return await next(link for link in self.links if link.name == transport).has_room()
+
     async def hold(self, payload: Payload) -> None:
         """Wait a little while the transports are still being compared."""
         if self._scout is not None:
