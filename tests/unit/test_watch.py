@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from samcourier.connection.estimate import Payload
 from samcourier.connection.link import Link
 from samcourier.connection.retry import Policy
+from samcourier.connection.signs import SignsOfLife
 from samcourier.connection.watch import Watch, loss
 from samcourier.errors import CourierError, Overloaded, ServiceGone, TransportFailed
 from samcourier.journal import ConnectionJournal
@@ -41,6 +43,28 @@ def test_what_counts_as_lost(
     silence_s: float, patience_s: float, witness: str | None, lost: str | None
 ) -> None:
     assert loss(silence_s, patience_s, witness, alone_s=100) == lost
+
+
+def test_signs_of_life_are_asked_for_the_rarer_the_longer_the_service_thinks() -> None:
+    now_s = 0.0
+    signs = SignsOfLife(FakeTransport(object()), Policy(), lambda: now_s)
+    signs.opened()
+    asked_s = [0.0]
+    for quarter in range(1, 4 * 600):
+        now_s = quarter / 4
+        if signs.is_due():
+            signs.asked()
+            asked_s.append(now_s)
+            # A question that is not answered is what silence is counted from.
+            assert signs.silence_s() == Policy.beat_s
+            signs.answered()
+    pauses_s = [after - before for before, after in pairwise(asked_s)]
+    assert pauses_s[:5] == [Policy.beat_s] * 5
+    assert max(pauses_s) == Policy.beat_max_s
+    assert len(asked_s) < 100
+    signs.carried()
+    now_s += Policy.beat_s
+    assert signs.is_due()
 
 
 class Thinker:

@@ -52,7 +52,7 @@ class Link:
         #: Whether the server said that the service is not there.
         self.says_gone = False
         self.in_flight = 0
-        self.signs = SignsOfLife(transport, clock)
+        self.signs = SignsOfLife(transport, policy, clock)
         self._journal = journal
         self._policy = policy
         self._clock = clock
@@ -135,11 +135,13 @@ class Link:
         sent_unix_s = time.time()
         token = self._traffic.begin(payload, sent_unix_s)
         self.in_flight += 1
+        self.signs.carried()
         try:
             deadline = Deadline(self._clock(), timeout_s, most_before)
             value = await self._unless_lost(
                 self.transport.call(method, arguments, deadline.longest_s), deadline
             )
+            self.signs.carried()
             self.signs.heard()
             sample = sample_of(value, payload.up_bytes, sent_unix_s, self._clock_offset_s)
             alone: Sample | None = None
@@ -222,6 +224,7 @@ class Link:
     def beat(self) -> None:
         """Ask the far side for a sign of life, unless it is being asked; its failure is a loss."""
         if self.is_open and self._beating is None:
+            self.signs.asked()
             self._beating = asyncio.ensure_future(self._beat(self.generation))
 
     async def _beat(self, generation: int) -> None:
@@ -239,7 +242,7 @@ class Link:
             self.lose(error)
             return
         # Any other answer, even a refusal, comes from the far side.
-        self.signs.heard()
+        self.signs.answered()
         if error is None:
             round_trip = Sample(PING, self._clock() - sent_s, 0.0)
             self.estimate = learn(self.estimate, round_trip, time.time())
@@ -309,7 +312,7 @@ class Link:
         self._record(
             "health",
             state=self.transport.state(),
-            heard_s=self.signs.silence_s(),
+            heard_s=self.signs.heard_ago_s(),
             round_trip_s=self.estimate.round_trip_s if self.estimate.round_trips_s else None,
             up_bytes_per_s=self.estimate.up_bytes_per_s,
             down_bytes_per_s=self.estimate.down_bytes_per_s,

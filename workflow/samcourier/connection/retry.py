@@ -31,8 +31,13 @@ class Policy:
     #: How long a transport that failed rests before it is tried again; doubled each time.
     rest_after_failure_s: float = 1.0
     rest_max_s: float = 120.0
-    #: A transport in use is asked for a sign of life after this long without bytes.
+    #: A transport in use is asked for a sign of life after this long without one...
     beat_s: float = 0.5
+    #: ...or after this share of the time that it has carried nothing else, if that is longer: the
+    #: service's answers to all jobs come over one connection, which Hypha closes at 200 a second...
+    beat_share: float = 0.1
+    #: ...but not rarer than that.
+    beat_max_s: float = 10.0
     #: Silent for so long while the service is heard over another transport, it is lost...
     silence_s: float = 1.2
     #: ...or for so many times the seconds predicted for what it carries, if that is longer...

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..transports.base import Transport
 from .deadline import Deadline
+from .retry import Policy
 
 #: Less than this may be our own signs of life, which a dead relay's kernel still confirms.
 MOVED_MIN_BYTES = 4096
@@ -17,13 +18,16 @@ MOVED_MIN_BYTES = 4096
 class SignsOfLife:
     """What is noted of a transport while it is open; it stays when it is closed."""
 
-    def __init__(self, transport: Transport, clock: Callable[[], float]) -> None:
+    def __init__(self, transport: Transport, policy: Policy, clock: Callable[[], float]) -> None:
         #: When the far side was last heard or bytes last moved.
         self.last_heard_s = -math.inf
         #: When the service was last seen to have finished an image, whosever it was.
         self.got_on_s = -math.inf
         self._transport = transport
+        self._policy = policy
         self._clock = clock
+        self._carried_s = -math.inf
+        self._asked_s: float | None = None
         self._moved_bytes = 0
         self._not_listened_s = 0.0
         self._images_finished: int | None = None
@@ -32,24 +36,58 @@ class SignsOfLife:
     def opened(self) -> None:
         """Begin: the far side has just been heard."""
         self._moved_bytes = self._transport.progress()
+        self._asked_s = None
+        self.carried()
         self.heard()
+
+    def carried(self) -> None:
+        """Note that more than signs of life is carried: they are asked for often again."""
+        self._carried_s = self._clock()
 
     def heard(self) -> None:
         """Note that the far side is there."""
         self.last_heard_s = self._clock()
         self._not_listened_s = 0.0
 
+    def asked(self) -> None:
+        """Note that a sign of life is asked for."""
+        self._asked_s = self._clock()
+
+    def answered(self) -> None:
+        """Note that what was asked for came."""
+        self._asked_s = None
+        self.heard()
+
+    def look(self) -> None:
+        """Note what bytes have moved."""
+        moved_bytes = self._transport.progress()
+        if not 0 <= moved_bytes - self._moved_bytes < MOVED_MIN_BYTES:
+            self._moved_bytes = moved_bytes
+            self.carried()
+            self.heard()
+
     def forgive(self, seconds: float) -> None:
         """Take off the silence what this process itself did not listen."""
         self._not_listened_s += seconds
 
+    def heard_ago_s(self) -> float:
+        """Return how long ago the far side was heard or bytes moved."""
+        return self._clock() - self.last_heard_s
+
+    def is_due(self) -> bool:
+        """Tell whether a sign of life is to be asked for: the rarer, the longer nothing came."""
+        policy, idle_s = self._policy, self._clock() - self._carried_s
+        pause_s = min(max(policy.beat_s, policy.beat_share * idle_s), policy.beat_max_s)
+        return self.heard_ago_s() >= pause_s
+
+    def silent_since_s(self) -> float:
+        """Return since when a sign of life is owed; what was not asked for is no silence."""
+        asked_s = self._clock() if self._asked_s is None else self._asked_s
+        return max(self.last_heard_s, asked_s - self._policy.beat_s) + self._not_listened_s
+
     def silence_s(self) -> float:
-        """Return for how long neither bytes nor an answer came; of an open transport."""
-        moved_bytes = self._transport.progress()
-        if not 0 <= moved_bytes - self._moved_bytes < MOVED_MIN_BYTES:
-            self._moved_bytes = moved_bytes
-            self.heard()
-        return max(self._clock() - self.last_heard_s - self._not_listened_s, 0.0)
+        """Return for how long it has owed a sign of life."""
+        return max(self._clock() - self.silent_since_s(), 0.0)
 
     def note(self, answer: Any) -> None:
         """Take in a probe's answer: how far the service is, if it is one that tells."""

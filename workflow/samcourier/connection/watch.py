@@ -69,35 +69,35 @@ class Watch:
                 self._tell()
 
     def _look(self) -> None:
-        silences_s: dict[str, float] = {
-            link.name: link.signs.silence_s() for link in self._links if link.is_open
-        }
+        beat_s = self._policy.beat_s
+        for link in self._links:
+            if link.is_open:
+                link.signs.look()
         busy = [link for link in self._links if link.is_open and link.in_flight]
-        quiet = [link for link in busy if silences_s[link.name] >= self._policy.beat_s]
+        quiet = [link for link in busy if link.signs.heard_ago_s() >= beat_s]
         if not quiet:
             return
+        is_due = any(link.signs.is_due() for link in quiet)
         for link in self._links:
-            if link.is_open and silences_s[link.name] >= self._policy.beat_s:
-                link.beat()
-            elif not link.is_open and not link.is_resting and not self._witnesses:
+            if link.is_open:
+                # All at once, so that one that answers tells of one that does not.
+                if is_due and link.signs.heard_ago_s() >= beat_s:
+                    link.beat()
+            elif not link.is_resting and not self._witnesses:
                 self._call_witness(link)
         for link in quiet:
-            silence_s = silences_s[link.name]
-            witness = self._witness(link, silence_s, silences_s)
-            alone_s = self._policy.silence_alone_s
-            reason = loss(silence_s, link.patience_s(), witness, alone_s)
+            silence_s, alone_s = link.signs.silence_s(), self._policy.silence_alone_s
+            reason = loss(silence_s, link.patience_s(), self._witness(link), alone_s)
             if reason is not None:
                 link.lose(TransportFailed(f"{link.name}: {reason}", name="Silent"))
 
-    def _witness(self, silent: Link, silence_s: float, silences_s: dict[str, float]) -> str | None:
+    def _witness(self, silent: Link) -> str | None:
         for link in self._links:
             if link is silent:
                 continue
             # Heard a whole beat after the other fell silent.
-            if (
-                link.is_open
-                and silences_s.get(link.name, silence_s) + self._policy.beat_s <= silence_s
-            ):
+            heard_s = silent.signs.silent_since_s() + self._policy.beat_s
+            if link.is_open and link.signs.last_heard_s >= heard_s:
                 return f"heard over {link.name}"
             if link.says_gone:
                 return f"gone, as {link.name} says"
