@@ -35,6 +35,7 @@ from samcourier.transports.fake import FakeTransport, Scripted
         ([(1, 500), (8, 503)], 10),
         # Started anew, it knows of no image of before.
         ([(1, 500), (8, 0), (9, 1)], 10),
+        ([(1, 1), (8, 0), (9, 2)], 10),
     ],
 )
 def test_a_deadline_moves_on_with_the_images_before_it(
@@ -48,7 +49,7 @@ def test_a_deadline_moves_on_with_the_images_before_it(
 
 
 class Working:
-    """A service with a queue of three that finishes an image, not of this test, each ``pace_s``."""
+    """A service with a queue of twenty that finishes some other image each ``pace_s``."""
 
     def __init__(self, pace_s: float, work_s: float, full_s: float = 0.0) -> None:
         self.pace_s = pace_s
@@ -57,7 +58,7 @@ class Working:
         self.start_s = time.monotonic()
 
     async def describe(self) -> dict[str, Any]:
-        return {"engine": "e", "limits": {"in_parallel": 1, "max_queue": 3}}
+        return {"engine": "e", "limits": {"in_parallel": 1, "max_queue": 20}}
 
     async def probe(self, payload: bytes, reply_bytes: int) -> dict[str, Any]:
         elapsed_s = time.monotonic() - self.start_s
@@ -79,11 +80,11 @@ async def take_all(value: Any) -> Any:
 
 CALL = Call("segment_all", {}, Payload(10, 10), take_all)
 POLICY = Policy(
-    attempt_timeout_s=0.25,
-    image_timeout_s=0.5,
+    attempt_timeout_s=1.0,
+    image_timeout_s=1.0,
     beat_s=0.02,
-    overload_wait_s=0.2,
-    overload_wait_max_s=0.2,
+    overload_wait_s=0.1,
+    overload_wait_max_s=0.1,
     gone_patience_s=0.0,
 )
 
@@ -110,7 +111,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 
 
 async def test_an_image_waits_its_turn_beyond_the_seconds_of_one_call(start: Start) -> None:
-    manager = await start(Working(pace_s=0.2, work_s=0.6))
+    manager = await start(Working(pace_s=0.2, work_s=2.5))
     answer = await manager.call(CALL)
     assert [attempt.outcome for attempt in answer.attempts] == ["ok"]
     assert answer.attempts[0].seconds.total > 2 * POLICY.attempt_timeout_s
@@ -125,7 +126,7 @@ async def test_a_service_that_stands_still_or_forgot_the_image_is_not_waited_for
         await manager.call(CALL)
     attempt = caught.value.attempts[0]
     assert attempt.error is not None
-    assert attempt.error.message.startswith("websocket: no answer in 0.2")
+    assert attempt.error.message.startswith("websocket: no answer in 1.")
 
 
 @pytest.mark.parametrize(("pace_s", "is_served"), [(0.05, True), (99.0, False)])
@@ -134,10 +135,10 @@ async def test_a_place_in_the_queue_of_a_working_service_is_worth_any_wait(
 ) -> None:
     # An idle transport is looked at so often.
     monkeypatch.setattr("samcourier.connection.watch.HEALTH_S", 0.02)
-    full = [Scripted(error=Overloaded("32 images are waiting already")) for _ in range(9)]
+    full = [Scripted(error=Overloaded("32 images are waiting already")) for _ in range(25)]
     manager = await start(Working(pace_s, work_s=0.0), full)
     if is_served:
-        assert len((await manager.call(CALL)).attempts) == 10
+        assert len((await manager.call(CALL)).attempts) == 26
     else:
         with pytest.raises(CallFailed, match="32 images are waiting"):
             await manager.call(CALL)
@@ -149,4 +150,4 @@ async def test_an_image_is_not_carried_to_a_full_queue_again_and_again(start: St
     assert [attempt.outcome for attempt in (await manager.call(CALL)).attempts] == ["failed", "ok"]
     history = manager._first.links[0].transport.history  # type: ignore[union-attr]
     assert history.count("segment_all") == 2
-    assert history.count("probe") >= 4
+    assert history.count("probe") >= 3

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from samcourier.connection.deadline import Deadline
 from samcourier.connection.estimate import Payload
 from samcourier.connection.link import Link
 from samcourier.connection.retry import Policy
@@ -47,16 +48,20 @@ def test_what_counts_as_lost(
 
 def test_signs_of_life_are_asked_for_the_rarer_the_longer_the_service_thinks() -> None:
     now_s = 0.0
-    signs = SignsOfLife(FakeTransport(object()), Policy(), lambda: now_s)
+    transport = FakeTransport(object())
+    signs = SignsOfLife(transport, Policy(), lambda: now_s)
     signs.opened()
     asked_s = [0.0]
     for quarter in range(1, 4 * 600):
         now_s = quarter / 4
+        signs.look()
         if signs.is_due():
             signs.asked()
             asked_s.append(now_s)
             # A question that is not answered is what silence is counted from.
             assert signs.silence_s() == Policy.beat_s
+            # Its own bytes do not count, however many they become.
+            transport.moved_bytes += 1000
             signs.answered()
     pauses_s = [after - before for before, after in pairwise(asked_s)]
     assert pauses_s[:5] == [Policy.beat_s] * 5
@@ -65,6 +70,61 @@ def test_signs_of_life_are_asked_for_the_rarer_the_longer_the_service_thinks() -
     signs.carried()
     now_s += Policy.beat_s
     assert signs.is_due()
+
+
+def test_what_was_not_listened_to_before_a_question_is_no_excuse_for_its_answer() -> None:
+    now_s = 0.0
+    signs = SignsOfLife(FakeTransport(object()), Policy(), lambda: now_s)
+    signs.opened()
+    now_s = 60.0
+    signs.forgive(50.0)
+    signs.asked()
+    now_s += 3.0
+    assert signs.silence_s() == 3.0 + Policy.beat_s
+    signs.forgive(2.0)
+    assert signs.silence_s() == 1.0 + Policy.beat_s
+
+
+def test_calls_that_wait_hear_of_the_service_although_their_transport_is_busy() -> None:
+    now_s = 0.0
+    transport = FakeTransport(object())
+    signs = SignsOfLife(transport, Policy(), lambda: now_s)
+    signs.opened()
+    with signs.moving(Deadline(now_s, timeout_s=600)):
+        for second in range(1, 10):
+            now_s = float(second)
+            transport.moved_bytes += 1_000_000
+            signs.look()
+            assert not signs.is_due()
+            assert not signs.is_count_due()
+        now_s = Policy.beat_max_s
+        assert signs.is_count_due()
+        signs.note({"images_finished": 1})
+        assert not signs.is_count_due()
+    with signs.moving(Deadline(now_s, timeout_s=8)):
+        now_s += 2
+        assert signs.is_count_due()
+    assert not signs.is_count_due()
+
+
+@pytest.mark.parametrize(
+    ("counts", "got_on"),
+    [
+        ([5], False),
+        ([5, 6], True),
+        ([5, 5], False),
+        # Two that stand still behind one name, or one that was started anew.
+        ([31, 45, 31, 45], True),
+        ([45, 31, 45], False),
+        (["6", 7.5, None, {}, True], False),
+    ],
+)
+def test_a_service_gets_on_when_it_finished_more_than_ever(counts: list[Any], got_on: bool) -> None:
+    signs = SignsOfLife(FakeTransport(object()), Policy(), lambda: 1.0)
+    signs.opened()
+    for count in counts:
+        signs.note({"images_finished": count})
+    assert (signs.got_on_s == 1.0) is got_on
 
 
 class Thinker:

@@ -14,22 +14,25 @@ class Deadline:
     """
 
     def __init__(self, now_s: float, timeout_s: float, most_before: int = 0) -> None:
+        self.timeout_s = timeout_s
         self.at_s = now_s + timeout_s
         #: Whatever the service says, it does not move beyond this many seconds from now.
         self.longest_s = timeout_s * (most_before + 1)
-        self._timeout_s = timeout_s
         self._most_before = most_before
-        self._first: int | None = None
-        self._last = 0
+        self._last: int | None = None
+        #: The count up to which this image may still wait.
+        self._limit = 0
 
     def note(self, images_finished: int, now_s: float) -> None:
         """Take in how many images the service has finished in all.
 
-        The first count is where this call begins; another service's, or one after a restart, says
-        nothing of it.
+        The first count is where this call begins. One that falls is of a service that was started
+        anew, and knows nothing of it.
         """
-        if self._first is None:
-            self._first = self._last = images_finished
-        if max(self._first, self._last) < images_finished <= self._first + self._most_before:
-            self.at_s = now_s + self._timeout_s
+        if self._last is None:
+            self._limit = images_finished + self._most_before
+        elif images_finished < self._last:
+            self._limit = 0
+        elif self._last < images_finished <= self._limit:
+            self.at_s = now_s + self.timeout_s
         self._last = images_finished

@@ -181,7 +181,7 @@ class Link:
                         raise lost.result()
             waited_s = self._clock() - start_s
             raise TransportFailed(
-                f"{self.name}: no answer in {waited_s:.3g} s", name="TimeoutError"
+                f"{self.name}: no answer in {waited_s:.1f} s", name="TimeoutError"
             )
         finally:
             await end_all([calling])
@@ -254,7 +254,7 @@ class Link:
     async def has_room(self) -> bool:
         """Ask whether the service takes one more image; True where only an image would tell."""
         try:
-            answer = await self._ask(self._policy.probe_timeout_s)
+            answer = await self._ask(self._policy.open_timeout_for(self.name))
         except CourierError as error:
             return error.kind != "overload"
         self.signs.heard()

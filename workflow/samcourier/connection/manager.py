@@ -8,6 +8,7 @@ A failed way is left at once, with the same image, and looked at again later.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -44,6 +45,7 @@ class ConnectionManager:
         self._clock = clock
         #: How many calls are still expected: what is spent on measuring must pay over these.
         self.calls_left = 0
+        self._got_on_s = -math.inf
         self._pool = ReplicaPool(finder, self._replica, journal)
 
     def _replica(
@@ -152,8 +154,8 @@ class ConnectionManager:
 
     def _ends_s(self, start_s: float) -> float:
         """Return when an image's time is over; while the service gets on, it is the others'."""
-        got_on_s = max((each.got_on_s for each in self._pool.replicas), default=start_s)
-        return max(start_s, got_on_s) + self._policy.image_timeout_s
+        self._got_on_s = max([self._got_on_s, *(each.got_on_s for each in self._pool.replicas)])
+        return max(start_s, self._got_on_s) + self._policy.image_timeout_s
 
     async def _wait_for_room(
         self, replica: Replica, transport: str, waits: int, start_s: float
@@ -165,7 +167,8 @@ class ConnectionManager:
         """
         while (left_s := self._ends_s(start_s) - self._clock()) > 0:
             pause_s = random.uniform(0.5, 1) * self._policy.overload_ceiling_s(waits)
-            pause_s = min(pause_s, left_s)
+            # Often enough to see the service get on.
+            pause_s = min(pause_s, left_s, self._policy.image_timeout_s / 4)
             self._journal.record("overloaded", wait_s=pause_s)
             await asyncio.sleep(pause_s)
             waits += 1

@@ -30,13 +30,15 @@ class SignsOfLife:
         self._asked_s: float | None = None
         self._moved_bytes = 0
         self._not_listened_s = 0.0
-        self._images_finished: int | None = None
+        self._most_finished: int | None = None
+        self._counted_s = -math.inf
         self._deadlines: set[Deadline] = set()
 
     def opened(self) -> None:
         """Begin: the far side has just been heard."""
         self._moved_bytes = self._transport.progress()
-        self._asked_s = None
+        self._most_finished = self._asked_s = None
+        self._counted_s = self._clock()
         self.carried()
         self.heard()
 
@@ -52,10 +54,13 @@ class SignsOfLife:
     def asked(self) -> None:
         """Note that a sign of life is asked for."""
         self._asked_s = self._clock()
+        self._not_listened_s = 0.0
 
     def answered(self) -> None:
-        """Note that what was asked for came."""
+        """Note that what was asked for came, whose own bytes are nothing that is carried."""
         self._asked_s = None
+        self.look()
+        self._moved_bytes = self._transport.progress()
         self.heard()
 
     def look(self) -> None:
@@ -77,8 +82,17 @@ class SignsOfLife:
     def is_due(self) -> bool:
         """Tell whether a sign of life is to be asked for: the rarer, the longer nothing came."""
         policy, idle_s = self._policy, self._clock() - self._carried_s
-        pause_s = min(max(policy.beat_s, policy.beat_share * idle_s), policy.beat_max_s)
-        return self.heard_ago_s() >= pause_s
+        pause_s = max(policy.beat_s, policy.beat_share * idle_s)
+        return self.heard_ago_s() >= min(pause_s, self._longest_pause_s())
+
+    def is_count_due(self) -> bool:
+        """Tell whether calls wait and it was not heard for long how far the service is."""
+        counted_ago_s = self._clock() - self._counted_s
+        return bool(self._deadlines) and counted_ago_s >= self._longest_pause_s()
+
+    def _longest_pause_s(self) -> float:
+        shortest_s = min((each.timeout_s for each in self._deadlines), default=math.inf)
+        return min(self._policy.beat_max_s, shortest_s / 4)
 
     def silent_since_s(self) -> float:
         """Return since when a sign of life is owed; what was not asked for is no silence."""
@@ -94,10 +108,10 @@ class SignsOfLife:
         finished = answer.get("images_finished") if isinstance(answer, dict) else None
         if not isinstance(finished, int):
             return
-        now_s = self._clock()
-        if self._images_finished is not None and finished != self._images_finished:
+        now_s = self._counted_s = self._clock()
+        if self._most_finished is not None and finished > self._most_finished:
             self.got_on_s = now_s
-        self._images_finished = finished
+        self._most_finished = max(finished, self._most_finished or 0)
         for deadline in self._deadlines:
             deadline.note(finished, now_s)
 

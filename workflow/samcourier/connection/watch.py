@@ -74,6 +74,9 @@ class Watch:
             if link.is_open:
                 link.signs.look()
         busy = [link for link in self._links if link.is_open and link.in_flight]
+        for link in busy:
+            if link.signs.is_count_due():
+                link.beat()
         quiet = [link for link in busy if link.signs.heard_ago_s() >= beat_s]
         if not quiet:
             return
