@@ -106,7 +106,7 @@ class SegmentationService:
         """
         self.access.check("segment_all", context)
         received_unix_s = time.time()
-        async with self._queue.place():
+        async with self._queue.place(_caller(context)):
             stopwatch = Stopwatch()
             self._engine.check_parameters(parameters)
             shape: tuple[int, ...] = ()
@@ -161,7 +161,7 @@ class SegmentationService:
         """
         self.access.check("encode_image", context)
         received_unix_s = time.time()
-        async with self._queue.place():
+        async with self._queue.place(_caller(context)):
             stopwatch = Stopwatch()
             packed = is_packed(image)
             _, axes = self._check_header(image, axes)
@@ -218,13 +218,13 @@ class SegmentationService:
             raise WrongParameter(
                 f"reply_bytes must lie in 0..{self._limits.max_probe_bytes}, got {reply_bytes!r}"
             )
-        user = (context or {}).get("user") or {}
+        caller = _caller(context)
         return {
             "data": os.urandom(reply_bytes),
             "received_bytes": len(payload),
-            "caller": user.get("email") or user.get("id"),
+            "caller": caller,
             "images_finished": self._queue.images_finished,
-            "places_left": self._queue.places_left,
+            "places_left": self._queue.places_left(caller),
             "received_unix_s": received_unix_s,
             "sent_unix_s": time.time(),
         }
@@ -266,6 +266,13 @@ class SegmentationService:
 
     def _prepare_encoding(self, given: Any, axes: str) -> Callable[[], dict[str, Any]]:
         return partial(self._engine.encode, self._unpack_image(given, axes), axes)
+
+
+def _caller(context: dict[str, Any] | None) -> str | None:
+    """Return who Hypha says is calling: an e-mail address or an id, None where it does not."""
+    user = (context or {}).get("user") or {}
+    said = user.get("email") or user.get("id")
+    return None if said is None else str(said)
 
 
 def _checked_labels(mask: Any, expected_shape: tuple[int, ...] | None = None) -> np.ndarray:

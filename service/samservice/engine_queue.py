@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -38,6 +39,7 @@ class EngineQueue:
         self._next_turn = asyncio.Lock()
         self._is_closed = False
         self._image_count = 0
+        self._images_of: Counter[str | None] = Counter()
         #: Counted by the engine's thread alone.
         self._images_finished = 0
         self._last_end_s = time.monotonic()
@@ -47,10 +49,15 @@ class EngineQueue:
         """How many images the engine is done with, those included that it failed on."""
         return self._images_finished
 
-    @property
-    def places_left(self) -> int:
-        """How many more images would be taken now."""
-        return self._max_images - self._image_count
+    def places_left(self, caller: str | None) -> int:
+        """Return how many more images of ``caller`` would be taken now.
+
+        A quarter of the places is kept from whoever holds the rest: first come, first served, a
+        cluster's jobs would leave others none.
+        """
+        free = self._max_images - self._image_count
+        of_one = self._max_images - self._max_images // 4
+        return max(min(free, of_one - self._images_of[caller]), 0)
 
     def close(self) -> None:
         """Let the running image finish, drop the waiting ones."""
@@ -58,15 +65,19 @@ class EngineQueue:
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
+    async def place(self, caller: str | None) -> AsyncIterator[None]:
         """Hold one of the bounded places, or raise ServiceBusy at once."""
-        if self.places_left <= 0:
+        if self.places_left(caller) <= 0:
             raise ServiceBusy(f"{self._image_count} images are waiting already, ask again later")
         self._image_count += 1
+        self._images_of[caller] += 1
         try:
             yield
         finally:
             self._image_count -= 1
+            self._images_of[caller] -= 1
+            if not self._images_of[caller]:
+                del self._images_of[caller]
             self._last_end_s = time.monotonic()
 
     def idle_s(self) -> float:

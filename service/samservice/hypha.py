@@ -26,13 +26,18 @@ from hypha_rpc import websocket_client
 from websockets.protocol import State
 
 from .guarded_rpc import GuardedRPC
+from .message_pace import MessagePace
 from .refusals import is_final
 
 #: Best over WebSocket, and safe: a default peer buffers max(512 000, 2 x its own chunk) bytes.
 WEBSOCKET_CHUNK_BYTES = 500_000
 
-#: Between two attempts to connect again; each pause is twice the last.
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+#: Between two attempts to connect again; each pause is twice the last. A service that is back only
+#: long after its server would find its callers gone, which wait for half a minute.
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 5.0
+
+#: Less than this may be signs of life, which a dead relay's kernel still confirms.
+MOVED_MIN_BYTES = 4096
 
 #: A cancelled task ends within a turn of the event loop; this only bounds the wait for it.
 TASK_END_TIMEOUT_S = 1.0
@@ -78,6 +83,15 @@ class UncompressedConnection(websocket_client.WebsocketRPCConnection):  # type: 
     _had_services = False
     _websocket: Any
     _reconnection_token: str | None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._pace = MessagePace()
+
+    async def emit_message(self, data: Any) -> None:
+        """Send a message, not faster than Hypha takes them of one connection."""
+        await self._pace.turn()
+        await super().emit_message(data)
 
     async def open(self) -> Any:
         """Connect; once it was connected, go on until it is again or is refused for good."""
@@ -237,10 +251,16 @@ def tls_context(ca_bundle: Path | None) -> ssl.SSLContext | None:
 
 
 async def answers(server: Any, timeout_s: float) -> bool:
-    """Tell whether the Hypha server answers a WebSocket ping over this connection."""
+    """Tell whether the Hypha server answers a WebSocket ping over this connection.
+
+    Behind a large message of our own a ping waits longer: bytes that move are an answer as well.
+    """
+    moved_before = moved_bytes(server)
     try:
         async with asyncio.timeout(timeout_s):
             await (await _websocket(server).ping())
+    except TimeoutError:
+        return moved_bytes(server) - moved_before >= MOVED_MIN_BYTES
     except Exception:
         return False
     return True

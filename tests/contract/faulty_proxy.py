@@ -1,4 +1,4 @@
-"""A TCP proxy for one server that can stall, reset, cut, or answer in the server's place."""
+"""A TCP proxy for one server that can stall, reset, cut, be slow, or answer in its place."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ class FaultyProxy:
         self.url = ""
         #: Connections that the client side has not ended yet.
         self.open_connections = 0
+        #: What a connection carries from the client; None for as fast as it goes.
+        self.up_bytes_per_s: float | None = None
         self._fault: Fault | None = None
         self._left_bytes = 0
         self._healed = asyncio.Event()
@@ -141,6 +143,8 @@ class FaultyProxy:
                 await self._healed.wait()
             writer.write(data)
             await writer.drain()
+            if self.up_bytes_per_s is not None and direction == "up":
+                await asyncio.sleep(len(data) / self.up_bytes_per_s)
 
     async def _strike(
         self, fault: Fault, ends: tuple[asyncio.StreamWriter, asyncio.StreamWriter]

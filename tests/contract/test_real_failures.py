@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from samcourier.deploy.supervisor import running_hypha
-from samcourier.transports import Endpoint, Transport
+from samcourier.transports import Endpoint, HyphaSession, Transport, WebSocketTransport
 
 from .faulty_proxy import Fault, FaultyProxy, faulty_proxy, http_answer, wait_until
 from .real_world import (
@@ -121,6 +121,27 @@ async def test_a_refused_connection_is_lost_on_the_way(
     failure = await failure_within(AT_ONCE_S, transport.open(OPEN_TIMEOUT_S))
     await proxy.listen()
     assert failure.kind == "transport", failure
+
+
+async def test_a_connection_that_is_busy_with_our_own_upload_is_not_taken_for_dead(
+    proxied: Endpoint, proxy: FaultyProxy
+) -> None:
+    session = HyphaSession(proxied)
+    transport = WebSocketTransport(session)
+    await transport.open(OPEN_TIMEOUT_S)
+    proxy.up_bytes_per_s = 2e6
+    payload = bytes(16_000_000)
+    uploading = asyncio.ensure_future(
+        transport.call("probe", {"payload": payload, "reply_bytes": 0}, 60.0)
+    )
+    await asyncio.sleep(0.5)
+    # As every look for replicas and every opening of WebRTC asks for it: a ping has to wait.
+    asker = object()
+    await session.server(OPEN_TIMEOUT_S, asker)
+    assert not uploading.done(), "the upload was too fast, or its connection was closed"
+    assert (await uploading)["received_bytes"] == len(payload)
+    await session.release(asker)
+    await transport.close()
 
 
 @pytest.mark.parametrize("name", ["websocket"], indirect=True)

@@ -176,6 +176,26 @@ async def test_a_full_queue_says_busy_and_has_room_again_afterwards(
     assert len(engine.seen) == 3
 
 
+async def test_who_fills_the_queue_leaves_a_quarter_of_it_to_others(
+    serve: Serve, gate: Gate
+) -> None:
+    service = serve(ScriptedEngine(gate), max_queue=8)
+    waiting = []
+    for caller, places_left in (("a", [6, 5, 4, 3, 2, 1, 0]), ("b", [2, 1, 0]), ("c", [0])):
+        context = {"user": {"id": caller}}
+        for places in places_left:
+            assert (await service.probe(b"", context=context))["places_left"] == places
+            call = asyncio.create_task(service.segment_all(IMAGE, context=context))
+            await asyncio.sleep(0)
+            if places:
+                waiting.append(call)
+            else:
+                with pytest.raises(ServiceBusy):
+                    await call
+    gate.open()
+    assert len(await asyncio.gather(*waiting)) == 8
+
+
 async def test_a_refused_image_leaves_its_place_free(serve: Serve) -> None:
     service = serve(ScriptedEngine(), max_queue=1)
     for _ in range(3):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,10 @@ SUFFIX = ".embedding"
 
 _TOTAL_NAME = "bytes"
 
+#: The account that jobs keep is believed for so long after it was last written: files are removed
+#: by hand, and a killed job leaves a part. To count 100 000 files on a network takes half a minute.
+_COUNT_AGAIN_AFTER_S = 600.0
+
 
 class EmbeddingStore:
     """The embeddings in ``folder``, at most ``max_bytes`` of them; several jobs may share it."""
@@ -31,7 +36,6 @@ class EmbeddingStore:
         #: Embeddings of this job that were not kept, and why the last one was not.
         self.not_kept_count = 0
         self.not_kept_because = ""
-        self._is_counted = False
 
     def get(self, key: str) -> dict[str, Any] | None:
         """Return the embedding kept under ``key``, None where there is none that is whole."""
@@ -77,13 +81,13 @@ class EmbeddingStore:
         return True
 
     def _total(self) -> int:
-        """Return the bytes kept: counted once by each job, and from then on by what is added."""
-        if self._is_counted:
-            try:
-                return int((self.folder / _TOTAL_NAME).read_text())
-            except (OSError, ValueError):
-                pass
-        self._is_counted = True
+        """Return the bytes kept: what all jobs have added since they were last counted."""
+        account = self.folder / _TOTAL_NAME
+        try:
+            if time.time() - account.stat().st_mtime < _COUNT_AGAIN_AFTER_S:
+                return int(account.read_text())
+        except (OSError, ValueError):
+            pass
         total_bytes = 0
         for entry in os.scandir(self.folder):
             # Whoever holds the lock is the only writer: a part is a killed one's.
@@ -91,6 +95,7 @@ class EmbeddingStore:
                 os.unlink(entry)
             elif entry.name.endswith(SUFFIX):
                 total_bytes += entry.stat().st_size
+        account.write_text(str(total_bytes))
         return total_bytes
 
     @contextmanager

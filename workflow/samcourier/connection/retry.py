@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -131,7 +132,8 @@ class Patience:
         if self._losses > self._policy.loss_retries or gone_s >= self._policy.gone_patience_s:
             return False
         self._loss = None
-        await asyncio.sleep(self._policy.pause_s(self._pauses))
+        # Not all jobs at the same moment: each has its images to send again.
+        await asyncio.sleep(random.uniform(0.75, 1.25) * self._policy.pause_s(self._pauses))
         self._pauses += 1
         return True
 

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from samservice.hypha import MOVED_MIN_BYTES
+
 from ..transports.base import Transport
 from .deadline import Deadline
 from .retry import Policy
-
-#: Less than this may be our own signs of life, which a dead relay's kernel still confirms.
-MOVED_MIN_BYTES = 4096
 
 
 class SignsOfLife:

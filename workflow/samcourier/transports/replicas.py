@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from ..errors import CourierError, ServiceGone, TransportFailed
@@ -63,17 +64,18 @@ class Replicas:
         self._endpoint = endpoint
         self._wanted = wanted
         self._session = HyphaSession(endpoint)
+        self._last_ids: list[str] | None = None
 
     async def find(self) -> Mapping[str | None, Sequence[Transport]]:
         """Return the transports of each replica by its client's name; None when it is the only one.
 
         Raises Denied, Overloaded, or ServiceGone when the server knows no service of this name.
         """
-        try:
-            ids = await self.ids()
-        except TransportFailed:
-            # Over HTTP the server itself resolves the bare name.
-            ids = None
+        # A server that does not answer for once has the same replicas as before. Where it never
+        # did, it resolves the bare name itself, over HTTP.
+        with suppress(TransportFailed):
+            self._last_ids = await self.ids()
+        ids = self._last_ids
         if ids is None:
             return {None: _over(self._session, self._endpoint, self._wanted)}
         if not ids:

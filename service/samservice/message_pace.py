@@ -1,0 +1,37 @@
+"""How fast messages may follow one another over one connection to a Hypha server."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+#: Hypha closes a connection that sends more than 200 messages a second after 2000 at once
+#: (``HYPHA_WS_MSG_RATE_LIMIT``, ``HYPHA_WS_MSG_BURST_LIMIT``), and with it every call over it.
+MESSAGES_PER_S = 180.0
+BURST_MESSAGES = 1500
+
+
+class MessagePace:
+    """Lets a burst pass, and then as many messages as the server takes, in the order they came.
+
+    A service acknowledges each part of each caller's image, so that who sends to it waits too.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._left = float(BURST_MESSAGES)
+        self._seen_s = clock()
+
+    async def turn(self) -> None:
+        """Wait until one more message may be sent."""
+        if (wait_s := self._reserve_s()) > 0:
+            await asyncio.sleep(wait_s)
+
+    def _reserve_s(self) -> float:
+        """Take a place for one message; return how long it is until then."""
+        now_s = self._clock()
+        refilled = self._left + (now_s - self._seen_s) * MESSAGES_PER_S
+        self._left = min(refilled, float(BURST_MESSAGES)) - 1
+        self._seen_s = now_s
+        return max(-self._left / MESSAGES_PER_S, 0.0)
