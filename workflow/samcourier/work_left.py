@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from .dataset import Batch, ImageRow, asked_rows
 from .store import find_mask, manifest_path, output_path, stat_mask, stat_output
+
+#: A network file system answers each look after a while, but many at once.
+_LOOKS_AT_ONCE = 16
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
@@ -65,20 +69,23 @@ def batches_to_redo(
     ``outputs``, failed by more than its own fault, or was not asked for. ``only`` limits the look
     at single images to these.
     """
-    to_redo = set()
-    for batch in batches:
+
+    def must_be_redone(batch: Batch) -> bool:
         path = manifest_path(dataset_dir, batch.batch_id)
         if not path.exists():
-            continue
+            return False
         manifest = read_manifest(path)
-        if (
+        return (
             manifest is None
             # What Snakemake knows of it may have stayed behind when the folder was moved.
             or (made_for is not None and manifest.get("made_for") != made_for(batch))
             or not _is_settled(dataset_dir, batch, manifest, only, outputs)
-        ):
-            to_redo.add(batch.batch_id)
-    return to_redo
+        )
+
+    batches = list(batches)
+    with ThreadPoolExecutor(_LOOKS_AT_ONCE) as looks:
+        answers = looks.map(must_be_redone, batches)
+        return {batch.batch_id for batch, redo in zip(batches, answers, strict=True) if redo}
 
 
 def images_left(
@@ -100,12 +107,16 @@ def images_left(
             made_for is None or manifest.get("made_for") == made_for(batch)
         ):
             entries |= manifest["images"]
-    return [
-        row.image
-        for batch in batches
-        for row in asked_rows(batch.rows, only)
-        if not _has_mask(dataset_dir, row.image, entries.get(row.image, {}))
-    ]
+
+    def left_of(batch: Batch) -> list[str]:
+        return [
+            row.image
+            for row in asked_rows(batch.rows, only)
+            if not _has_mask(dataset_dir, row.image, entries.get(row.image, {}))
+        ]
+
+    with ThreadPoolExecutor(_LOOKS_AT_ONCE) as looks:
+        return [image for left in looks.map(left_of, batches) for image in left]
 
 
 def _has_mask(dataset_dir: Path, image: str, entry: dict[str, Any]) -> bool:

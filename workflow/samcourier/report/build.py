@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..connection_events import merge_journals
 from ..dataset import Batch, ImageRow, asked_rows
 from ..journal import Manifest, read_manifest
-from ..outcome import judge
+from ..outcome import Outcome, judge
 from ..provenance.circumstances import read_circumstances
 from ..records import write_atomic, write_json
 from ..store import manifest_path
@@ -17,6 +18,11 @@ from .page import render_page
 from .pictures import collect_pictures
 from .run import Report
 from .table import tsv
+
+#: A network file system answers each look after a while, but many at once.
+_MASKS_AT_ONCE = 16
+#: So many images are handed to a thread together.
+_PART = 32
 
 
 def build_report(
@@ -32,10 +38,19 @@ def build_report(
     batch_ids = {row.image: batch.batch_id for batch in batches for row in batch.rows}
     asked = asked_rows(rows, only)
     manifests = _manifests(batches, dataset_dir)
+
+    def judge_some(some: Sequence[ImageRow]) -> list[Outcome]:
+        return [judge(row, batch_ids[row.image], dataset_dir, manifests) for row in some]
+
+    # What is compared with a truth takes memory, one after the other.
+    at_once = 1 if any(row.truth is not None for row in asked) else _MASKS_AT_ONCE
+    parts = [asked[start : start + _PART] for start in range(0, len(asked), _PART)]
+    with ThreadPoolExecutor(at_once) as judges:
+        outcomes = tuple(outcome for part in judges.map(judge_some, parts) for outcome in part)
     return Report(
         dataset_dir=dataset_dir,
         rows=tuple(asked),
-        outcomes=tuple(judge(row, batch_ids[row.image], dataset_dir, manifests) for row in asked),
+        outcomes=outcomes,
         not_asked_count=len(rows) - len(asked),
         changes=read_changes(dataset_dir / "logs/connection"),
         circumstances=read_circumstances(dataset_dir),
