@@ -298,4 +298,4 @@ def test_finding_imports_nothing_heavy() -> None:
     code += "import samcourier.finding, samcourier.sheet; "
     code += "print(*{name.partition('.')[0] for name in set(sys.modules) - old})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert set(done.stdout.split()) <= sys.stdlib_module_names | {"samcourier"}
+    assert set(done.stdout.split()) <= sys.stdlib_module_names | {"samcourier", "samservice"}
