@@ -43,7 +43,7 @@ class Project:
         self.environment = {
             **os.environ,
             "PATH": f"{bin_directory}:{os.environ['PATH']}",
-            "PYTHONPATH": str(REPO / "workflow"),
+            "PYTHONPATH": os.pathsep.join([str(REPO / "workflow"), str(REPO / "service")]),
             "XDG_CACHE_HOME": str(bin_directory.parent / "cache"),
         }
 

@@ -61,7 +61,7 @@ class Outer:
             env={
                 **os.environ,
                 "PATH": f"{self.directory / 'bin'}:{os.environ['PATH']}",
-                "PYTHONPATH": str(REPO / "workflow"),
+                "PYTHONPATH": os.pathsep.join([str(REPO / "workflow"), str(REPO / "service")]),
                 "XDG_CACHE_HOME": str(self.directory / "cache"),
             },
             capture_output=True,
