@@ -46,6 +46,7 @@ class ConnectionManager:
         #: How many calls are still expected: what is spent on measuring must pay over these.
         self.calls_left = 0
         self._got_on_s = -math.inf
+        self._asking = asyncio.Lock()
         self._pool = ReplicaPool(finder, self._replica, journal)
 
     def _replica(
@@ -163,18 +164,23 @@ class ConnectionManager:
         """Sleep until the full service has room or the image's time is over; return all its waits.
 
         Longer each time, at random so that jobs spread out. Images carried to a full queue again
-        and again would fill the network, so a word asks whether there is room.
+        and again would fill the network, so a word asks whether there is room, for one at a time.
         """
-        while (left_s := self._ends_s(start_s) - self._clock()) > 0:
-            pause_s = random.uniform(0.5, 1) * self._policy.overload_ceiling_s(waits)
-            # Often enough to see the service get on.
-            pause_s = min(pause_s, left_s, self._policy.image_timeout_s / 4)
-            self._journal.record("overloaded", wait_s=pause_s)
-            await asyncio.sleep(pause_s)
-            waits += 1
-            # Of several replicas another may have it.
-            if len(self._pool.replicas) > 1 or await replica.has_room(transport):
-                break
+        is_behind = self._asking.locked()
+        async with self._asking:
+            # Where the one before found room, there may be more.
+            if is_behind and await replica.has_room(transport):
+                return waits
+            while (left_s := self._ends_s(start_s) - self._clock()) > 0:
+                pause_s = random.uniform(0.5, 1) * self._policy.overload_ceiling_s(waits)
+                # Often enough to see the service get on.
+                pause_s = min(pause_s, left_s, self._policy.image_timeout_s / 4)
+                self._journal.record("overloaded", wait_s=pause_s)
+                await asyncio.sleep(pause_s)
+                waits += 1
+                # Of several replicas another may have it.
+                if len(self._pool.replicas) > 1 or await replica.has_room(transport):
+                    break
         return waits
 
     def _gone(self) -> ServiceGone:
