@@ -1,4 +1,4 @@
-"""How a run grows with its images: building the DAG, the run, the rerun that has nothing to do.
+"""How a run grows with its images: the DAG, the run, a rerun that has nothing to do, its check.
 
 Images of 512 x 512 uint16 in batches of 25, a canned service that answers at once, 8 jobs. The
 images are hard links to a few files. ``--linked SIZE`` makes a size's masks without calls, as hard
@@ -76,13 +76,16 @@ def write_project(directory: Path, size: int, images: list[Path], endpoint: Endp
 
 
 def snakemake(directory: Path, environment: dict[str, str], *arguments: str) -> Measured:
-    """Run it to its end; what it said lies in snakemake.log. Ends the benchmark if it fails."""
-    command = [Path(sys.executable).with_name("snakemake"), "-s", REPO / "Snakefile"]
-    command += ["--cores", JOBS, *arguments]
+    words = ["snakemake", "-s", str(REPO / "Snakefile"), "--cores", str(JOBS), *arguments]
+    return run_measured(directory, environment, words)
+
+
+def run_measured(directory: Path, environment: dict[str, str], words: list[str]) -> Measured:
+    """Run it to its end; what it said lies in command.log. Ends the benchmark if it fails."""
     start_s = time.perf_counter()
-    with (directory / "snakemake.log").open("w") as log:
+    with (directory / "command.log").open("w") as log:
         process = subprocess.Popen(
-            [str(part) for part in command],
+            [str(Path(sys.executable).with_name(words[0])), *words[1:]],
             cwd=directory,
             env=environment,
             stdout=log,
@@ -90,7 +93,7 @@ def snakemake(directory: Path, environment: dict[str, str], *arguments: str) -> 
         )
         _, status, usage = os.wait4(process.pid, 0)
     if status:
-        sys.exit((directory / "snakemake.log").read_text()[-4000:])
+        sys.exit((directory / "command.log").read_text()[-4000:])
     cpu_s = usage.ru_utime + usage.ru_stime
     return Measured(time.perf_counter() - start_s, cpu_s, usage.ru_maxrss / 1024)
 
@@ -143,6 +146,8 @@ def measure(
         figures.publish_last(2)
     nothing = snakemake(directory, environment, "--quiet")
     keep("rerun", nothing)
+    if not is_linked:
+        keep("check", run_measured(directory, environment, ["samcourier", "check", "results/scale"]))
     figures.add(f"{size}_files", count_files(directory / "results"), "files")
     figures.add(f"{size}_snakemake_files", count_files(directory / ".snakemake"), "files")
     figures.publish_last(2)
