@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -134,7 +135,8 @@ def running_canned_service(
             time.sleep(0.2)
         yield Endpoint(**json.loads(found.read_text()))
     finally:
-        service.terminate()
+        # As by Ctrl-C, so that it takes its server and its scratch folder away.
+        service.send_signal(signal.SIGINT)
         service.wait()
 
 
