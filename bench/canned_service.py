@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import json
 import secrets
-import signal
 import subprocess
 import sys
 import tempfile
@@ -135,8 +134,7 @@ def running_canned_service(
             time.sleep(0.2)
         yield Endpoint(**json.loads(found.read_text()))
     finally:
-        # As by Ctrl-C, so that it takes its server and its scratch folder away.
-        service.send_signal(signal.SIGINT)
+        service.terminate()
         service.wait()
 
 

@@ -147,7 +147,9 @@ def measure(
     nothing = snakemake(directory, environment, "--quiet")
     keep("rerun", nothing)
     if not is_linked:
-        keep("check", run_measured(directory, environment, ["samcourier", "check", "results/scale"]))
+        keep(
+            "check", run_measured(directory, environment, ["samcourier", "check", "results/scale"])
+        )
     figures.add(f"{size}_files", count_files(directory / "results"), "files")
     figures.add(f"{size}_snakemake_files", count_files(directory / ".snakemake"), "files")
     figures.publish_last(2)
