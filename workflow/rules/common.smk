@@ -111,7 +111,9 @@ def batches_to_redo():
         DATASET_DIR, BATCHES.values(), ONLY, config["outputs"], made_for
     )
     if config["retry_failed"]:
-        to_redo |= {each for each in BATCHES if work_left.has_failures(DATASET_DIR, each)}
+        to_redo |= {
+            each for each in BATCHES if work_left.has_failures(DATASET_DIR, each)
+        }
     return to_redo
 
 
