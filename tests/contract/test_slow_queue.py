@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,13 @@ from samcourier.connection.call import Answer, Call
 from samcourier.connection.estimate import Payload
 from samcourier.connection.retry import Policy
 from samcourier.journal import ConnectionJournal
-from samcourier.transports import (
-    Endpoint,
-    HttpTransport,
-    HyphaSession,
-    Transport,
-    WebRTCTransport,
-    WebSocketTransport,
-)
+from samcourier.transports import Endpoint, Transport
 from samservice.app import Limits
 from samservice.serve import Address, ServeSettings, serve
 from samservice.watershed import WatershedEngine
 from samservice.wire import FAST_IMAGE_CODEC, pack_array
+
+from .real_world import BUILD
 
 pytestmark = pytest.mark.live
 
@@ -38,12 +33,6 @@ WORK_S = 0.5
 POLICY = Policy(attempt_timeout_s=2.5, image_timeout_s=10.0)
 #: So that some images find no place at first.
 LIMITS = Limits(max_queue=8)
-
-TRANSPORTS: dict[str, Callable[[Endpoint], Transport]] = {
-    "websocket": lambda endpoint: WebSocketTransport(HyphaSession(endpoint)),
-    "webrtc": lambda endpoint: WebRTCTransport(HyphaSession(endpoint)),
-    "http": HttpTransport,
-}
 
 
 class SlowEngine(WatershedEngine):
@@ -101,12 +90,12 @@ async def batch(transport: Transport, journal: Path) -> list[Answer[int]]:
             return await asyncio.gather(*calls)
 
 
-@pytest.mark.parametrize("name", TRANSPORTS)
+@pytest.mark.parametrize("name", BUILD)
 async def test_many_jobs_at_a_slow_service_wait_their_turn(
     endpoint: Endpoint, engine: SlowEngine, name: str, tmp_path: Path
 ) -> None:
     batches = await asyncio.gather(
-        *(batch(TRANSPORTS[name](endpoint), tmp_path / f"{n}.jsonl") for n in range(BATCHES))
+        *(batch(BUILD[name](endpoint), tmp_path / f"{n}.jsonl") for n in range(BATCHES))
     )
     answers = [answer for each in batches for answer in each]
     assert [answer.value for answer in answers] == [1] * len(answers)
