@@ -73,7 +73,7 @@ check: .venv/installed-test ## format, lint, types, workflow, unit tests (70 to 
 
 fuzz: .venv/installed-test ## the wire decoders against a million hostile cases each, in 3 GB of address space
 	ulimit -v 3000000; FUZZ_CASES=$${FUZZ_CASES:-1000000} .venv/bin/python -m pytest -q --timeout=0 \
-	  tests/unit/test_wire_fuzz.py --durations=3
+	  tests/unit/service/contract/test_wire_fuzz.py --durations=3
 
 audit: .venv/installed-test ## known vulnerabilities of the lock (needs the internet)
 	.venv/bin/uv tool run pip-audit==2.10.* --strict --disable-pip --progress-spinner off \

@@ -28,9 +28,9 @@ from hypha_rpc import connect_to_server
 from samcourier.deploy.record import write_private
 from samcourier.deploy.supervisor import running_hypha
 from samcourier.transports import Endpoint
-from samservice.app import SegmentationService
-from samservice.errors import EmbeddingsUnsupported
-from samservice.serve import Address, ServeSettings, serve
+from samservice.contract.errors import EmbeddingsUnsupported
+from samservice.server.app import SegmentationService
+from samservice.server.serve import Address, ServeSettings, serve
 
 SERVICE_TIMEOUT_S = 90
 

@@ -28,7 +28,7 @@ from samcourier.connection.estimate import Payload
 from samcourier.errors import CourierError
 from samcourier.journal import ConnectionJournal
 from samcourier.transports import Endpoint, HyphaSession, WebSocketTransport
-from samservice.wire import FAST_IMAGE_CODEC, pack_array, packed_nbytes
+from samservice.contract.wire import FAST_IMAGE_CODEC, pack_array, packed_nbytes
 
 IMAGES_UNDER_WAY = 3
 #: Batches start one after the other, as Snakemake's do.

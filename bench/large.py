@@ -25,7 +25,7 @@ from samcourier.deploy.local import ensure_local_service, stop_local_service
 from samcourier.deploy.record import write_private
 from samcourier.journal import read_image_log
 from samcourier.store import log_path, mask_path
-from samservice.watershed import WatershedEngine
+from samservice.engines.watershed import WatershedEngine
 
 PIXELS_PER_CELL = 16384**2 / 100_000
 _REACH = 24

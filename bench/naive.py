@@ -40,7 +40,7 @@ from samcourier.demo import DEMO_IMAGES, write_image
 from samcourier.image_run import BatchSettings
 from samcourier.journal import ConnectionJournal
 from samcourier.transports import Endpoint, build_transports
-from samservice.wire import FAST_IMAGE_CODEC, pack_array, packed_nbytes, unpack_array
+from samservice.contract.wire import FAST_IMAGE_CODEC, pack_array, packed_nbytes, unpack_array
 
 RUNS = 5
 IMAGE_COUNT = 16

@@ -47,7 +47,7 @@ class SegmentationApp:
         ice_servers: list[dict[str, Any]] | None = None,
         trust_proxy_identity: bool = False,
     ) -> None:
-        """``engine_options`` are the engine's, ``limits`` those of samservice.app.Limits.
+        """``engine_options`` are the engine's, ``limits`` those of samservice.server.app.Limits.
 
         Over the proxy's own WebRTC a caller may claim to be anybody, so whoever comes through
         the proxy is nobody, unless ``trust_proxy_identity`` says that the worker is mended.
@@ -64,11 +64,11 @@ class SegmentationApp:
         """Load the engine and open the endpoints; without those the app runs all the same."""
         import asyncio
 
-        from samservice.access import AccessRules
-        from samservice.app import Limits, SegmentationService
-        from samservice.direct import DirectEndpoint
-        from samservice.engine import build_engine
-        from samservice.serve import ServeSettings
+        from samservice.engines.base import build_engine
+        from samservice.server.access import AccessRules
+        from samservice.server.app import Limits, SegmentationService
+        from samservice.server.direct import DirectEndpoint
+        from samservice.server.serve import ServeSettings
 
         engine = await asyncio.to_thread(build_engine, ENGINE, self._engine_options)
         # Closed until the worker's rules are known.
@@ -110,7 +110,8 @@ class SegmentationApp:
         context: dict[str, Any] | None = None,
         **parameters: Any,
     ) -> Any:
-        """Segment an image (see samservice.app); further keywords are the engine's parameters."""
+        """Segment an image (see samservice.server.app); further keywords are the engine's
+        parameters."""
         return await self._through_proxy(
             "segment_all", context, image_or_embedding, embedding=embedding, axes=axes, **parameters
         )
@@ -154,7 +155,7 @@ class SegmentationApp:
 
         Raises RuntimeError with the service's text: its classes are unknown to the proxy.
         """
-        from samservice.errors import NotAuthorized, ServiceError
+        from samservice.contract.errors import NotAuthorized, ServiceError
 
         await self._direct.rules_known()
         known = context if self._trust_proxy_identity else None

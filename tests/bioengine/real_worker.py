@@ -22,7 +22,7 @@ import psutil
 
 from samcourier.deploy.supervisor import _free_port, _wait_until_ready
 from samcourier.transports import Endpoint
-from samservice.hypha import connect
+from samservice.hypha.connection import connect
 
 SERVICE_DIR = Path(__file__).parents[2] / "service"
 CLASS = "SegmentationApp"
@@ -120,7 +120,8 @@ async def connected(worker: Worker, token: str | None) -> AsyncIterator[Any]:
 async def upload(bioengine: Any) -> str:
     """Upload this checkout's app, return the artifact's id."""
     names = ["manifest.yaml", "deployment.py"]
-    names += [f"samservice/{path.name}" for path in (SERVICE_DIR / "samservice").glob("*.py")]
+    package = SERVICE_DIR / "samservice"
+    names += [path.relative_to(SERVICE_DIR).as_posix() for path in package.rglob("*.py")]
     files = [
         {"name": name, "content": (SERVICE_DIR / name).read_text(), "type": "text"}
         for name in sorted(names)

@@ -22,10 +22,10 @@ from samcourier.transports import (
     WebRTCTransport,
     WebSocketTransport,
 )
-from samservice.rtc import HOST_CANDIDATES_ONLY
-from samservice.rtc_peer import RTC_CHUNK_BYTES
-from samservice.watershed import WatershedEngine
-from samservice.wire import FAST_IMAGE_CODEC, pack_array, unpack_array
+from samservice.contract.wire import FAST_IMAGE_CODEC, pack_array, unpack_array
+from samservice.engines.watershed import WatershedEngine
+from samservice.webrtc.endpoint import HOST_CANDIDATES_ONLY
+from samservice.webrtc.peer import RTC_CHUNK_BYTES
 
 from .conftest import OPEN, REPLICAS, RESTRICTED, App
 from .real_worker import (

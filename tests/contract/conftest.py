@@ -16,7 +16,8 @@ import pytest_asyncio
 from samcourier.deploy.local import ensure_local_service, stop_local_service
 from samcourier.deploy.supervisor import running_hypha
 from samcourier.transports import Endpoint
-from samservice.rtc_peer import Implementation, available_implementations
+from samservice.webrtc.open import available_implementations
+from samservice.webrtc.peer import Implementation
 
 from .faulty_proxy import FaultyProxy, faulty_proxy
 from .real_world import ROOT_TOKEN, scripted_service

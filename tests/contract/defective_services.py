@@ -16,9 +16,9 @@ from hypha_rpc import connect_to_server
 from hypha_rpc.rpc import RPC
 
 from samcourier.transports import Endpoint, WebRTCTransport, webrtc
-from samservice.errors import NotAuthorized
-from samservice.rtc import HOST_CANDIDATES_ONLY, RtcEndpoint
-from samservice.rtc_peer import Channel, Peer
+from samservice.contract.errors import NotAuthorized
+from samservice.webrtc.endpoint import HOST_CANDIDATES_ONLY, RtcEndpoint
+from samservice.webrtc.peer import Channel, Peer
 
 #: Nobody is there (RFC 5737).
 NOWHERE = "192.0.2.1"

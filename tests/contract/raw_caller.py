@@ -13,8 +13,8 @@ from typing import Any
 import msgpack
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
-from samservice.hypha import connect
-from samservice.serve import Address
+from samservice.hypha.connection import connect
+from samservice.server.serve import Address
 
 ANSWER_TIMEOUT_S = 15.0
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import hypha_rpc
 
-from samservice.hypha import connect
-from samservice.rtc import RtcEndpoint, register_rtc_endpoint
+from samservice.hypha.connection import connect
+from samservice.webrtc.endpoint import RtcEndpoint, register_rtc_endpoint
 
 #: The service's own chunk, above the caller's receive buffer of 1 000 000 B but below the
 #: 1 048 576 B that `websockets` takes in one message.

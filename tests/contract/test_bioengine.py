@@ -32,8 +32,8 @@ from samcourier.errors import (
     ServiceGone,
 )
 from samcourier.transports import Endpoint, build_transports
-from samservice.hypha import connect
-from samservice.wire import pack_array, unpack_array
+from samservice.contract.wire import pack_array, unpack_array
+from samservice.hypha.connection import connect
 
 from .worker_double import OldWorkerDouble, Script, WorkerDouble, running_worker
 

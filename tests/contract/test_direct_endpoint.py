@@ -11,13 +11,13 @@ import pytest
 
 from samcourier.errors import CourierError, Denied
 from samcourier.transports import Endpoint, HyphaSession, WebSocketTransport
-from samservice.access import AccessRules
-from samservice.app import SegmentationService
-from samservice.direct import DirectEndpoint
-from samservice.errors import NotAuthorized
-from samservice.hypha import end_connection
-from samservice.serve import ServeSettings
-from samservice.watershed import WatershedEngine
+from samservice.contract.errors import NotAuthorized
+from samservice.engines.watershed import WatershedEngine
+from samservice.hypha.connection import end_connection
+from samservice.server.access import AccessRules
+from samservice.server.app import SegmentationService
+from samservice.server.direct import DirectEndpoint
+from samservice.server.serve import ServeSettings
 
 pytestmark = pytest.mark.live
 

@@ -23,7 +23,7 @@ from samcourier.doctor.lines import Line
 from samcourier.files_ahead import Forecast
 from samcourier.network import IceServer, Network
 from samcourier.transports import Endpoint
-from samservice.hypha import connect
+from samservice.hypha.connection import connect
 
 from .defective_services import FULL, defective_service
 from .faulty_proxy import Fault, faulty_proxy

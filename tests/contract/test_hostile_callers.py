@@ -17,11 +17,11 @@ import msgpack
 import pytest
 
 from samcourier.transports import Endpoint
-from samservice.access import AccessRules
-from samservice.app import SegmentationService
-from samservice.hypha import connect
-from samservice.serve import Address, ServeSettings, serve_through
-from samservice.watershed import WatershedEngine
+from samservice.engines.watershed import WatershedEngine
+from samservice.hypha.connection import connect
+from samservice.server.access import AccessRules
+from samservice.server.app import SegmentationService
+from samservice.server.serve import Address, ServeSettings, serve_through
 
 from .raw_caller import OVER, RawCaller, Refused, offered, over_websocket
 
@@ -463,8 +463,8 @@ async def test_a_flood_of_chunks_is_refused(
     host: Host, stranger: RawCaller, monkeypatch: pytest.MonkeyPatch, flood: str
 ) -> None:
     cache = "services.built-in.message_cache"
-    monkeypatch.setattr("samservice.guarded_rpc.MAX_CACHED_BYTES", 100_000)
-    monkeypatch.setattr("samservice.guarded_rpc.MAX_CACHED_MESSAGES", 3)
+    monkeypatch.setattr("samservice.hypha.guarded_rpc.MAX_CACHED_BYTES", 100_000)
+    monkeypatch.setattr("samservice.hypha.guarded_rpc.MAX_CACHED_MESSAGES", 3)
 
     async def pour() -> None:
         for number in range(20):
@@ -475,6 +475,6 @@ async def test_a_flood_of_chunks_is_refused(
 
     with pytest.raises(Refused, match=r"samservice\.ServiceBusy"):
         await pour()
-    monkeypatch.setattr("samservice.guarded_rpc.ABANDONED_AFTER_S", 0.05)
+    monkeypatch.setattr("samservice.hypha.guarded_rpc.ABANDONED_AFTER_S", 0.05)
     await asyncio.sleep(0.1)
     await stranger.call_in_chunks(*stranger.message(PROBE, [b"12"]))

@@ -16,8 +16,8 @@ from samcourier.transports import (
     WebRTCTransport,
     WebSocketTransport,
 )
-from samservice.hypha import connect
-from samservice.rtc import register_rtc_endpoint
+from samservice.hypha.connection import connect
+from samservice.webrtc.endpoint import register_rtc_endpoint
 
 pytestmark = pytest.mark.live
 

@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from samcourier.transports import Endpoint, Transport
-from samservice.hypha import connect
+from samservice.hypha.connection import connect
 
 from .real_world import (
     AT_ONCE_S,
@@ -148,7 +148,7 @@ async def test_a_message_too_large_is_lost_on_the_way(
     down_bytes: int,
     within_s: float,
 ) -> None:
-    monkeypatch.setattr("samservice.hypha.WEBSOCKET_CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr("samservice.hypha.connection.WEBSOCKET_CHUNK_BYTES", chunk_bytes)
     async with opened("websocket", beside(scripted, service)) as transport:
         call = transport.call(
             "probe",

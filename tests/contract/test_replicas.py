@@ -19,7 +19,7 @@ from samcourier.connection.estimate import Payload
 from samcourier.deploy.record import write_private
 from samcourier.journal import ConnectionJournal
 from samcourier.transports import Endpoint, Replicas
-from samservice.wire import pack_array, packed_nbytes
+from samservice.contract.wire import pack_array, packed_nbytes
 
 pytestmark = pytest.mark.live
 

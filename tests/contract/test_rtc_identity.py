@@ -14,11 +14,11 @@ from hypha_rpc import get_rtc_service
 
 from samcourier.transports import Endpoint, build_transports
 from samcourier.verify import verify_service
-from samservice.hypha import connect
-from samservice.rtc import HOST_CANDIDATES_ONLY
-from samservice.rtc_peer import RTC_CHUNK_BYTES, Implementation
-from samservice.serve import Address, ServeSettings, serve
-from samservice.watershed import WatershedEngine
+from samservice.engines.watershed import WatershedEngine
+from samservice.hypha.connection import connect
+from samservice.server.serve import Address, ServeSettings, serve
+from samservice.webrtc.endpoint import HOST_CANDIDATES_ONLY
+from samservice.webrtc.peer import RTC_CHUNK_BYTES, Implementation
 
 pytestmark = pytest.mark.live
 

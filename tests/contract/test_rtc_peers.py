@@ -14,10 +14,12 @@ import pytest
 
 from samcourier.errors import CourierError
 from samcourier.transports import Endpoint, HyphaSession, WebRTCTransport
-from samservice import rtc, rtc_peer
-from samservice.hypha import connect
-from samservice.rtc import HOST_CANDIDATES_ONLY, RtcEndpoint, register_rtc_endpoint
-from samservice.rtc_peer import Channel, Implementation, Peer, chunk_bytes, open_peer
+from samservice.hypha.connection import connect
+from samservice.webrtc import endpoint as rtc
+from samservice.webrtc import peer as rtc_peer
+from samservice.webrtc.endpoint import HOST_CANDIDATES_ONLY, RtcEndpoint, register_rtc_endpoint
+from samservice.webrtc.open import open_peer
+from samservice.webrtc.peer import Channel, Implementation, Peer, chunk_bytes
 
 TIMEOUT_S = 20.0
 KIB = 1024

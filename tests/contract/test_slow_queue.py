@@ -18,10 +18,10 @@ from samcourier.connection.estimate import Payload
 from samcourier.connection.retry import Policy
 from samcourier.journal import ConnectionJournal
 from samcourier.transports import Endpoint, Transport
-from samservice.app import Limits
-from samservice.serve import Address, ServeSettings, serve
-from samservice.watershed import WatershedEngine
-from samservice.wire import FAST_IMAGE_CODEC, pack_array
+from samservice.contract.wire import FAST_IMAGE_CODEC, pack_array
+from samservice.engines.watershed import WatershedEngine
+from samservice.server.app import Limits
+from samservice.server.serve import Address, ServeSettings, serve
 
 from .real_world import BUILD
 

@@ -23,10 +23,11 @@ from samcourier.transports import (
 )
 from samcourier.transports.fake import FakeTransport
 from samcourier.transports.naive import NaiveTransport
-from samservice.app import SegmentationService
-from samservice.rtc_peer import Implementation, available_implementations
-from samservice.watershed import WatershedEngine
-from samservice.wire import pack_array, unpack_array
+from samservice.contract.wire import pack_array, unpack_array
+from samservice.engines.watershed import WatershedEngine
+from samservice.server.app import SegmentationService
+from samservice.webrtc.open import available_implementations
+from samservice.webrtc.peer import Implementation
 
 
 def webrtc(implementation: Implementation) -> Callable[[Endpoint], Transport]:

@@ -17,10 +17,10 @@ from typing import Any
 import yaml
 from hypha_rpc.webrtc_client import register_rtc_service
 
-from samservice.app import SegmentationService
-from samservice.engine import Engine, build_engine
-from samservice.hypha import connect, end_connection
-from samservice.serve import Address, ServeSettings, serve
+from samservice.engines.base import Engine, build_engine
+from samservice.hypha.connection import connect, end_connection
+from samservice.server.app import SegmentationService
+from samservice.server.serve import Address, ServeSettings, serve
 
 SERVICE_ID = "bioengine-worker"
 

@@ -16,7 +16,7 @@ import pytest
 import tifffile
 import yaml
 
-from samservice.watershed import WatershedEngine
+from samservice.engines.watershed import WatershedEngine
 
 pytestmark = [pytest.mark.crate, pytest.mark.live, pytest.mark.slow]
 

@@ -30,7 +30,7 @@ from samcourier.accuracy import score
 from samcourier.deploy.record import write_private
 from samcourier.deploy.supervisor import running_hypha
 from samcourier.masks import read_mask
-from samservice.hypha import connect
+from samservice.hypha.connection import connect
 
 pytestmark = pytest.mark.live
 

@@ -44,6 +44,6 @@ def small_checkpoint(recipe: ModuleType, micro_sam_is_imported: None) -> Path:
 
 @pytest.fixture(scope="session")
 def engine(small_checkpoint: Path) -> Any:
-    from samservice.microsam import MicroSamEngine
+    from samservice.engines.microsam import MicroSamEngine
 
     return MicroSamEngine(checkpoint=str(small_checkpoint), device="cpu")

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from samservice.small_sam import SmallArchitecture, build_small_sam, save_small_sam
+from samservice.engines.small_sam import SmallArchitecture, build_small_sam, save_small_sam
 
 ARCHITECTURE = SmallArchitecture()
 SIDE_PX = 128
@@ -115,7 +115,7 @@ def small_model(directory: Path) -> Path:
 
 
 def main() -> None:
-    from samservice.microsam import MicroSamEngine
+    from samservice.engines.microsam import MicroSamEngine
 
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--directory", type=Path, default=Path("build/microsam"))

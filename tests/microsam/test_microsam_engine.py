@@ -18,18 +18,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from samservice.channels import intensity_range, to_model_image
-from samservice.engine import build_engine
-from samservice.errors import (
+from samservice.contract.channels import intensity_range, to_model_image
+from samservice.contract.errors import (
     EmbeddingsUnsupported,
     SegmentationFailed,
     ServiceError,
     WrongAxes,
     WrongParameter,
 )
-from samservice.image_statistics import ImageStatistics
-from samservice.microsam import MicroSamEngine
-from samservice.microsam_parameters import PARAMETERS
+from samservice.contract.image_statistics import ImageStatistics
+from samservice.engines.base import build_engine
+from samservice.engines.microsam import MicroSamEngine
+from samservice.engines.microsam_parameters import PARAMETERS
 
 pytestmark = [
     pytest.mark.microsam,
@@ -46,7 +46,7 @@ def directly(checkpoint: Path, mode: str, prepared: Any, ndim: int, **arguments:
     from micro_sam.automatic_segmentation import automatic_instance_segmentation
     from micro_sam.instance_segmentation import get_instance_segmentation_generator
 
-    from samservice.small_sam import load_small_sam
+    from samservice.engines.small_sam import load_small_sam
 
     predictor, decoder = load_small_sam(checkpoint, "cpu")
     segmenter = get_instance_segmentation_generator(

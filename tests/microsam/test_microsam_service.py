@@ -21,7 +21,7 @@ from samcourier.deploy.local import ensure_local_service, stop_local_service
 from samcourier.errors import CourierError
 from samcourier.masks import read_mask
 from samcourier.transports import Endpoint, Transport, build_transports
-from samservice.wire import pack_array, unpack_array
+from samservice.contract.wire import pack_array, unpack_array
 
 pytestmark = [
     pytest.mark.microsam,
@@ -110,8 +110,8 @@ async def test_the_mask_is_micro_sams_own(
     from micro_sam.automatic_segmentation import automatic_instance_segmentation
     from micro_sam.instance_segmentation import get_instance_segmentation_generator
 
-    from samservice.channels import to_model_image
-    from samservice.small_sam import load_small_sam
+    from samservice.contract.channels import to_model_image
+    from samservice.engines.small_sam import load_small_sam
 
     image = images_of(recipe)["YX"]
     predictor, decoder = load_small_sam(small_checkpoint, "cpu")

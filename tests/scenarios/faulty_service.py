@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import uvloop
 
-from samservice.app import SegmentationService
-from samservice.engine import build_engine
-from samservice.hypha import connect
-from samservice.serve import Address, ServeSettings, serve_through
-from samservice.wire import MASK_CODEC, pack_array, unpack_array
+from samservice.contract.wire import MASK_CODEC, pack_array, unpack_array
+from samservice.engines.base import build_engine
+from samservice.hypha.connection import connect
+from samservice.server.app import SegmentationService
+from samservice.server.serve import Address, ServeSettings, serve_through
 
 #: What an image takes, so that a run of a dozen is long enough to be hit.
 WORK_S = 0.25

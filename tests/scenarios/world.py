@@ -30,7 +30,7 @@ from regimes import Link, Regime
 from servers import hear, spawn, tell
 
 from samcourier.deploy.record import write_private
-from samservice.watershed import WatershedEngine
+from samservice.engines.watershed import WatershedEngine
 
 from .scenario import Scenario
 

@@ -57,9 +57,9 @@ from samcourier.store import (
     zarr_files,
 )
 from samcourier.transports.fake import FakeTransport, Scripted
-from samservice.app import SegmentationService
-from samservice.errors import ImageTooLarge, NotFinite, ServiceError, WrongParameter
-from samservice.wire import MASK_CODEC, pack_array
+from samservice.contract.errors import ImageTooLarge, NotFinite, ServiceError, WrongParameter
+from samservice.contract.wire import MASK_CODEC, pack_array
+from samservice.server.app import SegmentationService
 
 SCHEMA = json.loads(
     (Path(__file__).parents[2] / "workflow/schemas/image-log.schema.json").read_text()

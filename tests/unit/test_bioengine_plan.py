@@ -65,7 +65,11 @@ def test_the_checkout_s_app_is_packed_whole() -> None:
     packed = pack_app()
     names = [each["name"] for each in packed.files]
     assert names[:2] == ["manifest.yaml", "deployment.py"]
-    assert {"samservice/__init__.py", "samservice/app.py", "samservice/serve.py"} <= set(names)
+    assert {
+        "samservice/__init__.py",
+        "samservice/server/app.py",
+        "samservice/server/serve.py",
+    } <= set(names)
     assert {each["type"] for each in packed.files} == {"text"}
     manifest = yaml.safe_load(packed.files[0]["content"])
     assert manifest["format_version"] == "0.6.0"

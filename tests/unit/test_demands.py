@@ -10,9 +10,9 @@ import pytest
 from samcourier.dataset import ImageRow
 from samcourier.demands import check_row, check_run
 from samcourier.errors import ImageUnfit, RequestRefused
-from samservice.microsam_parameters import PARAMETERS as MICROSAM
-from samservice.parameters import parameter_problems
-from samservice.watershed import PARAMETERS as WATERSHED
+from samservice.contract.parameters import parameter_problems
+from samservice.engines.microsam_parameters import PARAMETERS as MICROSAM
+from samservice.engines.watershed import PARAMETERS as WATERSHED
 
 DESCRIPTION = {"parameters": WATERSHED}
 RUN = "config.parameters (--parameters): "

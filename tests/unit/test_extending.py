@@ -13,9 +13,9 @@ from samcourier.errors import ImageUnfit, TransportFailed
 from samcourier.planes import open_planes
 from samcourier.readers import open as readers
 from samcourier.selection import Selection
-from samservice.app import SegmentationService
-from samservice.errors import EmbeddingsUnsupported, WrongParameter
-from samservice.wire import pack_array, unpack_array
+from samservice.contract.errors import EmbeddingsUnsupported, WrongParameter
+from samservice.contract.wire import pack_array, unpack_array
+from samservice.server.app import SegmentationService
 
 Documented = Callable[[str], ModuleType]
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from aiortc.rtcsctptransport import RTCSctpTransport
 
-from samservice import rtc_aiortc
-from samservice.rtc_aiortc import DelayedSacks
+from samservice.webrtc import aiortc_peer as rtc_aiortc
+from samservice.webrtc.aiortc_peer import DelayedSacks
 
 
 @dataclass

@@ -40,8 +40,8 @@ from samcourier.speed_table import (
 )
 from samcourier.transports.base import Endpoint
 from samcourier.transports.fake import FakeTransport, Scripted
-from samservice.app import Limits, SegmentationService
-from samservice.watershed import WatershedEngine
+from samservice.engines.watershed import WatershedEngine
+from samservice.server.app import Limits, SegmentationService
 
 KIB = 1 << 10
 MIB = 1 << 20

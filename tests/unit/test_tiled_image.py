@@ -29,9 +29,9 @@ from samcourier.selection import Selection, parse_pick
 from samcourier.store import log_path, mask_path, read_provenance
 from samcourier.tiles import TileSettings
 from samcourier.transports.fake import FakeTransport
-from samservice.app import Limits, SegmentationService
-from samservice.channels import to_gray
-from samservice.errors import NotFinite, ServiceError
+from samservice.contract.channels import to_gray
+from samservice.contract.errors import NotFinite, ServiceError
+from samservice.server.app import Limits, SegmentationService
 
 SCHEMA = json.loads(
     (Path(__file__).parents[2] / "workflow/schemas/image-log.schema.json").read_text()

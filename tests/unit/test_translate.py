@@ -25,7 +25,7 @@ from samcourier.errors import (
 )
 from samcourier.transports.http import _refusal
 from samcourier.transports.translate import last_line, translate, translate_opening
-from samservice.errors import (
+from samservice.contract.errors import (
     EmbeddingsUnsupported,
     ImageTooLarge,
     NotAuthorized,
@@ -292,7 +292,7 @@ def test_the_frames_of_a_remote_traceback_are_not_its_words() -> None:
         (404, "RemoteException: KeyError: 'decoder_state'", ServiceFailed, "RuntimeError"),
         (
             403,
-            "RemoteException: samservice.errors.SegmentationFailed: "
+            "RemoteException: samservice.contract.errors.SegmentationFailed: "
             "[samservice.SegmentationFailed] PermissionError: weights",
             ServiceFailed,
             "SegmentationFailed",

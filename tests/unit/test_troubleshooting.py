@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from samcourier import defects, errors
-from samservice import refusals
+from samservice.hypha import refusals
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/troubleshooting.md").read_text()

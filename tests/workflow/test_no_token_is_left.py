@@ -21,7 +21,7 @@ import pytest
 
 from samcourier.deploy.record import write_private
 from samcourier.deploy.supervisor import running_hypha
-from samservice.hypha import connect
+from samservice.hypha.connection import connect
 
 from .test_run import RUN_TIMEOUT_S, Folder
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from samservice.identity import SERVICE_IDENTITY
+from samservice.contract.identity import SERVICE_IDENTITY
 
 from .errors import ServiceFailed
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from samservice.parameters import parameter_problems
+from samservice.contract.parameters import parameter_problems
 
 from .dataset import ImageRow
 from .embeddings import has_embeddings

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from samservice.identity import SERVICE_IDENTITY
+from samservice.contract.identity import SERVICE_IDENTITY
 
 from . import __version__
 from .content_key import image_key

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from samservice.labels import present
+from samservice.contract.labels import present
 
 from .errors import ImageUnfit
 from .label_image import read_label_image

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from samservice.boundary import is_packed_embedding, packed_embedding_nbytes
-from samservice.image_statistics import ImageStatistics
-from samservice.labels import count_objects
-from samservice.wire import WireError, is_packed, pack_array, packed_nbytes, unpack_array
+from samservice.contract.image_statistics import ImageStatistics
+from samservice.contract.labels import count_objects
+from samservice.contract.validation import is_packed_embedding, packed_embedding_nbytes
+from samservice.contract.wire import WireError, is_packed, pack_array, packed_nbytes, unpack_array
 
 from .connection import ConnectionManager
 from .connection.call import Answer, Call, CallFailed

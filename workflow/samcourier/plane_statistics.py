@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from samservice.channels import to_gray
-from samservice.image_statistics import (
+from samservice.contract.channels import to_gray
+from samservice.contract.image_statistics import (
     BACKGROUND,
     INTENSITY_RANGE,
     LEVELS,
@@ -70,7 +70,7 @@ def _levels(
 ) -> tuple[np.ndarray, Levels]:
     """Return the background's grid and the levels above it, as the model-free engine sees them."""
     try:
-        from samservice import foreground
+        from samservice.engines import watershed_foreground as foreground
     except ImportError as error:
         raise RequestRefused(
             f"tiles for this service need {error.name}: pip install 'samcourier[local]'"

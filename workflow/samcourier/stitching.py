@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from samservice.labels import present
+from samservice.contract.labels import present
 
 from .tiles import Tile, Tiling, common, shifted
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from samservice.wire import MASK_CODEC, WireError, pack_array, unpack_array
+from samservice.contract.wire import MASK_CODEC, WireError, pack_array, unpack_array
 
 from .records import whole_or_absent
 from .sealed import read_sealed, sealed

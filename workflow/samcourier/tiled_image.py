@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from samservice.labels import compacted
+from samservice.contract.labels import compacted
 
 from .draft import Draft
 from .errors import storage_errors

@@ -230,9 +230,9 @@ def serve(
     ca_bundle: Path | None,
 ) -> None:
     """Serve an engine through a Hypha server until interrupted."""
-    from samservice.engine import build_engine
-    from samservice.errors import ServiceError
-    from samservice.serve import Address, ServeSettings, serve_until_interrupted
+    from samservice.contract.errors import ServiceError
+    from samservice.engines.base import build_engine
+    from samservice.server.serve import Address, ServeSettings, serve_until_interrupted
 
     from ..deploy.service import read_token
     from ..network import make_network

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from samservice.wire import FAST_IMAGE_CODEC, SLOW_IMAGE_CODEC
+from samservice.contract.wire import FAST_IMAGE_CODEC, SLOW_IMAGE_CODEC
 
 from .estimate import Estimate, Payload, is_only_looked_at, predict_s, trust
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from samservice.identity import SERVICE_IDENTITY
+from samservice.contract.identity import SERVICE_IDENTITY
 
 from ..errors import CourierError, ServiceFailed, ServiceGone
 from ..transports.base import Transport
@@ -57,8 +57,8 @@ def checked_description(answer: Any) -> dict[str, Any]:
     """Return the answer of ``describe``, which goes into every log and mask, without odd limits.
 
     Limits that are no counts above 0, and parameters, statistics and sizes of another form than
-    :class:`samservice.engine.Engine` has them, are left out. Raises ServiceFailed for what is no
-    mapping of JSON values, or larger than 1 MiB.
+    :class:`samservice.engines.base.Engine` has them, are left out. Raises ServiceFailed for what is
+    no mapping of JSON values, or larger than 1 MiB.
     """
     try:
         size_bytes = len(json.dumps(answer, allow_nan=False))

@@ -101,8 +101,8 @@ def pack_app(directory: Path | None = None) -> AppPackage:
     package = Path(samservice.__file__).parent
     contents = {_ENTRY_NAME: (directory / _ENTRY_NAME).read_text("utf-8")}
     contents |= {
-        f"{package.name}/{path.name}": path.read_text("utf-8")
-        for path in sorted(package.glob("*.py"))
+        f"{package.name}/{path.relative_to(package).as_posix()}": path.read_text("utf-8")
+        for path in sorted(package.rglob("*.py"))
     }
     manifest = _read_manifest(directory / _MANIFEST_NAME)
     digest = hashlib.sha256(json.dumps([manifest, contents], sort_keys=True).encode()).hexdigest()

@@ -150,7 +150,7 @@ async def connected_worker(address: WorkerAddress, watch_s: float = 2.0) -> Asyn
     is none, ServiceFailed when it is too old.
     """
     # Takes a second, which commands that ask no worker would spend in vain.
-    from samservice.hypha import connect, end_connection
+    from samservice.hypha.connection import connect, end_connection
 
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):

@@ -24,8 +24,8 @@ from typing import Any
 import httpx
 import uvloop
 
-from samservice.engine import build_engine
-from samservice.serve import Address, ServeSettings, serve
+from samservice.engines.base import build_engine
+from samservice.server.serve import Address, ServeSettings, serve
 
 from ..errors import CourierError, ServiceFailed
 from .detached import say

@@ -15,7 +15,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from skimage.measure import regionprops_table
 
-from samservice.labels import compacted
+from samservice.contract.labels import compacted
 
 _SHAPE = ("label", "area", "centroid", "bbox")
 _INTENSITY = ("intensity_mean", "intensity_max")

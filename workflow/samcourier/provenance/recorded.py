@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from samservice.identity import SERVICE_IDENTITY
+from samservice.contract.identity import SERVICE_IDENTITY
 
 from ..dataset import ImageRow, read_sheet
 from ..errors import ImageUnfit, InputError

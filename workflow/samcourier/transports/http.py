@@ -12,9 +12,9 @@ import httpx
 import msgpack
 import numpy as np
 
-from samservice.errors import parse_service_error
-from samservice.hypha import is_loopback, tls_context
-from samservice.refusals import explain_refusal
+from samservice.contract.errors import parse_service_error
+from samservice.hypha.connection import is_loopback, tls_context
+from samservice.hypha.refusals import explain_refusal
 
 from ..errors import CourierError, Denied, Overloaded, RequestRefused, ServiceGone, TransportFailed
 from .base import Endpoint, TransportName

@@ -8,8 +8,14 @@ from typing import Any
 from websockets.exceptions import InvalidStatus
 from websockets.protocol import State
 
-from samservice.hypha import answers, connect, connection_state, end_connection, moved_bytes
-from samservice.refusals import explain_refusal
+from samservice.hypha.connection import (
+    answers,
+    connect,
+    connection_state,
+    end_connection,
+    moved_bytes,
+)
+from samservice.hypha.refusals import explain_refusal
 
 from ..errors import Denied, RequestRefused, TransportFailed
 from .base import Endpoint

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from samservice.errors import parse_service_error
-from samservice.refusals import explain_refusal
+from samservice.contract.errors import parse_service_error
+from samservice.hypha.refusals import explain_refusal
 
 from ..errors import (
     CourierError,

@@ -13,9 +13,10 @@ import uuid
 from contextlib import suppress
 from typing import Any
 
-from samservice.guarded_rpc import GuardedRPC
-from samservice.rtc import HOST_CANDIDATES_ONLY
-from samservice.rtc_peer import Channel, Implementation, Peer, chunk_bytes, open_peer
+from samservice.hypha.guarded_rpc import GuardedRPC
+from samservice.webrtc.endpoint import HOST_CANDIDATES_ONLY
+from samservice.webrtc.open import open_peer
+from samservice.webrtc.peer import Channel, Implementation, Peer, chunk_bytes
 
 from ..errors import TransportFailed
 from .base import Endpoint, TransportName

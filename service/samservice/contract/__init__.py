@@ -1,0 +1,1 @@
+"""What client and service share: wire format, axes, errors, parameters, validation."""

@@ -1,0 +1,76 @@
+"""What an engine accepts, as it describes it, and what is wrong with what came.
+
+Imports nothing of an engine: the client holds a run's parameters against ``describe()`` with it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any
+
+from .errors import WrongParameter
+
+Schema = Mapping[str, Any]
+
+_KINDS: dict[str, type] = {
+    "number": Real,
+    "integer": Integral,
+    "boolean": bool,
+    "string": str,
+    "array": list,
+}
+
+
+def check_parameters(
+    parameters: Mapping[str, Any], accepted: Mapping[str, Schema], remark: str = ""
+) -> None:
+    """Raise :class:`WrongParameter` naming the first parameter that ``accepted`` does not allow."""
+    for problem in parameter_problems(parameters, accepted):
+        raise WrongParameter(problem + remark)
+
+
+def parameter_problems(parameters: Mapping[str, Any], accepted: Mapping[str, Schema]) -> list[str]:
+    """Return a sentence for each wrong parameter: its name, what came, what is accepted.
+
+    ``accepted`` has a schema for each name, see :meth:`samservice.engines.base.Engine.describe`.
+    """
+    problems = []
+    for name, value in parameters.items():
+        if name not in accepted:
+            close = difflib.get_close_matches(name, accepted, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            known = f"one of {', '.join(accepted)}" if accepted else "none"
+            problems.append(
+                f"parameter {name!r} with value {value!r} is unknown, {hint}expected {known}"
+            )
+        elif not _fits(value, accepted[name]):
+            problems.append(f"parameter {name!r} is {value!r}, expected {_say(accepted[name])}")
+    return problems
+
+
+def _fits(value: object, schema: Schema) -> bool:
+    kind = schema.get("type")
+    # bool is an int to Python.
+    if isinstance(value, bool) and kind != "boolean":
+        return False
+    if kind in _KINDS and not isinstance(value, _KINDS[kind]):
+        return False
+    if "enum" in schema and value not in schema["enum"]:
+        return False
+    # NaN fails every comparison.
+    if isinstance(value, Real) and "minimum" in schema and not value >= schema["minimum"]:
+        return False
+    return not (isinstance(value, Real) and "maximum" in schema and not value <= schema["maximum"])
+
+
+def _say(schema: Schema) -> str:
+    kind = str(schema.get("type", "value"))
+    if "enum" in schema:
+        return f"one of {', '.join(map(str, schema['enum']))}"
+    if kind == "boolean":
+        return "true or false"
+    least, most = schema.get("minimum"), schema.get("maximum")
+    limits = "" if least is None else f" from {least}"
+    return f"{kind}{limits}" + ("" if most is None else f" to {most}")

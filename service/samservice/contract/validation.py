@@ -1,0 +1,151 @@
+"""What crosses the service's boundary is checked here: images, axes, embeddings.
+
+Every refusal is a named :class:`~samservice.contract.errors.ServiceError` that says what came and
+what was expected.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .axes import MASK_AXES
+from .errors import ImageTooLarge, NotFinite, WrongAxes, WrongDtype, WrongShape
+from .wire import (
+    SLOW_IMAGE_CODEC,
+    WireError,
+    check_packed,
+    is_packed,
+    pack_array,
+    packed_nbytes,
+    unpack_array,
+)
+
+
+def check_header(
+    image: Any, axes: str | None, max_bytes: int, max_pixels: int
+) -> tuple[tuple[int, ...], str]:
+    """Return shape and axes of an image, packed or not, of which no pixel is looked at.
+
+    Raises what :func:`unpack_image` does, but NotFinite.
+    """
+    if is_packed(image):
+        try:
+            dtype, shape = check_packed(image, max_bytes)
+        except WireError as error:
+            raise WrongShape(str(error)) from error
+    elif isinstance(image, np.ndarray):
+        dtype, shape = image.dtype, image.shape
+    else:
+        raise WrongDtype(f"expected an ndarray or a packed image, got {type(image).__name__}")
+    if dtype.kind not in "buif" or dtype.itemsize > 8:
+        raise WrongDtype(f"dtype {dtype} is not accepted, expected real integers or floats")
+    axes = _checked_axes(axes, len(shape))
+    if 0 in shape:
+        raise WrongShape(f"image {axes} of shape {shape} has an empty axis")
+    if math.prod(shape) > max_pixels:
+        raise ImageTooLarge(f"image of shape {shape} exceeds the limit of {max_pixels} px")
+    return shape, axes
+
+
+def unpack_image(
+    image: Any, axes: str | None, max_bytes: int, max_pixels: int
+) -> tuple[np.ndarray, str]:
+    """Return the image in native byte order with its axes, or raise what is wrong with it.
+
+    Without ``axes``, two dimensions are YX and three are CYX. bool becomes uint8.
+    Raises WrongDtype, WrongAxes, WrongShape, ImageTooLarge or NotFinite.
+    """
+    _, axes = check_header(image, axes, max_bytes, max_pixels)
+    if is_packed(image):
+        try:
+            image = unpack_array(image, max_bytes)
+        except WireError as error:
+            raise WrongShape(str(error)) from error
+    if image.dtype.kind == "b":
+        image = image.astype(np.uint8)
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        bad_count = int(image.size - np.count_nonzero(np.isfinite(image)))
+        raise NotFinite(f"image holds {bad_count} NaN or infinite values of {image.size}")
+    return np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("=")), axes
+
+
+def _checked_axes(axes: str | None, ndim: int) -> str:
+    if axes is None:
+        axes = {2: "YX", 3: "CYX"}.get(ndim, "")
+        if not axes:
+            raise WrongAxes(f"an image of {ndim} dimensions needs axes, one of {sorted(MASK_AXES)}")
+    if axes not in MASK_AXES:
+        raise WrongAxes(f"axes {axes!r} are unknown, expected one of {sorted(MASK_AXES)}")
+    if len(axes) != ndim:
+        raise WrongAxes(f"axes {axes} need {len(axes)} dimensions, the image has {ndim}")
+    return axes
+
+
+def is_packed_embedding(value: object) -> bool:
+    """Tell an embedding whose arrays are packed from one with ndarrays."""
+    return isinstance(value, Mapping) and any(is_packed(entry) for entry in value.values())
+
+
+def pack_embedding(embedding: dict[str, Any]) -> dict[str, Any]:
+    """Pack every ndarray of an embedding, leave the rest."""
+    return {
+        name: pack_array(value, SLOW_IMAGE_CODEC) if isinstance(value, np.ndarray) else value
+        for name, value in embedding.items()
+    }
+
+
+def packed_embedding_nbytes(embedding: Mapping[str, Any]) -> int:
+    """Return the bytes that a packed embedding's arrays take on the wire."""
+    return sum(packed_nbytes(value) for value in embedding.values() if is_packed(value))
+
+
+def check_packed_embedding(embedding: Any, max_bytes: int) -> None:
+    """Refuse what :func:`unpack_embedding` would, but for damaged data, without unpacking it."""
+    if not isinstance(embedding, Mapping):
+        raise WrongDtype(f"expected encode_image's answer, got {type(embedding).__name__}")
+    try:
+        for value in embedding.values():
+            if is_packed(value):
+                check_packed(value, max_bytes)
+    except WireError as error:
+        raise WrongShape(str(error)) from error
+
+
+def unpack_embedding(embedding: Any, max_bytes: int, max_pixels: int) -> dict[str, Any]:
+    """Undo :func:`pack_embedding`; a plain embedding comes back as it is.
+
+    Raises WrongDtype for what is no dict, WrongShape for damaged arrays, and what
+    :func:`check_embedding` does.
+    """
+    check_packed_embedding(embedding, max_bytes)
+    try:
+        unpacked = {
+            str(name): unpack_array(value, max_bytes) if is_packed(value) else value
+            for name, value in embedding.items()
+        }
+    except WireError as error:
+        raise WrongShape(str(error)) from error
+    check_embedding(unpacked, max_pixels)
+    return unpacked
+
+
+def check_embedding(embedding: Mapping[str, Any], max_pixels: int) -> None:
+    """Hold the image size an embedding claims, if any, to the limit of images.
+
+    Raises ImageTooLarge, or WrongShape for a size that is none.
+    """
+    size = embedding.get("original_size")
+    if size is None:
+        return
+    try:
+        lengths = [int(length) for length in np.asarray(size).ravel()]
+    except (TypeError, ValueError):
+        raise WrongShape(f"original_size {size!r:.80} is no image size") from None
+    if not 2 <= len(lengths) <= 3 or min(lengths) < 1:
+        raise WrongShape(f"original_size {size!r:.80} is no image size")
+    if math.prod(lengths) > max_pixels:
+        raise ImageTooLarge(f"embedding of an image {lengths} exceeds the limit of {max_pixels} px")

@@ -1,0 +1,325 @@
+"""Any model that micro-sam can load, behind the service's one interface.
+
+micro-sam, torch and what they need are imported when an engine is made: that costs seconds.
+Source: https://github.com/computational-cell-analytics/micro-sam (1.8)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..contract.axes import MASK_AXES
+from ..contract.channels import is_constant, to_model_image
+from ..contract.errors import (
+    EmbeddingsUnsupported,
+    SegmentationFailed,
+    ServiceError,
+    WrongAxes,
+    WrongParameter,
+)
+from ..contract.image_statistics import INTENSITY_RANGE, ImageStatistics
+from ..contract.parameters import check_parameters
+from .microsam_load import (
+    check_checkpoint,
+    checked_device,
+    find_weights,
+    gpu_of,
+    load_segmenter,
+    mode_of,
+    on_one_line,
+    sha256_of,
+)
+from .microsam_parameters import MODES, PARAMETERS
+
+#: Segment Anything's encoder turns squares of this side into one feature each.
+PATCH_PX = 16
+EMBEDDING_CHANNELS = 256
+
+Labels = npt.NDArray[np.uint32]
+
+
+class MicroSamEngine:
+    """Implements :class:`samservice.engines.base.Engine` with a model of micro-sam.
+
+    ``model`` is a name of micro-sam's registry, ``checkpoint`` a file to load instead of the
+    registry's weights: micro-sam's own formats (``model`` then names the encoder) or one of
+    :mod:`samservice.engines.small_sam`. One that holds more than weights, as those of training do,
+    is refused unless ``trust_checkpoint``: reading it may run any program.
+
+    ``mode``: ``ais`` (needs a decoder), ``amg``, ``apg`` (needs a decoder) or ``auto``: AIS when
+    the checkpoint has a decoder, else AMG. ``device``: ``cpu``, ``cuda``, ``mps``; None takes
+    the best there is. ``tile_shape`` and ``halo``, (Y, X) in pixels, come together or not at
+    all; with them every image is embedded tile by tile and stitched by micro-sam.
+
+    Raises :class:`WrongParameter` for options that cannot work, :class:`SegmentationFailed`
+    when weights cannot be downloaded.
+    """
+
+    def __init__(
+        self,
+        model: str = "vit_b_lm",
+        checkpoint: str | None = None,
+        mode: str = "auto",
+        device: str | None = None,
+        tile_shape: Sequence[int] | None = None,
+        halo: Sequence[int] | None = None,
+        trust_checkpoint: bool = False,
+    ) -> None:
+        if mode not in ("auto", *MODES):
+            raise WrongParameter(f"mode {mode!r} is unknown, expected auto, {', '.join(MODES)}")
+        self._tiling = _checked_tiling(tile_shape, halo)
+        self._device = checked_device(device)
+        weights = find_weights(model, checkpoint)
+        if checkpoint and not trust_checkpoint:
+            check_checkpoint(weights[0])
+        self._model_sha256 = sha256_of(weights)
+        self._weights_folder = weights[0].resolve().parent
+        self._name = Path(checkpoint).name if checkpoint else model
+        self._predictor, self._segmenter = load_segmenter(
+            model, Path(checkpoint) if checkpoint else None, mode, self._device, bool(self._tiling)
+        )
+        self._mode = mode_of(self._segmenter)
+
+    def describe(self) -> dict[str, Any]:
+        """See :meth:`samservice.engines.base.Engine.describe`; adds ``mode``, ``tile_shape``,
+        ``halo``.
+
+        With embeddings also ``embedding_bytes``, the size of one before it is packed.
+
+        ``model`` names weights, mode and tiling, since each of them shapes the labels.
+        ``model_sha256`` is taken over the checkpoint, or over encoder then decoder where
+        micro-sam's registry keeps two files.
+        """
+        packages = ("micro_sam", "torch", "torch_em", "numpy")
+        return {
+            "engine": "microsam",
+            "model": self._identity(),
+            "model_sha256": self._model_sha256,
+            "segmentation_version": 1,
+            "versions": {package: version(package) for package in packages},
+            "embeddings": self._has_embeddings(),
+            "image_statistics": [INTENSITY_RANGE],
+            "device": self._device,
+            "gpu": gpu_of(self._device),
+            "model_cache": str(self._weights_folder),
+            "parameters": {name: dict(schema) for name, schema in PARAMETERS[self._mode].items()},
+            "mode": self._mode,
+            "tile_shape": list(self._tiling["tile_shape"]) if self._tiling else None,
+            "halo": list(self._tiling["halo"]) if self._tiling else None,
+            "embedding_bytes": (
+                math.prod(self._feature_shape()) * np.dtype(np.float32).itemsize
+                if self._has_embeddings()
+                else None
+            ),
+        }
+
+    def check_parameters(self, parameters: dict[str, Any]) -> None:
+        """Raise :class:`WrongParameter` naming the parameter, what came, what is accepted."""
+        check_parameters(parameters, PARAMETERS[self._mode], f" (mode {self._mode})")
+
+    def segment(
+        self,
+        image: npt.NDArray[np.generic],
+        axes: str,
+        parameters: dict[str, Any],
+        statistics: ImageStatistics | None = None,
+    ) -> Labels:
+        """Segment (Y, X), (C, Y, X), (Z, Y, X) or (C, Z, Y, X).
+
+        Planes go to the model as :func:`samservice.contract.channels.to_model_image` says. A volume
+        is segmented plane by plane, and its objects are joined across z by overlap.
+        Returns uint32 labels, (Y, X) or (Z, Y, X); a constant image gives zeros.
+
+        Raises :class:`WrongParameter`, :class:`WrongAxes`, :class:`SegmentationFailed`.
+        """
+        self.check_parameters(parameters)
+        prepared = to_model_image(image, axes, statistics.intensity_range if statistics else None)
+        ndim = len(MASK_AXES[axes])
+        if is_constant(prepared):
+            return np.zeros(prepared.shape[:ndim], np.uint32)
+        from micro_sam.automatic_segmentation import automatic_instance_segmentation
+
+        with self._one_image(prepared.shape[:ndim]):
+            labels = automatic_instance_segmentation(
+                self._predictor,
+                self._segmenter,
+                prepared,
+                ndim=ndim,
+                verbose=False,
+                **self._tiling,
+                **self._one_thread(),
+                **parameters,
+            )
+        return np.asarray(labels).astype(np.uint32, copy=False)
+
+    def encode(self, image: npt.NDArray[np.generic], axes: str) -> dict[str, Any]:
+        """Return the embedding of a (Y, X) or (C, Y, X) image.
+
+        Keys: ``features`` (1, 256, N, N) float32, N = 64 for micro-sam's models; ``input_size``
+        and ``original_size``, [Y, X] in pixels as the model and as the caller see the image;
+        ``constant`` (bool; features are zeros then); ``model`` and ``model_sha256``.
+
+        Raises :class:`EmbeddingsUnsupported` unless the mode is AIS without tiles,
+        :class:`WrongAxes` for a volume, :class:`SegmentationFailed`.
+        """
+        self._require_embeddings()
+        if axes in MASK_AXES and MASK_AXES[axes] != "YX":
+            raise WrongAxes(f"axes {axes}: an embedding is of a plane, expected YX or CYX")
+        prepared = to_model_image(image, axes)
+        original_size = prepared.shape[:2]
+        constant = is_constant(prepared)
+        if constant:
+            features = np.zeros(self._feature_shape(), np.float32)
+        else:
+            features = self._encode_prepared(prepared)
+        return {
+            "features": features,
+            "input_size": list(self._input_size(original_size)),
+            "original_size": list(original_size),
+            "constant": constant,
+            "model": self._identity(),
+            "model_sha256": self._model_sha256,
+        }
+
+    def segment_embedding(self, embedding: dict[str, Any], parameters: dict[str, Any]) -> Labels:
+        """Segment :meth:`encode`'s answer: (Y, X) uint32, what :meth:`segment` returns.
+
+        Raises :class:`EmbeddingsUnsupported` for an embedding of another model or mode, or one
+        that no model made; :class:`WrongParameter`, :class:`SegmentationFailed`.
+        """
+        self.check_parameters(parameters)
+        features, original_size = self._checked_embedding(embedding)
+        if embedding["constant"]:
+            return np.zeros(original_size, np.uint32)
+        own = {
+            "features": features,
+            "input_size": self._input_size(original_size),
+            "original_size": original_size,
+        }
+        with self._one_image(original_size):
+            self._segmenter.initialize(image=None, image_embeddings=own, verbose=False)
+            labels = self._segmenter.generate(**parameters)
+        return np.asarray(labels).astype(np.uint32, copy=False)
+
+    def _encode_prepared(self, prepared: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        from micro_sam.util import precompute_image_embeddings
+
+        with self._one_image(prepared.shape[:2]):
+            computed = precompute_image_embeddings(self._predictor, prepared, ndim=2, verbose=False)
+        return np.asarray(computed["features"], np.float32)
+
+    def _checked_embedding(
+        self, embedding: dict[str, Any]
+    ) -> tuple[npt.NDArray[np.float32], tuple[int, int]]:
+        self._require_embeddings()
+        for key, own in (("model", self._identity()), ("model_sha256", self._model_sha256)):
+            if embedding.get(key) != own:
+                raise EmbeddingsUnsupported(
+                    f"the embedding's {key} is {embedding.get(key)!r}, expected {own!r}"
+                )
+        features = np.asarray(embedding.get("features"))
+        if features.shape != self._feature_shape() or features.dtype != np.float32:
+            raise EmbeddingsUnsupported(
+                f"the embedding's features are {features.dtype} {features.shape}, "
+                f"expected float32 {self._feature_shape()}"
+            )
+        original_size = _size(embedding.get("original_size"))
+        if (
+            original_size is None
+            or _size(embedding.get("input_size")) != self._input_size(original_size)
+            or not isinstance(embedding.get("constant"), bool)
+        ):
+            raise EmbeddingsUnsupported(
+                f"the embedding's original_size {embedding.get('original_size')!r}, input_size "
+                f"{embedding.get('input_size')!r} and constant {embedding.get('constant')!r} "
+                "do not belong together, expected what encode returned"
+            )
+        return np.ascontiguousarray(features), original_size
+
+    def _identity(self) -> str:
+        tiles = ""
+        if self._tiling:
+            tile, halo = self._tiling["tile_shape"], self._tiling["halo"]
+            tiles = f", tiles {tile[0]}x{tile[1]} px, halo {halo[0]}x{halo[1]} px"
+        return f"{self._name} ({self._mode}{tiles})"
+
+    def _one_thread(self) -> dict[str, int]:
+        """Keep tiled AIS repeatable: its threads smooth in place what their neighbours read."""
+        return {"n_threads": 1} if self._tiling and self._mode == "ais" else {}
+
+    def _has_embeddings(self) -> bool:
+        return self._mode == "ais" and not self._tiling
+
+    def _require_embeddings(self) -> None:
+        if not self._has_embeddings():
+            raise EmbeddingsUnsupported(
+                f"{self._identity()} has no embeddings, expected mode ais without tiles"
+            )
+
+    def _feature_shape(self) -> tuple[int, int, int, int]:
+        side = int(self._predictor.model.image_encoder.img_size) // PATCH_PX
+        return (1, EMBEDDING_CHANNELS, side, side)
+
+    def _input_size(self, original_size: tuple[int, ...]) -> tuple[int, int]:
+        transform = self._predictor.transform
+        rows, columns = transform.get_preprocess_shape(*original_size, transform.target_length)
+        return int(rows), int(columns)
+
+    @contextmanager
+    def _one_image(self, shape: tuple[int, ...]) -> Iterator[None]:
+        """Translate what micro-sam raises, and forget the image whatever happens."""
+        try:
+            yield
+        except ServiceError:
+            raise
+        except Exception as error:
+            raise self._translated(error, shape) from error
+        finally:
+            self._predictor.reset_image()
+            self._segmenter.clear_state()
+            # The tiled segmenters keep every tile's features; clear_state forgets them.
+            if hasattr(self._segmenter, "_image_embeddings"):
+                self._segmenter._image_embeddings = None
+
+    def _translated(self, error: Exception, shape: tuple[int, ...]) -> SegmentationFailed:
+        import torch
+
+        # On the CPU torch says so in a RuntimeError only.
+        exhausted = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if exhausted or "can't allocate memory" in str(error):
+            return SegmentationFailed(
+                f"out of memory on {self._device} with an image of {shape} px; give the engine "
+                "tile_shape and halo, a smaller model, or a device with more memory"
+            )
+        return SegmentationFailed(f"micro-sam failed with {on_one_line(error)}")
+
+
+def _checked_tiling(
+    tile_shape: Sequence[int] | None, halo: Sequence[int] | None
+) -> dict[str, tuple[int, int]]:
+    if tile_shape is None and halo is None:
+        return {}
+    tile, overlap = _size(tile_shape), _size(halo, least=0)
+    if tile is None or overlap is None:
+        raise WrongParameter(
+            f"tile_shape {tile_shape!r} and halo {halo!r}, expected both as [Y, X] in whole "
+            "pixels, such as [384, 384] and [64, 64], or neither"
+        )
+    return {"tile_shape": tile, "halo": overlap}
+
+
+def _size(value: object, least: int = 1) -> tuple[int, int] | None:
+    """Return a (Y, X) of two whole numbers not below ``least``, None for anything else."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return None
+    if any(isinstance(n, bool) or not isinstance(n, int) or n < least for n in value):
+        return None
+    return value[0], value[1]

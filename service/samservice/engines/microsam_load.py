@@ -1,0 +1,165 @@
+"""Find, download and load what :class:`samservice.engines.microsam.MicroSamEngine` runs on."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..contract.errors import SegmentationFailed, WrongParameter
+from .small_sam import is_small_sam, load_small_sam
+
+
+def checked_device(device: str | None) -> str:
+    """Return the torch device to use, the best there is for None. Raises WrongParameter."""
+    try:
+        from micro_sam.util import get_device
+    except ModuleNotFoundError as error:
+        raise WrongParameter(
+            f"engine 'microsam' cannot be made: {error}; install micro-sam or take 'watershed'"
+        ) from error
+    try:
+        return str(get_device(device))
+    except RuntimeError as error:
+        raise WrongParameter(f"device {device!r}: {error}") from error
+
+
+def gpu_of(device: str) -> dict[str, Any] | None:
+    """Return name and memory of a CUDA device, None for any other."""
+    import torch
+
+    if not device.startswith("cuda"):
+        return None
+    properties = torch.cuda.get_device_properties(device)
+    return {"name": str(properties.name), "memory_bytes": int(properties.total_memory)}
+
+
+def find_weights(model: str, checkpoint: str | None) -> list[Path]:
+    """Return the file of weights, or encoder then decoder where micro-sam keeps two.
+
+    A registered model's missing files are downloaded. Raises :class:`WrongParameter` for an
+    unknown model or a missing checkpoint, :class:`SegmentationFailed` when a download fails.
+    """
+    if checkpoint is None:
+        return _registered_weights(model)
+    path = Path(checkpoint)
+    if not path.is_file():
+        raise WrongParameter(f"checkpoint {checkpoint!r} is not there, expected a file of weights")
+    return [path]
+
+
+def _registered_weights(model: str) -> list[Path]:
+    from micro_sam import util
+
+    registry = util.models()
+    known = [name for name in registry.registry if not name.endswith("_decoder")]
+    if model not in known:
+        raise WrongParameter(f"model {model!r} is unknown, expected one of {', '.join(known)}")
+    if model.startswith("vit_t") and not util.VIT_T_SUPPORT:
+        raise WrongParameter(
+            f"model {model!r} needs the package mobile_sam, which is on GitHub only "
+            "(ChaoningZhang/MobileSAM); install it or take a vit_b model"
+        )
+    names = [name for name in (model, f"{model}_decoder") if name in registry.registry]
+    try:
+        return [Path(registry.fetch(name)) for name in names]
+    # requests' errors are OSErrors; pooch raises ValueError for a download with a wrong hash.
+    except (OSError, ValueError) as error:
+        raise SegmentationFailed(
+            f"the weights of {model!r} are not in {registry.abspath} and cannot be downloaded; "
+            f"put {' and '.join(names)} there from a machine with internet, point "
+            "$MICROSAM_CACHEDIR at a folder whose models/ has them, or give a checkpoint "
+            f"({on_one_line(error)})"
+        ) from error
+
+
+def check_checkpoint(path: Path) -> None:
+    """Raise WrongParameter unless torch's restricted unpickler reads the file.
+
+    micro-sam itself unpickles without restriction, and a pickle may run any program.
+    """
+    import torch
+
+    def read(*, mmap: bool) -> None:
+        torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+
+    # Hostile pickles make the reader raise anything.
+    try:
+        try:
+            read(mmap=True)
+        except RuntimeError:
+            # mmap reads no gigabytes, but does not know the format before torch 1.6.
+            read(mmap=False)
+    except Exception as error:
+        raise WrongParameter(
+            f"checkpoint {str(path)!r} cannot be read as weights alone"
+            f" ({on_one_line(error)}); all else in it may run any program, so it takes"
+            " trust_checkpoint to load it"
+        ) from error
+
+
+def load_segmenter(
+    model: str, checkpoint: Path | None, mode: str, device: str, is_tiled: bool
+) -> tuple[Any, Any]:
+    """Return micro-sam's predictor and segmenter. Raises :class:`WrongParameter`."""
+    from micro_sam.automatic_segmentation import get_predictor_and_segmenter
+
+    try:
+        with _pickle_restored():
+            if checkpoint is not None and is_small_sam(checkpoint):
+                return _load_small(checkpoint, mode, device, is_tiled)
+            loaded: tuple[Any, Any] = get_predictor_and_segmenter(
+                model, checkpoint, device, segmentation_mode=mode, is_tiled=is_tiled
+            )
+            return loaded
+    except Exception as error:
+        raise WrongParameter(
+            f"{checkpoint or model} cannot be loaded in mode {mode}: {on_one_line(error)}"
+        ) from error
+
+
+def _load_small(checkpoint: Path, mode: str, device: str, is_tiled: bool) -> tuple[Any, Any]:
+    from micro_sam.instance_segmentation import get_instance_segmentation_generator
+
+    predictor, decoder = load_small_sam(checkpoint, device)
+    wanted = None if mode == "auto" else mode
+    segmenter = get_instance_segmentation_generator(predictor, is_tiled, decoder, wanted)
+    return predictor, segmenter
+
+
+@contextmanager
+def _pickle_restored() -> Iterator[None]:
+    """Undo micro-sam's replacing of ``pickle.Unpickler`` for the whole process."""
+    original = pickle.Unpickler
+    try:
+        yield
+    finally:
+        pickle.Unpickler = original  # type: ignore[misc]
+
+
+def mode_of(segmenter: Any) -> str:
+    """Return ais, amg or apg, whichever micro-sam chose."""
+    from micro_sam import instance_segmentation as classes
+
+    prompted = (classes.AutomaticPromptGenerator, classes.TiledAutomaticPromptGenerator)
+    if isinstance(segmenter, prompted):
+        return "apg"
+    return "ais" if isinstance(segmenter, classes.InstanceSegmentationWithDecoder) else "amg"
+
+
+def sha256_of(paths: Sequence[Path]) -> str:
+    """Return the hexadecimal sha256 of the files' bytes, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def on_one_line(error: Exception) -> str:
+    """Return class and message without line breaks: errors cross the wire as one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

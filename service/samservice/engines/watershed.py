@@ -1,0 +1,269 @@
+"""The model-free engine: thresholds and a watershed for bright nuclei, nothing to download.
+
+Background is subtracted, a threshold half Otsu's and half local is applied but never below the
+noise, the distance transform is cut into one basin an object, and each object is trimmed at a
+fraction of its own brightness, which takes the halo off bright objects beside dim ones.
+"""
+# scikit-image has no annotations.
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from skimage.measure import label
+from skimage.segmentation import watershed
+
+from ..contract.channels import is_constant, to_gray
+from ..contract.errors import EmbeddingsUnsupported, WrongParameter
+from ..contract.image_statistics import BACKGROUND, INTENSITY_RANGE, LEVELS, ImageStatistics, Levels
+from ..contract.parameters import check_parameters
+from .watershed_foreground import (
+    background,
+    background_grid,
+    grid_edges,
+    level_histogram,
+    levels_of,
+    quartiles,
+    smooth,
+    square_count,
+)
+
+Floats = npt.NDArray[np.float32]
+
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "sigma_px": {
+        "default": 1.0,
+        "type": "number",
+        "minimum": 0.0,
+        "maximum": 20.0,
+        "description": "Gaussian smoothing of the image and of the distance map, pixels",
+    },
+    "background_px": {
+        "default": 128,
+        "type": "integer",
+        "minimum": 16,
+        "maximum": 4096,
+        "description": "side of the squares whose dark quarter is the background, pixels; "
+        "several times an object's diameter",
+    },
+    "local_window_px": {
+        "default": 41,
+        "type": "integer",
+        "minimum": 3,
+        "maximum": 1025,
+        "description": "side of the window of the local threshold, pixels; about twice an "
+        "object's diameter",
+    },
+    "threshold_scale": {
+        "default": 1.0,
+        "type": "number",
+        "minimum": 0.1,
+        "maximum": 5.0,
+        "description": "factor on the threshold; lower finds dimmer and larger objects",
+    },
+    "min_contrast": {
+        "default": 7.0,
+        "type": "number",
+        "minimum": 0.0,
+        "maximum": 100.0,
+        "description": "least height above the background, of the threshold in standard "
+        "deviations of the smoothed background, of an object in standard errors of its mean; "
+        "keeps an empty image empty",
+    },
+    "edge_fraction": {
+        "default": 0.6,
+        "type": "number",
+        "minimum": 0.0,
+        "maximum": 0.95,
+        "description": "an object ends where its brightness falls below this fraction of its "
+        "mean; 0 leaves the threshold's outline",
+    },
+    "min_distance_px": {
+        "default": 5,
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 500,
+        "description": "least distance of two objects' centres along an axis, pixels",
+    },
+    "min_area_px": {
+        "default": 40,
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 100_000_000,
+        "description": "least size of an object, pixels (voxels in a volume)",
+    },
+}
+
+
+def _basins(foreground: npt.NDArray[np.bool_], settings: dict[str, Any]) -> npt.NDArray[np.int32]:
+    """Cut the foreground where the distance to its edge is least, one basin a maximum."""
+    depth = ndimage.distance_transform_edt(foreground).astype(np.float32)
+    depth = ndimage.gaussian_filter(depth, settings["sigma_px"], truncate=3)
+    summits = depth == ndimage.maximum_filter(depth, size=2 * settings["min_distance_px"] + 1)
+    everywhere = np.ones((3,) * depth.ndim, bool)
+    markers, count = ndimage.label(summits & foreground, structure=everywhere)
+    # A piece beside a larger one within min_distance_px has no summit, but is an object.
+    pieces, piece_count = ndimage.label(foreground)
+    is_marked = np.zeros(piece_count + 1, bool)
+    is_marked[pieces[markers > 0]] = True
+    markers = np.where(is_marked[pieces] | ~foreground, markers, pieces + count)
+    return np.asarray(watershed(-depth, markers, mask=foreground), np.int32)
+
+
+def _trim(basins: npt.NDArray[np.int32], height: Floats, fraction: float) -> npt.NDArray[np.int32]:
+    """Remove from each basin what is darker than ``fraction`` of its mean ``height``."""
+    flat = basins.ravel()
+    sums = np.bincount(flat, weights=height.ravel())
+    sizes = np.maximum(np.bincount(flat), 1)
+    limits = (fraction * sums / sizes).astype(np.float32)
+    return np.where(height >= limits[basins], basins, 0)
+
+
+def _objects(
+    basins: npt.NDArray[np.int32], height: Floats, settings: dict[str, Any]
+) -> npt.NDArray[np.uint32]:
+    """Number the connected pieces of the basins from 1, without the small and the doubtful.
+
+    A doubtful piece has a mean ``height`` of fewer standard errors of its own pixels than
+    ``min_contrast``: a chance cluster of single photons, where the quantiles see no noise.
+    """
+    pieces = np.asarray(label(basins, connectivity=1))
+    flat, heights = pieces.ravel(), height.ravel()
+    sizes = np.bincount(flat)
+    means = np.bincount(flat, weights=heights) / np.maximum(sizes, 1)
+    squares = np.bincount(flat, weights=heights * heights) / np.maximum(sizes, 1)
+    deviations = np.sqrt(np.maximum(squares - means * means, 0))
+    kept = sizes >= settings["min_area_px"]
+    kept &= means * np.sqrt(sizes) >= settings["min_contrast"] * deviations
+    kept[0] = False
+    numbers = np.where(kept, np.cumsum(kept), 0).astype(np.uint32)
+    return np.asarray(numbers[pieces])
+
+
+def _own_background(smoothed: Floats, block_px: int) -> Floats:
+    rows, columns = (grid_edges(size, block_px) for size in smoothed.shape[-2:])
+    grid = background_grid(quartiles(smoothed, rows, columns))
+    return background(grid, smoothed.shape[-2:], (0, 0), smoothed.shape[-2:])
+
+
+def _given_background(
+    statistics: ImageStatistics, shape: tuple[int, ...], block_px: int
+) -> Floats | None:
+    """Return the background that came with a tile of ``shape`` (Y, X)."""
+    grid = statistics.background
+    if grid is None:
+        return None
+    expected = tuple(square_count(size, block_px) for size in statistics.shape_px)
+    if grid.shape != expected:
+        raise WrongParameter(
+            f"image_statistics: background {grid.shape}, expected {expected} for an image of "
+            f"{statistics.shape_px} px and background_px {block_px}"
+        )
+    return background(grid, statistics.shape_px, statistics.origin_px, shape)
+
+
+def _above_background(
+    gray: Floats, settings: dict[str, Any], statistics: ImageStatistics | None
+) -> tuple[Floats, Floats, Levels]:
+    """Return the background, the smoothed image above it, and the levels of all of the image."""
+    smoothed = smooth(gray, settings["sigma_px"])
+    behind, levels = None, None
+    if statistics is not None:
+        behind = _given_background(statistics, gray.shape, settings["background_px"])
+        levels = statistics.levels
+    if behind is None:
+        behind = _own_background(smoothed, settings["background_px"])
+    smoothed -= behind
+    return behind, smoothed, levels or levels_of(level_histogram(smoothed))
+
+
+def _foreground(level: Floats, levels: Levels, settings: dict[str, Any]) -> npt.NDArray[np.bool_]:
+    """Return where objects are: above the threshold, holes filled."""
+    threshold = ndimage.uniform_filter(level, settings["local_window_px"])
+    threshold += np.float32(levels.otsu)
+    threshold *= np.float32(0.5 * settings["threshold_scale"])
+    least = np.float32(levels.floor + settings["min_contrast"] * levels.noise)
+    np.maximum(threshold, least, out=threshold)
+    return np.asarray(ndimage.binary_fill_holes(level > threshold))
+
+
+def _segment_gray(
+    gray: Floats, settings: dict[str, Any], statistics: ImageStatistics | None
+) -> npt.NDArray[np.uint32]:
+    """Segment (Y, X) or (Z, Y, X) in [0, 1] into uint32 labels of the same shape.
+
+    What ``statistics`` say of the image of which this is a part is not computed from the part.
+    """
+    if statistics is None and is_constant(gray):
+        return np.zeros(gray.shape, np.uint32)
+    behind, level, levels = _above_background(gray, settings, statistics)
+    foreground = _foreground(level, levels, settings)
+    if not foreground.any():
+        return np.zeros(gray.shape, np.uint32)
+    floor = np.float32(levels.floor)
+    trimmed = _trim(_basins(foreground, settings), level - floor, settings["edge_fraction"])
+    return _objects(trimmed, gray - behind - floor, settings)
+
+
+class WatershedEngine:
+    """Implements :class:`samservice.engines.base.Engine` on the CPU; deterministic, no
+    embeddings."""
+
+    def describe(self) -> dict[str, Any]:
+        """See :meth:`samservice.engines.base.Engine.describe`."""
+        packages = ("numpy", "scipy", "scikit-image")
+        return {
+            "engine": "watershed",
+            "model": "otsu-local-watershed",
+            "model_sha256": None,
+            "segmentation_version": 2,
+            "versions": {package: version(package) for package in packages},
+            "embeddings": False,
+            "image_statistics": [INTENSITY_RANGE, BACKGROUND, LEVELS],
+            "device": "cpu",
+            "parameters": {name: dict(schema) for name, schema in PARAMETERS.items()},
+        }
+
+    def check_parameters(self, parameters: dict[str, Any]) -> None:
+        """Raise :class:`WrongParameter` naming the parameter, what came, what is accepted."""
+        check_parameters(parameters, PARAMETERS)
+
+    def segment(
+        self,
+        image: npt.NDArray[Any],
+        axes: str,
+        parameters: dict[str, Any],
+        statistics: ImageStatistics | None = None,
+    ) -> npt.NDArray[np.uint32]:
+        """Segment (Y, X), (C, Y, X), (Z, Y, X) or (C, Z, Y, X); several channels are averaged.
+
+        Returns uint32 labels 1..n without gaps, (Y, X) or (Z, Y, X). A constant image and one
+        of noise alone give zeros. Voxels of a volume count as cubes.
+
+        Raises :class:`WrongParameter` and :class:`WrongAxes`.
+        """
+        self.check_parameters(parameters)
+        defaults = {name: schema["default"] for name, schema in PARAMETERS.items()}
+        gray = to_gray(image, axes, statistics.intensity_range if statistics else None)
+        return _segment_gray(gray, defaults | parameters, statistics)
+
+    def encode(self, image: npt.NDArray[Any], axes: str) -> dict[str, Any]:
+        """Raise :class:`EmbeddingsUnsupported`: there is no network to embed with."""
+        raise EmbeddingsUnsupported(
+            f"encode of an image with axes {axes!r}: the watershed engine has no embeddings, "
+            "expected an engine that describes embeddings as true, such as microsam"
+        )
+
+    def segment_embedding(
+        self, embedding: dict[str, Any], parameters: dict[str, Any]
+    ) -> npt.NDArray[np.uint32]:
+        """Raise :class:`EmbeddingsUnsupported`, as :meth:`encode` does."""
+        raise EmbeddingsUnsupported(
+            f"segmentation of an embedding with {len(embedding)} entries: the watershed engine "
+            "has no embeddings, expected an engine that describes embeddings as true"
+        )

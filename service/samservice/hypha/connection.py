@@ -1,0 +1,320 @@
+"""A guarded Hypha connection without permessage-deflate: the one place that opens one.
+
+``websockets`` negotiates deflate by default, which costs three quarters of the time of a
+2048 x 2048 image that is already compressed. hypha-rpc offers no option for it, so its
+connection class is replaced by a subclass while connecting (the instance keeps it, so
+reconnects stay uncompressed as well), which also mends how it reconnects. Its RPC is replaced
+the same way, see :mod:`samservice.hypha.guarded_rpc`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import random
+import socket
+import ssl
+import struct
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
+
+from hypha_rpc import websocket_client
+from websockets.protocol import State
+
+from .guarded_rpc import GuardedRPC
+from .rate_limit import MessagePace
+from .refusals import is_final
+
+#: Best over WebSocket, and safe: a default peer buffers max(512 000, 2 x its own chunk) bytes.
+WEBSOCKET_CHUNK_BYTES = 500_000
+
+#: Between two attempts to connect again; each pause is twice the last. A service that is back only
+#: long after its server would find its callers gone, which wait for half a minute.
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 5.0
+
+#: Less than this may be signs of life, which a dead relay's kernel still confirms.
+MOVED_MIN_BYTES = 4096
+
+#: A cancelled task ends within a turn of the event loop; this only bounds the wait for it.
+TASK_END_TIMEOUT_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+# hypha-rpc logs every closed connection; who calls gets an error that says more.
+for _name in ("RPC", "websocket-client", "webrtc-client"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+
+_LEFT_BEHIND = (
+    "RemoteFunction.__call__",
+    "Failed to send the request when",
+    "WebRTC Connection closed",
+)
+
+
+def _is_worth_logging(record: logging.LogRecord) -> bool:
+    """Drop what hypha-rpc leaves to the event loop when a peer goes away under a message."""
+    text = record.getMessage()
+    return not any(said in text for said in _LEFT_BEHIND)
+
+
+logging.getLogger("asyncio").addFilter(_is_worth_logging)
+
+#: One a loop: a lock that was waited for belongs to its loop for good.
+_connecting: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+
+
+class UncompressedConnection(websocket_client.WebsocketRPCConnection):  # type: ignore[misc]
+    """hypha-rpc's WebSocket connection without permessage-deflate, which comes back when lost.
+
+    By itself hypha-rpc (0.21.47) gives a lost connection up for good at any error that the server
+    answers with, "Server busy, please retry" included, after 1024 attempts (its pause overflows),
+    and, still connected, when the server did not take the services back.
+    """
+
+    #: In the server's words, why it does not take the lost connection back; None while it may.
+    refusal: str | None = None
+    is_reopening = False
+    #: Not everyone may register; who never had services has none to take back.
+    _had_services = False
+    _websocket: Any
+    _reconnection_token: str | None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._pace = MessagePace()
+
+    async def emit_message(self, data: Any) -> None:
+        """Send a message, not faster than Hypha takes them of one connection."""
+        await self._pace.turn()
+        await super().emit_message(data)
+
+    async def open(self) -> Any:
+        """Connect; once it was connected, go on until it is again or is refused for good."""
+        if self.connection_info is None:
+            return await super().open()
+        if not self.is_reopening:
+            self._had_services = getattr(self, "_services_registered_ok", False)
+        self.is_reopening, pause_s = True, FIRST_PAUSE_S
+        while not self._closed:
+            try:
+                opened = await super().open()
+            except ConnectionAbortedError as error:
+                self.refusal = str(error)
+                if is_final(self.refusal) and not self._forget_reconnection_token():
+                    raise
+            except Exception:
+                logger.debug("not connected again", exc_info=True)
+            else:
+                self.refusal, self.is_reopening = None, False
+                return opened
+            await self._pause(pause_s * random.uniform(0.9, 1.1))
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        # Of all errors the one at which hypha-rpc does not pause and try again.
+        raise ConnectionAbortedError("Connection is closed")
+
+    async def _open_impl(self) -> Any:
+        # Several may wait for it to come back.
+        if self._websocket is not None and self._websocket.state is State.OPEN:
+            return self.connection_info
+        # The next connection brings its own, and these would go on over it.
+        for task in (self._refresh_token_task, self._app_ping_task):
+            if task is not None:
+                task.cancel()
+        try:
+            return await super()._open_impl()
+        except Exception:
+            # What stays open would pass for a connection.
+            if self.is_reopening and self._websocket is not None:
+                self._websocket.transport.abort()
+                self._websocket = None
+            raise
+
+    def _forget_reconnection_token(self) -> bool:
+        """Tell whether the refusal may be the server's own token's, which ages while it is away."""
+        was_shown = bool(self._reconnection_token and self._token)
+        self._reconnection_token = None if was_shown else self._reconnection_token
+        return was_shown
+
+    async def _pause(self, seconds: float) -> None:
+        sleeping = asyncio.ensure_future(asyncio.sleep(seconds))
+        # Whoever closes the connection cancels these.
+        self._reconnect_tasks.add(sleeping)
+        try:
+            await asyncio.wait({sleeping})
+        finally:
+            sleeping.cancel()
+            self._reconnect_tasks.discard(sleeping)
+
+    def on_connected(self, handler: Callable[[Any], Awaitable[None]]) -> None:
+        """Have ``handler`` register the services, without which a connection is none."""
+
+        async def register(connection_info: Any) -> None:
+            await handler(connection_info)
+            if self._had_services and not self._services_registered_ok:
+                raise ConnectionError("the server did not take the services back")
+
+        super().on_connected(register)
+
+    def _ws_connect_kwargs(self) -> dict[str, Any]:
+        settings = {**super()._ws_connect_kwargs(), "compression": None}
+        # websockets takes the site's proxy from the environment, which does not reach this host.
+        return settings | {"proxy": None} if is_loopback(self._server_url) else settings
+
+
+async def connect(
+    server_url: str,
+    *,
+    token: str | None = None,
+    workspace: str | None = None,
+    client_id: str | None = None,
+    silence_timeout_s: float = 10.0,
+    ca_bundle: Path | None = None,
+) -> Any:
+    """Connect to a Hypha server and return hypha-rpc's server object.
+
+    A call that is given neither an answer nor a heartbeat for ``silence_timeout_s`` fails.
+    Raises whatever hypha-rpc raises; the callers translate it.
+    """
+    settings = {
+        "server_url": server_url,
+        "token": token,
+        "workspace": workspace,
+        "client_id": client_id,
+        "method_timeout": silence_timeout_s,
+        "long_message_chunk_size": WEBSOCKET_CHUNK_BYTES,
+        "ssl": tls_context(ca_bundle) if server_url.startswith("https:") else None,
+    }
+    given = {name: value for name, value in settings.items() if value is not None}
+    made: list[UncompressedConnection] = []
+
+    def make(*arguments: Any, **options: Any) -> UncompressedConnection:
+        made.append(UncompressedConnection(*arguments, **options))
+        return made[-1]
+
+    async with _connecting.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+        stock = websocket_client.WebsocketRPCConnection, websocket_client.RPC
+        websocket_client.WebsocketRPCConnection, websocket_client.RPC = make, GuardedRPC
+        try:
+            return await websocket_client.connect_to_server(given)
+        except BaseException:
+            for connection in made:
+                await end_connection(connection, wait_s=0)
+            raise
+        finally:
+            websocket_client.WebsocketRPCConnection, websocket_client.RPC = stock
+
+
+async def end_connection(connection: Any, wait_s: float) -> None:
+    """End hypha-rpc's connection for good, waiting ``wait_s`` at most for the server's goodbye.
+
+    By itself hypha-rpc waits 5 s for a goodbye, and without limit for its own task that looks for
+    the manager of a server that is gone: told of a failure before it is cancelled, it tries again.
+    """
+    # Nothing may reconnect from here on.
+    connection._closed = True
+    rpc = getattr(connection._handle_message, "__self__", None)
+    tasks = list(rpc._background_tasks) if rpc is not None else []
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=TASK_END_TIMEOUT_S)
+    websocket = connection._websocket
+    loop = asyncio.get_running_loop()
+    aborting = loop.call_later(wait_s, websocket.transport.abort) if websocket is not None else None
+    try:
+        await (rpc or connection).disconnect()
+    finally:
+        if aborting is not None:
+            aborting.cancel()
+        # A reconnection that was under way may have made another.
+        if connection._websocket is not None:
+            connection._websocket.transport.abort()
+
+
+def is_loopback(url: str) -> bool:
+    """Tell whether the URL's host is this machine, which no proxy reaches."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def tls_context(ca_bundle: Path | None) -> ssl.SSLContext | None:
+    """Return the TLS settings that trust the certificates in ``ca_bundle``; None for the usual."""
+    return None if ca_bundle is None else ssl.create_default_context(cafile=ca_bundle)
+
+
+async def answers(server: Any, timeout_s: float) -> bool:
+    """Tell whether the Hypha server answers a WebSocket ping over this connection.
+
+    Behind a large message of our own a ping waits longer: bytes that move are an answer as well.
+    """
+    moved_before = moved_bytes(server)
+    try:
+        async with asyncio.timeout(timeout_s):
+            await (await _websocket(server).ping())
+    except TimeoutError:
+        return moved_bytes(server) - moved_before >= MOVED_MIN_BYTES
+    except Exception:
+        return False
+    return True
+
+
+def connection_state(server: Any) -> str:
+    """Return the state of the WebSocket in the words of websockets, e.g. ``open``."""
+    websocket = _websocket(server)
+    return "closed" if websocket is None else str(websocket.state.name).lower()
+
+
+def is_refused(server: Any) -> bool:
+    """Tell whether the connection is given up, because the server refuses it for good."""
+    return bool(server.rpc._connection._closed)
+
+
+def is_connected(server: Any) -> bool:
+    """Tell whether the connection is there, and not just being made again."""
+    return connection_state(server) == "open" and not server.rpc._connection.is_reopening
+
+
+def refusal(server: Any) -> str | None:
+    """Return in the server's words why it does not take a lost connection back, None while it may.
+
+    Unless :func:`is_refused`, it is asked again.
+    """
+    said: str | None = server.rpc._connection.refusal
+    return said
+
+
+def moved_bytes(server: Any) -> int:
+    """Return the bytes received, and those sent whose receipt the other end's kernel confirmed.
+
+    From Linux's ``struct tcp_info`` (linux/tcp.h); 0 where the kernel does not tell.
+    """
+    websocket = _websocket(server)
+    transport = None if websocket is None else websocket.transport
+    connection = None if transport is None else transport.get_extra_info("socket")
+    if connection is None:
+        return 0
+    try:
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        return int(sum(_ACKED_AND_RECEIVED.unpack_from(info, _ACKED_OFFSET)))
+    except (AttributeError, OSError, struct.error):
+        return 0
+
+
+def _websocket(server: Any) -> Any:
+    connection = server.rpc._connection
+    return None if connection is None else connection._websocket
+
+
+_TCP_INFO_BYTES = 256
+#: tcpi_bytes_acked and tcpi_bytes_received, 64 bits each, after 8 single bytes, 24 words and two
+#: rates of 64 bits.
+_ACKED_OFFSET = 8 + 24 * 4 + 2 * 8
+_ACKED_AND_RECEIVED = struct.Struct("=QQ")

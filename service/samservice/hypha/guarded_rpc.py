@@ -1,0 +1,225 @@
+"""hypha-rpc's RPC, held to what Hypha verified and to what was shared.
+
+A message has two parts. Hypha writes ``from``, ``to``, ``ws`` and ``user`` into the first and
+passes everything else on as it came. hypha-rpc (0.21.47) trusts more than that: a ``ctx`` of the
+caller's own in either part becomes the context of the call, the second part may overwrite what
+Hypha wrote, a method's path is followed through attributes of whatever lies on it, the answer
+goes to whomever the caller names, and parts of large messages are kept without limit.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+from hypha_rpc.rpc import RPC
+
+from ..contract.errors import ServiceBusy
+
+#: What Hypha vouches for; a message's second part says none of it.
+VERIFIED = ("from", "to", "ws", "user")
+
+#: hypha-rpc's own entries beside the sessions of callers.
+_NO_SESSIONS = ("services", "message_cache")
+#: Leads nowhere, so that hypha-rpc answers as for any other method that is not there.
+_NOWHERE = "services.nowhere"
+
+#: hypha-rpc's default receiver takes this much in one message.
+_MIN_MESSAGE_BYTES = 512_000
+MIN_HEARTBEAT_S = 0.1
+
+#: The largest image a service takes by default, and what goes with it.
+MAX_CACHED_BYTES = (1 << 31) + (64 << 20)
+MAX_CACHED_MESSAGES = 512
+#: Left by a caller that went away in the middle, once others need the place.
+ABANDONED_AFTER_S = 60.0
+
+
+#: Below this a Hypha server passes whole chunks on faster than they come, and stands still between
+#: them: it takes the next only when the last has left. Smaller ones overlap, but each counts
+#: against its limit of 200 messages a second, for the receiver's answers as well.
+SLOW_LINK_BYTES_PER_S = 5e6
+SLOW_LINK_CHUNK_BYTES = 250_000
+
+
+@dataclass
+class _Cached:
+    size_bytes: int = 0
+    touched_s: float = field(default_factory=time.monotonic)
+
+
+class GuardedRPC(RPC):  # type: ignore[misc]
+    """The same calls and answers for honest callers, and none of the ways round them."""
+
+    #: Raises for the context of a caller whose large messages are not kept; None keeps everyone's.
+    admit: Callable[[dict[str, Any]], None] | None = None
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        self._cached: dict[str, _Cached] = {}
+        self._sends_slowly = False
+        super().__init__(*arguments, **settings)
+
+    async def _send_chunks(self, package: bytes, target_id: str, session_id: str | None) -> None:
+        """Send a large message in chunks that suit the pace of the last one."""
+        sending = self
+        if self._sends_slowly:
+            # A view of its own, because hypha-rpc reads the size again after it has waited.
+            sending = copy.copy(self)
+            sending._long_message_chunk_size = min(
+                SLOW_LINK_CHUNK_BYTES, self._long_message_chunk_size
+            )
+        start_s = time.monotonic()
+        await RPC._send_chunks(sending, package, target_id, session_id)
+        seconds = time.monotonic() - start_s
+        self._sends_slowly = len(package) < SLOW_LINK_BYTES_PER_S * seconds
+
+    def _on_message(self, message: Any) -> None:
+        # Text cannot carry a call's arguments; nobody sends it.
+        if isinstance(message, bytes):
+            limit_bytes = max(_MIN_MESSAGE_BYTES, self._long_message_chunk_size * 2)
+            with suppress(ValueError, msgpack.exceptions.UnpackException):
+                self._take(*_parts(message, limit_bytes))
+
+    def _take(self, first: dict[str, Any], second: dict[str, Any]) -> None:
+        """Hand a message on, with the context made of what Hypha verified alone."""
+        message = {name: value for name, value in second.items() if name not in VERIFIED} | first
+        verified = {name: first[name] for name in VERIFIED if name in first}
+        message["ctx"] = verified | self.default_context
+        if first.get("type") == "method" or self._is_event_of_the_server(first):
+            self._fire(first["type"], message)
+
+    def _is_event_of_the_server(self, first: dict[str, Any]) -> bool:
+        """Tell whether a message names no client; a data channel, though, has no server."""
+        sender, is_to_server = first.get("from", "*/"), bool(self._connection.manager_id)
+        return is_to_server and str(sender).startswith("*/") and isinstance(first.get("type"), str)
+
+    def _handle_method(self, data: dict[str, Any]) -> None:
+        # As a list, a path would be followed as well.
+        if not (isinstance(data["method"], str) and self._is_shared(data["method"])):
+            data["method"] = _NOWHERE
+        for name in ("session", "parent"):
+            if name in data and not _names_session(data[name]):
+                del data[name]
+        if isinstance(data.get("promise"), dict):
+            data["promise"] = _promise_to(data["from"], data["promise"])
+        if "t" in data:
+            data["t"] = _heartbeat_s(data["t"])
+        super()._handle_method(data)
+
+    def _is_shared(self, path: str) -> bool:
+        """Tell whether a path stays within the services and sessions, which are dicts of dicts."""
+        found: Any = self._object_store
+        for name in path.split("."):
+            if not isinstance(found, dict):
+                return False
+            if name not in found:
+                # hypha-rpc tells the caller what exactly is missing.
+                return True
+            # Not ``found.get``, which a service may have a method for.
+            found = dict.__getitem__(found, name)
+        return True
+
+    def _create_message(
+        self, key: str, heartbeat: bool = False, overwrite: bool = False, context: Any = None
+    ) -> None:
+        # The server's own large answers come this way too.
+        if self.admit is not None and not str(context["from"]).startswith("*/"):
+            self.admit(context)
+        self._make_room(messages=1)
+        super()._create_message(key, heartbeat, overwrite, context)
+        self._cached[key] = _Cached()
+
+    def _append_message(
+        self, key: str, data: bytes, heartbeat: bool = False, context: Any = None
+    ) -> None:
+        self._count(key, data)
+        super()._append_message(key, data, heartbeat, context)
+
+    def _set_message(
+        self, key: str, index: int, data: bytes, heartbeat: bool = False, context: Any = None
+    ) -> None:
+        self._count(key, data)
+        super()._set_message(key, index, data, heartbeat, context)
+
+    def _remove_message(self, key: str, context: Any = None) -> None:
+        self._cached.pop(key, None)
+        super()._remove_message(key, context)
+
+    def _process_message(self, key: str, heartbeat: bool = False, context: Any = None) -> None:
+        """Take a message that came in chunks as the caller of this very call."""
+        # For the heartbeat, and for the errors of an unknown key.
+        super()._append_message(key, b"", heartbeat, context)
+        chunks = self._object_store["message_cache"].pop(key)
+        self._cached.pop(key, None)
+        whole = b"".join(chunks[index] for index in range(len(chunks)))
+        first, second = _parts(whole, self._max_message_buffer_size)
+        self._take(first | {name: context[name] for name in VERIFIED if name in context}, second)
+
+    def _count(self, key: str, data: bytes) -> None:
+        entry = self._cached.get(key)
+        if entry is not None:
+            entry.touched_s = time.monotonic()
+            self._make_room(size_bytes=len(data))
+            entry.size_bytes += len(data)
+
+    def _make_room(self, messages: int = 0, size_bytes: int = 0) -> None:
+        """Drop what was abandoned when the cache is full; raise ServiceBusy while it is."""
+
+        def is_full() -> bool:
+            held_bytes = sum(each.size_bytes for each in self._cached.values())
+            return (
+                len(self._cached) + messages > MAX_CACHED_MESSAGES
+                or held_bytes + size_bytes > MAX_CACHED_BYTES
+            )
+
+        if not is_full():
+            return
+        abandoned_s = time.monotonic() - ABANDONED_AFTER_S
+        for key in [key for key, each in self._cached.items() if each.touched_s < abandoned_s]:
+            self._remove_message(key)
+        if is_full():
+            raise ServiceBusy("too many large messages at once, ask again later")
+
+
+def _parts(message: bytes, limit_bytes: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return both parts of a message; the second is empty when there is none."""
+    unpacker = msgpack.Unpacker(io.BytesIO(message), max_buffer_size=limit_bytes)
+    first = unpacker.unpack()
+    try:
+        second = unpacker.unpack()
+    except msgpack.exceptions.OutOfData:
+        second = {}
+    if not (isinstance(first, dict) and isinstance(second, dict)):
+        raise ValueError("no message of hypha-rpc's")
+    return first, second
+
+
+def _heartbeat_s(given: Any) -> float:
+    interval_s = float(given)
+    # Not max(): it would let nan through.
+    return interval_s if interval_s >= MIN_HEARTBEAT_S else MIN_HEARTBEAT_S
+
+
+def _names_session(value: Any) -> bool:
+    return isinstance(value, str) and value.partition(".")[0] not in _NO_SESSIONS
+
+
+def _promise_to(caller: str, promise: dict[str, Any]) -> dict[str, Any]:
+    """Return the promise with its answers going to the caller, whomever it names.
+
+    Elsewhere they would arrive as calls of ours, and be let in as such.
+    """
+    answers: dict[str, Any] = {
+        name: {"_rtype": "method", "_rtarget": caller, "_rmethod": str(given["_rmethod"])}
+        for name, given in promise.items()
+        if name in ("resolve", "reject", "heartbeat")
+    }
+    if "interval" in promise:
+        answers["interval"] = _heartbeat_s(promise["interval"])
+    return answers

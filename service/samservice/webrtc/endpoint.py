@@ -1,0 +1,174 @@
+"""A WebRTC endpoint that works: large calls go through and the caller's identity is real.
+
+hypha-rpc's own ``register_rtc_service`` replaces the peer's services by those of the server
+connection (``webrtc_client._create_offer``: ``rpc._services = server.rpc._services``). With
+that line (D1) chunks of a large request land in another object's cache, (D2) methods that
+need the caller's context get none, and every service of the connection is exposed. Its chunks
+also exceed the SCTP message limit that aiortc enforces (D3). This endpoint adds just the
+shared service to the peer's own, sends chunks that the peer takes, and takes the identity from
+the offer, which Hypha verified, never from what the peer says of itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from ..hypha.guarded_rpc import GuardedRPC
+from .open import open_peer
+from .peer import Channel, Implementation, Peer, chunk_bytes
+
+logger = logging.getLogger(__name__)
+
+#: One entry without urls: host candidates only. An empty list would count as unset in
+#: hypha-rpc and fall back to a public STUN server.
+HOST_CANDIDATES_ONLY: list[dict[str, Any]] = [{"urls": []}]
+
+MAX_PEERS = 64
+
+#: An offer whose maker does not connect within this is forgotten.
+OPEN_TIMEOUT_S = 30.0
+
+
+class PeerRPC(GuardedRPC):
+    """hypha-rpc's RPC over one data channel, whose callers are who the offer said they are."""
+
+    def _handle_method(self, data: dict[str, Any]) -> None:
+        """Replace whatever context the message carries by the verified one, then go on."""
+        # The built-in methods answer by what the peer calls both ends; the rest must not know.
+        ends = {"from": data.get("from"), "to": data.get("to")}
+        is_built_in = str(data.get("method")).startswith("services.built-in.")
+        data["ctx"] = (ends if is_built_in else {}) | self.default_context
+        super()._handle_method(data)
+
+
+class RtcEndpoint:
+    """Answers WebRTC offers for one service and closes its peers."""
+
+    def __init__(
+        self,
+        server: Any,
+        shared: dict[str, Any],
+        ice_servers: list[dict[str, Any]],
+        implementation: Implementation | None = None,
+        authorize: Callable[[dict[str, Any] | None], None] | None = None,
+    ) -> None:
+        self._authorize = authorize
+        self._server = server
+        self._shared = shared
+        self._ice_servers = ice_servers
+        self._implementation = implementation
+        self._peers: dict[Peer, PeerRPC | None] = {}
+        self._waiting: dict[Peer, asyncio.TimerHandle] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def offer(
+        self, params: dict[str, Any], context: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Answer one offer (``sdp``, ``type``) of the caller that ``context`` names."""
+        if self._authorize is not None:
+            self._authorize(context)
+        if len(self._peers) >= MAX_PEERS:
+            raise RuntimeError(f"too many WebRTC peers ({MAX_PEERS}), use WebSocket")
+        workspace = self._server.config["workspace"]
+        verified = {
+            "user": (context or {}).get("user") or {},
+            "ws": workspace,
+            "connection_type": "webrtc",
+        }
+
+        def share(channel: Channel) -> None:
+            if peer in self._peers:
+                self._stop_waiting(peer)
+                self._peers[peer] = self._share_over(
+                    channel, workspace, verified, chunk_bytes(params["sdp"])
+                )
+
+        peer = open_peer(
+            self._ice_servers,
+            on_channel=share,
+            on_lost=lambda: self._close_soon(peer),
+            implementation=self._implementation,
+        )
+        self._peers[peer] = None
+        self._waiting[peer] = asyncio.get_running_loop().call_later(
+            OPEN_TIMEOUT_S, self._close_soon, peer
+        )
+        try:
+            answer = await peer.answer(params)
+        except BaseException:
+            await self._close_peer(peer)
+            raise
+        return {**answer, "workspace": workspace, "implementation": peer.implementation}
+
+    def _share_over(
+        self, channel: Channel, workspace: str, verified: dict[str, Any], chunk_size_bytes: int
+    ) -> PeerRPC:
+        rpc = PeerRPC(
+            channel,
+            client_id=channel.label,
+            default_context=verified,
+            workspace=workspace,
+            long_message_chunk_size=chunk_size_bytes,
+            logger=None,
+        )
+        # Hypha let the caller reach `offer`, which has the service's own visibility; the peer's
+        # claimed workspace must not decide again.
+        config = {**self._shared.get("config", {}), "visibility": "public"}
+        rpc.add_service({**self._shared, "config": config}, overwrite=True)
+        return rpc
+
+    def _stop_waiting(self, peer: Peer) -> None:
+        waiting = self._waiting.pop(peer, None)
+        if waiting is not None:
+            waiting.cancel()
+
+    def _close_soon(self, peer: Peer) -> None:
+        if peer in self._peers:
+            task = asyncio.ensure_future(self._close_peer(peer))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def _close_peer(self, peer: Peer) -> None:
+        self._stop_waiting(peer)
+        rpc = self._peers.pop(peer, None)
+        if rpc is not None:
+            await rpc.disconnect()
+        await peer.close()
+
+    async def close(self) -> None:
+        """Close every peer."""
+        await asyncio.gather(*(self._close_peer(peer) for peer in list(self._peers)))
+        if self._closing:
+            await asyncio.gather(*self._closing, return_exceptions=True)
+
+
+async def register_rtc_endpoint(
+    server: Any,
+    endpoint_id: str,
+    shared: dict[str, Any],
+    *,
+    visibility: str,
+    ice_servers: list[dict[str, Any]] | None = None,
+    implementation: Implementation | None = None,
+    authorize: Callable[[dict[str, Any] | None], None] | None = None,
+) -> RtcEndpoint:
+    """Register ``endpoint_id`` whose ``offer`` gives WebRTC peers the ``shared`` service.
+
+    ``authorize`` raises for the context of a caller who gets no peer at all.
+    """
+    endpoint = RtcEndpoint(
+        server, shared, ice_servers or HOST_CANDIDATES_ONLY, implementation, authorize
+    )
+    await server.register_service(
+        {
+            "id": endpoint_id,
+            "name": endpoint_id,
+            "type": "samservice-rtc",
+            "config": {"visibility": visibility, "require_context": True},
+            "offer": endpoint.offer,
+        }
+    )
+    return endpoint
