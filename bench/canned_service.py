@@ -25,8 +25,8 @@ import tifffile
 import uvloop
 from hypha_rpc import connect_to_server
 
-from samcourier.deploy.record import write_private
 from samcourier.deploy.supervisor import running_hypha
+from samcourier.files.atomic import write_private
 from samcourier.transports import Endpoint
 from samservice.contract.errors import EmbeddingsUnsupported
 from samservice.server.app import SegmentationService

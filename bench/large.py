@@ -22,7 +22,7 @@ import zarr
 from figures import Figures
 
 from samcourier.deploy.local import ensure_local_service, stop_local_service
-from samcourier.deploy.record import write_private
+from samcourier.files.atomic import write_private
 from samcourier.journal import read_image_log
 from samcourier.store import log_path, mask_path
 from samservice.engines.watershed import WatershedEngine

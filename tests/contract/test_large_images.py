@@ -14,7 +14,7 @@ import pytest
 import tifffile
 
 from samcourier.check import check_run
-from samcourier.deploy.record import write_private
+from samcourier.files.atomic import write_private
 from samcourier.journal import ImageLog, read_image_log
 from samcourier.masks import read_mask
 from samcourier.store import log_path, mask_path, read_provenance

@@ -16,7 +16,7 @@ import pytest
 from samcourier.connection import ConnectionManager, connected
 from samcourier.connection.call import Answer, Call
 from samcourier.connection.estimate import Payload
-from samcourier.deploy.record import write_private
+from samcourier.files.atomic import write_private
 from samcourier.journal import ConnectionJournal
 from samcourier.transports import Endpoint, Replicas
 from samservice.contract.wire import pack_array, packed_nbytes

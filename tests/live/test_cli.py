@@ -27,8 +27,8 @@ import tifffile
 import yaml
 
 from samcourier.accuracy import score
-from samcourier.deploy.record import write_private
 from samcourier.deploy.supervisor import running_hypha
+from samcourier.files.atomic import write_private
 from samcourier.masks import read_mask
 from samservice.hypha.connection import connect
 

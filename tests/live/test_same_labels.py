@@ -16,7 +16,7 @@ import pytest
 import tifffile
 
 from samcourier.deploy.local import ensure_local_service, stop_local_service
-from samcourier.deploy.record import write_private
+from samcourier.files.atomic import write_private
 from samcourier.store import mask_path, read_provenance
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]

@@ -29,7 +29,7 @@ from namespaces import end
 from regimes import Link, Regime
 from servers import hear, spawn, tell
 
-from samcourier.deploy.record import write_private
+from samcourier.files.atomic import write_private
 from samservice.engines.watershed import WatershedEngine
 
 from .scenario import Scenario

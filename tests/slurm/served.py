@@ -14,7 +14,7 @@ import numpy as np
 import tifffile
 import yaml
 
-from samcourier.deploy.record import write_private
+from samcourier.files.atomic import write_private
 from samcourier.transports import Endpoint
 
 from .cluster import Inside, here

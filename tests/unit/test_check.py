@@ -13,6 +13,7 @@ import pytest
 
 from samcourier.check import check_run
 from samcourier.dataset import make_batches, read_sheet
+from samcourier.files.records import write_json
 from samcourier.journal import (
     Attempt,
     CallBytes,
@@ -26,7 +27,6 @@ from samcourier.journal import (
     write_manifest,
 )
 from samcourier.masks import write_mask
-from samcourier.records import write_json
 from samcourier.report import build_report, write_report
 from samcourier.run_record import start_record
 

@@ -26,9 +26,7 @@ from samcourier.deploy.owners import (
     UNKNOWN_LIMIT_S,
     OwnersWatch,
     add_owner,
-    is_running,
     living_owners,
-    process_identity,
 )
 from samcourier.deploy.record import (
     OWNERS_NAME,
@@ -36,12 +34,13 @@ from samcourier.deploy.record import (
     TOKEN_NAME,
     LocalRecord,
     read_record,
-    write_private,
     write_record,
 )
 from samcourier.deploy.service import ServiceOptions, find_service, read_token
 from samcourier.errors import Denied, InputError, ServiceFailed
+from samcourier.files.atomic import write_private
 from samcourier.network import Network
+from samcourier.processes import is_running, process_identity
 from samcourier.transports import Endpoint
 
 

@@ -20,7 +20,7 @@ from samcourier.cli import main
 from samcourier.cli.terminal import say
 from samcourier.connection.description import checked_description
 from samcourier.errors import InputError, ServiceFailed
-from samcourier.plain_text import plain_lines
+from samcourier.formatting import plain_lines
 from samcourier.transports import Endpoint
 from samcourier.transports.fake import FakeTransport
 from samcourier.verify import verify_service

@@ -22,9 +22,9 @@ from rich.console import Console
 
 from samcourier.cli import main
 from samcourier.dataset import Batch, ImageRow
-from samcourier.deploy.owners import process_identity
-from samcourier.duration import duration
 from samcourier.errors import InputError
+from samcourier.files.records import write_json
+from samcourier.formatting import duration
 from samcourier.journal import (
     NOTE_REUSED,
     Attempt,
@@ -41,7 +41,7 @@ from samcourier.journal import (
 from samcourier.monitor import Monitor, RunView, TransportView, recent_per_min
 from samcourier.monitor_files import LOOK_AT_EACH_S
 from samcourier.monitor_view import plain_line, render
-from samcourier.records import write_json
+from samcourier.processes import process_identity
 from samcourier.run_record import Kept, cut_of, read_run_record, start_record
 
 BEGAN = datetime(2026, 3, 1, 10, tzinfo=UTC)

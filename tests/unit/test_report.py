@@ -18,6 +18,7 @@ import pytest
 import tifffile
 
 from samcourier.dataset import make_batches, read_sheet
+from samcourier.formatting import plain
 from samcourier.journal import (
     Attempt,
     CallBytes,
@@ -32,7 +33,6 @@ from samcourier.journal import (
 )
 from samcourier.label_image import read_label_image
 from samcourier.masks import write_mask
-from samcourier.plain_text import plain
 from samcourier.report import Report, build_report, render_page, write_report
 from samcourier.report.table import COLUMNS
 from samcourier.report.travel import (

@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 
 from samcourier.deploy import slurm
-from samcourier.deploy.owners import process_identity
-from samcourier.deploy.record import write_private
 from samcourier.deploy.slurm import bring_up, wait_until_registered
 from samcourier.deploy.slurm_keeper import RECORD_NAME, SlurmPlan, SlurmRecord, log_path
 from samcourier.deploy.slurm_queue import JobState, SlurmSettings
@@ -25,6 +23,8 @@ from samcourier.errors import (
     ServiceGone,
     TransportFailed,
 )
+from samcourier.files.atomic import write_private
+from samcourier.processes import process_identity
 from samcourier.transports import Endpoint, session
 
 PLAN = SlurmPlan("samservice-1", "https://h", None, "watershed", {}, SlurmSettings("gpu"))

@@ -19,8 +19,8 @@ from urllib.parse import quote
 import psutil
 import pytest
 
-from samcourier.deploy.record import write_private
 from samcourier.deploy.supervisor import running_hypha
+from samcourier.files.atomic import write_private
 from samservice.hypha.connection import connect
 
 from .test_run import RUN_TIMEOUT_S, Folder

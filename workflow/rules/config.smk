@@ -11,7 +11,7 @@ writes_no_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
 from samcourier import dataset, finding, store, work_left
 from samcourier import sheet as sheets
 from samcourier.errors import InputError
-from samcourier.plain_text import plain_lines
+from samcourier.formatting import plain_lines
 
 sys.dont_write_bytecode = writes_no_bytecode
 

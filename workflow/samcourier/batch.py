@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .concurrency import Places, together
 from .connection import ConnectionManager
 from .dataset import Batch, ImageRow, asked_rows
 from .demands import check_row, check_run
@@ -30,7 +31,6 @@ from .errors import (
 from .image_run import BatchSettings, ImageRun, Shared, changed_in_work, keep_log
 from .journal import ImageLog, Manifest, ManifestEntry
 from .masks import remove_leftovers
-from .places import Places, together
 from .plane_call import PlaneCaller
 from .planes import file_stamp
 from .store import MASK_SUFFIXES, log_path, mask_path

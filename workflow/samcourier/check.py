@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from .files.records import read_json
 from .journal import (
     Attempt,
     ImageLog,
@@ -16,7 +17,6 @@ from .journal import (
     read_image_log,
     read_manifest,
 )
-from .records import read_json
 from .run_record import read_run_record, run_record_path
 from .store import (
     MASK_SUFFIX,

@@ -14,8 +14,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from .files.atomic import write_atomically
+from .files.records import parse_json
 from .journal import parse_time
-from .records import parse_json, write_atomically
 
 #: What a merge holds of all journals together, and the least that it reads of one at a time.
 _READ_AHEAD_BYTES = 64 << 20

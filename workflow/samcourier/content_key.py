@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from samservice.contract.identity import SERVICE_IDENTITY
 
 from .errors import ServiceFailed
+from .files.records import canonical_json
 
 
 def image_key(
@@ -38,10 +38,3 @@ def image_key(
     if foreground_sha256 is not None:
         content["foreground_sha256"] = foreground_sha256
     return hashlib.sha256(canonical_json(content)).hexdigest()
-
-
-def canonical_json(value: object) -> bytes:
-    """Return the one JSON text of ``value``, ASCII. Raises :class:`ValueError` at NaN."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    ).encode("ascii")

@@ -15,9 +15,8 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .content_key import canonical_json
 from .errors import InputError
-from .records import parse_json
+from .files.records import canonical_json, parse_json
 from .selection import Pick, Selection, parse_pick
 
 REQUIRED_COLUMNS = ("image", "path")

@@ -18,7 +18,7 @@ from typing import Any
 
 from .dataset import SAFE_ID, ImageRow
 from .errors import InputError
-from .zarr_names import ATTRIBUTES_FILES, METADATA_FILES
+from .files.zarr_names import ATTRIBUTES_FILES, METADATA_FILES
 
 #: Taken from a folder. A pattern takes what it matches, whatever its name ends in.
 IMAGE_SUFFIXES = (

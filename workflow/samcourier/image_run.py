@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .concurrency import Places, together
 from .dataset import ImageRow
 from .derived.outputs import Outputs
 from .draft import Draft
@@ -21,7 +22,6 @@ from .foreground import read_foreground
 from .journal import NOTE_REUSED, ImageLog, read_image_log, write_image_log
 from .mask_layout import OmeZarrVersion
 from .masks import delete, kept_mask, write_mask
-from .places import Places, together
 from .plane_call import PlaneCaller, Segmented
 from .planes import Plane, Planes, file_stamp, opened_planes, stack_sha256
 from .readers import check_fits_memory

@@ -15,13 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from .errors import CourierError
-from .records import (
-    decode,
-    read_json,
-    read_record,
-    write_json,
-    write_record,
-)
+from .files.records import decode, read_json, read_record, write_json, write_record
 
 IMAGE_LOG_SCHEMA = "samcourier/image-log/7"
 

@@ -11,9 +11,9 @@ from heapq import nlargest
 from pathlib import Path
 from typing import Literal
 
-from .deploy.owners import is_running
 from .journal import parse_time
 from .monitor_files import Change, Health, ImageLogs, ImageSeen, Journals, Rates, mtimes_ns
+from .processes import is_running
 from .run_record import Kept, RunRecord, read_run_record
 from .store import is_held
 

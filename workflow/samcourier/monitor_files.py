@@ -12,8 +12,8 @@ from heapq import nlargest
 from pathlib import Path
 from typing import Any
 
+from .files.records import parse_json
 from .journal import Attempt, Failure, ImageLog, parse_time, read_image_log
-from .records import parse_json
 
 #: More of the last switches and failures than any screen shows are not kept.
 KEPT_CHANGES = 100

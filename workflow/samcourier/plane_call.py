@@ -22,9 +22,9 @@ from .content_key import image_key
 from .draft import Draft, service_identity
 from .embeddings import EmbeddingStore
 from .errors import ServiceFailed
+from .formatting import plain
 from .journal import Attempt
 from .masks import MaskPixels, check_mask
-from .plain_text import plain
 from .planes import Plane
 
 #: Masks compress far better than images; only the first image's prediction needs a guess.

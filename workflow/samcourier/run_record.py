@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .dataset import Batch, ImageRow, asked_rows
-from .deploy.owners import pid_of, process_identity
 from .errors import InputError
+from .files.records import read_record, write_record
 from .journal import parse_time, utc_now
-from .records import read_record, write_record
+from .processes import pid_of, process_identity
 from .store import is_held, manifest_path
 from .work_left import read_manifest
 
@@ -34,7 +34,7 @@ class Kept:
 class RunRecord:
     """A run: since when (ISO 8601 in UTC), by which process of which host, and how much to do.
 
-    ``process`` is that of :func:`samcourier.deploy.owners.process_identity`. ``images`` and
+    ``process`` is that of :func:`samcourier.processes.process_identity`. ``images`` and
     ``batches`` are all that were asked for, those kept included. ``cut`` is a digest of how the
     sheet is cut into batches (:func:`cut_of`).
     """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .dataset import COLUMNS, ImageRow, read_sheet
 from .errors import InputError
-from .tsv import format_tsv
+from .formatting import format_tsv
 
 COLUMNS_FOUND = ("image", "path")
 COLUMNS_LOOKED_AT = ("image", "path", "scene", "t", "z", "channel", "pixel_size_um")
@@ -30,7 +30,7 @@ def known_rows(path: Path) -> list[ImageRow]:
 def write_found_sheet(path: Path, rows: Sequence[ImageRow]) -> None:
     """Keep the images found, so that every job of a run and the next run see the same ones."""
     # The Snakefile's parse imports this module, and seldom writes.
-    from .records import write_if_changed
+    from .files.atomic import write_if_changed
 
     write_if_changed(path, f"{header(COLUMNS_FOUND)}{lines(rows, COLUMNS_FOUND)}")
 

@@ -18,9 +18,10 @@ from .connection.description import checked_description
 from .connection.probe import Probed, probe_transport
 from .connection.retry import Policy
 from .errors import CourierError
+from .files.atomic import write_atomic
+from .files.records import write_json
+from .formatting import plain
 from .journal import utc_now
-from .plain_text import plain
-from .records import write_atomic, write_json
 from .speed_table import BASELINE, DIRECTIONS, Case, Record, Row, as_tsv, size_text, table_rows
 from .transports.base import Endpoint, Transport
 

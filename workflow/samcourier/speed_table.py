@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .connection.estimate import Sample
-from .tsv import format_tsv
+from .formatting import format_tsv
 
 Direction = Literal["up", "down", "both"]
 DIRECTIONS: tuple[Direction, ...] = ("up", "down", "both")

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from .zarr_names import ATTRIBUTES_FILES, METADATA_FILES
+from .files.zarr_names import ATTRIBUTES_FILES, METADATA_FILES
 from .zipped import NO_DIGEST, is_zip_whole, read_entry
 
 MaskContainer = Literal["folder", "zip"]

@@ -15,8 +15,8 @@ import numpy as np
 
 from samservice.contract.wire import MASK_CODEC, WireError, pack_array, unpack_array
 
-from .records import whole_or_absent
-from .sealed import read_sealed, sealed
+from .files.atomic import whole_or_absent
+from .files.checksummed import read_sealed, sealed
 from .store import TILES_SUFFIX
 
 __all__ = ["KeptTile", "TileStore", "discard_tiles"]

@@ -11,9 +11,9 @@ import numpy as np
 
 from samservice.contract.labels import compacted
 
+from .concurrency import Places, together
 from .draft import Draft
 from .errors import storage_errors
-from .places import Places, together
 from .plane_call import PlaneCaller, Segmented
 from .plane_statistics import plane_statistics
 from .planes import Plane, Planes, pixels_sha256

@@ -11,7 +11,7 @@ import click
 
 from .. import __version__
 from ..errors import CourierError
-from ..plain_text import plain_lines
+from ..formatting import plain_lines
 from .dataset import batch, check, demo_data, report, segment
 from .doctor import doctor
 from .monitor import monitor

@@ -14,7 +14,7 @@ from ..dataset import ImageRow, make_batches, read_batch, read_sheet
 from ..deploy.service import ServiceOptions
 from ..errors import InputError
 from ..finding import find_images
-from ..plain_text import plain
+from ..formatting import plain
 from ..sheet import found_sheet_path, known_rows, write_found_sheet
 from .options import dataset_dir_option, example, only_option, segment_options, service_options
 from .segmenting import (

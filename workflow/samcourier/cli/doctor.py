@@ -16,7 +16,7 @@ import uvloop
 from ..dataset import Batch, ImageRow, asked_rows, make_batches, read_sheet
 from ..deploy.service import ServiceOptions, find_service
 from ..embeddings import EmbeddingStore
-from ..plain_text import plain
+from ..formatting import plain
 from ..work_left import images_left
 from .options import (
     dataset_dir_option,

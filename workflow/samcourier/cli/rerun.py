@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from ..deploy.service import ServiceOptions, find_service
 from ..errors import InputError
-from ..plain_text import plain
+from ..formatting import plain
 from .options import example, service_options, transport_option
 from .segmenting import segment_rows
 from .terminal import run_interruptibly, say

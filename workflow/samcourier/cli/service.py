@@ -12,8 +12,8 @@ import uvloop
 from ..deploy.service import ServiceOptions, deploy_service, find_service, undeploy_service
 from ..embeddings import EmbeddingStore, foretell
 from ..errors import ServiceGone
-from ..plain_text import plain
-from ..records import write_json
+from ..files.records import write_json
+from ..formatting import plain
 from ..transports.base import Endpoint
 from .options import (
     POSITIVE,

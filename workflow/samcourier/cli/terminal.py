@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 import uvloop
 
-from ..plain_text import plain_lines
+from ..formatting import plain_lines
 
 R = TypeVar("R")
 

@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from ..records import decode, read_json, write_json
+from ..files.records import decode, read_json, write_json
 from .estimate import Estimate
 
 #: Networks change: what is older counts as not measured, each transport by its own time.

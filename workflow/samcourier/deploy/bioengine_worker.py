@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CourierError, Denied, InputError, ServiceFailed, ServiceGone
-from ..plain_text import plain
+from ..formatting import plain
 from ..transports.translate import is_from_far_side, translate, translate_opening
 
 SERVICE_NAME = "bioengine-worker"

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import ServiceFailed
-from ..plain_text import plain
-from .owners import is_running, pid_of, process_identity
+from ..formatting import plain
+from ..processes import is_running, pid_of, process_identity
 
 T = TypeVar("T")
 

@@ -3,51 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from ..errors import ServiceFailed
+from ..processes import is_running, process_identity
 
 #: Set by the Snakefile to its own process, so that the service lives as long as the run.
 OWNER_VARIABLE = "SAMCOURIER_RUN_PID"
 #: How long a service is kept while nobody can tell who needs it.
 UNKNOWN_LIMIT_S = 900.0
-
-_BOOT_ID_PATH = Path("/proc/sys/kernel/random/boot_id")
-_IDENTITY = re.compile("([0-9]{1,10})-[0-9A-Za-z-]{1,80}")
-
-
-def process_identity(pid: int) -> str | None:
-    """Return a name that only this running process has, None when there is none.
-
-    On Linux ``pid-start-boot``: its start in ticks since the boot, and that boot's id. Both stay
-    when the clock is set, with which the time of creation that psutil tells moves. Elsewhere
-    ``pid-created``.
-    """
-    boot_id = _boot_id()
-    if boot_id is None:
-        created_ms = _created_ms(pid)
-        return None if created_ms is None else f"{pid}-{created_ms}"
-    start_ticks = _start_ticks(pid)
-    return None if start_ticks is None else f"{pid}-{start_ticks}-{boot_id}"
-
-
-def pid_of(identity: str) -> int | None:
-    """Return the pid in what :func:`process_identity` named, None when it is no such name."""
-    found = _IDENTITY.fullmatch(identity)
-    return None if found is None else int(found[1])
-
-
-def is_running(identity: str) -> bool:
-    """Tell whether exactly that process still runs."""
-    pid = pid_of(identity)
-    return pid is not None and process_identity(pid) == identity
 
 
 def add_owner(directory: Path, pid: int) -> None:
@@ -119,31 +87,3 @@ class OwnersWatch:
             raise ServiceFailed(
                 f"who needs the service was not known for {UNKNOWN_LIMIT_S / 60:g} min: {error}"
             )
-
-
-def _boot_id() -> str | None:
-    try:
-        return _BOOT_ID_PATH.read_text().strip()
-    except (FileNotFoundError, PermissionError):
-        return None
-
-
-def _start_ticks(pid: int) -> int | None:
-    """Return field 22 of ``/proc/PID/stat`` (proc(5)); None when there is none, or a zombie."""
-    try:
-        said = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    # The second field is the program's name in brackets, and may hold any character.
-    state, *fields = said.rpartition(b")")[2].split()
-    return None if state in (b"Z", b"X") else int(fields[22 - 4])
-
-
-def _created_ms(pid: int) -> int | None:
-    try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return None
-        return int(process.create_time() * 1000)
-    except psutil.NoSuchProcess:
-        return None

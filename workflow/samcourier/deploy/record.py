@@ -6,13 +6,13 @@ Standard library and psutil only, so that asking costs nothing.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..records import decode, read_json
-from .owners import is_running
+from ..files.atomic import write_private
+from ..files.records import decode, read_json
+from ..processes import is_running
 
 RECORD_NAME = "local.json"
 TOKEN_NAME = "token"
@@ -37,15 +37,6 @@ class LocalRecord:
         """Tell whether this service is alive and has the engine that is asked for."""
         same = self.engine == engine and self.engine_options == engine_options
         return same and is_running(self.process)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    temporary.replace(path)
 
 
 def write_record(directory: Path, record: LocalRecord) -> None:

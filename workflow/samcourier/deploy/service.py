@@ -12,6 +12,7 @@ from typing import Any, Literal
 import uvloop
 
 from ..errors import Denied, InputError
+from ..files.atomic import write_private
 from ..network import Network
 from ..transports.base import Endpoint
 from .bioengine import bring_up, locate, take_down
@@ -19,7 +20,6 @@ from .bioengine_app import AppPlan, AppSettings, pack_app, plan_app
 from .bioengine_ready import Found, Say
 from .bioengine_worker import WorkerAddress
 from .local import ensure_local_service
-from .record import write_private
 from .slurm import bring_up as bring_up_job
 from .slurm import recorded_plan, wait_until_registered
 from .slurm import take_down as take_down_job

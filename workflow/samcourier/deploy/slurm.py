@@ -13,10 +13,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from ..errors import Denied, Overloaded, ServiceFailed, ServiceGone, TransportFailed
+from ..files.atomic import write_private
+from ..processes import is_running
 from ..transports.base import Endpoint
 from .detached import end_process, last_lines, one_at_a_time, start_detached
-from .owners import add_run, is_running
-from .record import OWNERS_NAME, TOKEN_NAME, write_private
+from .owners import add_run
+from .record import OWNERS_NAME, TOKEN_NAME
 from .slurm_keeper import (
     NEEDED_NAME,
     RECORD_NAME,

@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import CourierError, ServiceFailed
-from ..records import decode, read_json
+from ..files.atomic import write_private
+from ..files.records import decode, read_json
+from ..processes import process_identity
 from . import slurm_queue
 from .detached import say
-from .owners import OwnersWatch, process_identity
-from .record import OWNERS_NAME, TOKEN_NAME, write_private
+from .owners import OwnersWatch
+from .record import OWNERS_NAME, TOKEN_NAME
 from .slurm_queue import LOST, JobState, SlurmSettings, sbatch_words
 
 RECORD_NAME = "slurm.json"

@@ -28,17 +28,11 @@ from samservice.engines.base import build_engine
 from samservice.server.serve import Address, ServeSettings, serve
 
 from ..errors import CourierError, ServiceFailed
+from ..files.atomic import write_private
+from ..processes import process_identity
 from .detached import say
-from .owners import OwnersWatch, process_identity
-from .record import (
-    OWNERS_NAME,
-    RECORD_NAME,
-    SCRATCH_NAME,
-    TOKEN_NAME,
-    LocalRecord,
-    write_private,
-    write_record,
-)
+from .owners import OwnersWatch
+from .record import OWNERS_NAME, RECORD_NAME, SCRATCH_NAME, TOKEN_NAME, LocalRecord, write_record
 
 OWNER_POLL_S = 1.0
 HYPHA_START_TIMEOUT_S = 90.0

@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from ..files.atomic import write_atomic
+from ..files.records import read_json
 from ..mask_layout import MASK_AXES, OmeZarrVersion
 from ..masks import MaskFacts, MaskPixels, remove_leftovers, write_mask
 from ..readers.ome_zarr import image_folder, is_zarr
-from ..records import read_json, write_atomic
 from ..store import read_provenance
 
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)

@@ -19,11 +19,11 @@ import psutil
 from ..dataset import ImageRow
 from ..draft import Draft
 from ..errors import CourierError, InputError
+from ..files.atomic import whole_or_absent
 from ..journal import OutputRecord
 from ..masks import MaskFacts, MaskPixels, opened_mask
 from ..planes import Plane, Planes
 from ..readers.base import one_line
-from ..records import whole_or_absent
 from ..store import (
     OUTPUT_FILES,
     OUTPUTS,

@@ -14,7 +14,7 @@ from ..defects import (
     OTHER,
     REPLY_LOST,
 )
-from ..duration import duration
+from ..formatting import duration
 from .estimate import estimate_run
 from .facts import Facts, Unknown
 from .lines import Line, Status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..duration import duration
+from ..formatting import duration
 from .estimate import estimate_bytes, estimate_run
 from .facts import Facts, Unknown
 from .lines import Line, Status

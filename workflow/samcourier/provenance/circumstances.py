@@ -21,8 +21,9 @@ from urllib.parse import urlsplit
 
 from .. import __version__
 from ..dataset import ImageRow
+from ..files.atomic import write_atomic
+from ..files.records import read_record, write_record
 from ..journal import parse_time, utc_now
-from ..records import read_record, write_atomic, write_record
 from ..sheet import format_sheet
 
 PROVENANCE_SCHEMA = "samcourier/provenance/1"

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from ..files.atomic import write_if_changed
+from ..files.records import read_json
 from ..journal import parse_time
-from ..records import read_json, write_if_changed
 from ..report import Report
 from . import entities
 from .circumstances import FOLDER, RECORD, SCRIPT, SHEET, WORKFLOW

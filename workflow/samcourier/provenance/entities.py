@@ -14,8 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..formatting import plain
 from ..journal import parse_time
-from ..plain_text import plain
 from .circumstances import RECORD, SCRIPT, SHEET, SNAKEFILE, Circumstances
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..formatting import format_tsv
 from ..masks import labels_sha256, read_mask
 from ..outcome import Outcome
 from ..store import find_mask
-from ..tsv import format_tsv
 from .circumstances import FOLDER
 
 TABLE = FOLDER / "masks.tsv"

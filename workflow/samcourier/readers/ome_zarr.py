@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 
 from ..errors import ImageUnfit
-from ..zarr_names import METADATA_FILES
+from ..files.zarr_names import METADATA_FILES
 from .base import Index, check_fits_memory, damaged, pick_scene, size_in_um
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from ..connection_events import merge_journals
 from ..dataset import Batch, ImageRow, asked_rows
+from ..files.atomic import write_atomic
+from ..files.records import write_json
 from ..journal import Manifest, read_manifest
 from ..outcome import Outcome, judge
 from ..provenance.circumstances import read_circumstances
-from ..records import write_atomic, write_json
 from ..store import manifest_path
 from .changes import read_changes
 from .page import render_page

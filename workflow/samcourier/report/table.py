@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from ..accuracy import Accuracy
+from ..formatting import format_tsv, plain
 from ..journal import Attempt, CallBytes, CallSeconds
 from ..outcome import Outcome
-from ..plain_text import plain
-from ..tsv import format_tsv
 
 #: A spreadsheet takes a cell that begins so for a formula.
 _FORMULA_STARTS = ("=", "+", "-", "@")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from samcourier.places import Places, together
+from samcourier.concurrency import Places, together
 
 WORKS = 400
 

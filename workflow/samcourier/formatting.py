@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Iterable
+
 _LONGEST_TEXT = 500
 #: Of these the last: where a long text is an error, they name the cause.
 _LAST_KEPT = 200
@@ -30,3 +34,22 @@ def _printable(line: str) -> str:
     if line.isprintable():
         return line
     return "".join(each if each.isprintable() else "\ufffd" for each in line)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds in the two units that matter."""
+    minutes, rest_s = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours:02d} h"
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest_s:02d} s" if minutes else f"{rest_s} s"
+
+
+def format_tsv(rows: Iterable[Iterable[object]]) -> str:
+    """Return one line for each row; a cell that holds a tab, a quote or a line break is quoted."""
+    stream = io.StringIO()
+    csv.writer(stream, delimiter="\t", lineterminator="\n").writerows(rows)
+    return stream.getvalue()

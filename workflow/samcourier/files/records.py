@@ -5,60 +5,16 @@ from __future__ import annotations
 import functools
 import json
 import math
-import os
 import types
 import typing
-import uuid
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from .atomic import write_atomic
+
 _Record = TypeVar("_Record")
-
-
-@contextmanager
-def whole_or_absent(path: Path, writer: str = "") -> Iterator[Path]:
-    """Give a place to write to; what is there in the end is renamed to ``path``.
-
-    What a killed writer left there is written over. Who may not be the only one names itself in
-    ``writer``. Not synced: after a power cut the file may be damaged.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}{writer and '.'}{writer}.part")
-    try:
-        yield part
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8 so that a reader finds the old file or the new one, never a part."""
-    write_atomically(path, [text])
-
-
-def write_atomically(path: Path, parts: Iterable[str]) -> None:
-    """Write ``parts``, one after another, as :func:`write_atomic` does what fits into memory."""
-    with (
-        whole_or_absent(path, uuid.uuid4().hex) as part,
-        part.open("w", encoding="utf-8", newline="") as stream,
-    ):
-        stream.writelines(parts)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def write_if_changed(path: Path, text: str) -> None:
-    """Write ``text`` as :func:`write_atomic` does, unless it stands there already."""
-    try:
-        if path.read_bytes() == text.encode():
-            return
-    except OSError:
-        pass
-    write_atomic(path, text)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -170,3 +126,10 @@ def _fields_decoder(kind: Any) -> Callable[[Any], Any]:
         return kind(**{name: decoders[name](item) for name, item in value.items()})
 
     return decode_fields
+
+
+def canonical_json(value: object) -> bytes:
+    """Return the one JSON text of ``value``, ASCII. Raises :class:`ValueError` at NaN."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    ).encode("ascii")
