@@ -15,14 +15,14 @@ import psutil
 import pytest
 import tifffile
 
-import samcourier.readers.open
+import samcourier.images.readers.open
 from samcourier.dataset import ImageRow
 from samcourier.errors import ImageUnfit, StorageFailed
+from samcourier.images.planes import open_planes
+from samcourier.images.readers import check_fits_memory
+from samcourier.images.selection import Selection, parse_pick
 from samcourier.journal import read_image_log
 from samcourier.masks import read_mask
-from samcourier.planes import open_planes
-from samcourier.readers import check_fits_memory
-from samcourier.selection import Selection, parse_pick
 from samcourier.store import is_whole, log_path, mask_path
 
 from .bad_images import CASES, Case, ome_zarr, pixels
@@ -132,7 +132,7 @@ async def test_a_share_that_is_gone_for_a_moment_condemns_no_image(
 
     with monkeypatch.context() as patch:
         if moment == "open":
-            patch.setattr(samcourier.readers.open, "_opened", gone)
+            patch.setattr(samcourier.images.readers.open, "_opened", gone)
         else:
             patch.setattr(tifffile.TiffPage, "asarray", gone)
             patch.setattr(tifffile.TiffPageSeries, "asarray", gone)

@@ -44,9 +44,9 @@ from samcourier.errors import (
     TransportFailed,
 )
 from samcourier.image_run import BatchSettings
+from samcourier.images.selection import Selection, parse_pick
 from samcourier.journal import ConnectionJournal, ImageLog, Manifest, read_image_log
 from samcourier.masks import delete, read_mask
-from samcourier.selection import Selection, parse_pick
 from samcourier.store import (
     MaskContainer,
     log_path,

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from samcourier.dataset import (
     ImageRow,
-    are_axes_valid,
     asked_rows,
     make_batches,
     read_batch,
@@ -21,7 +20,7 @@ from samcourier.dataset import (
     rows_digest,
 )
 from samcourier.errors import InputError
-from samcourier.selection import Pick, Selection, parse_pick
+from samcourier.images.selection import Pick, Selection, are_axes_valid, parse_pick
 
 
 @pytest.fixture

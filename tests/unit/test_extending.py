@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from samcourier.errors import ImageUnfit, TransportFailed
-from samcourier.planes import open_planes
-from samcourier.readers import open as readers
-from samcourier.selection import Selection
+from samcourier.images.planes import open_planes
+from samcourier.images.readers import open as readers
+from samcourier.images.selection import Selection
 from samservice.contract.errors import EmbeddingsUnsupported, WrongParameter
 from samservice.contract.wire import pack_array, unpack_array
 from samservice.server.app import SegmentationService

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from samcourier.derived.label_tiff import write_label_tiff
-from samcourier.readers import open_source
+from samcourier.images.readers import open_source
 
 
 def ids(*shape: int) -> np.ndarray:

@@ -23,10 +23,10 @@ from samcourier.derived import outputs as outputs_module
 from samcourier.derived.outputs import Outputs, require_outputs_extra
 from samcourier.draft import Draft
 from samcourier.errors import InputError
+from samcourier.images.planes import Planes, open_planes
+from samcourier.images.selection import Selection, parse_pick
 from samcourier.journal import OutputRecord
 from samcourier.masks import write_mask
-from samcourier.planes import Planes, open_planes
-from samcourier.selection import Selection, parse_pick
 from samcourier.store import OUTPUT_FILES, mask_path, output_path, output_sha256, stat_output
 
 IDENTITY = {"engine": "e", "model": "m", "model_sha256": None, "segmentation_version": 1}

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from samcourier.dataset import ImageRow, make_batches, read_sheet
 from samcourier.errors import InputError
+from samcourier.images.selection import Pick, Selection
 from samcourier.masks import labels_sha256, write_mask
 from samcourier.provenance import circumstances as begun
 from samcourier.provenance.circumstances import keep_circumstances, read_circumstances
@@ -26,7 +27,6 @@ from samcourier.provenance.crate import write_crate
 from samcourier.provenance.mask_table import read_table
 from samcourier.provenance.recorded import located, read_crate, service_difference
 from samcourier.report import build_report, write_report
-from samcourier.selection import Pick, Selection
 from samcourier.sheet import format_sheet
 from samcourier.tiles import TileSettings
 

@@ -19,6 +19,7 @@ import tifffile
 
 from samcourier.dataset import make_batches, read_sheet
 from samcourier.formatting import plain
+from samcourier.images.label_image import read_label_image
 from samcourier.journal import (
     Attempt,
     CallBytes,
@@ -31,7 +32,6 @@ from samcourier.journal import (
     read_image_log,
     write_image_log,
 )
-from samcourier.label_image import read_label_image
 from samcourier.masks import write_mask
 from samcourier.report import Report, build_report, render_page, write_report
 from samcourier.report.table import COLUMNS

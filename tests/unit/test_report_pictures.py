@@ -15,10 +15,10 @@ import tifffile
 
 from samcourier.dataset import ImageRow
 from samcourier.derived.previews import png, preview
+from samcourier.images.planes import pixels_sha256
 from samcourier.journal import ImageLog, ImageSeconds, OutputRecord
 from samcourier.masks import write_mask
 from samcourier.outcome import Outcome
-from samcourier.planes import pixels_sha256
 from samcourier.report import pictures as pictures_module
 from samcourier.report.images import table_data
 from samcourier.report.pictures import Picture, Pictures, collect_pictures, encode, spread

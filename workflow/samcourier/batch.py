@@ -29,10 +29,10 @@ from .errors import (
     StorageFailed,
 )
 from .image_run import BatchSettings, ImageRun, Shared, changed_in_work, keep_log
+from .images.planes import file_stamp
 from .journal import ImageLog, Manifest, ManifestEntry
 from .masks import remove_leftovers
 from .plane_call import PlaneCaller
-from .planes import file_stamp
 from .store import MASK_SUFFIXES, log_path, mask_path
 
 #: Beside what is called for, one is read and one written: more only takes memory.

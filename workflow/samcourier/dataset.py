@@ -17,7 +17,7 @@ from typing import Any
 
 from .errors import InputError
 from .files.records import canonical_json, parse_json
-from .selection import Pick, Selection, parse_pick
+from .images.selection import AXES_RULE, Pick, Selection, are_axes_valid, parse_pick
 
 REQUIRED_COLUMNS = ("image", "path")
 _SELECTING = ("scene", "t", "z", "channel", "axes")
@@ -26,8 +26,6 @@ OPTIONAL_COLUMNS = (
     *("pixel_size_um", "model", "parameters", "foreground", "truth"),
 )
 COLUMNS = REQUIRED_COLUMNS + OPTIONAL_COLUMNS
-
-AXES_RULE = "letters of TCZYXS, each once, Y and X among them"
 ID_RULE = (
     "letters a-z A-Z, digits, '_', '-' and '.', not beginning with '.' or '-', at most 200 bytes"
 )
@@ -59,11 +57,6 @@ class Batch:
 
     batch_id: str
     rows: tuple[ImageRow, ...]
-
-
-def are_axes_valid(axes: str) -> bool:
-    """Tell whether ``axes`` follows :data:`AXES_RULE`."""
-    return set("YX") <= set(axes) <= set("TCZYXS") and len(set(axes)) == len(axes)
 
 
 def read_sheet(path: Path) -> list[ImageRow]:

@@ -16,6 +16,7 @@ from samservice.contract.identity import SERVICE_IDENTITY
 from . import __version__
 from .content_key import image_key
 from .dataset import ImageRow
+from .images.planes import Planes
 from .journal import (
     NOTE_REUSED,
     Attempt,
@@ -26,7 +27,6 @@ from .journal import (
     OutputRecord,
     utc_now,
 )
-from .planes import Planes
 from .store import find_mask, stat_mask
 from .tiles import Tiling
 

@@ -10,8 +10,8 @@ from statistics import fmean
 
 from .dataset import ImageRow
 from .errors import CourierError
+from .images.planes import open_planes
 from .mask_layout import OmeZarrVersion, chunk_shape, level_shapes
-from .planes import open_planes
 from .store import OUTPUT_FILES, MaskContainer
 
 #: So many images are opened, without a pixel of them, to tell how many files a mask has.

@@ -19,12 +19,12 @@ from .draft import Draft
 from .embeddings import EmbeddingStore
 from .errors import ImageChanged, storage_errors
 from .foreground import read_foreground
+from .images.planes import Plane, Planes, file_stamp, opened_planes, stack_sha256
+from .images.readers import check_fits_memory
 from .journal import NOTE_REUSED, ImageLog, read_image_log, write_image_log
 from .mask_layout import OmeZarrVersion
 from .masks import delete, kept_mask, write_mask
 from .plane_call import PlaneCaller, Segmented
-from .planes import Plane, Planes, file_stamp, opened_planes, stack_sha256
-from .readers import check_fits_memory
 from .store import (
     MASK_SUFFIXES,
     MaskContainer,

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from .dataset import ImageRow
 from .errors import ImageUnfit
-from .planes import Planes
-from .readers import Source, open_source
-from .selection import PICK_RULE, Pick
+from .images.planes import Planes
+from .images.readers import Source, open_source
+from .images.selection import PICK_RULE, Pick
 
 #: Waiting for a network file system is most of it.
 _AT_ONCE = 8

@@ -27,6 +27,7 @@ import zarr
 from zarr.storage import ZipStore
 
 from .errors import ServiceFailed
+from .images.readers import check_fits_memory
 from .mask_layout import (
     CHUNK_EDGE,
     MASK_AXES,
@@ -36,7 +37,6 @@ from .mask_layout import (
     level_shapes,
     ome_attributes,
 )
-from .readers import check_fits_memory
 from .store import content_sha256, is_zip, stat_mask, zarr_files
 from .zipped import NO_DIGEST, write_zip
 

@@ -14,9 +14,9 @@ from samservice.contract.labels import compacted
 from .concurrency import Places, together
 from .draft import Draft
 from .errors import storage_errors
+from .images.planes import Plane, Planes, pixels_sha256
+from .images.statistics import plane_statistics
 from .plane_call import PlaneCaller, Segmented
-from .plane_statistics import plane_statistics
-from .planes import Plane, Planes, pixels_sha256
 from .stitching import StitchedMask, stitch
 from .tile_store import KeptTile, TileStore
 from .tiles import Tile, Tiling

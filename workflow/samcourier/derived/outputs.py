@@ -20,10 +20,10 @@ from ..dataset import ImageRow
 from ..draft import Draft
 from ..errors import CourierError, InputError
 from ..files.atomic import whole_or_absent
+from ..images.planes import Plane, Planes
+from ..images.readers.base import one_line
 from ..journal import OutputRecord
 from ..masks import MaskFacts, MaskPixels, opened_mask
-from ..planes import Plane, Planes
-from ..readers.base import one_line
 from ..store import (
     OUTPUT_FILES,
     OUTPUTS,

@@ -19,7 +19,7 @@ from samservice.contract.identity import SERVICE_IDENTITY
 from ..dataset import ImageRow, read_sheet
 from ..errors import ImageUnfit, InputError
 from ..files.records import read_json
-from ..planes import open_planes
+from ..images.planes import open_planes
 from ..tiles import TileSettings
 from .circumstances import RECORD, SHEET, Circumstances, read_circumstances
 from .crate import METADATA, SERVICES

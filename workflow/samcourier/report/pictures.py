@@ -13,10 +13,10 @@ import imagecodecs
 import numpy as np
 
 from ..dataset import ImageRow
+from ..images.planes import open_planes
 from ..journal import ImageLog
 from ..masks import read_mask
 from ..outcome import Outcome
-from ..planes import open_planes
 from ..store import find_mask, output_path
 
 if TYPE_CHECKING:

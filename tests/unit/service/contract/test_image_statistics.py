@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-import samcourier.planes
+import samcourier.images.planes
 from samcourier.errors import ImageUnfit, RequestRefused
-from samcourier.plane_statistics import plane_statistics
-from samcourier.planes import open_planes
+from samcourier.images.planes import open_planes
+from samcourier.images.statistics import plane_statistics
 from samcourier.stitching import StitchedMask, stitch
 from samcourier.tiles import Tiling
 from samservice.contract.channels import intensity_range, to_gray, to_model_image
@@ -39,8 +39,8 @@ DTYPES = ("u1", "i1", "<u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8")
 
 @pytest.fixture(autouse=True)
 def narrow_bands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samcourier.planes, "_BAND_PX", 20_000)
-    monkeypatch.setattr(samcourier.planes, "_BAND_ROWS", 16)
+    monkeypatch.setattr(samcourier.images.planes, "_BAND_PX", 20_000)
+    monkeypatch.setattr(samcourier.images.planes, "_BAND_ROWS", 16)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

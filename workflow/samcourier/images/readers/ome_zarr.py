@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import zarr
 
-from ..errors import ImageUnfit
-from ..files.zarr_names import METADATA_FILES
+from ...errors import ImageUnfit
+from ...files.zarr_names import METADATA_FILES
 from .base import Index, check_fits_memory, damaged, pick_scene, size_in_um
 
 

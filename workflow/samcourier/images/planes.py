@@ -14,11 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .dataset import AXES_RULE, are_axes_valid
-from .errors import ImageUnfit
+from ..errors import ImageUnfit
+from .axes import Axis, channel_labels, wanted_axes
 from .readers import Index, Source, check_fits_memory, open_source
-from .selection import Selection
-from .wanted_axes import Axis, channel_labels, wanted_axes
+from .selection import AXES_RULE, Selection, are_axes_valid
 
 #: Planes too large to hold are read in bands of so many pixels, and of whole rows of file tiles.
 _BAND_PX = 8 << 20

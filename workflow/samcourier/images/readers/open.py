@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ..errors import CourierError, ImageMissing, ImageUnfit
+from ...errors import CourierError, ImageMissing, ImageUnfit
 from .base import Open, Source, is_passing, one_line, unread
 from .ome_zarr import is_zarr, open_ome_zarr
 from .raster import JPEG_MAGIC, PNG_MAGIC, open_jpeg, open_png

@@ -15,10 +15,10 @@ import pytest
 import tifffile
 import zarr
 
-import samcourier.planes
+import samcourier.images.planes
 from samcourier.errors import ImageUnfit
-from samcourier.planes import Plane, open_planes, pixels_sha256
-from samcourier.selection import Selection, parse_pick
+from samcourier.images.planes import Plane, open_planes, pixels_sha256
+from samcourier.images.selection import Selection, parse_pick
 
 RNG = np.random.default_rng(3)
 
@@ -726,8 +726,8 @@ def test_a_part_of_a_plane_is_what_the_whole_has_there(
 def test_the_digest_in_bands_is_that_of_the_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, axes: str
 ) -> None:
-    monkeypatch.setattr(samcourier.planes, "_BAND_PX", 100)
-    monkeypatch.setattr(samcourier.planes, "_BAND_ROWS", 5)
+    monkeypatch.setattr(samcourier.images.planes, "_BAND_PX", 100)
+    monkeypatch.setattr(samcourier.images.planes, "_BAND_ROWS", 5)
     pixels = np.random.default_rng(0).random((3, 37, 41)[-len(axes) :]).astype(np.float32)
     form: dict[str, Any] = {"metadata": {"axes": axes}, "photometric": "minisblack"}
     tifffile.imwrite(tmp_path / "image.tif", pixels, **form)

@@ -18,12 +18,12 @@ import tifffile
 import zarr
 
 from samcourier.errors import ImageUnfit
-from samcourier.planes import open_planes
-from samcourier.selection import Selection, parse_pick
+from samcourier.images.planes import open_planes
+from samcourier.images.selection import Selection, parse_pick
 
-from .bad_images import CASES
+from ...bad_images import CASES
 
-REPO = Path(__file__).parents[2]
+REPO = Path(__file__).parents[4]
 RNG = np.random.default_rng(5)
 
 

@@ -68,3 +68,11 @@ def parse_pick(text: str, *, volume: bool) -> Pick:
     if positions[0] > positions[1]:
         raise ValueError(f"{text!r} ends before it begins, expected {rule}")
     return Pick("index" if word is None and last is None else how, *positions)
+
+
+AXES_RULE = "letters of TCZYXS, each once, Y and X among them"
+
+
+def are_axes_valid(axes: str) -> bool:
+    """Tell whether ``axes`` follows :data:`AXES_RULE`."""
+    return set("YX") <= set(axes) <= set("TCZYXS") and len(set(axes)) == len(axes)

@@ -15,7 +15,7 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 
-from ..errors import ImageUnfit
+from ...errors import ImageUnfit
 from .base import Index, check_fits_memory, damaged, pick_scene
 
 PNG_MAGIC = (b"\x89PNG\r\n\x1a\n",)

@@ -17,7 +17,7 @@ from samservice.contract.image_statistics import (
     streamed_intensity_range,
 )
 
-from .errors import RequestRefused
+from ..errors import RequestRefused
 from .planes import Planes, bands
 
 KNOWN = (INTENSITY_RANGE, BACKGROUND, LEVELS)

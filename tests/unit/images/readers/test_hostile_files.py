@@ -17,7 +17,7 @@ import tifffile
 import zarr
 
 from samcourier.errors import ImageUnfit
-from samcourier.planes import open_planes
+from samcourier.images.planes import open_planes
 
 AXES = [{"name": "y", "type": "space"}, {"name": "x", "type": "space"}]
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import ImageUnfit
+from ..errors import ImageUnfit
 from .readers import Source
 from .selection import PICK_RULE, How, Pick, Selection
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ImageUnfit
+from ...errors import ImageUnfit
 from .base import Index, Open, damaged, one_line, pick_scene, size_in_um
 
 #: Without it a chunk is a whole stack; ND2 is always read by the frame.

@@ -18,7 +18,7 @@ import numpy as np
 import tifffile
 import zarr
 
-from ..errors import ImageUnfit
+from ...errors import ImageUnfit
 from .base import Index, check_fits_memory, damaged, one_line, pick_scene, size_in_um
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

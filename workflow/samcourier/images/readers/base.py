@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import psutil
 
-from ..errors import ImageUnfit, ImageUnread
+from ...errors import ImageUnfit, ImageUnread
 
 Index = tuple[int | slice, ...]
 

@@ -1,0 +1,1 @@
+"""From an image file to the planes that are segmented: axes, selection, statistics."""
