@@ -21,8 +21,8 @@ from samcourier.doctor.gather import Here, gather_facts
 from samcourier.doctor.judge import has_failed, judge
 from samcourier.doctor.lines import Line
 from samcourier.files_ahead import Forecast
-from samcourier.network import IceServer, Network
 from samcourier.transports import Endpoint
+from samcourier.transports.network import IceServer, Network
 from samservice.hypha.connection import connect
 
 from .defective_services import FULL, defective_service

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from samcourier.errors import TransportFailed
-from samcourier.network import IceServer, Network
 from samcourier.transports import Endpoint, HyphaSession, Transport, WebRTCTransport
+from samcourier.transports.network import IceServer, Network
 
 from .real_world import BUILD, OPEN_TIMEOUT_S
 from .site_gates import forward_proxy, tls_front

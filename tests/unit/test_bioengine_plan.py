@@ -31,7 +31,7 @@ from samcourier.deploy.service import (
     undeploy_service,
 )
 from samcourier.errors import InputError
-from samcourier.network import IceServer
+from samcourier.transports.network import IceServer
 
 MANIFEST = {"id": "samservice", "version": "0.1.0", "entry": f"deployment:{APP_CLASS}"}
 

@@ -39,9 +39,9 @@ from samcourier.deploy.record import (
 from samcourier.deploy.service import ServiceOptions, find_service, read_token
 from samcourier.errors import Denied, InputError, ServiceFailed
 from samcourier.files.atomic import write_private
-from samcourier.network import Network
 from samcourier.processes import is_running, process_identity
 from samcourier.transports import Endpoint
+from samcourier.transports.network import Network
 
 
 def own_identity() -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from samcourier import defects, errors
+from samcourier import errors
+from samcourier.transports import known_defects as defects
 from samservice.hypha import refusals
 
 ROOT = Path(__file__).parents[2]

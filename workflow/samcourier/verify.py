@@ -11,10 +11,10 @@ from .connection.description import checked_description
 from .connection.estimate import Payload, Sample
 from .connection.probe import Probed, probe_transport
 from .connection.retry import Policy
-from .defects import Step, find_defect
 from .errors import CourierError, TransportFailed
 from .journal import Failure, utc_now
 from .transports.base import Endpoint, Transport
+from .transports.known_defects import Step, find_defect
 
 SERVICE_SCHEMA = "samcourier/service/3"
 

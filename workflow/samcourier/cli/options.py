@@ -15,9 +15,9 @@ from ..deploy.service import TARGETS, ServiceOptions
 from ..deploy.slurm_queue import SlurmSettings
 from ..embeddings import EmbeddingStore
 from ..errors import InputError
-from ..network import make_network
 from ..store import OUTPUTS
 from ..transports import TRANSPORT_CHOICES
+from ..transports.network import make_network
 
 R = TypeVar("R")
 

@@ -235,7 +235,7 @@ def serve(
     from samservice.server.serve import Address, ServeSettings, serve_until_interrupted
 
     from ..deploy.service import read_token
-    from ..network import make_network
+    from ..transports.network import make_network
 
     async def announce(address: Address, _server: Any) -> None:
         say(f"ready: {address.service_id} on {address.server_url}")

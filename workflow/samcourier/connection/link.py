@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ..defects import OTHER, find_defect
 from ..errors import CourierError, ServiceGone, TransportFailed
 from ..journal import ConnectionJournal, Failure
 from ..transports.base import Transport
+from ..transports.known_defects import OTHER, find_defect
 from .choose import Candidate
 from .deadline import Deadline
 from .description import RunIdentity, describe

@@ -18,7 +18,7 @@ import yaml
 import samservice
 
 from ..errors import InputError
-from ..network import IceServer
+from ..transports.network import IceServer
 
 #: The class that the manifest's ``entry`` names; BioEngine sorts parameters by it.
 APP_CLASS = "SegmentationApp"

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..defects import OTHER, find_defect
 from ..errors import CourierError, Denied, ServiceFailed, ServiceGone
 from ..formatting import plain
 from ..journal import Failure
+from ..transports.known_defects import OTHER, find_defect
 from ..transports.translate import translate
 from .bioengine_app import AppPlan
 from .bioengine_log import LogTail

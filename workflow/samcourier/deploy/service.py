@@ -13,8 +13,8 @@ import uvloop
 
 from ..errors import Denied, InputError
 from ..files.atomic import write_private
-from ..network import Network
 from ..transports.base import Endpoint
+from ..transports.network import Network
 from .bioengine import bring_up, locate, take_down
 from .bioengine_app import AppPlan, AppSettings, pack_app, plan_app
 from .bioengine_ready import Found, Say

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..files_ahead import Forecast
-from ..transports.hypha_caller import Caller
+from ..transports.caller import Caller
 from ..transports.ice_servers import IceAnswer
 
 

@@ -20,8 +20,8 @@ from ..errors import CourierError, Denied, RequestRefused, ServiceGone
 from ..files_ahead import Forecast
 from ..transports import HyphaSession, build_transports, pick_replica
 from ..transports.base import Endpoint, Transport
+from ..transports.caller import Caller, identify
 from ..transports.http import make_client
-from ..transports.hypha_caller import Caller, identify
 from ..transports.ice_servers import ask_ice_servers
 from ..transports.session import list_services
 from ..verify import verify_service

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from ..defects import (
+from ..formatting import duration
+from ..transports.known_defects import (
     CONTEXT_MISSING,
     CONTEXT_REQUIRED,
     ICE_FAILED,
@@ -14,7 +15,6 @@ from ..defects import (
     OTHER,
     REPLY_LOST,
 )
-from ..formatting import duration
 from .estimate import estimate_run
 from .facts import Facts, Unknown
 from .lines import Line, Status

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from ..network import Network
+from .network import Network
 
 TransportName = Literal["websocket", "webrtc", "http", "naive", "fake"]
 

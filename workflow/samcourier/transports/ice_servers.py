@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 
 from aioice import stun, turn
 
-from ..network import IceServer
+from .network import IceServer
 
 ANSWER_TIMEOUT_S = 5.0
 #: Of ``stun`` and ``turn``, and of their forms over TLS (RFC 7064, RFC 7065).

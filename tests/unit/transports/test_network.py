@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from samcourier.errors import InputError, TransportFailed
-from samcourier.network import IceServer, Network, make_network
 from samcourier.transports import Endpoint, HttpTransport
+from samcourier.transports.network import IceServer, Network, make_network
 from samservice.hypha.connection import is_loopback
 
 ENVIRONMENT = {"TURN_USER": "lab", "TURN_PASSWORD": "s3cret", "EMPTY": ""}

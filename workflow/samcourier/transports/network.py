@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
+from ..errors import InputError
 
 _SCHEMES = ("stun:", "stuns:", "turn:", "turns:")
 _KEYS = ("urls", "username_variable", "credential_variable")

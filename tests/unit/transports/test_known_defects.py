@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from samcourier.defects import Step, find_defect
 from samcourier.journal import Failure
+from samcourier.transports.known_defects import Step, find_defect
 
 
 @pytest.mark.parametrize(
