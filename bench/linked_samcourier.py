@@ -10,9 +10,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from samcourier.dataset import read_batch
 from samcourier.draft import manifest_entry
 from samcourier.journal import Manifest, read_image_log, write_image_log, write_manifest
+from samcourier.samples.sheet import read_batch
 from samcourier.store import log_path, mask_path
 
 

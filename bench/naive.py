@@ -35,10 +35,10 @@ from samcourier.batch import BatchRun
 from samcourier.connection import connected
 from samcourier.connection.call import Call
 from samcourier.connection.choose import Payload
-from samcourier.dataset import Batch, ImageRow
-from samcourier.demo import DEMO_IMAGES, write_image
 from samcourier.image_run import BatchSettings
 from samcourier.journal import ConnectionJournal
+from samcourier.samples.demo import DEMO_IMAGES, write_image
+from samcourier.samples.sheet import Batch, ImageRow
 from samcourier.transports import Endpoint, build_transports
 from samservice.contract.wire import FAST_IMAGE_CODEC, pack_array, packed_nbytes, unpack_array
 

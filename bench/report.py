@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 from figures import Figures
 
-from samcourier.dataset import Batch, ImageRow, make_batches
 from samcourier.derived.previews import Preview, png
 from samcourier.draft import manifest_entry
 from samcourier.journal import (
@@ -40,6 +39,7 @@ from samcourier.journal import (
 )
 from samcourier.masks import write_mask
 from samcourier.report import build_report, write_report
+from samcourier.samples.sheet import Batch, ImageRow, make_batches
 from samcourier.store import log_path, manifest_path, mask_path, output_path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/browser"))

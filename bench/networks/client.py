@@ -29,7 +29,6 @@ from naive import naive_service
 from samcourier.batch import BatchRun
 from samcourier.connection import connected
 from samcourier.connection_events import connection_events
-from samcourier.dataset import Batch, ImageRow
 from samcourier.image_run import BatchSettings
 from samcourier.journal import (
     ConnectionJournal,
@@ -37,6 +36,7 @@ from samcourier.journal import (
     parse_time,
     read_image_log,
 )
+from samcourier.samples.sheet import Batch, ImageRow
 from samcourier.store import MASK_SUFFIX, is_whole, log_path, mask_path
 from samcourier.transports import TRANSPORT_CHOICES, Endpoint, build_transports
 

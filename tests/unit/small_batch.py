@@ -18,10 +18,10 @@ import numpy as np
 from samcourier.batch import BatchRun
 from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.retry import Policy
-from samcourier.dataset import Batch, ImageRow
 from samcourier.errors import CourierError
 from samcourier.image_run import BatchSettings
 from samcourier.journal import ConnectionJournal, Manifest
+from samcourier.samples.sheet import Batch, ImageRow
 from samcourier.transports.fake import FakeTransport
 
 #: Capabilities of Linux by which root passes over permissions.

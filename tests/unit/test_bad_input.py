@@ -16,13 +16,13 @@ import pytest
 import tifffile
 
 import samcourier.images.readers.open
-from samcourier.dataset import ImageRow
 from samcourier.errors import ImageUnfit, StorageFailed
 from samcourier.images.planes import open_planes
 from samcourier.images.readers import check_fits_memory
 from samcourier.images.selection import Selection, parse_pick
 from samcourier.journal import read_image_log
 from samcourier.masks import read_mask
+from samcourier.samples.sheet import ImageRow
 from samcourier.store import is_whole, log_path, mask_path
 
 from .bad_images import CASES, Case, ome_zarr, pixels

@@ -29,7 +29,6 @@ from samcourier.check import check_run
 from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.replica import TRAVELLING
 from samcourier.connection.retry import Policy
-from samcourier.dataset import Batch, ImageRow
 from samcourier.embeddings import EmbeddingStore
 from samcourier.errors import (
     CourierError,
@@ -47,6 +46,7 @@ from samcourier.image_run import BatchSettings
 from samcourier.images.selection import Selection, parse_pick
 from samcourier.journal import ConnectionJournal, ImageLog, Manifest, read_image_log
 from samcourier.masks import delete, read_mask
+from samcourier.samples.sheet import Batch, ImageRow
 from samcourier.store import (
     MaskContainer,
     log_path,

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from samcourier.cli import main
-from samcourier.dataset import read_sheet, rows_digest
+from samcourier.samples.sheet import read_sheet, rows_digest
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from samcourier.check import check_run
-from samcourier.dataset import make_batches, read_sheet
 from samcourier.files.records import write_json
 from samcourier.journal import (
     Attempt,
@@ -29,6 +28,7 @@ from samcourier.journal import (
 from samcourier.masks import write_mask
 from samcourier.report import build_report, write_report
 from samcourier.run_record import start_record
+from samcourier.samples.sheet import make_batches, read_sheet
 
 Damage = Callable[[Path], None]
 

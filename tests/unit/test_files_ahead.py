@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from samcourier.dataset import ImageRow
 from samcourier.files_ahead import LOOKED_AT, files_ahead, files_of_mask
 from samcourier.mask_layout import OmeZarrVersion
 from samcourier.masks import write_mask
+from samcourier.samples.sheet import ImageRow
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])

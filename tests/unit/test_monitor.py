@@ -21,7 +21,6 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from samcourier.cli import main
-from samcourier.dataset import Batch, ImageRow
 from samcourier.errors import InputError
 from samcourier.files.records import write_json
 from samcourier.formatting import duration
@@ -43,6 +42,7 @@ from samcourier.monitor_files import LOOK_AT_EACH_S
 from samcourier.monitor_view import plain_line, render
 from samcourier.processes import process_identity
 from samcourier.run_record import Kept, cut_of, read_run_record, start_record
+from samcourier.samples.sheet import Batch, ImageRow
 
 BEGAN = datetime(2026, 3, 1, 10, tzinfo=UTC)
 HERE = platform.node()

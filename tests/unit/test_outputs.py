@@ -18,7 +18,6 @@ import shapely
 import tifffile
 import zarr
 
-from samcourier.dataset import ImageRow
 from samcourier.derived import outputs as outputs_module
 from samcourier.derived.outputs import Outputs, require_outputs_extra
 from samcourier.draft import Draft
@@ -27,6 +26,7 @@ from samcourier.images.planes import Planes, open_planes
 from samcourier.images.selection import Selection, parse_pick
 from samcourier.journal import OutputRecord
 from samcourier.masks import write_mask
+from samcourier.samples.sheet import ImageRow
 from samcourier.store import OUTPUT_FILES, mask_path, output_path, output_sha256, stat_output
 
 IDENTITY = {"engine": "e", "model": "m", "model_sha256": None, "segmentation_version": 1}

@@ -17,7 +17,6 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samcourier.dataset import ImageRow, make_batches, read_sheet
 from samcourier.errors import InputError
 from samcourier.images.selection import Pick, Selection
 from samcourier.masks import labels_sha256, write_mask
@@ -27,7 +26,8 @@ from samcourier.provenance.crate import write_crate
 from samcourier.provenance.mask_table import read_table
 from samcourier.provenance.recorded import located, read_crate, service_difference
 from samcourier.report import build_report, write_report
-from samcourier.sheet import format_sheet
+from samcourier.samples.format import format_sheet
+from samcourier.samples.sheet import ImageRow, make_batches, read_sheet
 from samcourier.tiles import TileSettings
 
 REPO = Path(__file__).parents[2]

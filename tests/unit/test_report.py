@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import tifffile
 
-from samcourier.dataset import make_batches, read_sheet
 from samcourier.formatting import plain
 from samcourier.images.label_image import read_label_image
 from samcourier.journal import (
@@ -41,6 +40,7 @@ from samcourier.report.travel import (
     summarise_transports,
     wall_time_s,
 )
+from samcourier.samples.sheet import make_batches, read_sheet
 
 from .conftest import squares
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import tifffile
 
-from samcourier.dataset import ImageRow
 from samcourier.derived.previews import png, preview
 from samcourier.images.planes import pixels_sha256
 from samcourier.journal import ImageLog, ImageSeconds, OutputRecord
@@ -22,6 +21,7 @@ from samcourier.outcome import Outcome
 from samcourier.report import pictures as pictures_module
 from samcourier.report.images import table_data
 from samcourier.report.pictures import Picture, Pictures, collect_pictures, encode, spread
+from samcourier.samples.sheet import ImageRow
 
 from .conftest import squares
 

@@ -21,11 +21,11 @@ from samcourier.batch import BatchRun
 from samcourier.check import check_run
 from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.retry import Policy
-from samcourier.dataset import Batch, ImageRow
 from samcourier.image_run import BatchSettings
 from samcourier.images.selection import Selection, parse_pick
 from samcourier.journal import ConnectionJournal, ImageLog, read_image_log
 from samcourier.masks import read_mask
+from samcourier.samples.sheet import Batch, ImageRow
 from samcourier.store import log_path, mask_path, read_provenance
 from samcourier.tiles import TileSettings
 from samcourier.transports.fake import FakeTransport

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from samcourier.dataset import Batch, ImageRow, make_batches
+from samcourier.samples.sheet import Batch, ImageRow, make_batches
 from samcourier.store import manifest_path, mask_path, stat_mask, zarr_files
 from samcourier.work_left import (
     batches_to_redo,

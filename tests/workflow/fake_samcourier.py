@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from samcourier.dataset import make_batches, read_sheet
+from samcourier.samples.sheet import make_batches, read_sheet
 from samcourier.store import OUTPUTS, mask_path, output_path, stat_mask
 
 TARGETS = ("local", "bioengine", "slurm", "existing")

@@ -21,8 +21,8 @@ import pytest
 import yaml
 
 from samcourier.cli import main as cli
-from samcourier.dataset import COLUMNS
-from samcourier.demo import DEMO_IMAGES, sample_sheet
+from samcourier.samples.demo import DEMO_IMAGES, sample_sheet
+from samcourier.samples.sheet import COLUMNS
 
 REPO = Path(__file__).parents[2]
 FAKE = Path(__file__).with_name("fake_samcourier.py")

@@ -15,7 +15,6 @@ from typing import Any
 
 from .concurrency import Places, together
 from .connection import ConnectionManager
-from .dataset import Batch, ImageRow, asked_rows
 from .demands import check_row, check_run
 from .draft import Draft, manifest_entry, service_identity
 from .errors import (
@@ -33,6 +32,7 @@ from .images.planes import file_stamp
 from .journal import ImageLog, Manifest, ManifestEntry
 from .masks import remove_leftovers
 from .plane_call import PlaneCaller
+from .samples.sheet import Batch, ImageRow, asked_rows
 from .store import MASK_SUFFIXES, log_path, mask_path
 
 #: Beside what is called for, one is read and one written: more only takes memory.

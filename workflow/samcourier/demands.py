@@ -10,9 +10,9 @@ from typing import Any
 
 from samservice.contract.parameters import parameter_problems
 
-from .dataset import ImageRow
 from .embeddings import has_embeddings
 from .errors import ImageUnfit, RequestRefused
+from .samples.sheet import ImageRow
 
 #: Where the parameters of all images stand.
 _PLACE = "config.parameters (--parameters)"

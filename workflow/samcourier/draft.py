@@ -15,7 +15,6 @@ from samservice.contract.identity import SERVICE_IDENTITY
 
 from . import __version__
 from .content_key import image_key
-from .dataset import ImageRow
 from .images.planes import Planes
 from .journal import (
     NOTE_REUSED,
@@ -27,6 +26,7 @@ from .journal import (
     OutputRecord,
     utc_now,
 )
+from .samples.sheet import ImageRow
 from .store import find_mask, stat_mask
 from .tiles import Tiling
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from .dataset import ImageRow
 from .errors import CourierError
 from .images.planes import open_planes
 from .mask_layout import OmeZarrVersion, chunk_shape, level_shapes
+from .samples.sheet import ImageRow
 from .store import OUTPUT_FILES, MaskContainer
 
 #: So many images are opened, without a pixel of them, to tell how many files a mask has.

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from .concurrency import Places, together
-from .dataset import ImageRow
 from .derived.outputs import Outputs
 from .draft import Draft
 from .embeddings import EmbeddingStore
@@ -25,6 +24,7 @@ from .journal import NOTE_REUSED, ImageLog, read_image_log, write_image_log
 from .mask_layout import OmeZarrVersion
 from .masks import delete, kept_mask, write_mask
 from .plane_call import PlaneCaller, Segmented
+from .samples.sheet import ImageRow
 from .store import (
     MASK_SUFFIXES,
     MaskContainer,

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .accuracy import Accuracy, assess
-from .dataset import ImageRow
 from .errors import CourierError
 from .images.label_image import read_label_image
 from .images.readers import check_fits_memory
 from .journal import ImageLog, Manifest, read_image_log
 from .masks import opened_mask, read_mask
+from .samples.sheet import ImageRow
 from .store import find_mask, log_path, whole_provenance
 
 #: Of the plane that is compared: both label images, and the ids and pairs of their pixels.

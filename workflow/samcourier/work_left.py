@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from .dataset import Batch, ImageRow, asked_rows
+from .samples.sheet import Batch, ImageRow, asked_rows
 from .store import find_mask, manifest_path, output_path, stat_mask, stat_output
 
 #: A network file system answers each look after a while, but many at once.

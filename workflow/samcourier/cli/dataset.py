@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from .. import dataset
-from ..dataset import ImageRow, make_batches, read_batch, read_sheet
 from ..deploy.service import ServiceOptions
 from ..errors import InputError
-from ..finding import find_images
 from ..formatting import plain
-from ..sheet import found_sheet_path, known_rows, write_found_sheet
+from ..samples import sheet as dataset
+from ..samples.discovery import find_images
+from ..samples.format import found_sheet_path, known_rows, write_found_sheet
+from ..samples.sheet import ImageRow, make_batches, read_batch, read_sheet
 from .options import dataset_dir_option, example, only_option, segment_options, service_options
 from .segmenting import (
     batch_in_words,
@@ -34,7 +34,7 @@ def demo_data(directory: Path, seed: int) -> None:
     from ..deploy.local import require_local_extra
 
     require_local_extra("demo-data")
-    from ..demo import write_demo
+    from ..samples.demo import write_demo
 
     click.echo(f"{len(write_demo(directory, seed))} images in {directory}", err=True)
 

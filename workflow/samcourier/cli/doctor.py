@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 import uvloop
 
-from ..dataset import Batch, ImageRow, asked_rows, make_batches, read_sheet
 from ..deploy.service import ServiceOptions, find_service
 from ..embeddings import EmbeddingStore
 from ..formatting import plain
+from ..samples.sheet import Batch, ImageRow, asked_rows, make_batches, read_sheet
 from ..work_left import images_left
 from .options import (
     dataset_dir_option,

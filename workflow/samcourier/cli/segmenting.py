@@ -12,10 +12,10 @@ from typing import Any
 
 import click
 
-from ..dataset import Batch, ImageRow, asked_rows, make_batches
 from ..deploy.service import ServiceOptions, find_service
 from ..embeddings import EmbeddingStore
 from ..journal import ImageLog, Manifest
+from ..samples.sheet import Batch, ImageRow, asked_rows, make_batches
 from .terminal import run_interruptibly, say
 
 

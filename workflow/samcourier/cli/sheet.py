@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from ..dataset import read_sheet, sheet_columns
 from ..errors import InputError
-from ..finding import find_images
-from ..sheet import COLUMNS_LOOKED_AT, header, lines
+from ..samples.discovery import find_images
+from ..samples.format import COLUMNS_LOOKED_AT, header, lines
+from ..samples.sheet import read_sheet, sheet_columns
 from .options import example
 from .terminal import say
 
@@ -28,7 +28,7 @@ def sheet(inputs: tuple[str, ...], out: Path | None) -> None:
     One row an image. Scene and pixel size are those of the file; time points, depths and channels
     are left empty, with a comment on what there is to choose.
     """
-    from ..look import look_at, summary
+    from ..samples.inspection import look_at, summary
 
     known = read_sheet(out) if out is not None and out.exists() else []
     found = find_images(inputs, known)

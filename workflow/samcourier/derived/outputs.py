@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 
-from ..dataset import ImageRow
 from ..draft import Draft
 from ..errors import CourierError, InputError
 from ..files.atomic import whole_or_absent
@@ -24,6 +23,7 @@ from ..images.planes import Plane, Planes
 from ..images.readers.base import one_line
 from ..journal import OutputRecord
 from ..masks import MaskFacts, MaskPixels, opened_mask
+from ..samples.sheet import ImageRow
 from ..store import (
     OUTPUT_FILES,
     OUTPUTS,

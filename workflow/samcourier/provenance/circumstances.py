@@ -20,11 +20,11 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from .. import __version__
-from ..dataset import ImageRow
 from ..files.atomic import write_atomic
 from ..files.records import read_record, write_record
 from ..journal import parse_time, utc_now
-from ..sheet import format_sheet
+from ..samples.format import format_sheet
+from ..samples.sheet import ImageRow
 
 PROVENANCE_SCHEMA = "samcourier/provenance/1"
 FOLDER = Path("provenance")

@@ -16,10 +16,10 @@ from typing import Any
 
 from samservice.contract.identity import SERVICE_IDENTITY
 
-from ..dataset import ImageRow, read_sheet
 from ..errors import ImageUnfit, InputError
 from ..files.records import read_json
 from ..images.planes import open_planes
+from ..samples.sheet import ImageRow, read_sheet
 from ..tiles import TileSettings
 from .circumstances import RECORD, SHEET, Circumstances, read_circumstances
 from .crate import METADATA, SERVICES

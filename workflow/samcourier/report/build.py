@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..connection_events import merge_journals
-from ..dataset import Batch, ImageRow, asked_rows
 from ..files.atomic import write_atomic
 from ..files.records import write_json
 from ..journal import Manifest, read_manifest
 from ..outcome import Outcome, judge
 from ..provenance.circumstances import read_circumstances
+from ..samples.sheet import Batch, ImageRow, asked_rows
 from ..store import manifest_path
 from .changes import read_changes
 from .page import render_page

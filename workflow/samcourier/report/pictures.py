@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Literal
 import imagecodecs
 import numpy as np
 
-from ..dataset import ImageRow
 from ..images.planes import open_planes
 from ..journal import ImageLog
 from ..masks import read_mask
 from ..outcome import Outcome
+from ..samples.sheet import ImageRow
 from ..store import find_mask, output_path
 
 if TYPE_CHECKING:

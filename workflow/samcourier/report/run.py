@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..dataset import ImageRow
 from ..journal import ImageLog
 from ..outcome import Outcome
 from ..provenance.circumstances import Circumstances
+from ..samples.sheet import ImageRow
 from .changes import Changes
 
 

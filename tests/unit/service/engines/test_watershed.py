@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from samcourier.accuracy import score
-from samcourier.demo import DEMO_IMAGES, write_image
+from samcourier.samples.demo import DEMO_IMAGES, write_image
 from samservice.contract.errors import EmbeddingsUnsupported, WrongParameter
 from samservice.engines.base import Engine, build_engine
 from samservice.engines.watershed import PARAMETERS

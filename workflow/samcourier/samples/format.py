@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from .dataset import COLUMNS, ImageRow, read_sheet
-from .errors import InputError
-from .formatting import format_tsv
+from ..errors import InputError
+from ..formatting import format_tsv
+from .sheet import COLUMNS, ImageRow, read_sheet
 
 COLUMNS_FOUND = ("image", "path")
 COLUMNS_LOOKED_AT = ("image", "path", "scene", "t", "z", "channel", "pixel_size_um")
@@ -30,7 +30,7 @@ def known_rows(path: Path) -> list[ImageRow]:
 def write_found_sheet(path: Path, rows: Sequence[ImageRow]) -> None:
     """Keep the images found, so that every job of a run and the next run see the same ones."""
     # The Snakefile's parse imports this module, and seldom writes.
-    from .files.atomic import write_if_changed
+    from ..files.atomic import write_if_changed
 
     write_if_changed(path, f"{header(COLUMNS_FOUND)}{lines(rows, COLUMNS_FOUND)}")
 

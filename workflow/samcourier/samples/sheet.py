@@ -15,9 +15,9 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
-from .files.records import canonical_json, parse_json
-from .images.selection import AXES_RULE, Pick, Selection, are_axes_valid, parse_pick
+from ..errors import InputError
+from ..files.records import canonical_json, parse_json
+from ..images.selection import AXES_RULE, Pick, Selection, are_axes_valid, parse_pick
 
 REQUIRED_COLUMNS = ("image", "path")
 _SELECTING = ("scene", "t", "z", "channel", "axes")

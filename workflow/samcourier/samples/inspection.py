@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from .dataset import ImageRow
-from .errors import ImageUnfit
-from .images.planes import Planes
-from .images.readers import Source, open_source
-from .images.selection import PICK_RULE, Pick
+from ..errors import ImageUnfit
+from ..images.planes import Planes
+from ..images.readers import Source, open_source
+from ..images.selection import PICK_RULE, Pick
+from .sheet import ImageRow
 
 #: Waiting for a network file system is most of it.
 _AT_ONCE = 8

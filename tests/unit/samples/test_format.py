@@ -10,7 +10,7 @@ import tifffile
 from click.testing import CliRunner, Result
 
 from samcourier.cli import main
-from samcourier.dataset import read_sheet
+from samcourier.samples.sheet import read_sheet
 
 
 @pytest.fixture

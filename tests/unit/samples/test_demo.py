@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from samcourier import demo
-from samcourier.demo import DEMO_IMAGES, DemoImage, sample_sheet, write_demo, write_image
+from samcourier.samples import demo
+from samcourier.samples.demo import DEMO_IMAGES, DemoImage, sample_sheet, write_demo, write_image
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SMALL = {image.id: image for image in DEMO_IMAGES if max(image.size_px) <= 640}
 KINDS = [SMALL[f"nuclei_{number}"] for number in ("01", "02", "04", "05", "07", "08", "13")]
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .dataset import SAFE_ID, ImageRow
-from .errors import InputError
-from .files.zarr_names import ATTRIBUTES_FILES, METADATA_FILES
+from ..errors import InputError
+from ..files.zarr_names import ATTRIBUTES_FILES, METADATA_FILES
+from .sheet import SAFE_ID, ImageRow
 
 #: Taken from a folder. A pattern takes what it matches, whatever its name ends in.
 IMAGE_SUFFIXES = (

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samcourier.dataset import SAFE_ID, ImageRow, read_sheet
 from samcourier.errors import InputError
-from samcourier.finding import find_images, is_sheet, make_id
-from samcourier.sheet import known_rows, write_found_sheet
+from samcourier.samples.discovery import find_images, is_sheet, make_id
+from samcourier.samples.format import known_rows, write_found_sheet
+from samcourier.samples.sheet import SAFE_ID, ImageRow, read_sheet
 
 
 @pytest.fixture
@@ -295,7 +295,7 @@ def test_a_sheet_is_told_from_a_place_to_look(folder: Path, text: str, is_one: b
 
 def test_finding_imports_nothing_heavy() -> None:
     code = f"import sys; sys.path[:0] = {sys.path!r}; old = set(sys.modules); "
-    code += "import samcourier.finding, samcourier.sheet; "
+    code += "import samcourier.samples.discovery, samcourier.samples.format; "
     code += "print(*{name.partition('.')[0] for name in set(sys.modules) - old})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) <= sys.stdlib_module_names | {"samcourier", "samservice"}

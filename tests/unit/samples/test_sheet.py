@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samcourier.dataset import (
+from samcourier.errors import InputError
+from samcourier.images.selection import Pick, Selection, are_axes_valid, parse_pick
+from samcourier.samples.sheet import (
     ImageRow,
     asked_rows,
     make_batches,
@@ -19,8 +21,6 @@ from samcourier.dataset import (
     read_sheet,
     rows_digest,
 )
-from samcourier.errors import InputError
-from samcourier.images.selection import Pick, Selection, are_axes_valid, parse_pick
 
 
 @pytest.fixture
@@ -358,7 +358,7 @@ def test_the_digest_of_rows_changes_with_what_shapes_a_mask(
     assert rows_digest([BASE, BASE]) != rows_digest([BASE])
 
 
-@pytest.mark.parametrize("module", ["samcourier.dataset", "samcourier.work_left"])
+@pytest.mark.parametrize("module", ["samcourier.samples.sheet", "samcourier.work_left"])
 def test_parse_time_modules_import_nothing_heavy(module: str) -> None:
     code = f"import sys; sys.path[:0] = {sys.path!r}; old = set(sys.modules); import {module}; "
     code += "print(*{name.partition('.')[0] for name in set(sys.modules) - old})"
