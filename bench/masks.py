@@ -19,8 +19,8 @@ import ome_zarr.writer
 import zarr
 from figures import Figures
 
-from samcourier.mask_layout import OmeZarrVersion
-from samcourier.masks import write_mask
+from samcourier.masks.layout import OmeZarrVersion
+from samcourier.masks.omezarr import write_mask
 
 EDGE_PX = 4096
 CELLS = 20_000

@@ -37,7 +37,7 @@ from samcourier.journal import (
     write_image_log,
     write_manifest,
 )
-from samcourier.masks import write_mask
+from samcourier.masks.omezarr import write_mask
 from samcourier.report import build_report, write_report
 from samcourier.samples.sheet import Batch, ImageRow, make_batches
 from samcourier.store import log_path, manifest_path, mask_path, output_path

@@ -36,8 +36,9 @@ from samcourier.journal import (
     parse_time,
     read_image_log,
 )
+from samcourier.masks.integrity import MASK_SUFFIX, is_whole
 from samcourier.samples.sheet import Batch, ImageRow
-from samcourier.store import MASK_SUFFIX, is_whole, log_path, mask_path
+from samcourier.store import log_path, mask_path
 from samcourier.transports import TRANSPORT_CHOICES, Endpoint, build_transports
 
 

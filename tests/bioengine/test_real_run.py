@@ -15,7 +15,7 @@ import pytest
 import tifffile
 import yaml
 
-from samcourier.masks import read_mask
+from samcourier.masks.omezarr import read_mask
 
 from .real_worker import Worker, connected
 

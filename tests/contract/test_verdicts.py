@@ -18,7 +18,7 @@ from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.retry import Policy
 from samcourier.image_run import BatchSettings
 from samcourier.journal import ConnectionJournal, read_image_log
-from samcourier.masks import read_mask
+from samcourier.masks.omezarr import read_mask
 from samcourier.samples.sheet import Batch, ImageRow
 from samcourier.store import log_path, mask_path
 from samcourier.transports import Endpoint, HyphaSession, WebSocketTransport, build_transports

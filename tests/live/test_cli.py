@@ -29,7 +29,7 @@ import yaml
 from samcourier.accuracy import score
 from samcourier.deploy.supervisor import running_hypha
 from samcourier.files.atomic import write_private
-from samcourier.masks import read_mask
+from samcourier.masks.omezarr import read_mask
 from samservice.hypha.connection import connect
 
 pytestmark = pytest.mark.live

@@ -19,7 +19,7 @@ import tifffile
 
 from samcourier.deploy.local import ensure_local_service, stop_local_service
 from samcourier.errors import CourierError
-from samcourier.masks import read_mask
+from samcourier.masks.omezarr import read_mask
 from samcourier.transports import Endpoint, Transport, build_transports
 from samservice.contract.wire import pack_array, unpack_array
 

@@ -23,7 +23,7 @@ from samcourier.journal import (
     write_image_log,
     write_manifest,
 )
-from samcourier.masks import write_mask
+from samcourier.masks.omezarr import write_mask
 from samcourier.store import (
     log_path,
     manifest_path,

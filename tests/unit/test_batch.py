@@ -18,7 +18,7 @@ import pytest
 import tifffile
 
 import samcourier.image_run
-import samcourier.masks
+import samcourier.masks.omezarr
 from samcourier.batch import (
     AT_HAND,
     SERVICE_FAILURES,
@@ -45,17 +45,10 @@ from samcourier.errors import (
 from samcourier.image_run import BatchSettings
 from samcourier.images.selection import Selection, parse_pick
 from samcourier.journal import ConnectionJournal, ImageLog, Manifest, read_image_log
-from samcourier.masks import delete, read_mask
+from samcourier.masks.integrity import MaskContainer, read_provenance, stat_mask, zarr_files
+from samcourier.masks.omezarr import delete, read_mask
 from samcourier.samples.sheet import Batch, ImageRow
-from samcourier.store import (
-    MaskContainer,
-    log_path,
-    mask_path,
-    output_path,
-    read_provenance,
-    stat_mask,
-    zarr_files,
-)
+from samcourier.store import log_path, mask_path, output_path
 from samcourier.transports.fake import FakeTransport, Scripted
 from samservice.contract.errors import ImageTooLarge, NotFinite, ServiceError, WrongParameter
 from samservice.contract.wire import MASK_CODEC, pack_array
@@ -701,7 +694,7 @@ async def test_another_pixel_size_or_format_is_written_anew(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, is_large: bool
 ) -> None:
     if is_large:
-        monkeypatch.setattr(samcourier.masks, "_BLOCK_BYTES", 16)
+        monkeypatch.setattr(samcourier.masks.omezarr, "_BLOCK_BYTES", 16)
     await bench.run()
     bench.pixel_size_um = 0.5
     manifest = await bench.run()

@@ -25,7 +25,7 @@ from samcourier.journal import (
     write_image_log,
     write_manifest,
 )
-from samcourier.masks import write_mask
+from samcourier.masks.omezarr import write_mask
 from samcourier.report import build_report, write_report
 from samcourier.run_record import start_record
 from samcourier.samples.sheet import make_batches, read_sheet

@@ -10,8 +10,8 @@ import pytest
 import tifffile
 
 from samcourier.files_ahead import LOOKED_AT, files_ahead, files_of_mask
-from samcourier.mask_layout import OmeZarrVersion
-from samcourier.masks import write_mask
+from samcourier.masks.layout import OmeZarrVersion
+from samcourier.masks.omezarr import write_mask
 from samcourier.samples.sheet import ImageRow
 
 

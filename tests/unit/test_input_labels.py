@@ -22,8 +22,8 @@ from ome_zarr_models import v04, v05
 
 from samcourier.derived import input_labels
 from samcourier.derived.input_labels import LabelsRefused, write_input_labels
-from samcourier.masks import read_mask
-from samcourier.store import is_whole
+from samcourier.masks.integrity import is_whole
+from samcourier.masks.omezarr import read_mask
 
 VERSIONS = ("0.4", "0.5")
 # ome-zarr-models#417, see test_masks.

@@ -25,7 +25,7 @@ from samcourier.errors import InputError
 from samcourier.images.planes import Planes, open_planes
 from samcourier.images.selection import Selection, parse_pick
 from samcourier.journal import OutputRecord
-from samcourier.masks import write_mask
+from samcourier.masks.omezarr import write_mask
 from samcourier.samples.sheet import ImageRow
 from samcourier.store import OUTPUT_FILES, mask_path, output_path, output_sha256, stat_output
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from samcourier.errors import InputError
 from samcourier.images.selection import Pick, Selection
-from samcourier.masks import labels_sha256, write_mask
+from samcourier.masks.omezarr import labels_sha256, write_mask
 from samcourier.provenance import circumstances as begun
 from samcourier.provenance.circumstances import keep_circumstances, read_circumstances
 from samcourier.provenance.crate import write_crate

@@ -31,7 +31,7 @@ from samcourier.journal import (
     read_image_log,
     write_image_log,
 )
-from samcourier.masks import write_mask
+from samcourier.masks.omezarr import write_mask
 from samcourier.report import Report, build_report, render_page, write_report
 from samcourier.report.table import COLUMNS
 from samcourier.report.travel import (

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from samcourier.masks.integrity import stat_mask, zarr_files
 from samcourier.samples.sheet import Batch, ImageRow, make_batches
-from samcourier.store import manifest_path, mask_path, stat_mask, zarr_files
+from samcourier.store import manifest_path, mask_path
 from samcourier.work_left import (
     batches_to_redo,
     has_failures,

@@ -14,8 +14,9 @@ import sys
 import time
 from pathlib import Path
 
+from samcourier.masks.integrity import stat_mask
 from samcourier.samples.sheet import make_batches, read_sheet
-from samcourier.store import OUTPUTS, mask_path, output_path, stat_mask
+from samcourier.store import OUTPUTS, mask_path, output_path
 
 TARGETS = ("local", "bioengine", "slurm", "existing")
 

@@ -23,8 +23,8 @@ import tifffile
 import yaml
 
 from samcourier.deploy.record import RECORD_NAME, LocalRecord, read_record, write_record
-from samcourier.masks import read_mask
-from samcourier.store import read_provenance
+from samcourier.masks.integrity import read_provenance
+from samcourier.masks.omezarr import read_mask
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 

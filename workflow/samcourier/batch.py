@@ -30,10 +30,11 @@ from .errors import (
 from .image_run import BatchSettings, ImageRun, Shared, changed_in_work, keep_log
 from .images.planes import file_stamp
 from .journal import ImageLog, Manifest, ManifestEntry
-from .masks import remove_leftovers
+from .masks.integrity import MASK_SUFFIXES
+from .masks.omezarr import remove_leftovers
 from .plane_call import PlaneCaller
 from .samples.sheet import Batch, ImageRow, asked_rows
-from .store import MASK_SUFFIXES, log_path, mask_path
+from .store import log_path, mask_path
 
 #: Beside what is called for, one is read and one written: more only takes memory.
 AT_HAND = 2

@@ -17,21 +17,23 @@ from .journal import (
     read_image_log,
     read_manifest,
 )
-from .run_record import read_run_record, run_record_path
-from .store import (
+from .masks.integrity import (
     MASK_SUFFIX,
     MASK_SUFFIXES,
-    OUTPUT_FILES,
     TILES_SUFFIX,
+    read_provenance,
+    stat_mask,
+    whole_provenance,
+)
+from .run_record import read_run_record, run_record_path
+from .store import (
+    OUTPUT_FILES,
     find_mask,
     is_held,
     is_output_whole,
     mask_path,
     output_path,
-    read_provenance,
-    stat_mask,
     stat_output,
-    whole_provenance,
 )
 
 #: Parts may exceed their whole by this: clocks are read one after another.

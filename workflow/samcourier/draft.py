@@ -26,8 +26,9 @@ from .journal import (
     OutputRecord,
     utc_now,
 )
+from .masks.integrity import stat_mask
 from .samples.sheet import ImageRow
-from .store import find_mask, stat_mask
+from .store import find_mask
 from .tiles import Tiling
 
 #: What of ``describe()`` shapes the labels, and goes into every log and mask.

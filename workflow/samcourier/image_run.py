@@ -17,22 +17,16 @@ from .derived.outputs import Outputs
 from .draft import Draft
 from .embeddings import EmbeddingStore
 from .errors import ImageChanged, storage_errors
-from .foreground import read_foreground
 from .images.planes import Plane, Planes, file_stamp, opened_planes, stack_sha256
 from .images.readers import check_fits_memory
 from .journal import NOTE_REUSED, ImageLog, read_image_log, write_image_log
-from .mask_layout import OmeZarrVersion
-from .masks import delete, kept_mask, write_mask
+from .masks.foreground import read_foreground
+from .masks.integrity import MASK_SUFFIXES, MaskContainer, is_whole, read_provenance
+from .masks.layout import OmeZarrVersion
+from .masks.omezarr import delete, kept_mask, write_mask
 from .plane_call import PlaneCaller, Segmented
 from .samples.sheet import ImageRow
-from .store import (
-    MASK_SUFFIXES,
-    MaskContainer,
-    is_whole,
-    log_path,
-    mask_path,
-    read_provenance,
-)
+from .store import log_path, mask_path
 from .tile_store import TileStore, discard_tiles
 from .tiled_image import TiledImage
 from .tiles import ServiceLimits, TileSettings, Tiling, plan_tiles

@@ -13,9 +13,10 @@ from .errors import CourierError
 from .images.label_image import read_label_image
 from .images.readers import check_fits_memory
 from .journal import ImageLog, Manifest, read_image_log
-from .masks import opened_mask, read_mask
+from .masks.integrity import whole_provenance
+from .masks.omezarr import opened_mask, read_mask
 from .samples.sheet import ImageRow
-from .store import find_mask, log_path, whole_provenance
+from .store import find_mask, log_path
 
 #: Of the plane that is compared: both label images, and the ids and pairs of their pixels.
 _ASSESSED_BYTES_A_PIXEL = 40

@@ -6,25 +6,12 @@ be imported here.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
-import json
 import os
-import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
 
-from .files.zarr_names import ATTRIBUTES_FILES, METADATA_FILES
-from .zipped import NO_DIGEST, is_zip_whole, read_entry
-
-MaskContainer = Literal["folder", "zip"]
-MASK_SUFFIX = ".ome.zarr"
-#: Ends the name of the hidden folder that keeps a mask's finished tiles until it is whole.
-TILES_SUFFIX = ".tiles"
-MASK_SUFFIXES: dict[MaskContainer, str] = {"folder": MASK_SUFFIX, "zip": f"{MASK_SUFFIX}.zip"}
-_RECORDED_DIGEST = re.compile(rb'("content_sha256": ")[0-9a-f]{64}"')
+from .masks.integrity import MASK_SUFFIXES, MaskContainer, content_sha256, stat_mask
 
 
 def mask_path(dataset_dir: Path, image: str, container: MaskContainer = "folder") -> Path:
@@ -36,11 +23,6 @@ def find_mask(dataset_dir: Path, image: str) -> Path:
     """Return where the mask of ``image`` lies: the folder, or the zip where only that is there."""
     folder, zipped = (mask_path(dataset_dir, image, each) for each in MASK_SUFFIXES)
     return zipped if zipped.is_file() and not folder.exists() else folder
-
-
-def is_zip(mask: Path) -> bool:
-    """Tell whether a mask of this name is one file."""
-    return mask.name.endswith(MASK_SUFFIXES["zip"])
 
 
 #: What can be made of a mask in the results folder: its folder and suffix.
@@ -114,95 +96,3 @@ def is_held(lock: Path) -> bool:
     except BlockingIOError:
         return True
     return False
-
-
-def zarr_files(directory: str | os.PathLike[str]) -> Iterator[os.DirEntry[str]]:
-    """Yield the chunk and metadata files below ``directory``, in no particular order.
-
-    Other files are skipped: a file browser's or a network file system's leftovers do not make a
-    mask unsound. Raises OSError when a directory cannot be listed.
-    """
-    pending: list[str] = [os.fspath(directory)]
-    while pending:
-        with os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(entry.path)
-                elif entry.name.isdigit() or entry.name in METADATA_FILES:
-                    yield entry
-
-
-def stat_mask(path: Path) -> tuple[int, int] | None:
-    """Return (file count, total bytes) over the zarr files of a mask, None when there is none."""
-    file_count = total_bytes = 0
-    try:
-        if is_zip(path):
-            return 1, path.stat().st_size
-        for entry in zarr_files(path):
-            file_count += 1
-            total_bytes += entry.stat().st_size
-    except OSError:
-        return None
-    return file_count, total_bytes
-
-
-def read_provenance(path: Path) -> dict[str, Any] | None:
-    """Return the attribute ``samcourier`` of a mask, None when absent or unreadable."""
-    try:
-        if is_zip(path):
-            name, content = read_entry(path, ATTRIBUTES_FILES)
-        else:
-            root = _root_attributes(path)
-            name, content = root.name, root.read_bytes()
-        attributes = json.loads(content)
-        if name == "zarr.json":
-            attributes = attributes["attributes"]
-        provenance = attributes["samcourier"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return None
-    return provenance if isinstance(provenance, dict) else None
-
-
-def is_whole(path: Path) -> bool:
-    """Tell whether every file of the mask is there, of the recorded total size and sha256."""
-    return whole_provenance(path) is not None
-
-
-def whole_provenance(path: Path) -> dict[str, Any] | None:
-    """Return what a mask says of itself when it :func:`is_whole`, None when it is not."""
-    if is_zip(path):
-        return (read_provenance(path) or {}) if is_zip_whole(path) else None
-    recorded = read_provenance(path)
-    if recorded is None:
-        return None
-    if stat_mask(path) != (recorded.get("file_count"), recorded.get("total_bytes")):
-        return None
-    try:
-        is_same = content_sha256(path) == recorded.get("content_sha256")
-    except OSError:
-        return None
-    return recorded if is_same else None
-
-
-def content_sha256(store: Path) -> str:
-    """Return the digest of a mask's store, see :class:`samcourier.masks.MaskFacts`."""
-    digest = hashlib.sha256()
-    root = _root_attributes(store).name
-    # Of many masks each has many files: plain names are several times as fast as paths.
-    above = len(os.path.join(store, ""))
-    names = [entry.path[above:] for entry in zarr_files(store)]
-    for name in sorted(names, key=lambda name: name.split(os.sep)):
-        with open(os.path.join(store, name), "rb") as stream:
-            content = stream.read()
-        if name == root:
-            content = _RECORDED_DIGEST.sub(rb"\g<1>" + NO_DIGEST.encode() + b'"', content)
-        digest.update(f"{name}\n{len(content)}\n".encode())
-        digest.update(content)
-    return digest.hexdigest()
-
-
-def _root_attributes(store: Path) -> Path:
-    for name in ATTRIBUTES_FILES:
-        if (store / name).is_file():
-            return store / name
-    raise FileNotFoundError(errno.ENOENT, "no root attributes", str(store))

@@ -17,7 +17,7 @@ from samservice.contract.wire import MASK_CODEC, WireError, pack_array, unpack_a
 
 from .files.atomic import whole_or_absent
 from .files.checksummed import read_sealed, sealed
-from .store import TILES_SUFFIX
+from .masks.integrity import TILES_SUFFIX
 
 __all__ = ["KeptTile", "TileStore", "discard_tiles"]
 

@@ -53,8 +53,9 @@ def rerun(
     differs from the recorded one, or a mask does.
     """
     from ..connection.retry import Policy
+    from ..masks.integrity import read_provenance
     from ..provenance.recorded import differing_images, located, read_crate
-    from ..store import mask_path, read_provenance
+    from ..store import mask_path
 
     run = read_crate(crate)
     folder = (crate if crate.is_dir() else crate.parent).resolve()

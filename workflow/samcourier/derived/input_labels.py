@@ -21,9 +21,9 @@ import numpy as np
 from ..files.atomic import write_atomic
 from ..files.records import read_json
 from ..images.readers.ome_zarr import image_folder, is_zarr
-from ..mask_layout import MASK_AXES, OmeZarrVersion
-from ..masks import MaskFacts, MaskPixels, remove_leftovers, write_mask
-from ..store import read_provenance
+from ..masks.integrity import read_provenance
+from ..masks.layout import MASK_AXES, OmeZarrVersion
+from ..masks.omezarr import MaskFacts, MaskPixels, remove_leftovers, write_mask
 
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 

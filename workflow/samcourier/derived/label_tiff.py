@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from ..masks import MaskPixels
+from ..masks.omezarr import MaskPixels
 
 _CM_PER_UM = 1e-4
 

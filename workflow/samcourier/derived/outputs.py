@@ -22,7 +22,7 @@ from ..files.atomic import whole_or_absent
 from ..images.planes import Plane, Planes
 from ..images.readers.base import one_line
 from ..journal import OutputRecord
-from ..masks import MaskFacts, MaskPixels, opened_mask
+from ..masks.omezarr import MaskFacts, MaskPixels, opened_mask
 from ..samples.sheet import ImageRow
 from ..store import (
     OUTPUT_FILES,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import imagecodecs
 import numpy as np
 
-from ..masks import MaskPixels
+from ..masks.omezarr import MaskPixels
 
 LONGEST_EDGE_PX = 1024
 #: These shares of the pixels are black and white: hot pixels do not darken the rest.

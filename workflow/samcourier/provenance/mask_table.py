@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..formatting import format_tsv
-from ..masks import labels_sha256, read_mask
+from ..masks.omezarr import labels_sha256, read_mask
 from ..outcome import Outcome
 from ..store import find_mask
 from .circumstances import FOLDER
@@ -32,7 +32,7 @@ class MaskRow:
     """One image as its run left it; what is not known is "".
 
     ``pixels_sha256`` covers what was sent, ``labels_sha256`` the mask
-    (:func:`samcourier.masks.labels_sha256`), ``key`` pixels, parameters and model. ``service`` is
+    (:func:`samcourier.masks.omezarr.labels_sha256`), ``key`` pixels, parameters and model. ``service`` is
     the number, from 1, of the service in ``provenance/services.json``.
     """
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..images.planes import open_planes
 from ..journal import ImageLog
-from ..masks import read_mask
+from ..masks.omezarr import read_mask
 from ..outcome import Outcome
 from ..samples.sheet import ImageRow
 from ..store import find_mask, output_path

@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from ome_zarr_models import v04, v05
 
-from samcourier import mask_layout, masks
 from samcourier.errors import ServiceFailed
-from samcourier.mask_layout import OmeZarrVersion
-from samcourier.masks import (
+from samcourier.masks import layout as mask_layout
+from samcourier.masks import omezarr as masks
+from samcourier.masks.integrity import is_whole, read_provenance, stat_mask
+from samcourier.masks.layout import OmeZarrVersion
+from samcourier.masks.omezarr import (
     MaskFacts,
     MaskPixels,
     check_mask,
@@ -30,7 +32,6 @@ from samcourier.masks import (
     remove_leftovers,
     write_mask,
 )
-from samcourier.store import is_whole, read_provenance, stat_mask
 
 VERSIONS: tuple[OmeZarrVersion, ...] = ("0.4", "0.5")
 IMAGE_LABEL: dict[str, Any] = {"0.4": v04.ImageLabel, "0.5": v05.ImageLabel}

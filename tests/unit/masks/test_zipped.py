@@ -13,9 +13,10 @@ import zarr
 from ome_zarr_models import v05
 from zarr.storage import ZipStore
 
-from samcourier.mask_layout import OmeZarrVersion
-from samcourier.masks import opened_mask, read_mask, write_mask
-from samcourier.store import find_mask, is_whole, mask_path, read_provenance, stat_mask
+from samcourier.masks.integrity import is_whole, read_provenance, stat_mask
+from samcourier.masks.layout import OmeZarrVersion
+from samcourier.masks.omezarr import opened_mask, read_mask, write_mask
+from samcourier.store import find_mask, mask_path
 
 VERSIONS: tuple[OmeZarrVersion, ...] = ("0.4", "0.5")
 NAME = "cells.ome.zarr.zip"

@@ -13,8 +13,8 @@ import zarr
 from napari_ome_zarr import napari_get_reader
 
 from samcourier.derived.input_labels import write_input_labels
-from samcourier.mask_layout import OmeZarrVersion
-from samcourier.masks import write_mask
+from samcourier.masks.layout import OmeZarrVersion
+from samcourier.masks.omezarr import write_mask
 
 
 @pytest.fixture(params=["0.4", "0.5"])

@@ -26,9 +26,10 @@ import numpy as np
 import zarr
 from zarr.storage import ZipStore
 
-from .errors import ServiceFailed
-from .images.readers import check_fits_memory
-from .mask_layout import (
+from ..errors import ServiceFailed
+from ..images.readers import check_fits_memory
+from .integrity import content_sha256, is_zip, stat_mask, zarr_files
+from .layout import (
     CHUNK_EDGE,
     MASK_AXES,
     OmeZarrVersion,
@@ -37,7 +38,6 @@ from .mask_layout import (
     level_shapes,
     ome_attributes,
 )
-from .store import content_sha256, is_zip, stat_mask, zarr_files
 from .zipped import NO_DIGEST, write_zip
 
 #: Larger masks are written, halved and compared block by block, of so many chunks along Y and X.
@@ -66,8 +66,8 @@ class MaskFacts(NamedTuple):
     """What a mask's OME-Zarr consists of; one in a zip is written as a folder first.
 
     ``file_count`` and ``total_bytes`` cover all chunk and metadata files of the store, the
-    root's included (:func:`samcourier.store.zarr_files`). ``content_sha256`` covers the relative
-    path, length and bytes of each, with the digest itself read as 64 zeros.
+    root's included (:func:`samcourier.masks.integrity.zarr_files`). ``content_sha256`` covers the
+    relative path, length and bytes of each, with the digest itself read as 64 zeros.
     """
 
     file_count: int
@@ -119,7 +119,7 @@ def write_mask(
     to a hidden sibling, read back, and renamed. A kill at any instant
     leaves the old or the new mask whole at ``path``, or none and a leftover for
     :func:`remove_leftovers`. It is not synced to the disk: after a power cut a mask may be
-    damaged, which :func:`samcourier.store.is_whole` tells.
+    damaged, which :func:`samcourier.masks.integrity.is_whole` tells.
 
     Raises OSError when the disk does (then ``path`` is as before) or gives back other labels
     than were written, ValueError for a mask that did not pass :func:`check_mask`.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from samcourier.foreground import CutMask, Foreground
+from samcourier.masks.foreground import CutMask, Foreground
 
 MASK = np.arange(2 * 3000 * 5, dtype=np.uint32).reshape(2, 3000, 5) // 7
 INSIDE = np.arange(3000 * 5).reshape(3000, 5) % 3 > 0

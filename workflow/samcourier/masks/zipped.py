@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from .files.zarr_names import METADATA_FILES
+from ..files.zarr_names import METADATA_FILES
 
 NO_DIGEST = "0" * 64
 _COMMENT_BYTES = 256

@@ -15,10 +15,10 @@ import numpy as np
 
 from samservice.contract.labels import present
 
-from .errors import ImageUnfit
-from .images.label_image import read_label_image
-from .images.planes import Planes, pixels_sha256
-from .masks import MaskPixels
+from ..errors import ImageUnfit
+from ..images.label_image import read_label_image
+from ..images.planes import Planes, pixels_sha256
+from .omezarr import MaskPixels
 
 #: A large mask is counted so many rows at a time; the foreground itself is held whole.
 _BAND_ROWS = 1024

@@ -1,0 +1,1 @@
+"""Masks as OME-Zarr: written whole, read back, and their integrity."""
