@@ -8,7 +8,8 @@ from snakemake.utils import validate
 
 # Looking changes nothing, so the parse leaves no __pycache__ of the package either.
 writes_no_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-from samcourier import store, work_left
+from samcourier.results import layout as store
+from samcourier.results import pending as work_left
 from samcourier.samples import discovery as finding
 from samcourier.samples import format as sheets
 from samcourier.samples import sheet as dataset

@@ -32,7 +32,8 @@ class MaskRow:
     """One image as its run left it; what is not known is "".
 
     ``pixels_sha256`` covers what was sent, ``labels_sha256`` the mask
-    (:func:`samcourier.masks.omezarr.labels_sha256`), ``key`` pixels, parameters and model. ``service`` is
+    (:func:`samcourier.masks.omezarr.labels_sha256`), ``key`` pixels, parameters and model.
+    ``service`` is
     the number, from 1, of the service in ``provenance/services.json``.
     """
 
