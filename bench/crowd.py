@@ -26,7 +26,7 @@ from samcourier.connection import ConnectionManager, connected
 from samcourier.connection.call import Call, CallFailed
 from samcourier.connection.estimate import Payload
 from samcourier.errors import CourierError
-from samcourier.journal import ConnectionJournal
+from samcourier.results.connection_log import ConnectionJournal
 from samcourier.transports import Endpoint, HyphaSession, WebSocketTransport
 from samservice.contract.wire import FAST_IMAGE_CODEC, pack_array, packed_nbytes
 

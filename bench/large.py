@@ -23,8 +23,8 @@ from figures import Figures
 
 from samcourier.deploy.local import ensure_local_service, stop_local_service
 from samcourier.files.atomic import write_private
-from samcourier.journal import read_image_log
-from samcourier.store import log_path, mask_path
+from samcourier.results.image_log import read_image_log
+from samcourier.results.layout import log_path, mask_path
 from samservice.engines.watershed import WatershedEngine
 
 PIXELS_PER_CELL = 16384**2 / 100_000

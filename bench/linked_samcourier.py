@@ -10,10 +10,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from samcourier.draft import manifest_entry
-from samcourier.journal import Manifest, read_image_log, write_image_log, write_manifest
+from samcourier.results.image_log import read_image_log, write_image_log
+from samcourier.results.layout import log_path, mask_path
+from samcourier.results.manifest import Manifest, manifest_entry, write_manifest
 from samcourier.samples.sheet import read_batch
-from samcourier.store import log_path, mask_path
 
 
 def main(argv: list[str]) -> None:

@@ -36,7 +36,7 @@ from samcourier.connection import connected
 from samcourier.connection.call import Call
 from samcourier.connection.choose import Payload
 from samcourier.image_run import BatchSettings
-from samcourier.journal import ConnectionJournal
+from samcourier.results.connection_log import ConnectionJournal
 from samcourier.samples.demo import DEMO_IMAGES, write_image
 from samcourier.samples.sheet import Batch, ImageRow
 from samcourier.transports import Endpoint, build_transports

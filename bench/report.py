@@ -23,24 +23,22 @@ import numpy as np
 from figures import Figures
 
 from samcourier.derived.previews import Preview, png
-from samcourier.draft import manifest_entry
-from samcourier.journal import (
+from samcourier.masks.omezarr import write_mask
+from samcourier.report import build_report, write_report
+from samcourier.results.connection_log import ConnectionJournal
+from samcourier.results.image_log import (
     Attempt,
     CallBytes,
     CallSeconds,
-    ConnectionJournal,
     Failure,
     ImageLog,
     ImageSeconds,
-    Manifest,
     OutputRecord,
     write_image_log,
-    write_manifest,
 )
-from samcourier.masks.omezarr import write_mask
-from samcourier.report import build_report, write_report
+from samcourier.results.layout import log_path, manifest_path, mask_path, output_path
+from samcourier.results.manifest import Manifest, manifest_entry, write_manifest
 from samcourier.samples.sheet import Batch, ImageRow, make_batches
-from samcourier.store import log_path, manifest_path, mask_path, output_path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/browser"))
 from chromium import CHROMIUM, open_browser

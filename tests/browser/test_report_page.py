@@ -9,11 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from samcourier.journal import Attempt, CallBytes, CallSeconds, Failure, ImageLog, ImageSeconds
 from samcourier.outcome import Outcome
 from samcourier.report import Report, render_page
 from samcourier.report.changes import changes_of
 from samcourier.report.pictures import Pictures, encode
+from samcourier.results.image_log import (
+    Attempt,
+    CallBytes,
+    CallSeconds,
+    Failure,
+    ImageLog,
+    ImageSeconds,
+)
 from samcourier.samples.sheet import ImageRow
 
 COUNT = 2000

@@ -15,10 +15,10 @@ import tifffile
 
 from samcourier.check import check_run
 from samcourier.files.atomic import write_private
-from samcourier.journal import ImageLog, read_image_log
 from samcourier.masks.integrity import read_provenance
 from samcourier.masks.omezarr import read_mask
-from samcourier.store import log_path, mask_path
+from samcourier.results.image_log import ImageLog, read_image_log
+from samcourier.results.layout import log_path, mask_path
 from samcourier.transports import Endpoint
 
 SIDE_PX = 3000

@@ -17,7 +17,7 @@ from samcourier.connection import ConnectionManager, connected
 from samcourier.connection.call import Answer, Call
 from samcourier.connection.estimate import Payload
 from samcourier.files.atomic import write_private
-from samcourier.journal import ConnectionJournal
+from samcourier.results.connection_log import ConnectionJournal
 from samcourier.transports import Endpoint, Replicas
 from samservice.contract.wire import pack_array, packed_nbytes
 

@@ -18,7 +18,7 @@ import tifffile
 from samcourier.deploy.local import ensure_local_service, stop_local_service
 from samcourier.files.atomic import write_private
 from samcourier.masks.integrity import read_provenance
-from samcourier.store import mask_path
+from samcourier.results.layout import mask_path
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from samcourier.check import check_run
-from samcourier.journal import read_image_log
 from samcourier.masks.integrity import MASK_SUFFIX, is_whole
 from samcourier.masks.omezarr import read_mask
-from samcourier.store import log_path, mask_path
+from samcourier.results.image_log import read_image_log
+from samcourier.results.layout import log_path, mask_path
 
 from .world import BAD_IMAGE, Folder
 

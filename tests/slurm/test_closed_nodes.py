@@ -10,8 +10,8 @@ import pytest
 import tifffile
 
 from samcourier.check import check_run
-from samcourier.journal import read_image_log
-from samcourier.store import log_path
+from samcourier.results.image_log import read_image_log
+from samcourier.results.layout import log_path
 from samcourier.transports import Endpoint
 
 from .cluster import Inside, running_cluster

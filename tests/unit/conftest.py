@@ -8,29 +8,21 @@ import numpy as np
 import pytest
 import tifffile
 
-from samcourier.draft import manifest_entry
-from samcourier.journal import (
+from samcourier.masks.omezarr import write_mask
+from samcourier.results.connection_log import ConnectionJournal
+from samcourier.results.image_log import (
     NOTE_REUSED,
     Attempt,
     CallBytes,
     CallSeconds,
-    ConnectionJournal,
     Failure,
     ImageLog,
     ImageSeconds,
-    Manifest,
     OutputRecord,
     write_image_log,
-    write_manifest,
 )
-from samcourier.masks.omezarr import write_mask
-from samcourier.store import (
-    log_path,
-    manifest_path,
-    mask_path,
-    output_path,
-    output_sha256,
-)
+from samcourier.results.layout import log_path, manifest_path, mask_path, output_path, output_sha256
+from samcourier.results.manifest import Manifest, manifest_entry, write_manifest
 
 SERVICE = {
     "engine": "watershed",

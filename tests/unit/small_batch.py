@@ -20,7 +20,8 @@ from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.retry import Policy
 from samcourier.errors import CourierError
 from samcourier.image_run import BatchSettings
-from samcourier.journal import ConnectionJournal, Manifest
+from samcourier.results.connection_log import ConnectionJournal
+from samcourier.results.manifest import Manifest
 from samcourier.samples.sheet import Batch, ImageRow
 from samcourier.transports.fake import FakeTransport
 

@@ -20,11 +20,11 @@ from samcourier.errors import ImageUnfit, StorageFailed
 from samcourier.images.planes import open_planes
 from samcourier.images.readers import check_fits_memory
 from samcourier.images.selection import Selection, parse_pick
-from samcourier.journal import read_image_log
 from samcourier.masks.integrity import is_whole
 from samcourier.masks.omezarr import read_mask
+from samcourier.results.image_log import read_image_log
+from samcourier.results.layout import log_path, mask_path
 from samcourier.samples.sheet import ImageRow
-from samcourier.store import log_path, mask_path
 
 from .bad_images import CASES, Case, ome_zarr, pixels
 from .small_batch import BrightestPixel, in_a_process, run_batch

@@ -44,11 +44,13 @@ from samcourier.errors import (
 )
 from samcourier.image_run import BatchSettings
 from samcourier.images.selection import Selection, parse_pick
-from samcourier.journal import ConnectionJournal, ImageLog, Manifest, read_image_log
 from samcourier.masks.integrity import MaskContainer, read_provenance, stat_mask, zarr_files
 from samcourier.masks.omezarr import delete, read_mask
+from samcourier.results.connection_log import ConnectionJournal
+from samcourier.results.image_log import ImageLog, read_image_log
+from samcourier.results.layout import log_path, mask_path, output_path
+from samcourier.results.manifest import Manifest
 from samcourier.samples.sheet import Batch, ImageRow
-from samcourier.store import log_path, mask_path, output_path
 from samcourier.transports.fake import FakeTransport, Scripted
 from samservice.contract.errors import ImageTooLarge, NotFinite, ServiceError, WrongParameter
 from samservice.contract.wire import MASK_CODEC, pack_array

@@ -13,7 +13,9 @@ import pytest
 
 from samcourier.check import check_run
 from samcourier.files.records import write_json
-from samcourier.journal import (
+from samcourier.masks.omezarr import write_mask
+from samcourier.report import build_report, write_report
+from samcourier.results.image_log import (
     Attempt,
     CallBytes,
     CallSeconds,
@@ -21,13 +23,10 @@ from samcourier.journal import (
     ImageLog,
     ImageSeconds,
     read_image_log,
-    read_manifest,
     write_image_log,
-    write_manifest,
 )
-from samcourier.masks.omezarr import write_mask
-from samcourier.report import build_report, write_report
-from samcourier.run_record import start_record
+from samcourier.results.manifest import read_manifest, write_manifest
+from samcourier.results.run_record import start_record
 from samcourier.samples.sheet import make_batches, read_sheet
 
 Damage = Callable[[Path], None]

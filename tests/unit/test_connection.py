@@ -29,7 +29,7 @@ from samcourier.errors import (
     ServiceGone,
     TransportFailed,
 )
-from samcourier.journal import ConnectionJournal
+from samcourier.results.connection_log import ConnectionJournal
 from samcourier.transports.fake import FakeTransport, Scripted
 
 #: A testing switch without waiting: pauses of nothing.

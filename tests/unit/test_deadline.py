@@ -16,7 +16,7 @@ from samcourier.connection.deadline import Deadline
 from samcourier.connection.estimate import Payload
 from samcourier.connection.retry import Policy
 from samcourier.errors import Overloaded
-from samcourier.journal import ConnectionJournal
+from samcourier.results.connection_log import ConnectionJournal
 from samcourier.transports.fake import FakeTransport, Scripted
 
 

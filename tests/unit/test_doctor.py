@@ -34,7 +34,7 @@ from samcourier.doctor.judge import has_failed, judge
 from samcourier.doctor.machine import look_at_disk, look_at_pace, look_at_versions
 from samcourier.errors import Denied, ServiceFailed, ServiceGone
 from samcourier.files_ahead import Forecast
-from samcourier.store import mask_path
+from samcourier.results.layout import mask_path
 from samcourier.transports.base import Endpoint
 from samcourier.transports.caller import Caller
 from samcourier.transports.ice_servers import IceAnswer, ask_ice_servers, parse_ice_url

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from samcourier.journal import ManifestEntry
+from samcourier.results.manifest import ManifestEntry
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/reading-the-log.md").read_text()

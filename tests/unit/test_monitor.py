@@ -24,7 +24,11 @@ from samcourier.cli import main
 from samcourier.errors import InputError
 from samcourier.files.records import write_json
 from samcourier.formatting import duration
-from samcourier.journal import (
+from samcourier.monitor import Monitor, RunView, TransportView, recent_per_min
+from samcourier.monitor_files import LOOK_AT_EACH_S
+from samcourier.monitor_view import plain_line, render
+from samcourier.processes import process_identity
+from samcourier.results.image_log import (
     NOTE_REUSED,
     Attempt,
     CallBytes,
@@ -32,16 +36,10 @@ from samcourier.journal import (
     Failure,
     ImageLog,
     ImageSeconds,
-    Manifest,
-    ManifestEntry,
     write_image_log,
-    write_manifest,
 )
-from samcourier.monitor import Monitor, RunView, TransportView, recent_per_min
-from samcourier.monitor_files import LOOK_AT_EACH_S
-from samcourier.monitor_view import plain_line, render
-from samcourier.processes import process_identity
-from samcourier.run_record import Kept, cut_of, read_run_record, start_record
+from samcourier.results.manifest import Manifest, ManifestEntry, write_manifest
+from samcourier.results.run_record import Kept, cut_of, read_run_record, start_record
 from samcourier.samples.sheet import Batch, ImageRow
 
 BEGAN = datetime(2026, 3, 1, 10, tzinfo=UTC)

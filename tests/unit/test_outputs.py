@@ -24,10 +24,16 @@ from samcourier.draft import Draft
 from samcourier.errors import InputError
 from samcourier.images.planes import Planes, open_planes
 from samcourier.images.selection import Selection, parse_pick
-from samcourier.journal import OutputRecord
 from samcourier.masks.omezarr import write_mask
+from samcourier.results.image_log import OutputRecord
+from samcourier.results.layout import (
+    OUTPUT_FILES,
+    mask_path,
+    output_path,
+    output_sha256,
+    stat_output,
+)
 from samcourier.samples.sheet import ImageRow
-from samcourier.store import OUTPUT_FILES, mask_path, output_path, output_sha256, stat_output
 
 IDENTITY = {"engine": "e", "model": "m", "model_sha256": None, "segmentation_version": 1}
 MADE = [*OUTPUT_FILES]

@@ -17,7 +17,7 @@ from samcourier.connection.call import Answer, Call, CallFailed
 from samcourier.connection.estimate import Payload
 from samcourier.connection.retry import Policy
 from samcourier.errors import CourierError, Denied, Overloaded, ServiceGone, TransportFailed
-from samcourier.journal import ConnectionJournal
+from samcourier.results.connection_log import ConnectionJournal
 from samcourier.transports.base import Endpoint, Transport
 from samcourier.transports.fake import FakeTransport, Scripted
 from samcourier.transports.session import list_services

@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from samcourier.errors import InputError
 from samcourier.images.selection import Pick, Selection
 from samcourier.masks.omezarr import labels_sha256, write_mask
-from samcourier.provenance import circumstances as begun
-from samcourier.provenance.circumstances import keep_circumstances, read_circumstances
 from samcourier.provenance.crate import write_crate
 from samcourier.provenance.mask_table import read_table
 from samcourier.provenance.recorded import located, read_crate, service_difference
 from samcourier.report import build_report, write_report
+from samcourier.results import environment as begun
+from samcourier.results.environment import keep_circumstances, read_circumstances
 from samcourier.samples.format import format_sheet
 from samcourier.samples.sheet import ImageRow, make_batches, read_sheet
 from samcourier.tiles import TileSettings

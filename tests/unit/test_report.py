@@ -19,18 +19,6 @@ import tifffile
 
 from samcourier.formatting import plain
 from samcourier.images.label_image import read_label_image
-from samcourier.journal import (
-    Attempt,
-    CallBytes,
-    CallSeconds,
-    ConnectionJournal,
-    Failure,
-    ImageLog,
-    ImageSeconds,
-    OutputRecord,
-    read_image_log,
-    write_image_log,
-)
 from samcourier.masks.omezarr import write_mask
 from samcourier.report import Report, build_report, render_page, write_report
 from samcourier.report.table import COLUMNS
@@ -39,6 +27,18 @@ from samcourier.report.travel import (
     describe_services,
     summarise_transports,
     wall_time_s,
+)
+from samcourier.results.connection_log import ConnectionJournal
+from samcourier.results.image_log import (
+    Attempt,
+    CallBytes,
+    CallSeconds,
+    Failure,
+    ImageLog,
+    ImageSeconds,
+    OutputRecord,
+    read_image_log,
+    write_image_log,
 )
 from samcourier.samples.sheet import make_batches, read_sheet
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from samcourier.journal import Attempt, CallBytes, CallSeconds, Failure, ImageLog, ImageSeconds
 from samcourier.report.changes import Switch
 from samcourier.report.charts import calls_chart, foretold_chart, stage_chart
 from samcourier.report.journey import (
@@ -23,6 +22,14 @@ from samcourier.report.journey import (
     marks,
     round_bin_s,
     timeline,
+)
+from samcourier.results.image_log import (
+    Attempt,
+    CallBytes,
+    CallSeconds,
+    Failure,
+    ImageLog,
+    ImageSeconds,
 )
 
 START = datetime(2026, 3, 1, 10, tzinfo=UTC)

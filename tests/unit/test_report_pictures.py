@@ -15,12 +15,12 @@ import tifffile
 
 from samcourier.derived.previews import png, preview
 from samcourier.images.planes import pixels_sha256
-from samcourier.journal import ImageLog, ImageSeconds, OutputRecord
 from samcourier.masks.omezarr import write_mask
 from samcourier.outcome import Outcome
 from samcourier.report import pictures as pictures_module
 from samcourier.report.images import table_data
 from samcourier.report.pictures import Picture, Pictures, collect_pictures, encode, spread
+from samcourier.results.image_log import ImageLog, ImageSeconds, OutputRecord
 from samcourier.samples.sheet import ImageRow
 
 from .conftest import squares

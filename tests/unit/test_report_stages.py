@@ -6,9 +6,16 @@ from typing import Any
 
 import pytest
 
-from samcourier.journal import Attempt, CallBytes, CallSeconds, Failure, ImageLog, ImageSeconds
 from samcourier.report.charts import STAGE_COLOURS, TRANSPORT_COLOURS
 from samcourier.report.stages import STAGES, StageUse, advise, stage_seconds, summarise_stages
+from samcourier.results.image_log import (
+    Attempt,
+    CallBytes,
+    CallSeconds,
+    Failure,
+    ImageLog,
+    ImageSeconds,
+)
 
 
 def attempt(outcome: Any = "ok", **seconds: float) -> Attempt:

@@ -23,11 +23,12 @@ from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.retry import Policy
 from samcourier.image_run import BatchSettings
 from samcourier.images.selection import Selection, parse_pick
-from samcourier.journal import ConnectionJournal, ImageLog, read_image_log
 from samcourier.masks.integrity import read_provenance
 from samcourier.masks.omezarr import read_mask
+from samcourier.results.connection_log import ConnectionJournal
+from samcourier.results.image_log import ImageLog, read_image_log
+from samcourier.results.layout import log_path, mask_path
 from samcourier.samples.sheet import Batch, ImageRow
-from samcourier.store import log_path, mask_path
 from samcourier.tiles import TileSettings
 from samcourier.transports.fake import FakeTransport
 from samservice.contract.channels import to_gray

@@ -19,7 +19,7 @@ from samcourier.connection.retry import Policy
 from samcourier.connection.signs import SignsOfLife
 from samcourier.connection.watch import Watch, loss
 from samcourier.errors import CourierError, Overloaded, ServiceGone, TransportFailed
-from samcourier.journal import ConnectionJournal
+from samcourier.results.connection_log import ConnectionJournal
 from samcourier.transports.fake import FakeTransport, Scripted
 
 POLICY = Policy(

@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 from samcourier.masks.integrity import stat_mask
+from samcourier.results.layout import OUTPUTS, mask_path, output_path
 from samcourier.samples.sheet import make_batches, read_sheet
-from samcourier.store import OUTPUTS, mask_path, output_path
 
 TARGETS = ("local", "bioengine", "slurm", "existing")
 

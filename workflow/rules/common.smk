@@ -219,8 +219,8 @@ def batches_to_make():
 
 def record_run():
     """Write what this run is to do, for who watches it, if it makes a batch."""
-    from samcourier.provenance.circumstances import keep_circumstances
-    from samcourier.run_record import cut_of, start_record
+    from samcourier.results.environment import keep_circumstances
+    from samcourier.results.run_record import cut_of, start_record
 
     to_make = batches_to_make()
     if not to_make or workflow.touch:

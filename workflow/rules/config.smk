@@ -69,7 +69,7 @@ def listed(asked):
 
 
 def read_outputs():
-    """Return what to make of each mask beside it, by the names of samcourier.store."""
+    """Return what to make of each mask beside it, by the names of samcourier.results.layout."""
     names = [name for name in listed(config["outputs"]) if name]
     for name in names:
         if name not in store.OUTPUTS:

@@ -16,7 +16,7 @@ from typing import Any
 from .concurrency import Places, together
 from .connection import ConnectionManager
 from .demands import check_row, check_run
-from .draft import Draft, manifest_entry, service_identity
+from .draft import Draft, service_identity
 from .errors import (
     CourierError,
     Denied,
@@ -27,14 +27,15 @@ from .errors import (
     ServiceUnfit,
     StorageFailed,
 )
-from .image_run import BatchSettings, ImageRun, Shared, changed_in_work, keep_log
+from .image_run import BatchSettings, ImageRun, Shared, changed_in_work
 from .images.planes import file_stamp
-from .journal import ImageLog, Manifest, ManifestEntry
 from .masks.integrity import MASK_SUFFIXES
 from .masks.omezarr import remove_leftovers
 from .plane_call import PlaneCaller
+from .results.image_log import ImageLog, keep_log
+from .results.layout import log_path, mask_path
+from .results.manifest import Manifest, ManifestEntry, manifest_entry
 from .samples.sheet import Batch, ImageRow, asked_rows
-from .store import log_path, mask_path
 
 #: Beside what is called for, one is read and one written: more only takes memory.
 AT_HAND = 2

@@ -8,15 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .files.records import read_json
-from .journal import (
-    Attempt,
-    ImageLog,
-    Manifest,
-    ManifestEntry,
-    parse_time,
-    read_image_log,
-    read_manifest,
-)
 from .masks.integrity import (
     MASK_SUFFIX,
     MASK_SUFFIXES,
@@ -25,8 +16,8 @@ from .masks.integrity import (
     stat_mask,
     whole_provenance,
 )
-from .run_record import read_run_record, run_record_path
-from .store import (
+from .results.image_log import Attempt, ImageLog, read_image_log
+from .results.layout import (
     OUTPUT_FILES,
     find_mask,
     is_held,
@@ -35,6 +26,9 @@ from .store import (
     output_path,
     stat_output,
 )
+from .results.manifest import Manifest, ManifestEntry, read_manifest
+from .results.run_record import read_run_record, run_record_path
+from .results.timestamps import parse_time
 
 #: Parts may exceed their whole by this: clocks are read one after another.
 TOLERANCE_S = 0.05

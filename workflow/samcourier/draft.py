@@ -16,19 +16,9 @@ from samservice.contract.identity import SERVICE_IDENTITY
 from . import __version__
 from .content_key import image_key
 from .images.planes import Planes
-from .journal import (
-    NOTE_REUSED,
-    Attempt,
-    Failure,
-    ImageLog,
-    ImageSeconds,
-    ManifestEntry,
-    OutputRecord,
-    utc_now,
-)
-from .masks.integrity import stat_mask
+from .results.image_log import NOTE_REUSED, Attempt, Failure, ImageLog, ImageSeconds, OutputRecord
+from .results.timestamps import utc_now
 from .samples.sheet import ImageRow
-from .store import find_mask
 from .tiles import Tiling
 
 #: What of ``describe()`` shapes the labels, and goes into every log and mask.
@@ -165,23 +155,3 @@ class Draft:
 def _versions() -> dict[str, str]:
     packages = {name.replace("-", "_"): version(name) for name in ("hypha-rpc", "aiortc", "zarr")}
     return {"samcourier": __version__, "python": platform.python_version(), **packages}
-
-
-def manifest_entry(dataset_dir: Path, log: ImageLog) -> ManifestEntry:
-    """Return what the manifest says of an image with this log and, when done, its mask on disk."""
-    if log.failure is not None:
-        return ManifestEntry(
-            "failed",
-            key=log.key,
-            failure_kind=log.failure.kind,
-            failure=f"{log.failure.name}: {log.failure.message}",
-        )
-    files, total_bytes = stat_mask(find_mask(dataset_dir, log.image)) or (None, None)
-    return ManifestEntry(
-        "done",
-        key=log.key,
-        mask_files=files,
-        mask_bytes=total_bytes,
-        object_count=log.object_count,
-        outputs=log.outputs,
-    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,14 +18,20 @@ from .embeddings import EmbeddingStore
 from .errors import ImageChanged, storage_errors
 from .images.planes import Plane, Planes, file_stamp, opened_planes, stack_sha256
 from .images.readers import check_fits_memory
-from .journal import NOTE_REUSED, ImageLog, read_image_log, write_image_log
 from .masks.foreground import read_foreground
 from .masks.integrity import MASK_SUFFIXES, MaskContainer, is_whole, read_provenance
 from .masks.layout import OmeZarrVersion
 from .masks.omezarr import delete, kept_mask, write_mask
 from .plane_call import PlaneCaller, Segmented
+from .results.image_log import (
+    NOTE_REUSED,
+    ImageLog,
+    _mark_as_seen,
+    keep_log,
+    read_image_log,
+)
+from .results.layout import log_path, mask_path
 from .samples.sheet import ImageRow
-from .store import log_path, mask_path
 from .tile_store import TileStore, discard_tiles
 from .tiled_image import TiledImage
 from .tiles import ServiceLimits, TileSettings, Tiling, plan_tiles
@@ -283,15 +288,3 @@ def changed_in_work(path: Path) -> ImageChanged:
     return ImageChanged(
         f"{path}: changed while it was in work, expected a file that nobody writes to; run again"
     )
-
-
-def keep_log(path: Path, log: ImageLog) -> None:
-    """Write an image's log. Raises StorageFailed."""
-    with storage_errors(path):
-        write_image_log(path, log)
-
-
-def _mark_as_seen(path: Path) -> None:
-    """Renew the time of a log that still holds: whoever watches sees that the run came by."""
-    with storage_errors(path):
-        os.utime(path)

@@ -24,8 +24,8 @@ from .embeddings import EmbeddingStore
 from .errors import ServiceFailed
 from .formatting import plain
 from .images.planes import Plane
-from .journal import Attempt
 from .masks.omezarr import MaskPixels, check_mask
+from .results.image_log import Attempt
 
 #: Masks compress far better than images; only the first image's prediction needs a guess.
 FIRST_GUESS_DOWN_BYTES_PER_PIXEL = 0.06

@@ -21,7 +21,7 @@ from .errors import CourierError
 from .files.atomic import write_atomic
 from .files.records import write_json
 from .formatting import plain
-from .journal import utc_now
+from .results.timestamps import utc_now
 from .speed_table import BASELINE, DIRECTIONS, Case, Record, Row, as_tsv, size_text, table_rows
 from .transports.base import Endpoint, Transport
 

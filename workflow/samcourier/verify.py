@@ -12,7 +12,8 @@ from .connection.estimate import Payload, Sample
 from .connection.probe import Probed, probe_transport
 from .connection.retry import Policy
 from .errors import CourierError, TransportFailed
-from .journal import Failure, utc_now
+from .results.image_log import Failure
+from .results.timestamps import utc_now
 from .transports.base import Endpoint, Transport
 from .transports.known_defects import Step, find_defect
 

@@ -16,7 +16,7 @@ from zarr.storage import ZipStore
 from samcourier.masks.integrity import is_whole, read_provenance, stat_mask
 from samcourier.masks.layout import OmeZarrVersion
 from samcourier.masks.omezarr import opened_mask, read_mask, write_mask
-from samcourier.store import find_mask, mask_path
+from samcourier.results.layout import find_mask, mask_path
 
 VERSIONS: tuple[OmeZarrVersion, ...] = ("0.4", "0.5")
 NAME = "cells.ome.zarr.zip"

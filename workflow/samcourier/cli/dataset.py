@@ -79,7 +79,7 @@ def batch(
 
     Exits 0 with failed images named in the manifest; 1 when every image would fail alike.
     """
-    from ..journal import write_manifest
+    from ..results.manifest import write_manifest
 
     start_s = time.monotonic()
     own = read_batch(sheet, batch_id, batch_size)

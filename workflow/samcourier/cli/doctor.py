@@ -16,8 +16,8 @@ import uvloop
 from ..deploy.service import ServiceOptions, find_service
 from ..embeddings import EmbeddingStore
 from ..formatting import plain
+from ..results.pending import images_left
 from ..samples.sheet import Batch, ImageRow, asked_rows, make_batches, read_sheet
-from ..work_left import images_left
 from .options import (
     dataset_dir_option,
     embedding_options,

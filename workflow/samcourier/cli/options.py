@@ -15,7 +15,7 @@ from ..deploy.service import TARGETS, ServiceOptions
 from ..deploy.slurm_queue import SlurmSettings
 from ..embeddings import EmbeddingStore
 from ..errors import InputError
-from ..store import OUTPUTS
+from ..results.layout import OUTPUTS
 from ..transports import TRANSPORT_CHOICES
 from ..transports.network import make_network
 

@@ -55,7 +55,7 @@ def rerun(
     from ..connection.retry import Policy
     from ..masks.integrity import read_provenance
     from ..provenance.recorded import differing_images, located, read_crate
-    from ..store import mask_path
+    from ..results.layout import mask_path
 
     run = read_crate(crate)
     folder = (crate if crate.is_dir() else crate.parent).resolve()
@@ -107,7 +107,7 @@ def rerun(
 
 def _check_new(out: Path, folder: Path, run: RecordedRun) -> None:
     """Refuse a folder with other masks: those found there would be taken for made again."""
-    from ..provenance.circumstances import read_circumstances
+    from ..results.environment import read_circumstances
 
     masks, begun = out / "masks", read_circumstances(out)
     is_the_same_rerun = begun is not None and begun.rerun_of == run.metadata_sha256
@@ -131,7 +131,7 @@ def _check_service(service: ServiceOptions, out: Path, run: RecordedRun, transpo
 def _describe(service: ServiceOptions, out: Path, transport: str) -> dict[str, Any]:
     """Return what the service says of itself."""
     from ..connection import connected
-    from ..journal import ConnectionJournal
+    from ..results.connection_log import ConnectionJournal
     from ..transports import Replicas
 
     async def work() -> dict[str, Any]:

@@ -14,7 +14,8 @@ import click
 
 from ..deploy.service import ServiceOptions, find_service
 from ..embeddings import EmbeddingStore
-from ..journal import ImageLog, Manifest
+from ..results.image_log import ImageLog
+from ..results.manifest import Manifest
 from ..samples.sheet import Batch, ImageRow, asked_rows, make_batches
 from .terminal import run_interruptibly, say
 
@@ -74,10 +75,10 @@ def segment_rows(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from ..files_ahead import files_ahead
-    from ..journal import write_manifest
-    from ..provenance.circumstances import keep_circumstances
-    from ..run_record import cut_of, start_record
-    from ..store import manifest_path
+    from ..results.environment import keep_circumstances
+    from ..results.layout import manifest_path
+    from ..results.manifest import write_manifest
+    from ..results.run_record import cut_of, start_record
 
     only = frozenset(segmenting["only"]) or None
     batches = make_batches(rows, batch_size)
@@ -168,8 +169,8 @@ def run_batch(
     from ..connection.retry import Policy
     from ..derived.outputs import require_outputs_extra
     from ..image_run import BatchSettings
-    from ..journal import ConnectionJournal
-    from ..store import connection_journal_path
+    from ..results.connection_log import ConnectionJournal
+    from ..results.layout import connection_journal_path
     from ..tiles import TileSettings
     from ..transports import Replicas
 
@@ -246,7 +247,7 @@ def write_run_report(
     """Write report and crate. Raises ClickException, after writing, for images without mask."""
     from ..provenance.crate import write_crate
     from ..report import build_report, write_report
-    from ..work_left import remove_stale_manifests
+    from ..results.pending import remove_stale_manifests
 
     if not only:
         remove_stale_manifests(dataset_dir, batches)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ..errors import CourierError
-from ..journal import Attempt, CallBytes, CallSeconds, Failure, Method
+from ..results.image_log import Attempt, CallBytes, CallSeconds, Failure, Method
 from .choose import Choice
 from .estimate import Payload, Sample
 

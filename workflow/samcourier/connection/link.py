@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import CourierError, ServiceGone, TransportFailed
-from ..journal import ConnectionJournal, Failure
+from ..results.connection_log import ConnectionJournal
+from ..results.image_log import Failure
 from ..transports.base import Transport
 from ..transports.known_defects import OTHER, find_defect
 from .choose import Candidate

@@ -16,7 +16,8 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from ..errors import CourierError, ServiceGone
-from ..journal import Attempt, ConnectionJournal
+from ..results.connection_log import ConnectionJournal
+from ..results.image_log import Attempt
 from ..transports.base import Transport
 from .call import Answer, Call, CallFailed
 from .description import RunIdentity

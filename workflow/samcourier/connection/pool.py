@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
 
 from ..errors import CourierError, ServiceGone
-from ..journal import ConnectionJournal
+from ..results.connection_log import ConnectionJournal
 from ..transports.base import Transport
 from .description import RunIdentity
 from .estimate import Payload

@@ -11,7 +11,9 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from ..errors import CourierError, ServiceGone
-from ..journal import Attempt, ConnectionJournal, utc_now
+from ..results.connection_log import ConnectionJournal
+from ..results.image_log import Attempt
+from ..results.timestamps import utc_now
 from ..transports.base import Transport
 from .call import Call, attempt_record
 from .choose import Choice, rank

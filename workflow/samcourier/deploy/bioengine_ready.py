@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import CourierError, Denied, ServiceFailed, ServiceGone
 from ..formatting import plain
-from ..journal import Failure
+from ..results.image_log import Failure
 from ..transports.known_defects import OTHER, find_defect
 from ..transports.translate import translate
 from .bioengine_app import AppPlan

@@ -21,16 +21,10 @@ from ..errors import CourierError, InputError
 from ..files.atomic import whole_or_absent
 from ..images.planes import Plane, Planes
 from ..images.readers.base import one_line
-from ..journal import OutputRecord
 from ..masks.omezarr import MaskFacts, MaskPixels, opened_mask
+from ..results.image_log import OutputRecord
+from ..results.layout import OUTPUT_FILES, OUTPUTS, is_output_whole, output_path, output_sha256
 from ..samples.sheet import ImageRow
-from ..store import (
-    OUTPUT_FILES,
-    OUTPUTS,
-    is_output_whole,
-    output_path,
-    output_sha256,
-)
 
 if TYPE_CHECKING:
     from .previews import Preview
@@ -57,7 +51,7 @@ def require_outputs_extra(outputs: Collection[str]) -> None:
 
 
 class Outputs:
-    """The outputs of one image. ``names`` are of :data:`samcourier.store.OUTPUTS`."""
+    """The outputs of one image. ``names`` are of :data:`samcourier.results.layout.OUTPUTS`."""
 
     def __init__(
         self,

@@ -16,10 +16,10 @@ import yaml
 
 from ..files.atomic import write_if_changed
 from ..files.records import read_json
-from ..journal import parse_time
 from ..report import Report
+from ..results.environment import FOLDER, RECORD, SCRIPT, SHEET, WORKFLOW
+from ..results.timestamps import parse_time
 from . import entities
-from .circumstances import FOLDER, RECORD, SCRIPT, SHEET, WORKFLOW
 from .mask_table import TABLE, format_table, make_rows
 
 METADATA = Path("ro-crate-metadata.json")

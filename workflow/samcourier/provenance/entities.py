@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..formatting import plain
-from ..journal import parse_time
-from .circumstances import RECORD, SCRIPT, SHEET, SNAKEFILE, Circumstances
+from ..results.environment import RECORD, SCRIPT, SHEET, SNAKEFILE, Circumstances
+from ..results.timestamps import parse_time
 
 if TYPE_CHECKING:
     from .crate import CrateFile

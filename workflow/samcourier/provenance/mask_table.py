@@ -16,8 +16,8 @@ from ..errors import InputError
 from ..formatting import format_tsv
 from ..masks.omezarr import labels_sha256, read_mask
 from ..outcome import Outcome
-from ..store import find_mask
-from .circumstances import FOLDER
+from ..results.environment import FOLDER
+from ..results.layout import find_mask
 
 TABLE = FOLDER / "masks.tsv"
 
@@ -33,8 +33,7 @@ class MaskRow:
 
     ``pixels_sha256`` covers what was sent, ``labels_sha256`` the mask
     (:func:`samcourier.masks.omezarr.labels_sha256`), ``key`` pixels, parameters and model.
-    ``service`` is
-    the number, from 1, of the service in ``provenance/services.json``.
+    ``service`` is the number, from 1, of the service in ``provenance/services.json``.
     """
 
     image: str

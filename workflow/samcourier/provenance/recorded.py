@@ -19,9 +19,9 @@ from samservice.contract.identity import SERVICE_IDENTITY
 from ..errors import ImageUnfit, InputError
 from ..files.records import read_json
 from ..images.planes import open_planes
+from ..results.environment import RECORD, SHEET, Circumstances, read_circumstances
 from ..samples.sheet import ImageRow, read_sheet
 from ..tiles import TileSettings
-from .circumstances import RECORD, SHEET, Circumstances, read_circumstances
 from .crate import METADATA, SERVICES
 from .mask_table import TABLE, MaskRow, read_table
 

@@ -6,14 +6,14 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ..connection_events import merge_journals
 from ..files.atomic import write_atomic
 from ..files.records import write_json
-from ..journal import Manifest, read_manifest
 from ..outcome import Outcome, judge
-from ..provenance.circumstances import read_circumstances
+from ..results.connection_log import merge_journals
+from ..results.environment import read_circumstances
+from ..results.layout import manifest_path
+from ..results.manifest import Manifest, read_manifest
 from ..samples.sheet import Batch, ImageRow, asked_rows
-from ..store import manifest_path
 from .changes import read_changes
 from .page import render_page
 from .pictures import collect_pictures

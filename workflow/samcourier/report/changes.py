@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..connection_events import connection_events
-from ..journal import parse_time
+from ..results.connection_log import connection_events
+from ..results.timestamps import parse_time
 
 #: The page stays readable; ``logs/connection.jsonl`` has every event.
 MOST_SHOWN = 200

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..accuracy import Accuracy, mean_precision, pooled
-from ..journal import parse_time
 from ..outcome import Outcome
+from ..results.timestamps import parse_time
 from .run import Report
 from .travel import describe_services, wall_time_s
 

@@ -8,7 +8,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..journal import ImageLog, parse_time
+from ..results.image_log import ImageLog
+from ..results.timestamps import parse_time
 from .changes import Switch
 from .travel import mb_per_s, stretches
 

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..formatting import plain
-from ..journal import parse_time
+from ..results.timestamps import parse_time
 from . import charts, journey
 from .figures import accuracy_figures, facts_of, figures_of, group_failures, rerun_command
 from .images import table_data

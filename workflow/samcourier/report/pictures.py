@@ -13,11 +13,11 @@ import imagecodecs
 import numpy as np
 
 from ..images.planes import open_planes
-from ..journal import ImageLog
 from ..masks.omezarr import read_mask
 from ..outcome import Outcome
+from ..results.image_log import ImageLog
+from ..results.layout import find_mask, output_path
 from ..samples.sheet import ImageRow
-from ..store import find_mask, output_path
 
 if TYPE_CHECKING:
     from ..derived.previews import Preview

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..journal import ImageLog
 from ..outcome import Outcome
-from ..provenance.circumstances import Circumstances
+from ..results.environment import Circumstances
+from ..results.image_log import ImageLog
 from ..samples.sheet import ImageRow
 from .changes import Changes
 

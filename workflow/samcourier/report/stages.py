@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..journal import ImageLog
+from ..results.image_log import ImageLog
 
 #: In the order of an image's way. Failed calls count whole, whatever they were doing.
 STAGES = (

@@ -8,8 +8,8 @@ from itertools import groupby
 
 from ..accuracy import Accuracy
 from ..formatting import format_tsv, plain
-from ..journal import Attempt, CallBytes, CallSeconds
 from ..outcome import Outcome
+from ..results.image_log import Attempt, CallBytes, CallSeconds
 
 #: A spreadsheet takes a cell that begins so for a formula.
 _FORMULA_STARTS = ("=", "+", "-", "@")

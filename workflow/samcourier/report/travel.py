@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..journal import Attempt, ImageLog, parse_time
+from ..results.image_log import Attempt, ImageLog
+from ..results.timestamps import parse_time
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from .masks.integrity import stat_mask
-from .samples.sheet import Batch, ImageRow, asked_rows
-from .store import find_mask, manifest_path, output_path, stat_output
+from ..masks.integrity import stat_mask
+from ..samples.sheet import Batch, ImageRow, asked_rows
+from .layout import find_mask, manifest_path, output_path, stat_output
 
 #: A network file system answers each look after a while, but many at once.
 _LOOKS_AT_ONCE = 16

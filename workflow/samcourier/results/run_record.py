@@ -10,13 +10,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .errors import InputError
-from .files.records import read_record, write_record
-from .journal import parse_time, utc_now
-from .processes import pid_of, process_identity
-from .samples.sheet import Batch, ImageRow, asked_rows
-from .store import is_held, manifest_path
-from .work_left import read_manifest
+from ..errors import InputError
+from ..files.records import read_record, write_record
+from ..processes import pid_of, process_identity
+from ..samples.sheet import Batch, ImageRow, asked_rows
+from .layout import is_held, manifest_path
+from .pending import read_manifest
+from .timestamps import parse_time, utc_now
 
 RUN_SCHEMA = "samcourier/run/2"
 

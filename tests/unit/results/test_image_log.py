@@ -12,26 +12,22 @@ from typing import Any
 import jsonschema
 import pytest
 
-from samcourier.connection_events import connection_events
 from samcourier.errors import ImageUnfit, TransportFailed
-from samcourier.journal import (
+from samcourier.results.connection_log import ConnectionJournal, connection_events
+from samcourier.results.image_log import (
     NOTE_REUSED,
     Attempt,
     CallBytes,
     CallSeconds,
-    ConnectionJournal,
     Failure,
     ImageLog,
     ImageSeconds,
-    Manifest,
-    ManifestEntry,
     read_image_log,
-    read_manifest,
     write_image_log,
-    write_manifest,
 )
+from samcourier.results.manifest import Manifest, ManifestEntry, read_manifest, write_manifest
 
-SCHEMA_PATH = Path(__file__).parents[2] / "workflow/schemas/image-log.schema.json"
+SCHEMA_PATH = Path(__file__).parents[3] / "workflow/schemas/image-log.schema.json"
 
 FAILED_ATTEMPT = Attempt(
     transport="webrtc",

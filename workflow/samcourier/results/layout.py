@@ -1,7 +1,7 @@
 """Where everything lies in the results folder, and whether a mask holds. Standard library only.
 
-:mod:`samcourier.work_left`, which the Snakefile asks at parse time, stands on it: nothing heavy may
-be imported here.
+:mod:`samcourier.results.pending`, which the Snakefile asks at parse time, stands on it: nothing
+heavy may be imported here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from .masks.integrity import MASK_SUFFIXES, MaskContainer, content_sha256, stat_mask
+from ..masks.integrity import MASK_SUFFIXES, MaskContainer, content_sha256, stat_mask
 
 
 def mask_path(dataset_dir: Path, image: str, container: MaskContainer = "folder") -> Path:

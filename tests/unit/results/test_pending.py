@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from samcourier.masks.integrity import stat_mask, zarr_files
-from samcourier.samples.sheet import Batch, ImageRow, make_batches
-from samcourier.store import manifest_path, mask_path
-from samcourier.work_left import (
+from samcourier.results.layout import manifest_path, mask_path
+from samcourier.results.pending import (
     batches_to_redo,
     has_failures,
     images_left,
     read_manifest,
     remove_stale_manifests,
 )
+from samcourier.samples.sheet import Batch, ImageRow, make_batches
 
 BATCHES = [
     Batch("0001", (ImageRow("a", Path("a.tif")), ImageRow("b", Path("b.tif")))),

@@ -22,9 +22,9 @@ from urllib.parse import urlsplit
 from .. import __version__
 from ..files.atomic import write_atomic
 from ..files.records import read_record, write_record
-from ..journal import parse_time, utc_now
 from ..samples.format import format_sheet
 from ..samples.sheet import ImageRow
+from .timestamps import parse_time, utc_now
 
 PROVENANCE_SCHEMA = "samcourier/provenance/1"
 FOLDER = Path("provenance")

@@ -6,17 +6,19 @@ events, more than a login node has memory for. So they are taken one at a time.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import json
+import os
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from .files.atomic import write_atomically
-from .files.records import parse_json
-from .journal import parse_time
+from ..files.atomic import write_atomically
+from ..files.records import parse_json
+from .timestamps import parse_time, utc_now
 
 #: What a merge holds of all journals together, and the least that it reads of one at a time.
 _READ_AHEAD_BYTES = 64 << 20
@@ -79,3 +81,45 @@ def _events(path: Path, lines: Iterable[bytes]) -> Iterator[tuple[datetime, dict
         except (KeyError, TypeError, ValueError):
             continue
         yield moment, event | {"batch": path.stem}
+
+
+class ConnectionJournal:
+    """What the connection manager saw during one batch: JSON lines, on disk as they happen.
+
+    A journal that exists is continued, so a batch that is run again keeps its history.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Unbuffered: what a full disk did not take must not come up again when it is closed.
+        self._stream = path.open("a+b", buffering=0)
+        #: A killed process leaves half a line, and so does a disk that takes only a part of one.
+        self._is_line_torn = self._ends_torn()
+
+    def record(self, event: str, **details: Any) -> None:
+        """Append one line: the time, the event's name and its details (plain JSON values).
+
+        Raises ValueError for NaN or infinity, TypeError for anything that is not JSON.
+        """
+        text = json.dumps({"at": utc_now(), "event": event} | details, allow_nan=False)
+        # This event must not be glued to half of another one: both would be lost.
+        line = (f"\n{text}\n" if self._is_line_torn else f"{text}\n").encode()
+        # Of a full disk the image tells that cannot be written, and the connection closes in peace.
+        with contextlib.suppress(OSError):
+            if written := self._stream.write(line):
+                self._is_line_torn = written < len(line)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _ends_torn(self) -> bool:
+        if self._stream.seek(0, os.SEEK_END) == 0:
+            return False
+        self._stream.seek(-1, os.SEEK_END)
+        return self._stream.read(1) != b"\n"

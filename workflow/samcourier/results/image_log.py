@@ -6,16 +6,14 @@ describes the image log with its units.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from .errors import CourierError
-from .files.records import decode, read_json, read_record, write_json, write_record
+from ..errors import CourierError, storage_errors
+from ..files.records import read_record, write_record
+from .timestamps import parse_time
 
 IMAGE_LOG_SCHEMA = "samcourier/image-log/7"
 
@@ -159,49 +157,6 @@ class ImageLog:
         return self.note is not None and self.note.startswith(NOTE_REUSED)
 
 
-@dataclass(frozen=True)
-class ManifestEntry:
-    """What a batch says of one image; ``failure_kind`` as in :mod:`samcourier.errors`."""
-
-    status: Literal["done", "failed", "not_asked"]
-    key: str | None = None
-    mask_files: int | None = None
-    mask_bytes: int | None = None
-    object_count: int | None = None
-    outputs: dict[str, OutputRecord] = field(default_factory=dict)
-    failure_kind: str | None = None
-    failure: str | None = None
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """The one declared output of a batch: the state of each of its images, by image id.
-
-    ``made_for`` is the workflow's digest of what shaped its masks; None of one made without it.
-    """
-
-    batch: str
-    images: dict[str, ManifestEntry]
-    made_for: str | None = None
-
-
-def utc_now() -> str:
-    """Return the present moment as ISO 8601 in UTC, to the millisecond."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def parse_time(text: str) -> datetime:
-    """Return an ISO 8601 time as UTC; one without an offset is taken to be UTC already.
-
-    Raises ValueError when ``text`` is not such a time.
-    """
-    moment = datetime.fromisoformat(text)
-    try:
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except OverflowError as error:
-        raise ValueError(f"{text}: {error}") from None
-
-
 def write_image_log(path: Path, log: ImageLog) -> None:
     """Write the log in one step. Raises ValueError for NaN or infinity, TypeError for non-JSON."""
     write_record(path, IMAGE_LOG_SCHEMA, log)
@@ -213,58 +168,6 @@ def read_image_log(path: Path) -> ImageLog | None:
     return log if log is not None and _has_sound_times(log) else None
 
 
-def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write the manifest in one step. Raises as :func:`write_image_log`."""
-    write_json(path, asdict(manifest))
-
-
-def read_manifest(path: Path) -> Manifest | None:
-    """Return the manifest, or None when it is absent or damaged."""
-    return decode(Manifest, read_json(path))
-
-
-class ConnectionJournal:
-    """What the connection manager saw during one batch: JSON lines, on disk as they happen.
-
-    A journal that exists is continued, so a batch that is run again keeps its history.
-    """
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Unbuffered: what a full disk did not take must not come up again when it is closed.
-        self._stream = path.open("a+b", buffering=0)
-        #: A killed process leaves half a line, and so does a disk that takes only a part of one.
-        self._is_line_torn = self._ends_torn()
-
-    def record(self, event: str, **details: Any) -> None:
-        """Append one line: the time, the event's name and its details (plain JSON values).
-
-        Raises ValueError for NaN or infinity, TypeError for anything that is not JSON.
-        """
-        text = json.dumps({"at": utc_now(), "event": event} | details, allow_nan=False)
-        # This event must not be glued to half of another one: both would be lost.
-        line = (f"\n{text}\n" if self._is_line_torn else f"{text}\n").encode()
-        # Of a full disk the image tells that cannot be written, and the connection closes in peace.
-        with contextlib.suppress(OSError):
-            if written := self._stream.write(line):
-                self._is_line_torn = written < len(line)
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _ends_torn(self) -> bool:
-        if self._stream.seek(0, os.SEEK_END) == 0:
-            return False
-        self._stream.seek(-1, os.SEEK_END)
-        return self._stream.read(1) != b"\n"
-
-
 def _has_sound_times(log: ImageLog) -> bool:
     try:
         for moment in (log.finished_at, *(attempt.started_at for attempt in log.attempts)):
@@ -272,3 +175,15 @@ def _has_sound_times(log: ImageLog) -> bool:
     except ValueError:
         return False
     return True
+
+
+def keep_log(path: Path, log: ImageLog) -> None:
+    """Write an image's log. Raises StorageFailed."""
+    with storage_errors(path):
+        write_image_log(path, log)
+
+
+def _mark_as_seen(path: Path) -> None:
+    """Renew the time of a log that still holds: whoever watches sees that the run came by."""
+    with storage_errors(path):
+        os.utime(path)

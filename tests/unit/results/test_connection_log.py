@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 
-from samcourier.connection_events import connection_events, merge_journals
-from samcourier.journal import ConnectionJournal
 from samcourier.report.changes import MOST_SHOWN, Switch, changes_of, read_changes
+from samcourier.results.connection_log import ConnectionJournal, connection_events, merge_journals
 
 START = datetime(2026, 3, 1, 10, tzinfo=UTC)
 #: What other programs and torn disks leave among the events.
@@ -50,8 +49,8 @@ def merged(folder: Path) -> list[dict[str, Any]]:
 @pytest.fixture(params=[1, 100, 1 << 20], ids=lambda size: f"{size} bytes")
 def block_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Read ahead less than a line of each journal, some lines, or all."""
-    monkeypatch.setattr("samcourier.connection_events._READ_AHEAD_BYTES", request.param)
-    monkeypatch.setattr("samcourier.connection_events._LEAST_BLOCK_BYTES", 1)
+    monkeypatch.setattr("samcourier.results.connection_log._READ_AHEAD_BYTES", request.param)
+    monkeypatch.setattr("samcourier.results.connection_log._LEAST_BLOCK_BYTES", 1)
     size: int = request.param
     return size
 
@@ -156,7 +155,7 @@ def peak_bytes(work: Callable[[Path], object], folder: Path) -> int:
 def test_a_run_of_twenty_times_the_hours_takes_no_more_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: Callable[[Path], object]
 ) -> None:
-    monkeypatch.setattr("samcourier.connection_events._READ_AHEAD_BYTES", 4 << 10)
+    monkeypatch.setattr("samcourier.results.connection_log._READ_AHEAD_BYTES", 4 << 10)
     for name, count in {"short": 100, "long": 2000}.items():
         for batch in ("0001", "0002"):
             write_journal(tmp_path / name, batch, [health(each) for each in range(count)])

@@ -1,0 +1,1 @@
+"""The results folder: where each file lies, and the records of a run."""

@@ -1,0 +1,68 @@
+"""The manifest of a batch: the state of each of its images."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ..files.records import decode, read_json, write_json
+from ..masks.integrity import stat_mask
+from .image_log import ImageLog, OutputRecord
+from .layout import find_mask
+
+
+@dataclass(frozen=True)
+class ManifestEntry:
+    """What a batch says of one image; ``failure_kind`` as in :mod:`samcourier.errors`."""
+
+    status: Literal["done", "failed", "not_asked"]
+    key: str | None = None
+    mask_files: int | None = None
+    mask_bytes: int | None = None
+    object_count: int | None = None
+    outputs: dict[str, OutputRecord] = field(default_factory=dict)
+    failure_kind: str | None = None
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The one declared output of a batch: the state of each of its images, by image id.
+
+    ``made_for`` is the workflow's digest of what shaped its masks; None of one made without it.
+    """
+
+    batch: str
+    images: dict[str, ManifestEntry]
+    made_for: str | None = None
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write the manifest in one step. Raises as :func:`write_image_log`."""
+    write_json(path, asdict(manifest))
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """Return the manifest, or None when it is absent or damaged."""
+    return decode(Manifest, read_json(path))
+
+
+def manifest_entry(dataset_dir: Path, log: ImageLog) -> ManifestEntry:
+    """Return what the manifest says of an image with this log and, when done, its mask on disk."""
+    if log.failure is not None:
+        return ManifestEntry(
+            "failed",
+            key=log.key,
+            failure_kind=log.failure.kind,
+            failure=f"{log.failure.name}: {log.failure.message}",
+        )
+    files, total_bytes = stat_mask(find_mask(dataset_dir, log.image)) or (None, None)
+    return ManifestEntry(
+        "done",
+        key=log.key,
+        mask_files=files,
+        mask_bytes=total_bytes,
+        object_count=log.object_count,
+        outputs=log.outputs,
+    )
