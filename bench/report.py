@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from figures import Figures
 
-from samcourier.derived.previews import Preview, png
 from samcourier.masks.omezarr import write_mask
+from samcourier.outputs.previews import Preview, png
 from samcourier.report import build_report, write_report
 from samcourier.results.connection_log import ConnectionJournal
 from samcourier.results.image_log import (

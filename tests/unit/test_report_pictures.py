@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from samcourier.derived.previews import png, preview
 from samcourier.images.planes import pixels_sha256
 from samcourier.masks.omezarr import write_mask
 from samcourier.outcome import Outcome
+from samcourier.outputs.previews import png, preview
 from samcourier.report import pictures as pictures_module
 from samcourier.report.images import table_data
 from samcourier.report.pictures import Picture, Pictures, collect_pictures, encode, spread
@@ -96,7 +96,7 @@ def test_previews_are_shown_where_scikit_image_is_not_installed(
     path = row.path.parent / "previews" / "a.png"
     path.parent.mkdir()
     path.write_bytes(png(preview(PIXELS, squares(3))))
-    monkeypatch.delitem(sys.modules, "samcourier.derived.previews")
+    monkeypatch.delitem(sys.modules, "samcourier.outputs.previews")
     for name in ("skimage", "skimage.segmentation", "skimage.transform"):
         monkeypatch.setitem(sys.modules, name, None)
     assert list(collected(segmented, outputs={"preview": OutputRecord("0" * 16)}).embedded) == ["a"]

@@ -29,7 +29,7 @@ from samcourier.results.connection_log import ConnectionJournal
 from samcourier.results.image_log import ImageLog, read_image_log
 from samcourier.results.layout import log_path, mask_path
 from samcourier.samples.sheet import Batch, ImageRow
-from samcourier.tiles import TileSettings
+from samcourier.tiling.grid import TileSettings
 from samcourier.transports.fake import FakeTransport
 from samservice.contract.channels import to_gray
 from samservice.contract.errors import NotFinite, ServiceError

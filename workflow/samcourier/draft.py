@@ -19,7 +19,7 @@ from .images.planes import Planes
 from .results.image_log import NOTE_REUSED, Attempt, Failure, ImageLog, ImageSeconds, OutputRecord
 from .results.timestamps import utc_now
 from .samples.sheet import ImageRow
-from .tiles import Tiling
+from .tiling.grid import Tiling
 
 #: What of ``describe()`` shapes the labels, and goes into every log and mask.
 _IDENTITY = (*SERVICE_IDENTITY, "versions", "device")

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from .concurrency import Places, together
-from .derived.outputs import Outputs
 from .draft import Draft
 from .embeddings import EmbeddingStore
 from .errors import ImageChanged, storage_errors
@@ -22,6 +21,7 @@ from .masks.foreground import read_foreground
 from .masks.integrity import MASK_SUFFIXES, MaskContainer, is_whole, read_provenance
 from .masks.layout import OmeZarrVersion
 from .masks.omezarr import delete, kept_mask, write_mask
+from .outputs.make import Outputs
 from .plane_call import PlaneCaller, Segmented
 from .results.image_log import (
     NOTE_REUSED,
@@ -32,9 +32,9 @@ from .results.image_log import (
 )
 from .results.layout import log_path, mask_path
 from .samples.sheet import ImageRow
-from .tile_store import TileStore, discard_tiles
 from .tiled_image import TiledImage
-from .tiles import ServiceLimits, TileSettings, Tiling, plan_tiles
+from .tiling.cache import TileStore, discard_tiles
+from .tiling.grid import ServiceLimits, TileSettings, Tiling, plan_tiles
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from .errors import storage_errors
 from .images.planes import Plane, Planes, pixels_sha256
 from .images.statistics import plane_statistics
 from .plane_call import PlaneCaller, Segmented
-from .stitching import StitchedMask, stitch
-from .tile_store import KeptTile, TileStore
-from .tiles import Tile, Tiling
+from .tiling.cache import KeptTile, TileStore
+from .tiling.grid import Tile, Tiling
+from .tiling.stitching import StitchedMask, stitch
 
 
 class TiledImage:

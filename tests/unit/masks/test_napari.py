@@ -12,9 +12,9 @@ import pytest
 import zarr
 from napari_ome_zarr import napari_get_reader
 
-from samcourier.derived.input_labels import write_input_labels
 from samcourier.masks.layout import OmeZarrVersion
 from samcourier.masks.omezarr import write_mask
+from samcourier.outputs.input_labels import write_input_labels
 
 
 @pytest.fixture(params=["0.4", "0.5"])

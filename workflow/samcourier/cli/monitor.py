@@ -16,7 +16,7 @@ from .options import POSITIVE, example
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..monitor import Monitor, RunView
+    from ..monitor.status import Monitor, RunView
 
 LOOK_EVERY_S = 0.5
 #: In a log the end of a run is noticed this soon, whatever the time between lines.
@@ -42,8 +42,8 @@ def monitor(run: Path, once: bool, every_s: float) -> None:
     """
     from rich.console import Console
 
-    from ..monitor import Monitor
-    from ..monitor_view import render
+    from ..monitor.render import render
+    from ..monitor.status import Monitor
 
     # A terminal that cannot show a character shows another one.
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -62,7 +62,7 @@ def monitor(run: Path, once: bool, every_s: float) -> None:
 def _watch_live(watched: Monitor, console: Console) -> None:
     from rich.live import Live
 
-    from ..monitor_view import render
+    from ..monitor.render import render
 
     with Live(console=console, auto_refresh=False) as live:
         while True:
@@ -75,7 +75,7 @@ def _watch_live(watched: Monitor, console: Console) -> None:
 
 
 def _watch_in_lines(watched: Monitor, every_s: float) -> None:
-    from ..monitor_view import plain_line
+    from ..monitor.render import plain_line
 
     next_line_s = time.monotonic()
     while True:

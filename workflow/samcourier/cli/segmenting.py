@@ -167,11 +167,11 @@ def run_batch(
     from ..connection import connected
     from ..connection.measurements import measurements_path, read_measurements, write_measurements
     from ..connection.retry import Policy
-    from ..derived.outputs import require_outputs_extra
     from ..image_run import BatchSettings
+    from ..outputs.make import require_outputs_extra
     from ..results.connection_log import ConnectionJournal
     from ..results.layout import connection_journal_path
-    from ..tiles import TileSettings
+    from ..tiling.grid import TileSettings
     from ..transports import Replicas
 
     require_outputs_extra(outputs)

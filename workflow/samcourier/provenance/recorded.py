@@ -21,7 +21,7 @@ from ..files.records import read_json
 from ..images.planes import open_planes
 from ..results.environment import RECORD, SHEET, Circumstances, read_circumstances
 from ..samples.sheet import ImageRow, read_sheet
-from ..tiles import TileSettings
+from ..tiling.grid import TileSettings
 from .crate import METADATA, SERVICES
 from .mask_table import TABLE, MaskRow, read_table
 

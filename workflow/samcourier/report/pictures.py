@@ -20,7 +20,7 @@ from ..results.layout import find_mask, output_path
 from ..samples.sheet import ImageRow
 
 if TYPE_CHECKING:
-    from ..derived.previews import Preview
+    from ..outputs.previews import Preview
 
 #: All pictures in the page together; beyond it the page refers to the previews' files.
 MOST_BYTES = 8 << 20
@@ -110,7 +110,7 @@ def _within_bytes(
 
 
 def _from_preview(dataset_dir: Path, image: str) -> Preview | None:
-    from ..derived.previews import read_png
+    from ..outputs.previews import read_png
 
     try:
         return read_png(output_path(dataset_dir, image, "preview").read_bytes())
@@ -121,7 +121,7 @@ def _from_preview(dataset_dir: Path, image: str) -> Preview | None:
 
 def _from_image(dataset_dir: Path, row: ImageRow, log: ImageLog) -> Preview | None:
     """Make the picture again of a small image of one plane that is still the one segmented."""
-    from ..derived.previews import preview
+    from ..outputs.previews import preview
 
     try:
         with open_planes(row.path, row.selection) as planes:

@@ -18,8 +18,8 @@ import samcourier.images.planes
 from samcourier.errors import ImageUnfit, RequestRefused
 from samcourier.images.planes import open_planes
 from samcourier.images.statistics import plane_statistics
-from samcourier.stitching import StitchedMask, stitch
-from samcourier.tiles import Tiling
+from samcourier.tiling.grid import Tiling
+from samcourier.tiling.stitching import StitchedMask, stitch
 from samservice.contract.channels import intensity_range, to_gray, to_model_image
 from samservice.contract.errors import WrongParameter
 from samservice.contract.image_statistics import (

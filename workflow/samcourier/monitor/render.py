@@ -10,8 +10,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from .formatting import duration, plain
-from .monitor import RunView, TransportView
+from ..formatting import duration, plain
+from .status import RunView, TransportView
 
 #: Without a sign for so long, the view says since when.
 QUIET_S = 30.0

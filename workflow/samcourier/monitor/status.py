@@ -11,11 +11,11 @@ from heapq import nlargest
 from pathlib import Path
 from typing import Literal
 
-from .monitor_files import Change, Health, ImageLogs, ImageSeen, Journals, Rates, mtimes_ns
-from .processes import is_running
-from .results.layout import is_held
-from .results.run_record import Kept, RunRecord, read_run_record
-from .results.timestamps import parse_time
+from ..processes import is_running
+from ..results.layout import is_held
+from ..results.run_record import Kept, RunRecord, read_run_record
+from ..results.timestamps import parse_time
+from .tail import Change, Health, ImageLogs, ImageSeen, Journals, Rates, mtimes_ns
 
 #: ``unrecorded`` has no run.json, ``stopped`` is gone without having written its report.
 State = Literal["running", "ended", "stopped", "unrecorded"]

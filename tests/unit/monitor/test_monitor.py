@@ -24,9 +24,9 @@ from samcourier.cli import main
 from samcourier.errors import InputError
 from samcourier.files.records import write_json
 from samcourier.formatting import duration
-from samcourier.monitor import Monitor, RunView, TransportView, recent_per_min
-from samcourier.monitor_files import LOOK_AT_EACH_S
-from samcourier.monitor_view import plain_line, render
+from samcourier.monitor.render import plain_line, render
+from samcourier.monitor.status import Monitor, RunView, TransportView, recent_per_min
+from samcourier.monitor.tail import LOOK_AT_EACH_S
 from samcourier.processes import process_identity
 from samcourier.results.image_log import (
     NOTE_REUSED,

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from samcourier.derived.objects import measure, table, write_csv, write_parquet
+from samcourier.outputs.objects import measure, table, write_csv, write_parquet
 
 HALF_A_MICROMETRE = (0.5, 0.5)
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from samservice.contract.labels import present
 
-from .tiles import Tile, Tiling, common, shifted
+from .grid import Tile, Tiling, common, shifted
 
 Labels = npt.NDArray[np.uint32]
 LoadTile = Callable[[int], Labels]

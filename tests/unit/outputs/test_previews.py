@@ -6,14 +6,8 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from samcourier.derived import previews
-from samcourier.derived.previews import (
-    LONGEST_EDGE_PX,
-    png,
-    preview,
-    preview_in_bands,
-    read_png,
-)
+from samcourier.outputs import previews
+from samcourier.outputs.previews import LONGEST_EDGE_PX, png, preview, preview_in_bands, read_png
 
 OUTLINE = [255, 214, 0]
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from samcourier.derived.label_tiff import write_label_tiff
 from samcourier.images.readers import open_source
+from samcourier.outputs.label_tiff import write_label_tiff
 
 
 def ids(*shape: int) -> np.ndarray:

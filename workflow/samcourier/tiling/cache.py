@@ -15,9 +15,9 @@ import numpy as np
 
 from samservice.contract.wire import MASK_CODEC, WireError, pack_array, unpack_array
 
-from .files.atomic import whole_or_absent
-from .files.checksummed import read_sealed, sealed
-from .masks.integrity import TILES_SUFFIX
+from ..files.atomic import whole_or_absent
+from ..files.checksummed import read_sealed, sealed
+from ..masks.integrity import TILES_SUFFIX
 
 __all__ = ["KeptTile", "TileStore", "discard_tiles"]
 

@@ -18,13 +18,13 @@ import shapely
 import tifffile
 import zarr
 
-from samcourier.derived import outputs as outputs_module
-from samcourier.derived.outputs import Outputs, require_outputs_extra
 from samcourier.draft import Draft
 from samcourier.errors import InputError
 from samcourier.images.planes import Planes, open_planes
 from samcourier.images.selection import Selection, parse_pick
 from samcourier.masks.omezarr import write_mask
+from samcourier.outputs import make as outputs_module
+from samcourier.outputs.make import Outputs, require_outputs_extra
 from samcourier.results.image_log import OutputRecord
 from samcourier.results.layout import (
     OUTPUT_FILES,
@@ -288,10 +288,10 @@ def test_a_write_that_fails_leaves_what_was_there(
 @pytest.mark.parametrize(
     ("broken", "refused"),
     [
-        ("samcourier.derived.objects.measure", {"objects_csv", "objects_parquet"}),
-        ("samcourier.derived.polygons.features", {"polygons"}),
-        ("samcourier.derived.previews.preview", {"preview"}),
-        ("samcourier.derived.objects.write_csv", {"objects_csv"}),
+        ("samcourier.outputs.objects.measure", {"objects_csv", "objects_parquet"}),
+        ("samcourier.outputs.polygons.features", {"polygons"}),
+        ("samcourier.outputs.previews.preview", {"preview"}),
+        ("samcourier.outputs.objects.write_csv", {"objects_csv"}),
     ],
 )
 def test_what_goes_wrong_with_one_output_is_no_matter_of_the_others(

@@ -20,10 +20,10 @@ import yaozarrs
 import zarr
 from ome_zarr_models import v04, v05
 
-from samcourier.derived import input_labels
-from samcourier.derived.input_labels import LabelsRefused, write_input_labels
 from samcourier.masks.integrity import is_whole
 from samcourier.masks.omezarr import read_mask
+from samcourier.outputs import input_labels
+from samcourier.outputs.input_labels import LabelsRefused, write_input_labels
 
 VERSIONS = ("0.4", "0.5")
 # ome-zarr-models#417, see test_masks.

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from samcourier.errors import ImageUnfit
-from samcourier.stitching import StitchedMask, Stitching, stitch
-from samcourier.tiles import ServiceLimits, TileSettings, Tiling, plan_tiles
+from samcourier.tiling.grid import ServiceLimits, TileSettings, Tiling, plan_tiles
+from samcourier.tiling.stitching import StitchedMask, Stitching, stitch
 
 PATH = Path("slide.tif")
 STATISTICS = ("intensity_range",)

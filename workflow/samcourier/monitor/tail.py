@@ -12,9 +12,9 @@ from heapq import nlargest
 from pathlib import Path
 from typing import Any
 
-from .files.records import parse_json
-from .results.image_log import Attempt, Failure, ImageLog, read_image_log
-from .results.timestamps import parse_time
+from ..files.records import parse_json
+from ..results.image_log import Attempt, Failure, ImageLog, read_image_log
+from ..results.timestamps import parse_time
 
 #: More of the last switches and failures than any screen shows are not kept.
 KEPT_CHANGES = 100

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from samcourier.derived.polygons import features, label_polygons, write_collection
+from samcourier.outputs.polygons import features, label_polygons, write_collection
 
 
 def drawn(*rows: str) -> np.ndarray:

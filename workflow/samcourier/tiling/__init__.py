@@ -1,0 +1,1 @@
+"""Large images: cut into tiles, and the labels of the tiles put together."""
