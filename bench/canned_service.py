@@ -25,7 +25,7 @@ import tifffile
 import uvloop
 from hypha_rpc import connect_to_server
 
-from samcourier.deploy.supervisor import running_hypha
+from samcourier.deploy.local.supervisor import running_hypha
 from samcourier.files.atomic import write_private
 from samcourier.transports import Endpoint
 from samservice.contract.errors import EmbeddingsUnsupported

@@ -21,7 +21,7 @@ import tifffile
 import zarr
 from figures import Figures
 
-from samcourier.deploy.local import ensure_local_service, stop_local_service
+from samcourier.deploy.local.start import ensure_local_service, stop_local_service
 from samcourier.files.atomic import write_private
 from samcourier.results.image_log import read_image_log
 from samcourier.results.layout import log_path, mask_path

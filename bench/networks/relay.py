@@ -36,7 +36,7 @@ class Hypha:
 
     async def start(self) -> None:
         """Start and wait until it answers. Raises RuntimeError when it ends instead."""
-        command = (sys.executable, "-m", "samcourier.deploy.hypha_server", *self._arguments)
+        command = (sys.executable, "-m", "samcourier.deploy.local.hypha_server", *self._arguments)
         self._process = await asyncio.create_subprocess_exec(
             *command,
             cwd=self._directory,

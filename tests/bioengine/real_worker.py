@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from samcourier.deploy.supervisor import _free_port, _wait_until_ready
+from samcourier.deploy.local.supervisor import _free_port, _wait_until_ready
 from samcourier.transports import Endpoint
 from samservice.hypha.connection import connect
 
@@ -67,7 +67,7 @@ async def running_worker(directory: Path, python: Path) -> AsyncIterator[Worker]
         hypha = await stack.enter_async_context(
             _process(
                 [
-                    *(sys.executable, "-m", "samcourier.deploy.hypha_server"),
+                    *(sys.executable, "-m", "samcourier.deploy.local.hypha_server"),
                     *("--host=127.0.0.1", f"--port={hypha_port}", "--enable-s3"),
                     *(f"--endpoint-url={storage}", f"--endpoint-url-public={storage}"),
                     *("--access-key-id=test", "--secret-access-key=testtest"),
@@ -209,7 +209,7 @@ async def _process(
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run a command in a session of its own; on leaving, end it and all that it started."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | variables
-    if "samcourier.deploy.hypha_server" in command:
+    if "samcourier.deploy.local.hypha_server" in command:
         environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     with log.open("w") as output:
         process = await asyncio.create_subprocess_exec(

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from samcourier.deploy.local import ensure_local_service, stop_local_service
-from samcourier.deploy.supervisor import running_hypha
+from samcourier.deploy.local.start import ensure_local_service, stop_local_service
+from samcourier.deploy.local.supervisor import running_hypha
 from samcourier.transports import Endpoint
 from samservice.webrtc.open import available_implementations
 from samservice.webrtc.peer import Implementation

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from samcourier.deploy.bioengine import bring_up, locate, take_down
-from samcourier.deploy.bioengine_app import AppPlan, AppSettings, pack_app, plan_app
-from samcourier.deploy.bioengine_ready import Found, Pace
-from samcourier.deploy.bioengine_worker import WorkerAddress
-from samcourier.deploy.supervisor import running_hypha
+from samcourier.deploy.bioengine.app import AppPlan, AppSettings, pack_app, plan_app
+from samcourier.deploy.bioengine.deploy import bring_up, locate, take_down
+from samcourier.deploy.bioengine.readiness import Found, Pace
+from samcourier.deploy.bioengine.worker import WorkerAddress
+from samcourier.deploy.local.supervisor import running_hypha
 from samcourier.errors import (
     CourierError,
     Denied,

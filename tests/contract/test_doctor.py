@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from samcourier.deploy.service import ServiceOptions
+from samcourier.deploy.targets import ServiceOptions
 from samcourier.doctor.facts import Asked, DiskFact
 from samcourier.doctor.gather import Here, gather_facts
 from samcourier.doctor.judge import has_failed, judge

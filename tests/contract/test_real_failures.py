@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from samcourier.deploy.supervisor import running_hypha
+from samcourier.deploy.local.supervisor import running_hypha
 from samcourier.transports import Endpoint, HyphaSession, Transport, WebSocketTransport
 
 from .faulty_proxy import Fault, FaultyProxy, faulty_proxy, http_answer, wait_until

@@ -27,7 +27,7 @@ import tifffile
 import yaml
 
 from samcourier.accuracy import score
-from samcourier.deploy.supervisor import running_hypha
+from samcourier.deploy.local.supervisor import running_hypha
 from samcourier.files.atomic import write_private
 from samcourier.masks.omezarr import read_mask
 from samservice.hypha.connection import connect

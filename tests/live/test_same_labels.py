@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from samcourier.deploy.local import ensure_local_service, stop_local_service
+from samcourier.deploy.local.start import ensure_local_service, stop_local_service
 from samcourier.files.atomic import write_private
 from samcourier.masks.integrity import read_provenance
 from samcourier.results.layout import mask_path

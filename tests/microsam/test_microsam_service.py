@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from samcourier.deploy.local import ensure_local_service, stop_local_service
+from samcourier.deploy.local.start import ensure_local_service, stop_local_service
 from samcourier.errors import CourierError
 from samcourier.masks.omezarr import read_mask
 from samcourier.transports import Endpoint, Transport, build_transports

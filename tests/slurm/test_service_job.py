@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from samcourier.check import check_run
-from samcourier.deploy.record import TOKEN_NAME
-from samcourier.deploy.slurm_keeper import SlurmRecord, read_record
+from samcourier.deploy.local.record import TOKEN_NAME
+from samcourier.deploy.slurm.supervisor import SlurmRecord, read_record
 from samcourier.transports import Endpoint
 
 from .cluster import Cluster

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from samcourier.cli import main
-from samcourier.deploy.service import ServiceOptions
+from samcourier.deploy.targets import ServiceOptions
 from samcourier.doctor import gather
 from samcourier.doctor.estimate import estimate_run
 from samcourier.doctor.facts import (

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import psutil
 import pytest
 
-from samcourier.deploy.supervisor import running_hypha
+from samcourier.deploy.local.supervisor import running_hypha
 from samcourier.files.atomic import write_private
 from samservice.hypha.connection import connect
 
@@ -114,7 +114,7 @@ class Eavesdropper:
                 try:
                     line = "\0".join(process.cmdline())
                     self.command_lines.add(line.encode())
-                    is_server = "samcourier.deploy.hypha_server" in line
+                    is_server = "samcourier.deploy.local.hypha_server" in line
                     if is_server and Path(process.cwd()) == self._service:
                         environment = process.environ()
                         self.secrets |= {environment[name] for name in SECRET_VARIABLES}

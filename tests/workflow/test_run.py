@@ -22,7 +22,7 @@ import pytest
 import tifffile
 import yaml
 
-from samcourier.deploy.record import RECORD_NAME, LocalRecord, read_record, write_record
+from samcourier.deploy.local.record import RECORD_NAME, LocalRecord, read_record, write_record
 from samcourier.masks.integrity import read_provenance
 from samcourier.masks.omezarr import read_mask
 

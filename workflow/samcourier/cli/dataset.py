@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ..deploy.service import ServiceOptions
+from ..deploy.targets import ServiceOptions
 from ..errors import InputError
 from ..formatting import plain
 from ..samples import sheet as dataset
@@ -31,7 +31,7 @@ from .segmenting import (
 @click.option("--seed", default=7, show_default=True)
 def demo_data(directory: Path, seed: int) -> None:
     """Write the 24 synthetic images of the demo dataset, with their truth, to DIRECTORY."""
-    from ..deploy.local import require_local_extra
+    from ..deploy.local.start import require_local_extra
 
     require_local_extra("demo-data")
     from ..samples.demo import write_demo

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import uvloop
 
-from ..deploy.service import ServiceOptions, find_service
+from ..deploy.targets import ServiceOptions, find_service
 from ..embeddings import EmbeddingStore
 from ..formatting import plain
 from ..results.pending import images_left

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import click
 
-from ..deploy.bioengine_app import AppSettings
-from ..deploy.service import TARGETS, ServiceOptions
-from ..deploy.slurm_queue import SlurmSettings
+from ..deploy.bioengine.app import AppSettings
+from ..deploy.slurm.commands import SlurmSettings
+from ..deploy.targets import TARGETS, ServiceOptions
 from ..embeddings import EmbeddingStore
 from ..errors import InputError
 from ..results.layout import OUTPUTS

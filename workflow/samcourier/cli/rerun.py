@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from ..deploy.service import ServiceOptions, find_service
+from ..deploy.targets import ServiceOptions, find_service
 from ..errors import InputError
 from ..formatting import plain
 from .options import example, service_options, transport_option

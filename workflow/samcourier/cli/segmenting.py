@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from ..deploy.service import ServiceOptions, find_service
+from ..deploy.targets import ServiceOptions, find_service
 from ..embeddings import EmbeddingStore
 from ..results.image_log import ImageLog
 from ..results.manifest import Manifest

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import uvloop
 
-from ..deploy.service import ServiceOptions, deploy_service, find_service, undeploy_service
+from ..deploy.targets import ServiceOptions, deploy_service, find_service, undeploy_service
 from ..embeddings import EmbeddingStore, foretell
 from ..errors import ServiceGone
 from ..files.records import write_json
@@ -234,7 +234,7 @@ def serve(
     from samservice.engines.base import build_engine
     from samservice.server.serve import Address, ServeSettings, serve_until_interrupted
 
-    from ..deploy.service import read_token
+    from ..deploy.token import read_token
     from ..transports.network import make_network
 
     async def announce(address: Address, _server: Any) -> None:

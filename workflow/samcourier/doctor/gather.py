@@ -15,7 +15,8 @@ import httpx
 
 from ..connection.retry import Policy
 from ..demands import check_run
-from ..deploy.service import ServiceOptions, read_token
+from ..deploy.targets import ServiceOptions
+from ..deploy.token import read_token
 from ..errors import CourierError, Denied, RequestRefused, ServiceGone
 from ..files_ahead import Forecast
 from ..transports import HyphaSession, build_transports, pick_replica

@@ -12,14 +12,15 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from ..errors import Denied, Overloaded, ServiceFailed, ServiceGone, TransportFailed
-from ..files.atomic import write_private
-from ..processes import is_running
-from ..transports.base import Endpoint
-from .detached import end_process, last_lines, one_at_a_time, start_detached
-from .owners import add_run
-from .record import OWNERS_NAME, TOKEN_NAME
-from .slurm_keeper import (
+from ...errors import Denied, Overloaded, ServiceFailed, ServiceGone, TransportFailed
+from ...files.atomic import write_private
+from ...processes import is_running
+from ...transports.base import Endpoint
+from ..daemon import end_process, last_lines, one_at_a_time, start_detached
+from ..local.record import OWNERS_NAME, TOKEN_NAME
+from ..owners import add_run
+from .commands import cancel, job_state
+from .supervisor import (
     NEEDED_NAME,
     RECORD_NAME,
     SlurmPlan,
@@ -28,7 +29,6 @@ from .slurm_keeper import (
     log_path,
     read_record,
 )
-from .slurm_queue import cancel, job_state
 
 KEEPER_LOG_NAME = "slurm.log"
 CONNECT_TIMEOUT_S = 20.0
@@ -106,7 +106,7 @@ async def wait_until_registered(endpoint: Endpoint, timeout_s: float, where: Pat
     after ``timeout_s`` with the last reason.
     """
     # Takes a second, which commands that ask no service would spend in vain.
-    from ..transports.session import HyphaSession, list_services
+    from ...transports.session import HyphaSession, list_services
 
     session, user = HyphaSession(endpoint), object()
     begun_s, was_reached = time.monotonic(), False
@@ -139,7 +139,7 @@ def _is_kept(record: SlurmRecord) -> bool:
 
 def _start_keeper(directory: Path, plan: SlurmPlan) -> None:
     (directory / RECORD_NAME).unlink(missing_ok=True)
-    module = ["-m", "samcourier.deploy.slurm_keeper"]
+    module = ["-m", "samcourier.deploy.slurm.supervisor"]
     command = [sys.executable, *module, str(directory), json.dumps(asdict(plan))]
     try:
         start_detached(

@@ -2,7 +2,7 @@
 
 The parent holds the other end of this process's standard input and never writes to it: when
 the parent is gone, however it went, the pipe closes and this process ends. Started as
-``python -m samcourier.deploy.hypha_server --host=127.0.0.1 --port=N --from-env``.
+``python -m samcourier.deploy.local.hypha_server --host=127.0.0.1 --port=N --from-env``.
 """
 
 from __future__ import annotations

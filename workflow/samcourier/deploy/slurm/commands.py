@@ -10,7 +10,7 @@ import re
 import subprocess
 from dataclasses import dataclass
 
-from ..errors import InputError, ServiceFailed
+from ...errors import InputError, ServiceFailed
 
 COMMAND_TIMEOUT_S = 60.0
 #: squeue's states of a job that is over (the manual's "JOB STATE CODES"); it lists them for

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..files.atomic import write_private
-from ..files.records import decode, read_json
-from ..processes import is_running
+from ...files.atomic import write_private
+from ...files.records import decode, read_json
+from ...processes import is_running
 
 RECORD_NAME = "local.json"
 TOKEN_NAME = "token"

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import CourierError, Denied, ServiceFailed, ServiceGone
-from ..formatting import plain
-from ..results.image_log import Failure
-from ..transports.known_defects import OTHER, find_defect
-from ..transports.translate import translate
-from .bioengine_app import AppPlan
-from .bioengine_log import LogTail
-from .bioengine_worker import ANSWER_TIMEOUT_S, Worker, list_ids
+from ...errors import CourierError, Denied, ServiceFailed, ServiceGone
+from ...formatting import plain
+from ...results.image_log import Failure
+from ...transports.known_defects import OTHER, find_defect
+from ...transports.translate import translate
+from .app import AppPlan
+from .log_tail import LogTail
+from .worker import ANSWER_TIMEOUT_S, Worker, list_ids
 
 Say = Callable[[str], None]
 

@@ -10,9 +10,9 @@ import asyncio
 import time
 from typing import Any
 
-from ..errors import Denied, RequestRefused, ServiceFailed, ServiceGone
-from .bioengine_app import ALIAS_PREFIX, AppPlan, differences
-from .bioengine_ready import (
+from ...errors import Denied, RequestRefused, ServiceFailed, ServiceGone
+from .app import ALIAS_PREFIX, AppPlan, differences
+from .readiness import (
     FAILED,
     GONE,
     Found,
@@ -23,7 +23,7 @@ from .bioengine_ready import (
     wait_for_answer,
     wait_until_running,
 )
-from .bioengine_worker import (
+from .worker import (
     ANSWER_TIMEOUT_S,
     BUILD_TIMEOUT_S,
     Worker,

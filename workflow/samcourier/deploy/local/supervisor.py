@@ -1,6 +1,6 @@
 """The local service: a Hypha server on loopback and the segmentation service behind it.
 
-Runs detached as ``python -m samcourier.deploy.supervisor DIRECTORY --engine NAME
+Runs detached as ``python -m samcourier.deploy.local.supervisor DIRECTORY --engine NAME
 --engine-options JSON``, and ends when the last process that needs it has ended (see
 :mod:`samcourier.deploy.owners`), on SIGTERM, or with its Hypha server.
 """
@@ -27,11 +27,11 @@ import uvloop
 from samservice.engines.base import build_engine
 from samservice.server.serve import Address, ServeSettings, serve
 
-from ..errors import CourierError, ServiceFailed
-from ..files.atomic import write_private
-from ..processes import process_identity
-from .detached import say
-from .owners import OwnersWatch
+from ...errors import CourierError, ServiceFailed
+from ...files.atomic import write_private
+from ...processes import process_identity
+from ..daemon import say
+from ..owners import OwnersWatch
 from .record import OWNERS_NAME, RECORD_NAME, SCRATCH_NAME, TOKEN_NAME, LocalRecord, write_record
 
 OWNER_POLL_S = 1.0
@@ -62,7 +62,7 @@ async def running_hypha(directory: Path, root_token: str) -> AsyncIterator[tuple
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "samcourier.deploy.hypha_server",
+        "samcourier.deploy.local.hypha_server",
         "--from-env",
         "--host=127.0.0.1",
         f"--port={port}",
@@ -158,7 +158,7 @@ async def _stop_when_unneeded(
 
 def main() -> None:
     """Parse the command line and supervise; an expected failure is one line on stderr."""
-    parser = argparse.ArgumentParser(prog="samcourier.deploy.supervisor")
+    parser = argparse.ArgumentParser(prog="samcourier.deploy.local.supervisor")
     parser.add_argument("directory", type=Path)
     parser.add_argument("--engine", required=True)
     parser.add_argument("--engine-options", type=json.loads, default={})

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from samcourier.deploy import slurm
-from samcourier.deploy.slurm import bring_up, wait_until_registered
-from samcourier.deploy.slurm_keeper import RECORD_NAME, SlurmPlan, SlurmRecord, log_path
-from samcourier.deploy.slurm_queue import JobState, SlurmSettings
+from samcourier.deploy.slurm import service_job as slurm
+from samcourier.deploy.slurm.commands import JobState, SlurmSettings
+from samcourier.deploy.slurm.service_job import bring_up, wait_until_registered
+from samcourier.deploy.slurm.supervisor import RECORD_NAME, SlurmPlan, SlurmRecord, log_path
 from samcourier.errors import (
     CourierError,
     Denied,

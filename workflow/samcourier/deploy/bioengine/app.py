@@ -17,8 +17,8 @@ import yaml
 
 import samservice
 
-from ..errors import InputError
-from ..transports.network import IceServer
+from ...errors import InputError
+from ...transports.network import IceServer
 
 #: The class that the manifest's ``entry`` names; BioEngine sorts parameters by it.
 APP_CLASS = "SegmentationApp"

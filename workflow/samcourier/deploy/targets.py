@@ -4,29 +4,27 @@ or somebody else's."""
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import uvloop
 
-from ..errors import Denied, InputError
+from ..errors import InputError
 from ..files.atomic import write_private
 from ..transports.base import Endpoint
 from ..transports.network import Network
-from .bioengine import bring_up, locate, take_down
-from .bioengine_app import AppPlan, AppSettings, pack_app, plan_app
-from .bioengine_ready import Found, Say
-from .bioengine_worker import WorkerAddress
-from .local import ensure_local_service
-from .slurm import bring_up as bring_up_job
-from .slurm import recorded_plan, wait_until_registered
-from .slurm import take_down as take_down_job
-from .slurm_keeper import SlurmPlan
-from .slurm_queue import SlurmSettings
-
-TOKEN_VARIABLE = "HYPHA_TOKEN"
+from .bioengine.app import AppPlan, AppSettings, pack_app, plan_app
+from .bioengine.deploy import bring_up, locate, take_down
+from .bioengine.readiness import Found, Say
+from .bioengine.worker import WorkerAddress
+from .local.start import ensure_local_service
+from .slurm.commands import SlurmSettings
+from .slurm.service_job import bring_up as bring_up_job
+from .slurm.service_job import recorded_plan, wait_until_registered
+from .slurm.service_job import take_down as take_down_job
+from .slurm.supervisor import SlurmPlan
+from .token import read_token
 
 Target = Literal["local", "bioengine", "slurm", "existing"]
 TARGETS: tuple[Target, ...] = ("local", "bioengine", "slurm", "existing")
@@ -55,8 +53,8 @@ def deploy_service(options: ServiceOptions, dataset_dir: Path, say: Say) -> Endp
     """As :func:`find_service`, but bring the app up on a BioEngine worker, or the service up in a
     SLURM job, where it is missing.
 
-    Raises what :func:`samcourier.deploy.bioengine.bring_up` and
-    :func:`samcourier.deploy.slurm.bring_up` raise too.
+    Raises what :func:`samcourier.deploy.bioengine.deploy.bring_up` and
+    :func:`samcourier.deploy.slurm.service_job.bring_up` raise too.
     """
     if options.target == "slurm":
         token = read_token(options.token_file)
@@ -205,24 +203,3 @@ def _read_found(dataset_dir: Path, address: WorkerAddress, plan: AppPlan) -> Fou
         return Found(record["service_id"], record["rtc_service_id"]) if is_this else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
-
-
-def read_token(token_file: Path | None) -> str | None:
-    """Return the token from the file, else from HYPHA_TOKEN, else None (anonymous).
-
-    Raises Denied for a file that is missing, empty, no text, or open to others.
-    """
-    if token_file is None:
-        return os.environ.get(TOKEN_VARIABLE, "").strip() or None
-    try:
-        others_may_read = token_file.stat().st_mode & 0o077
-        token = token_file.read_text().strip()
-    except OSError as error:
-        raise Denied(f"token file {token_file}: {error.strerror}") from error
-    except UnicodeDecodeError:
-        raise Denied(f"token file {token_file} holds no text") from None
-    if others_may_read:
-        raise Denied(f"token file {token_file} is open to others, expected mode 0600")
-    if not token:
-        raise Denied(f"token file {token_file} is empty")
-    return token

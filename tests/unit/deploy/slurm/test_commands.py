@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from samcourier.deploy.slurm_queue import (
+from samcourier.deploy.slurm.commands import (
     JobState,
     SlurmSettings,
     cancel,

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from samcourier.deploy import bioengine_app, service
-from samcourier.deploy.bioengine_app import (
+from samcourier.deploy import targets as service
+from samcourier.deploy.bioengine import app as bioengine_app
+from samcourier.deploy.bioengine.app import (
     APP_CLASS,
     AppPackage,
     AppPlan,
@@ -20,10 +21,10 @@ from samcourier.deploy.bioengine_app import (
     pack_app,
     plan_app,
 )
-from samcourier.deploy.bioengine_log import LogTail, overlap
-from samcourier.deploy.bioengine_ready import Found
-from samcourier.deploy.bioengine_worker import WorkerAddress, reason_of
-from samcourier.deploy.service import (
+from samcourier.deploy.bioengine.log_tail import LogTail, overlap
+from samcourier.deploy.bioengine.readiness import Found
+from samcourier.deploy.bioengine.worker import WorkerAddress, reason_of
+from samcourier.deploy.targets import (
     BIOENGINE_RECORD,
     ServiceOptions,
     deploy_service,

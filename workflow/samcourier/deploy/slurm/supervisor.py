@@ -1,8 +1,8 @@
 """Keeps a service's SLURM job while a run needs it: submits it, again when it is lost, ends it.
 
-Runs detached beside the run as ``python -m samcourier.deploy.slurm_keeper DIRECTORY PLAN`` until
-the run's process has ended (see :mod:`samcourier.deploy.owners`) or on SIGTERM. Should this process
-be lost itself, the job ends by its idle limit.
+Runs detached beside the run as ``python -m samcourier.deploy.slurm.supervisor DIRECTORY PLAN``
+until the run's process has ended (see :mod:`samcourier.deploy.owners`) or on SIGTERM. Should this
+process be lost itself, the job ends by its idle limit.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import CourierError, ServiceFailed
-from ..files.atomic import write_private
-from ..files.records import decode, read_json
-from ..processes import process_identity
-from . import slurm_queue
-from .detached import say
-from .owners import OwnersWatch
-from .record import OWNERS_NAME, TOKEN_NAME
-from .slurm_queue import LOST, JobState, SlurmSettings, sbatch_words
+from ...errors import CourierError, ServiceFailed
+from ...files.atomic import write_private
+from ...files.records import decode, read_json
+from ...processes import process_identity
+from ..daemon import say
+from ..local.record import OWNERS_NAME, TOKEN_NAME
+from ..owners import OwnersWatch
+from . import commands as slurm_queue
+from .commands import LOST, JobState, SlurmSettings, sbatch_words
 
 RECORD_NAME = "slurm.json"
 NEEDED_NAME = "slurm.needed"

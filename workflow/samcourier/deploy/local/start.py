@@ -9,10 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..transports.base import Endpoint
-from .detached import end_process, one_at_a_time, start_detached
-from .owners import add_owner, add_run
+from ...errors import InputError
+from ...transports.base import Endpoint
+from ..daemon import end_process, one_at_a_time, start_detached
+from ..owners import add_owner, add_run
 from .record import LOG_NAME, OWNERS_NAME, TOKEN_NAME, LocalRecord, read_record
 
 START_TIMEOUT_S = 300.0
@@ -57,7 +57,7 @@ def require_local_extra(what: str) -> None:
 
 
 def _start(directory: Path, engine: str, engine_options: dict[str, Any]) -> LocalRecord:
-    command = [sys.executable, "-m", "samcourier.deploy.supervisor", str(directory)]
+    command = [sys.executable, "-m", "samcourier.deploy.local.supervisor", str(directory)]
     command += ["--engine", engine, "--engine-options", json.dumps(engine_options)]
 
     def find_record(process: str | None) -> LocalRecord | None:

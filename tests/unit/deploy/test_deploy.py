@@ -18,17 +18,12 @@ from typing import Any
 import psutil
 import pytest
 
-from samcourier.deploy import detached, local, owners, supervisor
-from samcourier.deploy.detached import end_process
-from samcourier.deploy.local import ensure_local_service, stop_local_service
-from samcourier.deploy.owners import (
-    OWNER_VARIABLE,
-    UNKNOWN_LIMIT_S,
-    OwnersWatch,
-    add_owner,
-    living_owners,
-)
-from samcourier.deploy.record import (
+from samcourier.deploy import daemon as detached
+from samcourier.deploy import owners
+from samcourier.deploy.daemon import end_process
+from samcourier.deploy.local import start as local
+from samcourier.deploy.local import supervisor
+from samcourier.deploy.local.record import (
     OWNERS_NAME,
     RECORD_NAME,
     TOKEN_NAME,
@@ -36,7 +31,16 @@ from samcourier.deploy.record import (
     read_record,
     write_record,
 )
-from samcourier.deploy.service import ServiceOptions, find_service, read_token
+from samcourier.deploy.local.start import ensure_local_service, stop_local_service
+from samcourier.deploy.owners import (
+    OWNER_VARIABLE,
+    UNKNOWN_LIMIT_S,
+    OwnersWatch,
+    add_owner,
+    living_owners,
+)
+from samcourier.deploy.targets import ServiceOptions, find_service
+from samcourier.deploy.token import read_token
 from samcourier.errors import Denied, InputError, ServiceFailed
 from samcourier.files.atomic import write_private
 from samcourier.processes import is_running, process_identity

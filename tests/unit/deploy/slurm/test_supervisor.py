@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from samcourier.deploy import slurm_keeper
-from samcourier.deploy.record import TOKEN_NAME
-from samcourier.deploy.slurm_keeper import (
+from samcourier.deploy.local.record import TOKEN_NAME
+from samcourier.deploy.slurm import supervisor as slurm_keeper
+from samcourier.deploy.slurm.commands import JobState, SlurmSettings
+from samcourier.deploy.slurm.supervisor import (
     LOOK_S,
     NEEDED_NAME,
     Keeper,
@@ -24,7 +25,6 @@ from samcourier.deploy.slurm_keeper import (
     main,
     read_record,
 )
-from samcourier.deploy.slurm_queue import JobState, SlurmSettings
 from samcourier.errors import ServiceFailed
 
 PLAN = SlurmPlan("samservice-1", "https://h", None, "watershed", {}, SlurmSettings("gpu"))

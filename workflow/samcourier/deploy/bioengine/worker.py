@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import CourierError, Denied, InputError, ServiceFailed, ServiceGone
-from ..formatting import plain
-from ..transports.translate import is_from_far_side, translate, translate_opening
+from ...errors import CourierError, Denied, InputError, ServiceFailed, ServiceGone
+from ...formatting import plain
+from ...transports.translate import is_from_far_side, translate, translate_opening
 
 SERVICE_NAME = "bioengine-worker"
 #: The first with manifests of format 0.6.0 and GPUs asked for by memory.

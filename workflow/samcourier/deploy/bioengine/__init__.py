@@ -1,0 +1,1 @@
+"""The service as an app on a BioEngine worker."""

@@ -1,0 +1,1 @@
+"""The service and its Hypha server on this machine."""
