@@ -24,7 +24,7 @@ from figures import Figures
 
 from samcourier.connection import ConnectionManager, connected
 from samcourier.connection.call import Call, CallFailed
-from samcourier.connection.estimate import Payload
+from samcourier.connection.throughput import Payload
 from samcourier.errors import CourierError
 from samcourier.results.connection_log import ConnectionJournal
 from samcourier.transports import Endpoint, HyphaSession, WebSocketTransport

@@ -34,7 +34,7 @@ from hypha_rpc import connect_to_server
 from samcourier.batch import BatchRun
 from samcourier.connection import connected
 from samcourier.connection.call import Call
-from samcourier.connection.choose import Payload
+from samcourier.connection.ranking import Payload
 from samcourier.image_run import BatchSettings
 from samcourier.results.connection_log import ConnectionJournal
 from samcourier.samples.demo import DEMO_IMAGES, write_image

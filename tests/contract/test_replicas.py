@@ -15,7 +15,7 @@ import pytest
 
 from samcourier.connection import ConnectionManager, connected
 from samcourier.connection.call import Answer, Call
-from samcourier.connection.estimate import Payload
+from samcourier.connection.throughput import Payload
 from samcourier.files.atomic import write_private
 from samcourier.results.connection_log import ConnectionJournal
 from samcourier.transports import Endpoint, Replicas

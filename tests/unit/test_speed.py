@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from samcourier.connection.estimate import Payload, Sample
+from samcourier.connection.throughput import Payload, Sample
 from samcourier.errors import Denied, ServiceFailed, TransportFailed
 from samcourier.speed import (
     Comparison,

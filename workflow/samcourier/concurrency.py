@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
+
+from .errors import CourierError
 
 
 class Places:
@@ -38,3 +40,19 @@ async def together(works: Iterable[Coroutine[Any, Any, None]]) -> None:
                 group.create_task(work)
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
+
+
+async def end_all(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel the tasks and wait for their end; raise what no caller expects of one of them.
+
+    Awaiting a cancelled task under ``suppress(CancelledError)`` would also swallow the caller's own
+    cancellation, and leave it running for ever.
+    """
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
+    errors = [task.exception() for task in tasks if not task.cancelled()]
+    for error in errors:
+        if error is not None and not isinstance(error, CourierError):
+            raise error

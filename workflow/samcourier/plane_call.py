@@ -15,9 +15,9 @@ from samservice.contract.wire import WireError, is_packed, pack_array, packed_nb
 
 from .connection import ConnectionManager
 from .connection.call import Answer, Call, CallFailed
-from .connection.choose import image_codec
 from .connection.description import RunIdentity
-from .connection.estimate import Payload
+from .connection.ranking import image_codec
+from .connection.throughput import Payload
 from .content_key import image_key
 from .draft import Draft, service_identity
 from .embeddings import EmbeddingStore

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from .connection.estimate import Sample
+from .connection.throughput import Sample
 from .formatting import format_tsv
 
 Direction = Literal["up", "down", "both"]

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
 from .connection.description import checked_description
-from .connection.estimate import Payload, Sample
 from .connection.probe import Probed, probe_transport
 from .connection.retry import Policy
+from .connection.throughput import Payload, Sample
 from .errors import CourierError, TransportFailed
 from .results.image_log import Failure
 from .results.timestamps import utc_now

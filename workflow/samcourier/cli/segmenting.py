@@ -165,8 +165,12 @@ def run_batch(
     """
     from ..batch import BatchRun, batch_lock
     from ..connection import connected
-    from ..connection.measurements import measurements_path, read_measurements, write_measurements
     from ..connection.retry import Policy
+    from ..connection.shared_measurements import (
+        measurements_path,
+        read_measurements,
+        write_measurements,
+    )
     from ..image_run import BatchSettings
     from ..outputs.make import require_outputs_extra
     from ..results.connection_log import ConnectionJournal

@@ -8,8 +8,8 @@ with its transports (``link``), which ``scout`` measures and ``watch`` listens t
 from __future__ import annotations
 
 from .call import Answer, Call, CallFailed
-from .estimate import Payload
 from .manager import ConnectionManager, OnlyReplica, connected
+from .throughput import Payload
 
 __all__ = [
     "Answer",

@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar
 
 from ..errors import CourierError
 from ..results.image_log import Attempt, CallBytes, CallSeconds, Failure, Method
-from .choose import Choice
-from .estimate import Payload, Sample
+from .ranking import Choice
+from .throughput import Payload, Sample
 
 T = TypeVar("T")
 

@@ -8,19 +8,19 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ..concurrency import end_all
 from ..errors import CourierError, ServiceGone, TransportFailed
 from ..results.connection_log import ConnectionJournal
 from ..results.image_log import Failure
 from ..transports.base import Transport
 from ..transports.known_defects import OTHER, find_defect
-from .choose import Candidate
 from .deadline import Deadline
 from .description import RunIdentity, describe
-from .estimate import Estimate, Payload, Sample, learn, predict_s
-from .measure import Traffic, clock_offset_s, sample_of
+from .liveness import SignsOfLife
+from .ranking import Candidate
 from .retry import Policy
-from .signs import SignsOfLife
-from .tasks import end_all
+from .throughput import Estimate, Payload, Sample, learn, predict_s
+from .timing import Traffic, clock_offset_s, sample_of
 
 #: The round trip is measured with next to nothing.
 PING = Payload(0, 0)
@@ -88,7 +88,7 @@ class Link:
         return self._needs_trial
 
     def candidate(self, current: str | None, refused: str | None = None) -> Candidate:
-        """Return the transport as :func:`samcourier.connection.choose.rank` wants to see it."""
+        """Return the transport as :func:`samcourier.connection.ranking.rank` wants to see it."""
         blocked = refused
         if blocked is None and (self._needs_trial or self._rests_until_s > self._clock()):
             blocked = f"failed: {self._last_defect}{self.last_failure}"

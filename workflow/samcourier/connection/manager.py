@@ -21,12 +21,12 @@ from ..results.image_log import Attempt
 from ..transports.base import Transport
 from .call import Answer, Call, CallFailed
 from .description import RunIdentity
-from .estimate import Estimate
 from .link import Link
-from .measurements import Measurements
 from .pool import FindReplicas, ReplicaPool
 from .replica import Replica
 from .retry import Patience, Policy, what_next
+from .shared_measurements import Measurements
+from .throughput import Estimate
 
 T = TypeVar("T")
 

@@ -15,12 +15,12 @@ from ..errors import CourierError, ServiceGone
 from ..results.connection_log import ConnectionJournal
 from ..transports.base import Transport
 from .description import RunIdentity
-from .estimate import Payload
 from .link import Link
-from .measurements import Measurements
+from .load_balancing import next_replica
 from .replica import Replica
 from .retry import Patience, may_pass
-from .share import next_replica
+from .shared_measurements import Measurements
+from .throughput import Payload
 
 
 class FindReplicas(Protocol):

@@ -8,8 +8,8 @@ from typing import Any
 
 from ..errors import ServiceFailed
 from ..transports.base import Transport
-from .estimate import Sample
-from .measure import clock_offset_s, sample_of
+from .throughput import Sample
+from .timing import clock_offset_s, sample_of
 
 
 @dataclass(frozen=True)

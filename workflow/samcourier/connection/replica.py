@@ -10,22 +10,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from ..concurrency import end_all
 from ..errors import CourierError, ServiceGone
 from ..results.connection_log import ConnectionJournal
 from ..results.image_log import Attempt
 from ..results.timestamps import utc_now
 from ..transports.base import Transport
 from .call import Call, attempt_record
-from .choose import Choice, rank
 from .description import RunIdentity
-from .estimate import Estimate, Payload, Sample
 from .link import PING, Link
-from .measurements import Measurements
+from .load_balancing import Load
+from .prober import Scout
+from .ranking import Choice, rank
 from .retry import Policy, may_pass
-from .scout import Scout
-from .share import Load
-from .tasks import end_all
-from .watch import Watch
+from .shared_measurements import Measurements
+from .throughput import Estimate, Payload, Sample
+from .watchdog import Watch
 
 T = TypeVar("T")
 
@@ -94,7 +94,7 @@ class Replica:
         return next((link for link in self.links if link.name == self.current), None)
 
     def load(self, payload: Payload) -> Load:
-        """Return how busy it is, for :func:`samcourier.connection.share.next_replica`."""
+        """Return how busy it is, for :func:`samcourier.connection.load_balancing.next_replica`."""
         best = self._ranked(payload, set())
         return Load(
             travel_s=best[0].predicted_s if best else None,

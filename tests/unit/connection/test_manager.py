@@ -14,10 +14,10 @@ import pytest
 
 from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.call import Answer, Call, CallFailed
-from samcourier.connection.estimate import Estimate, Pace, Payload
-from samcourier.connection.measurements import Measurements
+from samcourier.connection.prober import FIRST_HOLD_S
 from samcourier.connection.retry import Patience, Policy, what_next
-from samcourier.connection.scout import FIRST_HOLD_S
+from samcourier.connection.shared_measurements import Measurements
+from samcourier.connection.throughput import Estimate, Pace, Payload
 from samcourier.errors import (
     CourierError,
     Denied,
@@ -178,7 +178,7 @@ async def test_an_answer_that_does_not_fit_counts_as_a_failed_attempt(bench: Mak
 async def test_a_failed_transport_rests_and_is_tried_by_a_probe_before_an_image(
     bench: Make, monkeypatch: pytest.MonkeyPatch, images: int, more_calls: int
 ) -> None:
-    monkeypatch.setattr("samcourier.connection.scout._TICK_S", 0.01)
+    monkeypatch.setattr("samcourier.connection.prober._TICK_S", 0.01)
     slow = [Scripted(delay_s=0.05)] * 99
     made = bench(
         replace(PATIENT, rest_after_failure_s=0.05),
@@ -355,8 +355,8 @@ async def test_a_known_slower_transport_is_opened_beside_where_the_batch_is_long
     opening_costs_s: float,
     is_opened: bool,
 ) -> None:
-    monkeypatch.setattr("samcourier.connection.scout._TICK_S", 0.01)
-    monkeypatch.setattr("samcourier.connection.scout.OTHER_LOOK_COST_S", opening_costs_s)
+    monkeypatch.setattr("samcourier.connection.prober._TICK_S", 0.01)
+    monkeypatch.setattr("samcourier.connection.prober.OTHER_LOOK_COST_S", opening_costs_s)
     made = bench(websocket={"calls": [Scripted(delay_s=0.02)] * 99}, webrtc={}, http={})
     slower = seen(5e6, round_trip_s=0.5)
     estimates = {"websocket": seen(50e6), "webrtc": slower, "http": slower}
@@ -372,7 +372,7 @@ async def test_a_known_slower_transport_is_opened_beside_where_the_batch_is_long
 async def test_a_transport_once_known_to_be_slower_is_taken_when_the_one_in_use_gets_slow(
     bench: Make, monkeypatch: pytest.MonkeyPatch, other: str
 ) -> None:
-    monkeypatch.setattr("samcourier.connection.scout._TICK_S", 0.01)
+    monkeypatch.setattr("samcourier.connection.prober._TICK_S", 0.01)
     slow, steady = [Scripted(delay_s=0.1)] * 999, [Scripted(delay_s=0.015)] * 999
     made = bench(websocket={"calls": slow}, **{other: {"calls": steady}})
     image = Call("shout", {"word": "x"}, Payload(5_000_000, 10), take_word)
@@ -412,7 +412,7 @@ async def test_a_look_must_be_able_to_pay_for_itself(
     travel_s: float,
     looks: dict[str, int],
 ) -> None:
-    monkeypatch.setattr("samcourier.connection.scout._TICK_S", 0.01)
+    monkeypatch.setattr("samcourier.connection.prober._TICK_S", 0.01)
     slow = [Scripted(delay_s=travel_s)] * 9
     made = bench(
         websocket={"asides": [ok, ok, *slow], "calls": slow},
@@ -432,7 +432,7 @@ async def test_a_look_must_be_able_to_pay_for_itself(
 async def test_what_looks_better_is_proved_by_real_images(
     bench: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("samcourier.connection.choose.WAIT_MAX_S", 9)
+    monkeypatch.setattr("samcourier.connection.ranking.WAIT_MAX_S", 9)
     slow, fast = [Scripted(delay_s=0.2)] * 99, [Scripted(delay_s=0.02)] * 99
     made = bench(
         replace(PATIENT, webrtc_open_timeout_s=1),

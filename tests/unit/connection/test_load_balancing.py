@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from samcourier.connection.share import Load, next_replica
+from samcourier.connection.load_balancing import Load, next_replica
 
 
 def load(service_s: float | None, in_flight: int = 0, limit: int = 3, parallel: int = 1) -> Load:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from samcourier.connection import measurements
-from samcourier.connection.estimate import Estimate, Pace
-from samcourier.connection.measurements import (
+from samcourier.connection import shared_measurements as measurements
+from samcourier.connection.shared_measurements import (
     TRUST_S,
     Measurements,
     read_measurements,
     write_measurements,
 )
+from samcourier.connection.throughput import Estimate, Pace
 
 WEBRTC = Estimate((0.01,), (Pace(9, 2e-7), Pace(8, 3e-7)), (), measurements.time.time())
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samcourier.connection.estimate import (
+from samcourier.connection.throughput import (
     KEPT_SAMPLES,
     TRUST_HALF_LIFE_S,
     Estimate,
@@ -20,7 +20,7 @@ from samcourier.connection.estimate import (
     renewed,
     trust,
 )
-from samcourier.connection.measure import Traffic
+from samcourier.connection.timing import Traffic
 
 MB = 1_000_000
 PING = Payload(0, 0)

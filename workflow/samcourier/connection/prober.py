@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from ..errors import CourierError
-from .choose import Candidate, promising, unproved
-from .estimate import TRUST_HALF_LIFE_S, Payload, predict_s, renewed
 from .link import PING, Link
+from .ranking import Candidate, promising, unproved
+from .throughput import TRUST_HALF_LIFE_S, Payload, predict_s, renewed
 
 #: A look can only pay for itself while this many calls are left to profit from it.
 PROBE_MIN_CALLS_LEFT = 3

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from samcourier.connection.deadline import Deadline
-from samcourier.connection.estimate import Payload
 from samcourier.connection.link import Link
+from samcourier.connection.liveness import SignsOfLife
 from samcourier.connection.retry import Policy
-from samcourier.connection.signs import SignsOfLife
-from samcourier.connection.watch import Watch, loss
+from samcourier.connection.throughput import Payload
+from samcourier.connection.watchdog import Watch, loss
 from samcourier.errors import CourierError, Overloaded, ServiceGone, TransportFailed
 from samcourier.results.connection_log import ConnectionJournal
 from samcourier.transports.fake import FakeTransport, Scripted

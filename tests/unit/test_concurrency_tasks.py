@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from samcourier.connection.tasks import end_all
+from samcourier.concurrency import end_all
 from samcourier.errors import TransportFailed
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from samservice.contract.wire import FAST_IMAGE_CODEC, SLOW_IMAGE_CODEC
 
-from .estimate import Estimate, Payload, is_only_looked_at, predict_s, trust
+from .throughput import Estimate, Payload, is_only_looked_at, predict_s, trust
 
 #: Another transport must promise at least this share of the time off, and at least so many
 #: seconds, before it is taken: as it is when both are trusted in full, more when they are not.

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from ..files.records import decode, read_json, write_json
-from .estimate import Estimate
+from .throughput import Estimate
 
 #: Networks change: what is older counts as not measured, each transport by its own time.
 TRUST_S = 600.0

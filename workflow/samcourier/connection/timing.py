@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import ServiceFailed
-from .estimate import RATE_MIN_BYTES, Payload, Sample, Transfer, alone_s
+from .throughput import RATE_MIN_BYTES, Payload, Sample, Transfer, alone_s
 
 #: So many past transfers may overlap one that ends now.
 _REMEMBERED = 16

@@ -13,8 +13,8 @@ import pytest
 from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.call import Call, CallFailed
 from samcourier.connection.deadline import Deadline
-from samcourier.connection.estimate import Payload
 from samcourier.connection.retry import Policy
+from samcourier.connection.throughput import Payload
 from samcourier.errors import Overloaded
 from samcourier.results.connection_log import ConnectionJournal
 from samcourier.transports.fake import FakeTransport, Scripted
@@ -134,7 +134,7 @@ async def test_a_place_in_the_queue_of_a_working_service_is_worth_any_wait(
     start: Start, monkeypatch: pytest.MonkeyPatch, pace_s: float, is_served: bool
 ) -> None:
     # An idle transport is looked at so often.
-    monkeypatch.setattr("samcourier.connection.watch.HEALTH_S", 0.02)
+    monkeypatch.setattr("samcourier.connection.watchdog.HEALTH_S", 0.02)
     full = [Scripted(error=Overloaded("32 images are waiting already")) for _ in range(25)]
     manager = await start(Working(pace_s, work_s=0.0), full)
     if is_served:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samcourier.connection.choose import (
+from samcourier.connection.ranking import (
     CLEAR_GAIN,
     Candidate,
     image_codec,
@@ -14,7 +14,14 @@ from samcourier.connection.choose import (
     rank,
     unproved,
 )
-from samcourier.connection.estimate import TRUST_HALF_LIFE_S, Estimate, Pace, Payload, Sample, learn
+from samcourier.connection.throughput import (
+    TRUST_HALF_LIFE_S,
+    Estimate,
+    Pace,
+    Payload,
+    Sample,
+    learn,
+)
 
 MB = 1_000_000
 IMAGE = Payload(8 * MB, 1 * MB)
