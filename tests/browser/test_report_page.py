@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from samcourier.outcome import Outcome
+from samcourier.evaluation.outcome import Outcome
+from samcourier.evaluation.transport_changes import changes_of
 from samcourier.report import Report, render_page
-from samcourier.report.changes import changes_of
 from samcourier.report.pictures import Pictures, encode
 from samcourier.results.image_log import (
     Attempt,

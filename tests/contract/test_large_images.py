@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from samcourier.check import check_run
+from samcourier.evaluation.check import check_run
 from samcourier.files.atomic import write_private
 from samcourier.masks.integrity import read_provenance
 from samcourier.masks.omezarr import read_mask

@@ -26,8 +26,8 @@ import pytest
 import tifffile
 import yaml
 
-from samcourier.accuracy import score
 from samcourier.deploy.local.supervisor import running_hypha
+from samcourier.evaluation.accuracy import score
 from samcourier.files.atomic import write_private
 from samcourier.masks.omezarr import read_mask
 from samservice.hypha.connection import connect

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from samcourier.check import check_run
+from samcourier.evaluation.check import check_run
 from samcourier.masks.integrity import MASK_SUFFIX, is_whole
 from samcourier.masks.omezarr import read_mask
 from samcourier.results.image_log import read_image_log

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from samcourier.check import check_run
+from samcourier.evaluation.check import check_run
 from samcourier.results.image_log import read_image_log
 from samcourier.results.layout import log_path
 from samcourier.transports import Endpoint

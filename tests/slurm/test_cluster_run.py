@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from samcourier.check import check_run
+from samcourier.evaluation.check import check_run
 from samcourier.transports import Endpoint
 
 from ..contract.site_gates import forward_proxy

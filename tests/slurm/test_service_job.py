@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from samcourier.check import check_run
 from samcourier.deploy.local.record import TOKEN_NAME
 from samcourier.deploy.slurm.supervisor import SlurmRecord, read_record
+from samcourier.evaluation.check import check_run
 from samcourier.transports import Endpoint
 
 from .cluster import Cluster

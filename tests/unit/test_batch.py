@@ -25,7 +25,6 @@ from samcourier.batch import (
     BatchRun,
     batch_lock,
 )
-from samcourier.check import check_run
 from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.replica import TRAVELLING
 from samcourier.connection.retry import Policy
@@ -42,6 +41,7 @@ from samcourier.errors import (
     StorageFailed,
     TransportFailed,
 )
+from samcourier.evaluation.check import check_run
 from samcourier.image_run import BatchSettings
 from samcourier.images.selection import Selection, parse_pick
 from samcourier.masks.integrity import MaskContainer, read_provenance, stat_mask, zarr_files

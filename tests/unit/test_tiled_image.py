@@ -18,9 +18,9 @@ import tifffile
 from scipy import ndimage
 
 from samcourier.batch import BatchRun
-from samcourier.check import check_run
 from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.retry import Policy
+from samcourier.evaluation.check import check_run
 from samcourier.image_run import BatchSettings
 from samcourier.images.selection import Selection, parse_pick
 from samcourier.masks.integrity import read_provenance

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from samcourier.report.changes import MOST_SHOWN, Switch, changes_of, read_changes
+from samcourier.evaluation.transport_changes import MOST_SHOWN, Switch, changes_of, read_changes
 from samcourier.results.connection_log import ConnectionJournal, connection_events, merge_journals
 
 START = datetime(2026, 3, 1, 10, tzinfo=UTC)

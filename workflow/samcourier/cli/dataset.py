@@ -147,7 +147,7 @@ def report(
 @click.argument("dataset_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def check(dataset_dir: Path) -> None:
     """Tell whether the finished folder DATASET_DIR is whole: masks, logs and manifests agree."""
-    from ..check import check_run
+    from ..evaluation.check import check_run
 
     findings = check_run(dataset_dir)
     for finding in findings:

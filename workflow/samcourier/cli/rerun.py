@@ -18,7 +18,7 @@ from .segmenting import segment_rows
 from .terminal import run_interruptibly, say
 
 if TYPE_CHECKING:
-    from ..provenance.recorded import RecordedRun
+    from ..provenance.rerun import RecordedRun
 
 
 @click.command(epilog=example("samcourier rerun results/plate7 --out results/plate7-again"))
@@ -54,7 +54,7 @@ def rerun(
     """
     from ..connection.retry import Policy
     from ..masks.integrity import read_provenance
-    from ..provenance.recorded import differing_images, located, read_crate
+    from ..provenance.rerun import differing_images, located, read_crate
     from ..results.layout import mask_path
 
     run = read_crate(crate)
@@ -118,7 +118,7 @@ def _check_new(out: Path, folder: Path, run: RecordedRun) -> None:
 
 def _check_service(service: ServiceOptions, out: Path, run: RecordedRun, transport: str) -> None:
     """Bring the service up and raise InputError when it is another than made the masks."""
-    from ..provenance.recorded import service_difference
+    from ..provenance.rerun import service_difference
 
     difference = service_difference(_describe(service, out, transport), run)
     if difference is not None:

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -20,19 +20,12 @@ from ..report import Report
 from ..results.environment import FOLDER, RECORD, SCRIPT, SHEET, WORKFLOW
 from ..results.timestamps import parse_time
 from . import entities
+from .entities import CrateFile
 from .mask_table import TABLE, format_table, make_rows
 
 METADATA = Path("ro-crate-metadata.json")
 CONFIG = FOLDER / "config.yaml"
 SERVICES = FOLDER / "services.json"
-
-
-class CrateFile(NamedTuple):
-    """A file of the crate: its path in it, hexadecimal sha256 and size."""
-
-    path: Path
-    sha256: str
-    size_bytes: int
 
 
 def write_crate(report: Report) -> Path | None:

@@ -12,14 +12,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..formatting import plain
 from ..results.environment import RECORD, SCRIPT, SHEET, SNAKEFILE, Circumstances
 from ..results.timestamps import parse_time
 
 if TYPE_CHECKING:
-    from .crate import CrateFile
+    pass
 
 RO_CRATE = "https://w3id.org/ro/crate/1.1"
 #: ``sha256`` is no term of RO-Crate 1.1; Workflow Run Crate's own vocabulary has it.
@@ -307,3 +307,11 @@ def _applications(run: Run) -> list[dict[str, Any]]:
                 for place, (name, version) in enumerate(of_service.items(), start=1)
             ]
     return found
+
+
+class CrateFile(NamedTuple):
+    """A file of the crate: its path in it, hexadecimal sha256 and size."""
+
+    path: Path
+    sha256: str
+    size_bytes: int

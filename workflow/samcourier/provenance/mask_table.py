@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..evaluation.outcome import Outcome
 from ..formatting import format_tsv
 from ..masks.omezarr import labels_sha256, read_mask
-from ..outcome import Outcome
 from ..results.environment import FOLDER
 from ..results.layout import find_mask
 

@@ -3,8 +3,8 @@
 Nothing is remembered between runs: each report reads logs, manifests, masks and truth again.
 """
 
-from .build import build_report, write_report
+from ..evaluation.run import Report, build_report
+from .build import write_report
 from .page import render_page
-from .run import Report
 
 __all__ = ["Report", "build_report", "render_page", "write_report"]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..outcome import Outcome
+from ..evaluation.outcome import Outcome
 from .journey import MOST_BINS, MOST_POINTS, Foretold, Mark, Timeline
 from .stages import STAGES, stage_seconds
 

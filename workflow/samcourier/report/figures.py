@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..accuracy import Accuracy, mean_precision, pooled
-from ..outcome import Outcome
+from ..evaluation.accuracy import Accuracy, mean_precision, pooled
+from ..evaluation.outcome import Outcome
+from ..evaluation.run import Report
 from ..results.timestamps import parse_time
-from .run import Report
 from .travel import describe_services, wall_time_s
 
 #: Versions that decide how pixels travel, by the packages' own names.

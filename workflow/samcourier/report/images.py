@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..evaluation.outcome import Outcome
 from ..formatting import plain
-from ..outcome import Outcome
 from .pictures import Pictures
 from .table import COLUMNS
 

@@ -8,9 +8,9 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ..evaluation.transport_changes import Switch
 from ..results.image_log import ImageLog
 from ..results.timestamps import parse_time
-from .changes import Switch
 from .travel import mb_per_s, stretches
 
 #: Pauses longer than this, as between two runs of a dataset, are left out of the time axis.

@@ -11,13 +11,13 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ..evaluation.run import Report
 from ..formatting import plain
 from ..results.timestamps import parse_time
 from . import charts, journey
 from .figures import accuracy_figures, facts_of, figures_of, group_failures, rerun_command
 from .images import table_data
 from .pictures import Pictures
-from .run import Report
 from .stages import advise, summarise_stages
 from .travel import summarise_transports
 

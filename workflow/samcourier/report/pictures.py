@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal
 import imagecodecs
 import numpy as np
 
+from ..evaluation.outcome import Outcome
 from ..images.planes import open_planes
 from ..masks.omezarr import read_mask
-from ..outcome import Outcome
 from ..results.image_log import ImageLog
 from ..results.layout import find_mask, output_path
 from ..samples.sheet import ImageRow

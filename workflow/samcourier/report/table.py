@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
-from ..accuracy import Accuracy
+from ..evaluation.accuracy import Accuracy
+from ..evaluation.outcome import Outcome
 from ..formatting import format_tsv, plain
-from ..outcome import Outcome
 from ..results.image_log import Attempt, CallBytes, CallSeconds
 
 #: A spreadsheet takes a cell that begins so for a formula.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from samcourier.accuracy import score
+from samcourier.evaluation.accuracy import score
 from samcourier.samples.demo import DEMO_IMAGES, write_image
 from samservice.contract.errors import EmbeddingsUnsupported, WrongParameter
 from samservice.engines.base import Engine, build_engine

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from samcourier.report.changes import Switch
+from samcourier.evaluation.transport_changes import Switch
 from samcourier.report.charts import calls_chart, foretold_chart, stage_chart
 from samcourier.report.journey import (
     MOST_BINS,
@@ -159,7 +159,7 @@ def test_charts_are_bounded_and_their_series_as_long_as_their_axis() -> None:
 
 @pytest.mark.parametrize(("count", "bars", "label"), [(24, 24, "seconds"), (1000, 91, "11 images")])
 def test_many_images_share_a_bar(count: int, bars: int, label: str) -> None:
-    from samcourier.outcome import Outcome
+    from samcourier.evaluation.outcome import Outcome
 
     outcomes = [
         Outcome(str(n), "0001", "done", None, None, None, log(n, n + 1, call("http", n)))

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from samcourier.accuracy import Score, assess, mean_precision, pooled, score
 from samcourier.errors import InputError
+from samcourier.evaluation.accuracy import Score, assess, mean_precision, pooled, score
 
 from .accuracy_scenes import REAL_TRUTH, SCENES
 

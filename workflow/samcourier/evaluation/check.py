@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .files.records import read_json
-from .masks.integrity import (
+from ..files.records import read_json
+from ..masks.integrity import (
     MASK_SUFFIX,
     MASK_SUFFIXES,
     TILES_SUFFIX,
@@ -16,8 +16,8 @@ from .masks.integrity import (
     stat_mask,
     whole_provenance,
 )
-from .results.image_log import Attempt, ImageLog, read_image_log
-from .results.layout import (
+from ..results.image_log import Attempt, ImageLog, read_image_log
+from ..results.layout import (
     OUTPUT_FILES,
     find_mask,
     is_held,
@@ -26,9 +26,9 @@ from .results.layout import (
     output_path,
     stat_output,
 )
-from .results.manifest import Manifest, ManifestEntry, read_manifest
-from .results.run_record import read_run_record, run_record_path
-from .results.timestamps import parse_time
+from ..results.manifest import Manifest, ManifestEntry, read_manifest
+from ..results.run_record import read_run_record, run_record_path
+from ..results.timestamps import parse_time
 
 #: Parts may exceed their whole by this: clocks are read one after another.
 TOLERANCE_S = 0.05

@@ -42,7 +42,7 @@ from samcourier.results.image_log import (
 )
 from samcourier.samples.sheet import make_batches, read_sheet
 
-from .conftest import squares
+from ..conftest import squares
 
 HOSTILE = '<script>alert("1")</script> & \u202e\ud800\x1b[31m\x00 =1+1\n\tend'
 

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ..errors import CourierError
+from ..images.label_image import read_label_image
+from ..images.readers import check_fits_memory
+from ..masks.integrity import whole_provenance
+from ..masks.omezarr import opened_mask, read_mask
+from ..results.image_log import ImageLog, read_image_log
+from ..results.layout import find_mask, log_path
+from ..results.manifest import Manifest
+from ..samples.sheet import ImageRow
 from .accuracy import Accuracy, assess
-from .errors import CourierError
-from .images.label_image import read_label_image
-from .images.readers import check_fits_memory
-from .masks.integrity import whole_provenance
-from .masks.omezarr import opened_mask, read_mask
-from .results.image_log import ImageLog, read_image_log
-from .results.layout import find_mask, log_path
-from .results.manifest import Manifest
-from .samples.sheet import ImageRow
 
 #: Of the plane that is compared: both label images, and the ids and pairs of their pixels.
 _ASSESSED_BYTES_A_PIXEL = 40

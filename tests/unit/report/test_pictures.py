@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import tifffile
 
+from samcourier.evaluation.outcome import Outcome
 from samcourier.images.planes import pixels_sha256
 from samcourier.masks.omezarr import write_mask
-from samcourier.outcome import Outcome
 from samcourier.outputs.previews import png, preview
 from samcourier.report import pictures as pictures_module
 from samcourier.report.images import table_data
@@ -23,7 +23,7 @@ from samcourier.report.pictures import Picture, Pictures, collect_pictures, enco
 from samcourier.results.image_log import ImageLog, ImageSeconds, OutputRecord
 from samcourier.samples.sheet import ImageRow
 
-from .conftest import squares
+from ..conftest import squares
 
 PIXELS = (np.arange(32 * 32, dtype=np.uint16).reshape(32, 32) * 7) % 501
 

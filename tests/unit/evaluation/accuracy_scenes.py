@@ -4,7 +4,7 @@ The table ``accuracy_stardist.json`` is what this prints where StarDist is insta
 TensorFlow for that, but numba, which is why the tests read the table instead:
 
     pip install stardist==0.9.2 tifffile
-    python tests/unit/accuracy_scenes.py > tests/unit/accuracy_stardist.json
+    python tests/unit/evaluation/accuracy_scenes.py > tests/unit/accuracy_stardist.json
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from random import Random
 import numpy as np
 import tifffile
 
-REAL_TRUTH = Path(__file__).parents[3] / "shared" / "images" / "nuclei2d_mask.tif"
+REAL_TRUTH = Path(__file__).parents[4] / "shared" / "images" / "nuclei2d_mask.tif"
 
 Scene = tuple[np.ndarray, np.ndarray]
 

@@ -22,7 +22,7 @@ from samcourier.images.selection import Pick, Selection
 from samcourier.masks.omezarr import labels_sha256, write_mask
 from samcourier.provenance.crate import write_crate
 from samcourier.provenance.mask_table import read_table
-from samcourier.provenance.recorded import located, read_crate, service_difference
+from samcourier.provenance.rerun import located, read_crate, service_difference
 from samcourier.report import build_report, write_report
 from samcourier.results import environment as begun
 from samcourier.results.environment import keep_circumstances, read_circumstances
@@ -30,7 +30,7 @@ from samcourier.samples.format import format_sheet
 from samcourier.samples.sheet import ImageRow, make_batches, read_sheet
 from samcourier.tiling.grid import TileSettings
 
-REPO = Path(__file__).parents[2]
+REPO = Path(__file__).parents[3]
 CONFIG = {
     "dataset": "demo",
     "sheet": "images.tsv",

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .errors import InputError
+from ..errors import InputError
 
 #: Two objects touch each other enough to speak of a split or a merged cell above this IoU.
 TOUCH_IOU = 0.1

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from samcourier.check import check_run
+from samcourier.evaluation.check import check_run
 from samcourier.files.records import write_json
 from samcourier.masks.omezarr import write_mask
 from samcourier.report import build_report, write_report
