@@ -1,3 +1,0 @@
-"""Ending background tasks."""
-
-from __future__ import annotations
