@@ -31,14 +31,14 @@ from canned_service import running_canned_service
 from figures import Figures
 from hypha_rpc import connect_to_server
 
-from samcourier.batch import BatchRun
 from samcourier.connection import connected
 from samcourier.connection.call import Call
 from samcourier.connection.ranking import Payload
-from samcourier.image_run import BatchSettings
 from samcourier.results.connection_log import ConnectionJournal
 from samcourier.samples.demo import DEMO_IMAGES, write_image
 from samcourier.samples.sheet import Batch, ImageRow
+from samcourier.segmentation.batch import BatchRun
+from samcourier.segmentation.settings import BatchSettings
 from samcourier.transports import Endpoint, build_transports
 from samservice.contract.wire import FAST_IMAGE_CODEC, pack_array, packed_nbytes, unpack_array
 

@@ -26,15 +26,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from naive import naive_service
 
-from samcourier.batch import BatchRun
 from samcourier.connection import connected
-from samcourier.image_run import BatchSettings
 from samcourier.masks.integrity import MASK_SUFFIX, is_whole
 from samcourier.results.connection_log import ConnectionJournal, connection_events
 from samcourier.results.image_log import ImageLog, read_image_log
 from samcourier.results.layout import log_path, mask_path
 from samcourier.results.timestamps import parse_time
 from samcourier.samples.sheet import Batch, ImageRow
+from samcourier.segmentation.batch import BatchRun
+from samcourier.segmentation.settings import BatchSettings
 from samcourier.transports import TRANSPORT_CHOICES, Endpoint, build_transports
 
 

@@ -13,15 +13,15 @@ import pytest
 import tifffile
 import yaml
 
-from samcourier.batch import BatchRun
 from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.retry import Policy
-from samcourier.image_run import BatchSettings
 from samcourier.masks.omezarr import read_mask
 from samcourier.results.connection_log import ConnectionJournal
 from samcourier.results.image_log import read_image_log
 from samcourier.results.layout import log_path, mask_path
 from samcourier.samples.sheet import Batch, ImageRow
+from samcourier.segmentation.batch import BatchRun
+from samcourier.segmentation.settings import BatchSettings
 from samcourier.transports import Endpoint, HyphaSession, WebSocketTransport, build_transports
 from samcourier.verify import verify_service
 

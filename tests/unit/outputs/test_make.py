@@ -18,7 +18,6 @@ import shapely
 import tifffile
 import zarr
 
-from samcourier.draft import Draft
 from samcourier.errors import InputError
 from samcourier.images.planes import Planes, open_planes
 from samcourier.images.selection import Selection, parse_pick
@@ -34,6 +33,7 @@ from samcourier.results.layout import (
     stat_output,
 )
 from samcourier.samples.sheet import ImageRow
+from samcourier.segmentation.recorder import Draft
 
 IDENTITY = {"engine": "e", "model": "m", "model_sha256": None, "segmentation_version": 1}
 MADE = [*OUTPUT_FILES]

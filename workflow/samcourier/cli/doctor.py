@@ -14,10 +14,10 @@ import click
 import uvloop
 
 from ..deploy.targets import ServiceOptions, find_service
-from ..embeddings import EmbeddingStore
 from ..formatting import plain
 from ..results.pending import images_left
 from ..samples.sheet import Batch, ImageRow, asked_rows, make_batches, read_sheet
+from ..segmentation.embedding_cache import EmbeddingStore
 from .options import (
     dataset_dir_option,
     embedding_options,

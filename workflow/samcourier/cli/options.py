@@ -13,9 +13,9 @@ import click
 from ..deploy.bioengine.app import AppSettings
 from ..deploy.slurm.commands import SlurmSettings
 from ..deploy.targets import TARGETS, ServiceOptions
-from ..embeddings import EmbeddingStore
 from ..errors import InputError
 from ..results.layout import OUTPUTS
+from ..segmentation.embedding_cache import EmbeddingStore
 from ..transports import TRANSPORT_CHOICES
 from ..transports.network import make_network
 

@@ -13,10 +13,10 @@ from typing import Any
 import click
 
 from ..deploy.targets import ServiceOptions, find_service
-from ..embeddings import EmbeddingStore
 from ..results.image_log import ImageLog
 from ..results.manifest import Manifest
 from ..samples.sheet import Batch, ImageRow, asked_rows, make_batches
+from ..segmentation.embedding_cache import EmbeddingStore
 from .terminal import run_interruptibly, say
 
 
@@ -161,9 +161,8 @@ def run_batch(
 ) -> Any:
     """Run one batch under its lock, over a connection of its own; return its manifest.
 
-    ``submission`` as in :func:`samcourier.batch.batch_lock`.
+    ``submission`` as in :func:`samcourier.segmentation.batch.batch_lock`.
     """
-    from ..batch import BatchRun, batch_lock
     from ..connection import connected
     from ..connection.retry import Policy
     from ..connection.shared_measurements import (
@@ -171,10 +170,11 @@ def run_batch(
         read_measurements,
         write_measurements,
     )
-    from ..image_run import BatchSettings
     from ..outputs.make import require_outputs_extra
     from ..results.connection_log import ConnectionJournal
     from ..results.layout import connection_journal_path
+    from ..segmentation.batch import BatchRun, batch_lock
+    from ..segmentation.settings import BatchSettings
     from ..tiling.grid import TileSettings
     from ..transports import Replicas
 

@@ -10,10 +10,10 @@ import click
 import uvloop
 
 from ..deploy.targets import ServiceOptions, deploy_service, find_service, undeploy_service
-from ..embeddings import EmbeddingStore, foretell
 from ..errors import ServiceGone
 from ..files.records import write_json
 from ..formatting import plain
+from ..segmentation.embedding_cache import EmbeddingStore, foretell
 from ..transports.base import Endpoint
 from .options import (
     POSITIVE,
@@ -87,7 +87,7 @@ def verify(
 
     Exits 1 when none works, or the service refuses the parameters or has no embeddings to keep.
     """
-    from ..demands import check_run
+    from ..segmentation.requirements import check_run
     from ..transports import build_transports
     from ..verify import verify_service, working_transports
 

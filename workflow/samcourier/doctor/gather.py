@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 import httpx
 
 from ..connection.retry import Policy
-from ..demands import check_run
 from ..deploy.targets import ServiceOptions
 from ..deploy.token import read_token
 from ..errors import CourierError, Denied, RequestRefused, ServiceGone
 from ..files_ahead import Forecast
+from ..segmentation.requirements import check_run
 from ..transports import HyphaSession, build_transports, pick_replica
 from ..transports.base import Endpoint, Transport
 from ..transports.caller import Caller, identify

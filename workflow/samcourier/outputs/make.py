@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 
-from ..draft import Draft
 from ..errors import CourierError, InputError
 from ..files.atomic import whole_or_absent
 from ..images.planes import Plane, Planes
@@ -25,6 +24,7 @@ from ..masks.omezarr import MaskFacts, MaskPixels, opened_mask
 from ..results.image_log import OutputRecord
 from ..results.layout import OUTPUT_FILES, OUTPUTS, is_output_whole, output_path, output_sha256
 from ..samples.sheet import ImageRow
+from ..segmentation.recorder import Draft
 
 if TYPE_CHECKING:
     from .previews import Preview

@@ -13,13 +13,13 @@ from typing import Any
 
 from samservice.contract.identity import SERVICE_IDENTITY
 
-from . import __version__
-from .content_key import image_key
-from .images.planes import Planes
-from .results.image_log import NOTE_REUSED, Attempt, Failure, ImageLog, ImageSeconds, OutputRecord
-from .results.timestamps import utc_now
-from .samples.sheet import ImageRow
-from .tiling.grid import Tiling
+from .. import __version__
+from ..images.planes import Planes
+from ..results.image_log import NOTE_REUSED, Attempt, Failure, ImageLog, ImageSeconds, OutputRecord
+from ..results.timestamps import utc_now
+from ..samples.sheet import ImageRow
+from ..tiling.grid import Tiling
+from .key import image_key
 
 #: What of ``describe()`` shapes the labels, and goes into every log and mask.
 _IDENTITY = (*SERVICE_IDENTITY, "versions", "device")

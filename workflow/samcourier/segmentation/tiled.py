@@ -11,15 +11,15 @@ import numpy as np
 
 from samservice.contract.labels import compacted
 
-from .concurrency import Places, together
-from .draft import Draft
-from .errors import storage_errors
-from .images.planes import Plane, Planes, pixels_sha256
-from .images.statistics import plane_statistics
-from .plane_call import PlaneCaller, Segmented
-from .tiling.cache import KeptTile, TileStore
-from .tiling.grid import Tile, Tiling
-from .tiling.stitching import StitchedMask, stitch
+from ..concurrency import Places, together
+from ..errors import storage_errors
+from ..images.planes import Plane, Planes, pixels_sha256
+from ..images.statistics import plane_statistics
+from ..tiling.cache import KeptTile, TileStore
+from ..tiling.grid import Tile, Tiling
+from ..tiling.stitching import StitchedMask, stitch
+from .plane import PlaneCaller, Segmented
+from .recorder import Draft
 
 
 class TiledImage:

@@ -13,11 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .concurrency import Places, together
-from .connection import ConnectionManager
-from .demands import check_row, check_run
-from .draft import Draft, service_identity
-from .errors import (
+from ..concurrency import Places, together
+from ..connection import ConnectionManager
+from ..errors import (
     CourierError,
     Denied,
     ImageUnfit,
@@ -27,15 +25,19 @@ from .errors import (
     ServiceUnfit,
     StorageFailed,
 )
-from .image_run import BatchSettings, ImageRun, Shared, changed_in_work
-from .images.planes import file_stamp
-from .masks.integrity import MASK_SUFFIXES
-from .masks.omezarr import remove_leftovers
-from .plane_call import PlaneCaller
-from .results.image_log import ImageLog, keep_log
-from .results.layout import log_path, mask_path
-from .results.manifest import Manifest, ManifestEntry, manifest_entry
-from .samples.sheet import Batch, ImageRow, asked_rows
+from ..images.planes import file_stamp
+from ..masks.integrity import MASK_SUFFIXES
+from ..masks.omezarr import remove_leftovers
+from ..results.image_log import ImageLog, keep_log
+from ..results.layout import log_path, mask_path
+from ..results.manifest import Manifest, ManifestEntry, manifest_entry
+from ..samples.sheet import Batch, ImageRow, asked_rows
+from .image import ImageRun
+from .plane import PlaneCaller
+from .prepared import changed_in_work
+from .recorder import Draft, service_identity
+from .requirements import check_row, check_run
+from .settings import BatchSettings, Shared
 
 #: Beside what is called for, one is read and one written: more only takes memory.
 AT_HAND = 2

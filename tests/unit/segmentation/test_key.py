@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from samcourier.content_key import image_key
 from samcourier.errors import ServiceFailed
+from samcourier.segmentation.key import image_key
 
 SERVICE = {
     "engine": "watershed", "model": "none", "model_sha256": None, "segmentation_version": 1,

@@ -10,9 +10,9 @@ from typing import Any
 
 from samservice.contract.parameters import parameter_problems
 
-from .embeddings import has_embeddings
-from .errors import ImageUnfit, RequestRefused
-from .samples.sheet import ImageRow
+from ..errors import ImageUnfit, RequestRefused
+from ..samples.sheet import ImageRow
+from .embedding_cache import has_embeddings
 
 #: Where the parameters of all images stand.
 _PLACE = "config.parameters (--parameters)"

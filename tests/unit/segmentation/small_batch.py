@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from samcourier.batch import BatchRun
 from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.retry import Policy
 from samcourier.errors import CourierError
-from samcourier.image_run import BatchSettings
 from samcourier.results.connection_log import ConnectionJournal
 from samcourier.results.manifest import Manifest
 from samcourier.samples.sheet import Batch, ImageRow
+from samcourier.segmentation.batch import BatchRun
+from samcourier.segmentation.settings import BatchSettings
 from samcourier.transports.fake import FakeTransport
 
 #: Capabilities of Linux by which root passes over permissions.

@@ -4,67 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .concurrency import Places, together
-from .draft import Draft
-from .embeddings import EmbeddingStore
-from .errors import ImageChanged, storage_errors
-from .images.planes import Plane, Planes, file_stamp, opened_planes, stack_sha256
-from .images.readers import check_fits_memory
-from .masks.foreground import read_foreground
-from .masks.integrity import MASK_SUFFIXES, MaskContainer, is_whole, read_provenance
-from .masks.layout import OmeZarrVersion
-from .masks.omezarr import delete, kept_mask, write_mask
-from .outputs.make import Outputs
-from .plane_call import PlaneCaller, Segmented
-from .results.image_log import (
-    NOTE_REUSED,
-    ImageLog,
-    _mark_as_seen,
-    keep_log,
-    read_image_log,
-)
-from .results.layout import log_path, mask_path
-from .samples.sheet import ImageRow
-from .tiled_image import TiledImage
-from .tiling.cache import TileStore, discard_tiles
-from .tiling.grid import ServiceLimits, TileSettings, Tiling, plan_tiles
-
-
-@dataclass(frozen=True)
-class BatchSettings:
-    """What a batch needs to know besides its images."""
-
-    dataset_dir: Path
-    parameters: dict[str, Any] = field(default_factory=dict)
-    ome_zarr: OmeZarrVersion = "0.4"
-    mask_container: MaskContainer = "folder"
-    retry_failed: bool = False
-    only: Collection[str] | None = None
-    tiles: TileSettings = field(default_factory=TileSettings)
-    embeddings: EmbeddingStore | None = None
-    outputs: Collection[str] = ()
-
-
-@dataclass(frozen=True)
-class Shared:
-    """What the images of a batch share.
-
-    ``description`` is what the service said of itself; ``places`` are for planes and tiles,
-    ``measuring`` for large planes.
-    """
-
-    settings: BatchSettings
-    description: dict[str, Any]
-    caller: PlaneCaller
-    places: Places
-    measuring: Places
+from ..concurrency import together
+from ..errors import storage_errors
+from ..images.planes import Plane, Planes, file_stamp, opened_planes, stack_sha256
+from ..images.readers import check_fits_memory
+from ..masks.foreground import read_foreground
+from ..masks.integrity import MASK_SUFFIXES, MaskContainer, is_whole, read_provenance
+from ..masks.omezarr import delete, kept_mask, write_mask
+from ..outputs.make import Outputs
+from ..results.image_log import NOTE_REUSED, ImageLog, _mark_as_seen, keep_log, read_image_log
+from ..results.layout import log_path, mask_path
+from ..samples.sheet import ImageRow
+from ..tiling.cache import TileStore, discard_tiles
+from ..tiling.grid import ServiceLimits, Tiling, plan_tiles
+from .plane import Segmented
+from .prepared import changed_in_work
+from .recorder import Draft
+from .settings import Shared
+from .tiled import TiledImage
 
 
 class ImageRun:
@@ -281,10 +244,3 @@ class ImageRun:
         if "input_labels" in draft.outputs and not had_changed:
             # Labels in the input are a change of its folder, but not of the image.
             self.stamp = file_stamp(self._row.path)
-
-
-def changed_in_work(path: Path) -> ImageChanged:
-    """Return the failure of an image whose file was written to while it was in work."""
-    return ImageChanged(
-        f"{path}: changed while it was in work, expected a file that nobody writes to; run again"
-    )

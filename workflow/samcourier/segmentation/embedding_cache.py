@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .files.atomic import whole_or_absent
-from .files.checksummed import read_sealed, sealed
+from ..files.atomic import whole_or_absent
+from ..files.checksummed import read_sealed, sealed
 
 SUFFIX = ".embedding"
 

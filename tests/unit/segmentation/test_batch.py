@@ -17,18 +17,11 @@ import numpy as np
 import pytest
 import tifffile
 
-import samcourier.image_run
 import samcourier.masks.omezarr
-from samcourier.batch import (
-    AT_HAND,
-    SERVICE_FAILURES,
-    BatchRun,
-    batch_lock,
-)
+import samcourier.segmentation.image
 from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.replica import TRAVELLING
 from samcourier.connection.retry import Policy
-from samcourier.embeddings import EmbeddingStore
 from samcourier.errors import (
     CourierError,
     Denied,
@@ -42,7 +35,6 @@ from samcourier.errors import (
     TransportFailed,
 )
 from samcourier.evaluation.check import check_run
-from samcourier.image_run import BatchSettings
 from samcourier.images.selection import Selection, parse_pick
 from samcourier.masks.integrity import MaskContainer, read_provenance, stat_mask, zarr_files
 from samcourier.masks.omezarr import delete, read_mask
@@ -51,13 +43,16 @@ from samcourier.results.image_log import ImageLog, read_image_log
 from samcourier.results.layout import log_path, mask_path, output_path
 from samcourier.results.manifest import Manifest
 from samcourier.samples.sheet import Batch, ImageRow
+from samcourier.segmentation.batch import AT_HAND, SERVICE_FAILURES, BatchRun, batch_lock
+from samcourier.segmentation.embedding_cache import EmbeddingStore
+from samcourier.segmentation.settings import BatchSettings
 from samcourier.transports.fake import FakeTransport, Scripted
 from samservice.contract.errors import ImageTooLarge, NotFinite, ServiceError, WrongParameter
 from samservice.contract.wire import MASK_CODEC, pack_array
 from samservice.server.app import SegmentationService
 
 SCHEMA = json.loads(
-    (Path(__file__).parents[2] / "workflow/schemas/image-log.schema.json").read_text()
+    (Path(__file__).parents[3] / "workflow/schemas/image-log.schema.json").read_text()
 )
 
 #: Transports are looked at again at once and nobody waits.
@@ -1029,7 +1024,7 @@ async def test_a_full_disk_stops_the_batch_in_words(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(samcourier.image_run, "write_mask", full)
+        patch.setattr(samcourier.segmentation.image, "write_mask", full)
         with pytest.raises(StorageFailed, match=r"\.ome\.zarr: .*No space left on device"):
             await bench.run()
     assert bench.call_count <= MOST_IMAGES
@@ -1042,7 +1037,7 @@ async def test_a_log_that_cannot_be_written_stops_the_batch(
     def read_only(*_: Any) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(samcourier.image_run, "write_image_log", read_only)
+    monkeypatch.setattr(samcourier.segmentation.image, "write_image_log", read_only)
     with pytest.raises(StorageFailed, match=r"logs/cell\d\.json: .*Read-only"):
         await bench.run()
 
@@ -1093,8 +1088,8 @@ async def test_an_error_that_nobody_foresaw_is_its_image_s_alone(
             raise MemoryError("no 33 GB")
         return opened(path, *_)
 
-    opened = samcourier.image_run.opened_planes
-    monkeypatch.setattr(samcourier.image_run, "opened_planes", read)
+    opened = samcourier.segmentation.image.opened_planes
+    monkeypatch.setattr(samcourier.segmentation.image, "opened_planes", read)
     assert bench.statuses(await bench.run()) == ["done", "unexpected", "done"]
     failure = bench.log("cell1").failure
     assert failure is not None

@@ -13,19 +13,19 @@ from samservice.contract.labels import count_objects
 from samservice.contract.validation import is_packed_embedding, packed_embedding_nbytes
 from samservice.contract.wire import WireError, is_packed, pack_array, packed_nbytes, unpack_array
 
-from .connection import ConnectionManager
-from .connection.call import Answer, Call, CallFailed
-from .connection.description import RunIdentity
-from .connection.ranking import image_codec
-from .connection.throughput import Payload
-from .content_key import image_key
-from .draft import Draft, service_identity
-from .embeddings import EmbeddingStore
-from .errors import ServiceFailed
-from .formatting import plain
-from .images.planes import Plane
-from .masks.omezarr import MaskPixels, check_mask
-from .results.image_log import Attempt
+from ..connection import ConnectionManager
+from ..connection.call import Answer, Call, CallFailed
+from ..connection.description import RunIdentity
+from ..connection.ranking import image_codec
+from ..connection.throughput import Payload
+from ..errors import ServiceFailed
+from ..formatting import plain
+from ..images.planes import Plane
+from ..masks.omezarr import MaskPixels, check_mask
+from ..results.image_log import Attempt
+from .embedding_cache import EmbeddingStore
+from .key import image_key
+from .recorder import Draft, service_identity
 
 #: Masks compress far better than images; only the first image's prediction needs a guess.
 FIRST_GUESS_DOWN_BYTES_PER_PIXEL = 0.06

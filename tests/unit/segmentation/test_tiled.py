@@ -17,11 +17,9 @@ import pytest
 import tifffile
 from scipy import ndimage
 
-from samcourier.batch import BatchRun
 from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.retry import Policy
 from samcourier.evaluation.check import check_run
-from samcourier.image_run import BatchSettings
 from samcourier.images.selection import Selection, parse_pick
 from samcourier.masks.integrity import read_provenance
 from samcourier.masks.omezarr import read_mask
@@ -29,6 +27,8 @@ from samcourier.results.connection_log import ConnectionJournal
 from samcourier.results.image_log import ImageLog, read_image_log
 from samcourier.results.layout import log_path, mask_path
 from samcourier.samples.sheet import Batch, ImageRow
+from samcourier.segmentation.batch import BatchRun
+from samcourier.segmentation.settings import BatchSettings
 from samcourier.tiling.grid import TileSettings
 from samcourier.transports.fake import FakeTransport
 from samservice.contract.channels import to_gray
@@ -36,7 +36,7 @@ from samservice.contract.errors import NotFinite, ServiceError
 from samservice.server.app import Limits, SegmentationService
 
 SCHEMA = json.loads(
-    (Path(__file__).parents[2] / "workflow/schemas/image-log.schema.json").read_text()
+    (Path(__file__).parents[3] / "workflow/schemas/image-log.schema.json").read_text()
 )
 TILES = TileSettings(edge_px=100, halo_px=24, above_px=20_000)
 WHOLE = TileSettings()

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from samcourier.demands import check_row, check_run
 from samcourier.errors import ImageUnfit, RequestRefused
 from samcourier.samples.sheet import ImageRow
+from samcourier.segmentation.requirements import check_row, check_run
 from samservice.contract.parameters import parameter_problems
 from samservice.engines.microsam_parameters import PARAMETERS as MICROSAM
 from samservice.engines.watershed import PARAMETERS as WATERSHED

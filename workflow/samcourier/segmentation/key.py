@@ -8,8 +8,8 @@ from typing import Any
 
 from samservice.contract.identity import SERVICE_IDENTITY
 
-from .errors import ServiceFailed
-from .files.records import canonical_json
+from ..errors import ServiceFailed
+from ..files.records import canonical_json
 
 
 def image_key(

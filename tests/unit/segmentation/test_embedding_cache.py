@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from samcourier.embeddings import SUFFIX, EmbeddingStore, foretell, has_embeddings
+from samcourier.segmentation.embedding_cache import SUFFIX, EmbeddingStore, foretell, has_embeddings
 
 EMBEDDING: dict[str, Any] = {
     "features": {"wire": 1, "dtype": "<f4", "shape": [1, 2], "codec": "raw", "data": bytes(8)},
