@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from samcourier.deploy.targets import ServiceOptions
-from samcourier.doctor.facts import Asked, DiskFact
-from samcourier.doctor.gather import Here, gather_facts
-from samcourier.doctor.judge import has_failed, judge
-from samcourier.doctor.lines import Line
-from samcourier.files_ahead import Forecast
+from samcourier.diagnostics.doctor.facts import Asked, DiskFact
+from samcourier.diagnostics.doctor.gather import Here, gather_facts
+from samcourier.diagnostics.doctor.judge import has_failed, judge
+from samcourier.diagnostics.doctor.lines import Line
+from samcourier.diagnostics.forecast import Forecast
 from samcourier.transports import Endpoint
 from samcourier.transports.network import IceServer, Network
 from samservice.hypha.connection import connect

@@ -12,8 +12,8 @@ import msgpack
 import pytest
 from hypha_rpc import get_rtc_service
 
+from samcourier.diagnostics.verify import verify_service
 from samcourier.transports import Endpoint, build_transports
-from samcourier.verify import verify_service
 from samservice.engines.watershed import WatershedEngine
 from samservice.hypha.connection import connect
 from samservice.server.serve import Address, ServeSettings, serve

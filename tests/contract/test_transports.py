@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from samcourier.benchmark.naive import NaiveTransport
 from samcourier.errors import CourierError, Denied, ServiceGone, TransportFailed
 from samcourier.transports import (
     Endpoint,
@@ -22,7 +23,6 @@ from samcourier.transports import (
     WebSocketTransport,
 )
 from samcourier.transports.fake import FakeTransport
-from samcourier.transports.naive import NaiveTransport
 from samservice.contract.wire import pack_array, unpack_array
 from samservice.engines.watershed import WatershedEngine
 from samservice.server.app import SegmentationService

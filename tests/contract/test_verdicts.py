@@ -15,6 +15,7 @@ import yaml
 
 from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.retry import Policy
+from samcourier.diagnostics.verify import verify_service
 from samcourier.masks.omezarr import read_mask
 from samcourier.results.connection_log import ConnectionJournal
 from samcourier.results.image_log import read_image_log
@@ -23,7 +24,6 @@ from samcourier.samples.sheet import Batch, ImageRow
 from samcourier.segmentation.batch import BatchRun
 from samcourier.segmentation.settings import BatchSettings
 from samcourier.transports import Endpoint, HyphaSession, WebSocketTransport, build_transports
-from samcourier.verify import verify_service
 
 from .defective_services import FULL, PLAIN, ForgetfulWebRTC, defective_service
 

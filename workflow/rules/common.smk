@@ -240,7 +240,7 @@ def record_run():
 
 def say_files_ahead():
     """Say how many files the batches of this run will make, before any of them is made."""
-    from samcourier.files_ahead import files_ahead
+    from samcourier.diagnostics.forecast import files_ahead
 
     to_make = batches_to_make()
     rows = [row for batch_id in sorted(to_make) for row in BATCHES[batch_id].rows]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from samcourier.doctor import gather
+from samcourier.diagnostics.doctor import gather
 from samcourier.errors import CourierError, Denied, ServiceGone, TransportFailed
 from samcourier.transports import Endpoint, Replicas, pick_replica, replicas
 from samcourier.transports.fake import FakeTransport

@@ -32,7 +32,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..doctor.lines import Line
+    from ..diagnostics.doctor.lines import Line
 
 _STYLES = {"ok": "green", "warning": "yellow", "failure": "red"}
 
@@ -90,11 +90,11 @@ def doctor(
     """
     # Before the imports: on a busy machine they take seconds.
     start_s = time.monotonic()
-    from ..doctor.facts import Asked
-    from ..doctor.gather import Here, gather_facts
-    from ..doctor.judge import has_failed, judge
-    from ..doctor.machine import look_at_disk, look_at_pace, look_at_versions
-    from ..files_ahead import files_ahead
+    from ..diagnostics.doctor.facts import Asked
+    from ..diagnostics.doctor.gather import Here, gather_facts
+    from ..diagnostics.doctor.judge import has_failed, judge
+    from ..diagnostics.doctor.machine import look_at_disk, look_at_pace, look_at_versions
+    from ..diagnostics.forecast import files_ahead
 
     rows = read_sheet(sheet)
     batches = make_batches(rows, batch_size)

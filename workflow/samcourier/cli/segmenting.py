@@ -74,7 +74,7 @@ def segment_rows(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    from ..files_ahead import files_ahead
+    from ..diagnostics.forecast import files_ahead
     from ..results.environment import keep_circumstances
     from ..results.layout import manifest_path
     from ..results.manifest import write_manifest

@@ -87,9 +87,9 @@ def verify(
 
     Exits 1 when none works, or the service refuses the parameters or has no embeddings to keep.
     """
+    from ..diagnostics.verify import verify_service, working_transports
     from ..segmentation.requirements import check_run
     from ..transports import build_transports
-    from ..verify import verify_service, working_transports
 
     endpoint = find_service(service, dataset_dir)
     one = _one_replica(endpoint, transport)
@@ -158,11 +158,11 @@ def bench(
     """
     from rich.console import Console
 
-    from ..speed import SpeedSettings, compare_transports, write_comparison
-    from ..speed_plot import plot_table
-    from ..speed_table import print_table
+    from ..benchmark.compare import SpeedSettings, compare_transports, write_comparison
+    from ..benchmark.naive import NaiveTransport
+    from ..benchmark.plot import plot_table
+    from ..benchmark.table import print_table
     from ..transports import build_transports
-    from ..transports.naive import NaiveTransport
 
     # Before minutes of measuring, not after.
     out.mkdir(parents=True, exist_ok=True)

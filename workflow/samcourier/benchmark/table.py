@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from .connection.throughput import Sample
-from .formatting import format_tsv
+from ..connection.throughput import Sample
+from ..formatting import format_tsv
 
 Direction = Literal["up", "down", "both"]
 DIRECTIONS: tuple[Direction, ...] = ("up", "down", "both")

@@ -11,9 +11,9 @@ from typing import Any
 
 from hypha_rpc import connect_to_server
 
-from .base import Endpoint, TransportName
-from .session import call_remote
-from .translate import translate
+from ..transports.base import Endpoint, TransportName
+from ..transports.session import call_remote
+from ..transports.translate import translate
 
 
 class NaiveTransport:

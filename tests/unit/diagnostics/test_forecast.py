@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from samcourier.files_ahead import LOOKED_AT, files_ahead, files_of_mask
+from samcourier.diagnostics.forecast import LOOKED_AT, files_ahead, files_of_mask
 from samcourier.masks.layout import OmeZarrVersion
 from samcourier.masks.omezarr import write_mask
 from samcourier.samples.sheet import ImageRow
@@ -64,7 +64,7 @@ def test_images_that_are_not_there_yet_are_the_least_they_can_be(tmp_path: Path)
 def test_few_of_many_images_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
     monkeypatch.setattr(
-        "samcourier.files_ahead._look", lambda row: opened.append(row.image) or "not there"
+        "samcourier.diagnostics.forecast._look", lambda row: opened.append(row.image) or "not there"
     )
     files_ahead(rows(tmp_path, 10_000, are_there=False), 400, "folder", "0.4", [])
     assert len(opened) == LOOKED_AT

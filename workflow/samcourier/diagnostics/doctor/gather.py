@@ -13,18 +13,18 @@ from typing import Any, TypeVar
 
 import httpx
 
-from ..connection.retry import Policy
-from ..deploy.targets import ServiceOptions
-from ..deploy.token import read_token
-from ..errors import CourierError, Denied, RequestRefused, ServiceGone
-from ..files_ahead import Forecast
-from ..segmentation.requirements import check_run
-from ..transports import HyphaSession, build_transports, pick_replica
-from ..transports.base import Endpoint, Transport
-from ..transports.caller import Caller, identify
-from ..transports.http import make_client
-from ..transports.ice_servers import ask_ice_servers
-from ..transports.session import list_services
+from ...connection.retry import Policy
+from ...deploy.targets import ServiceOptions
+from ...deploy.token import read_token
+from ...errors import CourierError, Denied, RequestRefused, ServiceGone
+from ...segmentation.requirements import check_run
+from ...transports import HyphaSession, build_transports, pick_replica
+from ...transports.base import Endpoint, Transport
+from ...transports.caller import Caller, identify
+from ...transports.http import make_client
+from ...transports.ice_servers import ask_ice_servers
+from ...transports.session import list_services
+from ..forecast import Forecast
 from ..verify import verify_service
 from .facts import Asked, DiskFact, Facts, PaceFact, ServerFact, Unknown, VersionFact, Where
 

@@ -8,7 +8,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .speed_table import BASELINE, Row, size_text
+from .table import BASELINE, Row, size_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from . import way, work
+from . import judge_connection as way
+from . import judge_workload as work
 from .facts import Facts
 from .lines import Line
 

@@ -14,16 +14,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .connection.description import checked_description
-from .connection.probe import Probed, probe_transport
-from .connection.retry import Policy
-from .errors import CourierError
-from .files.atomic import write_atomic
-from .files.records import write_json
-from .formatting import plain
-from .results.timestamps import utc_now
-from .speed_table import BASELINE, DIRECTIONS, Case, Record, Row, as_tsv, size_text, table_rows
-from .transports.base import Endpoint, Transport
+from ..connection.description import checked_description
+from ..connection.probe import Probed, probe_transport
+from ..connection.retry import Policy
+from ..errors import CourierError
+from ..files.atomic import write_atomic
+from ..files.records import write_json
+from ..formatting import plain
+from ..results.timestamps import utc_now
+from ..transports.base import Endpoint, Transport
+from .table import BASELINE, DIRECTIONS, Case, Record, Row, as_tsv, size_text, table_rows
 
 BENCH_SCHEMA = "samcourier/bench/1"
 

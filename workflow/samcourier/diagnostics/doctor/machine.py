@@ -9,7 +9,7 @@ from heapq import nlargest
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-from ..results.image_log import read_image_log
+from ...results.image_log import read_image_log
 from .facts import DiskFact, PaceFact, VersionFact
 
 #: Packages whose versions have broken runs, or are mended here for one version alone.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..formatting import duration
-from .estimate import estimate_bytes, estimate_run
+from ...formatting import duration
 from .facts import Facts, Unknown
 from .lines import Line, Status
+from .run_time import estimate_bytes, estimate_run
 
 #: So many times what the run is expected to write should be free.
 ROOM_FACTOR = 2.0

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..files_ahead import Forecast
-from ..transports.caller import Caller
-from ..transports.ice_servers import IceAnswer
+from ...transports.caller import Caller
+from ...transports.ice_servers import IceAnswer
+from ..forecast import Forecast
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,8 @@ Where = Literal["ready", "not_yet"]
 
 @dataclass(frozen=True)
 class Facts:
-    """All that is known before the run. ``verdicts`` are those of :mod:`samcourier.verify`.
+    """All that is known before the run. ``verdicts`` are those of
+    :mod:`samcourier.diagnostics.verify`.
 
     ``service`` is ``not_yet`` for one that the run itself brings up; ``replica_ids`` are what is
     registered under its name. ``refusals`` are what the service refuses of what is asked of it.

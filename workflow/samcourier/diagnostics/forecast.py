@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from .errors import CourierError
-from .images.planes import open_planes
-from .masks.integrity import MaskContainer
-from .masks.layout import OmeZarrVersion, chunk_shape, level_shapes
-from .results.layout import OUTPUT_FILES
-from .samples.sheet import ImageRow
+from ..errors import CourierError
+from ..images.planes import open_planes
+from ..masks.integrity import MaskContainer
+from ..masks.layout import OmeZarrVersion, chunk_shape, level_shapes
+from ..results.layout import OUTPUT_FILES
+from ..samples.sheet import ImageRow
 
 #: So many images are opened, without a pixel of them, to tell how many files a mask has.
 LOOKED_AT = 10

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..files_ahead import Forecast
+from ..forecast import Forecast
 from .facts import Facts, PaceFact, Unknown
 
 #: A packed image against its pixels, a packed mask likewise (docs/decisions/0003-wire-format.md).

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from ..formatting import duration
-from ..transports.known_defects import (
+from ...formatting import duration
+from ...transports.known_defects import (
     CONTEXT_MISSING,
     CONTEXT_REQUIRED,
     ICE_FAILED,
@@ -15,9 +15,9 @@ from ..transports.known_defects import (
     OTHER,
     REPLY_LOST,
 )
-from .estimate import estimate_run
 from .facts import Facts, Unknown
 from .lines import Line, Status
+from .run_time import estimate_run
 
 #: A token that ends within twice the run's time, or this long, deserves a word.
 SHORT_TOKEN_S = 3600.0

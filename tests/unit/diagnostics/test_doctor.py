@@ -18,9 +18,8 @@ from click.testing import CliRunner
 
 from samcourier.cli import main
 from samcourier.deploy.targets import ServiceOptions
-from samcourier.doctor import gather
-from samcourier.doctor.estimate import estimate_run
-from samcourier.doctor.facts import (
+from samcourier.diagnostics.doctor import gather
+from samcourier.diagnostics.doctor.facts import (
     Asked,
     DiskFact,
     Facts,
@@ -29,18 +28,19 @@ from samcourier.doctor.facts import (
     Unknown,
     VersionFact,
 )
-from samcourier.doctor.gather import Here, gather_facts
-from samcourier.doctor.judge import has_failed, judge
-from samcourier.doctor.machine import look_at_disk, look_at_pace, look_at_versions
+from samcourier.diagnostics.doctor.gather import Here, gather_facts
+from samcourier.diagnostics.doctor.judge import has_failed, judge
+from samcourier.diagnostics.doctor.machine import look_at_disk, look_at_pace, look_at_versions
+from samcourier.diagnostics.doctor.run_time import estimate_run
+from samcourier.diagnostics.forecast import Forecast
 from samcourier.errors import Denied, ServiceFailed, ServiceGone
-from samcourier.files_ahead import Forecast
 from samcourier.results.layout import mask_path
 from samcourier.transports.base import Endpoint
 from samcourier.transports.caller import Caller
 from samcourier.transports.ice_servers import IceAnswer, ask_ice_servers, parse_ice_url
 from samcourier.transports.network import IceServer
 
-from .conftest import COUNTS
+from ..conftest import COUNTS
 
 URL = "https://hypha.example.org"
 NOW_UNIX_S = 1_800_000_000.0

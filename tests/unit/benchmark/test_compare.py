@@ -16,9 +16,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from samcourier.connection.throughput import Payload, Sample
-from samcourier.errors import Denied, ServiceFailed, TransportFailed
-from samcourier.speed import (
+from samcourier.benchmark.compare import (
     Comparison,
     SpeedSettings,
     compare_transports,
@@ -26,8 +24,8 @@ from samcourier.speed import (
     why_left_out,
     write_comparison,
 )
-from samcourier.speed_plot import plot_table
-from samcourier.speed_table import (
+from samcourier.benchmark.plot import plot_table
+from samcourier.benchmark.table import (
     Case,
     Direction,
     Record,
@@ -38,6 +36,8 @@ from samcourier.speed_table import (
     size_text,
     table_rows,
 )
+from samcourier.connection.throughput import Payload, Sample
+from samcourier.errors import Denied, ServiceFailed, TransportFailed
 from samcourier.transports.base import Endpoint
 from samcourier.transports.fake import FakeTransport, Scripted
 from samservice.engines.watershed import WatershedEngine

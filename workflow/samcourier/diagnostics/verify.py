@@ -7,15 +7,15 @@ import random
 from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
-from .connection.description import checked_description
-from .connection.probe import Probed, probe_transport
-from .connection.retry import Policy
-from .connection.throughput import Payload, Sample
-from .errors import CourierError, TransportFailed
-from .results.image_log import Failure
-from .results.timestamps import utc_now
-from .transports.base import Endpoint, Transport
-from .transports.known_defects import Step, find_defect
+from ..connection.description import checked_description
+from ..connection.probe import Probed, probe_transport
+from ..connection.retry import Policy
+from ..connection.throughput import Payload, Sample
+from ..errors import CourierError, TransportFailed
+from ..results.image_log import Failure
+from ..results.timestamps import utc_now
+from ..transports.base import Endpoint, Transport
+from ..transports.known_defects import Step, find_defect
 
 SERVICE_SCHEMA = "samcourier/service/3"
 

@@ -1,0 +1,1 @@
+"""Compares the transports on the user's own network."""
