@@ -66,6 +66,7 @@ check: .venv/installed-test ## format, lint, types, workflow, unit tests (70 to 
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+	.venv/bin/lint-imports
 	.venv/bin/snakefmt --check Snakefile workflow
 	.venv/bin/snakemake --lint
 	.venv/bin/snakemake --dry-run --quiet

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from figures import Figures
 
+from samcourier.errors import Failure
 from samcourier.masks.omezarr import write_mask
 from samcourier.outputs.previews import Preview, png
 from samcourier.report import build_report, write_report
@@ -30,7 +31,6 @@ from samcourier.results.image_log import (
     Attempt,
     CallBytes,
     CallSeconds,
-    Failure,
     ImageLog,
     ImageSeconds,
     OutputRecord,

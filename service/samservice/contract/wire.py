@@ -182,3 +182,7 @@ def _zstd_content_bytes(data: bytes) -> int:
     if width == 0 or len(data) < start + width:
         raise WireError("packed data do not declare their size")
     return int.from_bytes(data[start : start + width], "little") + (256 if width == 2 else 0)
+
+
+#: Less than this may be signs of life, which a dead relay's kernel still confirms.
+MOVED_MIN_BYTES = 4096

@@ -21,8 +21,7 @@ from skimage.segmentation import watershed
 from ..contract.channels import is_constant, to_gray
 from ..contract.errors import EmbeddingsUnsupported, WrongParameter
 from ..contract.image_statistics import BACKGROUND, INTENSITY_RANGE, LEVELS, ImageStatistics, Levels
-from ..contract.parameters import check_parameters
-from .watershed_foreground import (
+from ..contract.levels import (
     background,
     background_grid,
     grid_edges,
@@ -32,6 +31,7 @@ from .watershed_foreground import (
     smooth,
     square_count,
 )
+from ..contract.parameters import check_parameters
 
 Floats = npt.NDArray[np.float32]
 

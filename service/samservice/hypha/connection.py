@@ -25,6 +25,7 @@ from weakref import WeakKeyDictionary
 from hypha_rpc import websocket_client
 from websockets.protocol import State
 
+from ..contract.wire import MOVED_MIN_BYTES
 from .guarded_rpc import GuardedRPC
 from .rate_limit import MessagePace
 from .refusals import is_final
@@ -35,9 +36,6 @@ WEBSOCKET_CHUNK_BYTES = 500_000
 #: Between two attempts to connect again; each pause is twice the last. A service that is back only
 #: long after its server would find its callers gone, which wait for half a minute.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 5.0
-
-#: Less than this may be signs of life, which a dead relay's kernel still confirms.
-MOVED_MIN_BYTES = 4096
 
 #: A cancelled task ends within a turn of the event loop; this only bounds the wait for it.
 TASK_END_TIMEOUT_S = 1.0

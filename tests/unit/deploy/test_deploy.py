@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from samcourier import processes
 from samcourier.deploy import daemon as detached
 from samcourier.deploy import owners
 from samcourier.deploy.daemon import end_process
@@ -110,7 +111,7 @@ def test_a_process_runs_until_it_has_ended(
     has_boot_id: bool,
 ) -> None:
     if not has_boot_id:
-        monkeypatch.setattr(owners, "_BOOT_ID_PATH", tmp_path / "none")
+        monkeypatch.setattr(processes, "_BOOT_ID_PATH", tmp_path / "none")
     identity = process_identity(child.pid)
     assert identity is not None
     assert is_running(identity)
@@ -161,7 +162,7 @@ def test_a_process_of_an_earlier_boot_does_not_run(
 ) -> None:
     identity, boot_id = own_identity(), tmp_path / "boot_id"
     boot_id.write_text("00000000-0000-4000-8000-000000000000\n")
-    monkeypatch.setattr(owners, "_BOOT_ID_PATH", boot_id)
+    monkeypatch.setattr(processes, "_BOOT_ID_PATH", boot_id)
     assert is_running(own_identity())
     assert not is_running(identity)
 

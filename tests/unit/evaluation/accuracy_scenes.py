@@ -4,7 +4,7 @@ The table ``accuracy_stardist.json`` is what this prints where StarDist is insta
 TensorFlow for that, but numba, which is why the tests read the table instead:
 
     pip install stardist==0.9.2 tifffile
-    python tests/unit/evaluation/accuracy_scenes.py > tests/unit/accuracy_stardist.json
+    python tests/unit/evaluation/accuracy_scenes.py > tests/unit/evaluation/accuracy_stardist.json
 """
 
 from __future__ import annotations

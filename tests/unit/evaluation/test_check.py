@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from samcourier.errors import Failure
 from samcourier.evaluation.check import check_run
 from samcourier.files.records import write_json
 from samcourier.masks.omezarr import write_mask
@@ -19,7 +20,6 @@ from samcourier.results.image_log import (
     Attempt,
     CallBytes,
     CallSeconds,
-    Failure,
     ImageLog,
     ImageSeconds,
     read_image_log,

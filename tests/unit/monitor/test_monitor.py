@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from samcourier.cli import main
-from samcourier.errors import InputError
+from samcourier.errors import Failure, InputError
 from samcourier.files.records import write_json
 from samcourier.formatting import duration
 from samcourier.monitor.render import plain_line, render
@@ -33,7 +33,6 @@ from samcourier.results.image_log import (
     Attempt,
     CallBytes,
     CallSeconds,
-    Failure,
     ImageLog,
     ImageSeconds,
     write_image_log,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from samcourier.errors import Failure
 from samcourier.evaluation.transport_changes import Switch
 from samcourier.report.charts import calls_chart, foretold_chart, stage_chart
 from samcourier.report.journey import (
@@ -23,14 +24,7 @@ from samcourier.report.journey import (
     round_bin_s,
     timeline,
 )
-from samcourier.results.image_log import (
-    Attempt,
-    CallBytes,
-    CallSeconds,
-    Failure,
-    ImageLog,
-    ImageSeconds,
-)
+from samcourier.results.image_log import Attempt, CallBytes, CallSeconds, ImageLog, ImageSeconds
 
 START = datetime(2026, 3, 1, 10, tzinfo=UTC)
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from samcourier.errors import Failure
 from samcourier.formatting import plain
 from samcourier.images.label_image import read_label_image
 from samcourier.masks.omezarr import write_mask
@@ -33,7 +34,6 @@ from samcourier.results.image_log import (
     Attempt,
     CallBytes,
     CallSeconds,
-    Failure,
     ImageLog,
     ImageSeconds,
     OutputRecord,

@@ -6,16 +6,10 @@ from typing import Any
 
 import pytest
 
+from samcourier.errors import Failure
 from samcourier.report.charts import STAGE_COLOURS, TRANSPORT_COLOURS
 from samcourier.report.stages import STAGES, StageUse, advise, stage_seconds, summarise_stages
-from samcourier.results.image_log import (
-    Attempt,
-    CallBytes,
-    CallSeconds,
-    Failure,
-    ImageLog,
-    ImageSeconds,
-)
+from samcourier.results.image_log import Attempt, CallBytes, CallSeconds, ImageLog, ImageSeconds
 
 
 def attempt(outcome: Any = "ok", **seconds: float) -> Attempt:

@@ -12,14 +12,13 @@ from typing import Any
 import jsonschema
 import pytest
 
-from samcourier.errors import ImageUnfit, TransportFailed
+from samcourier.errors import Failure, ImageUnfit, TransportFailed
 from samcourier.results.connection_log import ConnectionJournal, connection_events
 from samcourier.results.image_log import (
     NOTE_REUSED,
     Attempt,
     CallBytes,
     CallSeconds,
-    Failure,
     ImageLog,
     ImageSeconds,
     read_image_log,

@@ -18,6 +18,7 @@ import pytest
 import tifffile
 
 import samcourier.masks.omezarr
+import samcourier.results.image_log
 import samcourier.segmentation.image
 from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.replica import TRAVELLING
@@ -1037,7 +1038,7 @@ async def test_a_log_that_cannot_be_written_stops_the_batch(
     def read_only(*_: Any) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(samcourier.segmentation.image, "write_image_log", read_only)
+    monkeypatch.setattr(samcourier.results.image_log, "write_image_log", read_only)
     with pytest.raises(StorageFailed, match=r"logs/cell\d\.json: .*Read-only"):
         await bench.run()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from samcourier.results.image_log import Failure
+from samcourier.errors import Failure
 from samcourier.transports.known_defects import Step, find_defect
 
 

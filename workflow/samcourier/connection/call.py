@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from ..errors import CourierError
-from ..results.image_log import Attempt, CallBytes, CallSeconds, Failure, Method
+from ..errors import CourierError, Failure
+from ..results.image_log import Attempt, CallBytes, CallSeconds, Method
 from .ranking import Choice
 from .throughput import Payload, Sample
 

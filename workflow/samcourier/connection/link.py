@@ -9,9 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..concurrency import end_all
-from ..errors import CourierError, ServiceGone, TransportFailed
+from ..errors import CourierError, Failure, ServiceGone, TransportFailed
 from ..results.connection_log import ConnectionJournal
-from ..results.image_log import Failure
 from ..transports.base import Transport
 from ..transports.known_defects import OTHER, find_defect
 from .deadline import Deadline

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from samservice.hypha.connection import MOVED_MIN_BYTES
+from samservice.contract.wire import MOVED_MIN_BYTES
 
 from ..transports.base import Transport
 from .deadline import Deadline

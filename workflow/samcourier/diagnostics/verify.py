@@ -11,8 +11,7 @@ from ..connection.description import checked_description
 from ..connection.probe import Probed, probe_transport
 from ..connection.retry import Policy
 from ..connection.throughput import Payload, Sample
-from ..errors import CourierError, TransportFailed
-from ..results.image_log import Failure
+from ..errors import CourierError, Failure, TransportFailed
 from ..results.timestamps import utc_now
 from ..transports.base import Endpoint, Transport
 from ..transports.known_defects import Step, find_defect

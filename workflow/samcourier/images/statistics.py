@@ -70,7 +70,7 @@ def _levels(
 ) -> tuple[np.ndarray, Levels]:
     """Return the background's grid and the levels above it, as the model-free engine sees them."""
     try:
-        from samservice.engines import watershed_foreground as foreground
+        from samservice.contract import levels as foreground
     except ImportError as error:
         raise RequestRefused(
             f"tiles for this service need {error.name}: pip install 'samcourier[local]'"

@@ -12,8 +12,9 @@ from heapq import nlargest
 from pathlib import Path
 from typing import Any
 
+from ..errors import Failure
 from ..files.records import parse_json
-from ..results.image_log import Attempt, Failure, ImageLog, read_image_log
+from ..results.image_log import Attempt, ImageLog, read_image_log
 from ..results.timestamps import parse_time
 
 #: More of the last switches and failures than any screen shows are not kept.

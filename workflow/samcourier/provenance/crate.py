@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
+from ..evaluation.run import Report
 from ..files.atomic import write_if_changed
 from ..files.records import read_json
-from ..report import Report
 from ..results.environment import FOLDER, RECORD, SCRIPT, SHEET, WORKFLOW
 from ..results.timestamps import parse_time
 from . import entities

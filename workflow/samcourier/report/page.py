@@ -124,7 +124,7 @@ def _style() -> str:
 
 
 def _template(name: str) -> str:
-    return (files("samcourier") / "templates" / name).read_text(encoding="utf-8")
+    return (files("samcourier.report") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _decision(event: dict[str, Any]) -> dict[str, str]:

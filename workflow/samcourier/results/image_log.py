@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from ..errors import CourierError, storage_errors
+from ..errors import Failure, storage_errors
 from ..files.records import read_record, write_record
 from .timestamps import parse_time
 
@@ -21,22 +21,6 @@ Method = Literal["segment_all", "encode_image"]
 
 #: How the note of a log begins when a whole mask of the same key was found: no call was made.
 NOTE_REUSED = "mask reused"
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why something failed: the class of :mod:`samcourier.errors`, the error's name and text."""
-
-    kind: str
-    name: str
-    message: str
-
-    @classmethod
-    def of(cls, error: BaseException) -> Self:
-        """Return ``error`` as written to the logs; an error without a kind is ``unexpected``."""
-        if isinstance(error, CourierError):
-            return cls(error.kind, error.name, str(error))
-        return cls("unexpected", type(error).__name__, str(error) or type(error).__name__)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from typing import Any
 from samservice.contract.identity import SERVICE_IDENTITY
 
 from .. import __version__
+from ..errors import Failure
 from ..images.planes import Planes
-from ..results.image_log import NOTE_REUSED, Attempt, Failure, ImageLog, ImageSeconds, OutputRecord
+from ..results.image_log import NOTE_REUSED, Attempt, ImageLog, ImageSeconds, OutputRecord
 from ..results.timestamps import utc_now
 from ..samples.sheet import ImageRow
 from ..tiling.grid import Tiling

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import CourierError, Denied, ServiceFailed, ServiceGone
+from ...errors import CourierError, Denied, Failure, ServiceFailed, ServiceGone
 from ...formatting import plain
-from ...results.image_log import Failure
 from ...transports.known_defects import OTHER, find_defect
 from ...transports.translate import translate
 from .app import AppPlan

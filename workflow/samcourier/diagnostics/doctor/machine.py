@@ -18,7 +18,7 @@ FRAGILE = (
     *("hypha", "sqlmodel"),
 )
 #: Beside the workflow in a checkout; an installed package has none.
-LOCK = Path(__file__).parents[3] / "requirements.lock"
+LOCK = Path(__file__).parents[4] / "requirements.lock"
 _PINNED = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(?:\[[^\]]*\])?==(?P<version>[^\s;\\]+)")
 #: So many of the newest logs tell the pace.
 LOGS_READ = 50

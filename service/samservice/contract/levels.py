@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from ..contract.image_statistics import Levels
+from .image_statistics import Levels
 
 Floats = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.int64]

@@ -1,0 +1,1 @@
+"""From config, command line and sample sheet to a run."""
