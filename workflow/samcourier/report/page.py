@@ -34,7 +34,7 @@ def render_page(report: Report, pictures: Pictures | None = None) -> str:
     """Return the report as one HTML document that needs no network."""
     pictures = pictures or Pictures()
     environment = Environment(
-        loader=PackageLoader("samcourier"),
+        loader=PackageLoader("samcourier.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
