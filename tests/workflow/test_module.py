@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,9 @@ class Outer:
             env={
                 **os.environ,
                 "PATH": f"{self.directory / 'bin'}:{os.environ['PATH']}",
-                "PYTHONPATH": os.pathsep.join([str(REPO / "workflow"), str(REPO / "service")]),
+                "PYTHONPATH": os.pathsep.join(
+                    [str(REPO / "workflow"), str(REPO / "service"), sysconfig.get_path("platlib")]
+                ),
                 "XDG_CACHE_HOME": str(self.directory / "cache"),
             },
             capture_output=True,

@@ -4,7 +4,7 @@ localrules:
 
 rule demo_data:
     output:
-        DEMO_FILES,
+        RUN.plan.demo_files,
     log:
         "data/demo/demo-data.log",
     conda:

@@ -6,45 +6,40 @@ localrules:
 # The report is a log: as an output it would be deleted when a missing mask ends this with 1.
 rule report:
     input:
-        report_manifests,
+        RUN.report_inputs,
     output:
-        COMPLETE,
+        RUN.plan.complete,
     log:
-        html=REPORT_HTML,
-        tsv=REPORT_TSV,
+        html=RUN.plan.report_html,
+        tsv=RUN.plan.report_tsv,
     retries: 0
     conda:
         "../../environment.yml"
     params:
-        sheet=tracked(str(SHEET)),
-        batch_size=tracked(config["batch_size"]),
-        dataset_dir=untracked(str(DATASET_DIR)),
-        images=tracked(sorted(ONLY or [])),
-        only=tracked(subset_options()),
+        settings=RUN.settings_file,
     message:
-        f"report of {len(ONLY or ROWS)} images: {REPORT_HTML}"
+        f"report of {len(RUN.plan.subset or RUN.plan.rows)} images: {RUN.plan.report_html}"
     shell:
-        "samcourier report {params.sheet:q} --batch-size {params.batch_size}"
-        " --dataset-dir {params.dataset_dir} {params.only:q}"
+        "samcourier report --settings {params.settings:q}"
         " --html {log.html} --tsv {log.tsv} --complete {output}"
 
 
 # For `snakemake --report`, which shows declared outputs alone. No part of `all`: a second copy.
 rule report_page:
     input:
-        COMPLETE,
+        RUN.plan.complete,
     output:
         report(
-            DATASET_DIR / "report_page.html",
+            RUN.dataset_dir / "report_page.html",
             caption="../captions/report.rst",
             category="Segmentation",
-            labels={"dataset": config["dataset"]},
+            labels={"dataset": RUN.plan.settings.dataset},
         ),
     log:
-        DATASET_DIR / "logs/report_page.log",
+        RUN.dataset_dir / "logs/report_page.log",
     conda:
         "../../environment.yml"
     params:
-        html=untracked(str(REPORT_HTML)),
+        html=lambda wildcards, output: str(RUN.plan.report_html),
     shell:
         "cp {params.html:q} {output:q} 2> {log:q}"

@@ -9,73 +9,65 @@ localrules:
 rule deploy:
     """Bring the service up where it is missing or differs, and wait until it answers."""
     input:
-        asked_anew,
+        RUN.endpoint_inputs,
     output:
-        ENDPOINT,
+        RUN.endpoint,
     log:
-        DATASET_DIR / "logs/deploy.log",
+        RUN.dataset_dir / "logs/deploy.log",
     retries: 0
     conda:
         "../../environment.yml"
     params:
-        where=untracked(where_options()),
+        settings=RUN.settings_file,
     shell:
-        "samcourier deploy {params.where:q} --out {output} 2>&1 | tee {log}"
+        "samcourier deploy --settings {params.settings:q} --out {output} 2>&1 | tee {log}"
 
 
 # The verdict is a log: as an output it would be deleted when no transport works.
 rule verify:
     """Bring the service up and prove each transport; the verdict is in service.json."""
     input:
-        ENDPOINT,
+        RUN.endpoint,
     log:
-        verdict=VERDICT,
-        said=DATASET_DIR / "logs/verify.log",
+        verdict=RUN.verdict,
+        messages=RUN.dataset_dir / "logs/verify.log",
     retries: 0
     conda:
         "../../environment.yml"
     params:
-        where=untracked(where_options()),
-        asked=untracked(asked_of_it()),
+        settings=RUN.settings_file,
     shell:
-        "samcourier verify {params.where:q} {params.asked:q} --out {log.verdict}"
-        " 2>&1 | tee {log.said}"
+        "samcourier verify --settings {params.settings:q} --out {log.verdict}"
+        " 2>&1 | tee {log.messages}"
 
 
 rule doctor:
     """Look at all that the run needs before it begins; ends with 1 where it would fail."""
     input:
-        DEMO_FILES,
+        RUN.plan.demo_files,
     log:
-        DATASET_DIR / "logs/doctor.log",
+        RUN.dataset_dir / "logs/doctor.log",
     retries: 0
     conda:
         "../../environment.yml"
     params:
-        sheet=untracked(str(SHEET)),
-        batch_size=untracked(config["batch_size"]),
-        where=untracked(where_options()),
-        asked=untracked(asked_of_it()),
-        form=untracked(form_options()),
-        to_segment=untracked(str(TO_SEGMENT)),
-        connections=untracked(config["network"]["connections"]),
+        settings=RUN.settings_file,
+        to_segment=lambda wildcards, output: str(RUN.to_segment),
     message:
         "a look before the run"
     shell:
-        "samcourier doctor {params.sheet:q} --batch-size {params.batch_size}"
-        " {params.where:q} {params.asked:q} {params.form:q}"
-        " --to-segment {params.to_segment:q}"
-        " --connections {params.connections} 2>&1 | tee {log}"
+        "samcourier doctor --settings {params.settings:q}"
+        " --to-segment {params.to_segment:q} 2>&1 | tee {log}"
 
 
 rule undeploy:
     """Take the service away from its BioEngine worker or SLURM job, whoever uses it."""
     log:
-        DATASET_DIR / "logs/undeploy.log",
+        RUN.dataset_dir / "logs/undeploy.log",
     retries: 0
     conda:
         "../../environment.yml"
     params:
-        where=untracked(where_options()),
+        settings=RUN.settings_file,
     shell:
-        "samcourier undeploy {params.where:q} 2>&1 | tee {log}"
+        "samcourier undeploy --settings {params.settings:q} 2>&1 | tee {log}"

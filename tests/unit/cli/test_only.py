@@ -9,13 +9,14 @@ import pytest
 from click.testing import CliRunner
 
 from samcourier.cli import main
-from samcourier.cli.options import only_option
+from samcourier.cli.options import SUBSET_KEYS, settings_options
+from samcourier.settings.run_settings import RunSettings
 
 
 @click.command()
-@only_option
-def say_only(only: tuple[str, ...]) -> None:
-    click.echo(repr(only))
+@settings_options(SUBSET_KEYS)
+def print_subset(settings: RunSettings) -> None:
+    click.echo(repr(settings.images))
 
 
 @pytest.fixture(autouse=True)
@@ -29,14 +30,16 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ([], ()),
+        ([], None),
         (["--only", "a", "--only", "b"], ("a", "b")),
         (["--only", "@ids.txt"], ("a", "b.1", "c")),
         (["--only", "z", "--only", "@ids.txt"], ("z", "a", "b.1", "c")),
     ],
 )
-def test_images_are_named_one_by_one_or_in_a_file(given: list[str], expected: tuple[str]) -> None:
-    assert CliRunner().invoke(say_only, given).output == f"{expected!r}\n"
+def test_images_are_named_one_by_one_or_in_a_file(
+    given: list[str], expected: tuple[str] | None
+) -> None:
+    assert CliRunner().invoke(print_subset, given).output == f"{expected!r}\n"
 
 
 @pytest.mark.parametrize(

@@ -40,11 +40,12 @@ from samcourier.deploy.owners import (
     add_owner,
     living_owners,
 )
-from samcourier.deploy.targets import ServiceOptions, find_service
+from samcourier.deploy.targets import find_service
 from samcourier.deploy.token import read_token
 from samcourier.errors import Denied, InputError, ServiceFailed
 from samcourier.files.atomic import write_private
 from samcourier.processes import is_running, process_identity
+from samcourier.settings.run_settings import NetworkSettings, RunSettings, ServiceSettings
 from samcourier.transports import Endpoint
 from samcourier.transports.network import Network
 
@@ -507,6 +508,14 @@ def test_the_token_of_the_file_comes_before_that_of_the_environment(
     assert read_token(path) == token
 
 
+PLAIN_NETWORK = NetworkSettings()
+
+
+def existing(network: NetworkSettings = PLAIN_NETWORK, **address: Any) -> RunSettings:
+    service = ServiceSettings(target="existing", **address)
+    return RunSettings(dataset="cells", service=service, network=network)
+
+
 @pytest.mark.parametrize(
     ("given", "missing"),
     [
@@ -519,7 +528,7 @@ def test_an_existing_service_needs_its_whole_address(
     tmp_path: Path, given: dict[str, str], missing: str
 ) -> None:
     with pytest.raises(InputError) as caught:
-        find_service(ServiceOptions(target="existing", **given), tmp_path)  # type: ignore[arg-type]
+        find_service(existing(**given), tmp_path)
     assert str(caught.value) == f"service.target existing needs {missing}"
     assert list(tmp_path.iterdir()) == []
 
@@ -529,11 +538,12 @@ def test_an_existing_service_is_found_where_it_is_said_to_be(
 ) -> None:
     monkeypatch.setenv("HYPHA_TOKEN", "secret")
     address = {"server_url": "https://h", "workspace": "w", "service_id": "w/c:s"}
-    network = Network(ca_bundle=tmp_path / "site.pem")
-    options = ServiceOptions(target="existing", network=network, **address)  # type: ignore[arg-type]
-    endpoint = find_service(options, tmp_path)
+    bundle = tmp_path / "site.pem"
+    bundle.touch()
+    settings = existing(NetworkSettings(ca_bundle=str(bundle)), **address)
+    endpoint = find_service(settings, tmp_path)
     assert endpoint == Endpoint(
-        **address, rtc_service_id="w/c:s-rtc", token="secret", network=network
+        **address, rtc_service_id="w/c:s-rtc", token="secret", network=Network(ca_bundle=bundle)
     )
     assert "secret" not in repr(endpoint)
 

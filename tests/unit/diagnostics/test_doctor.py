@@ -17,7 +17,6 @@ import pytest
 from click.testing import CliRunner
 
 from samcourier.cli import main
-from samcourier.deploy.targets import ServiceOptions
 from samcourier.diagnostics.doctor import gather
 from samcourier.diagnostics.doctor.facts import (
     Asked,
@@ -35,6 +34,7 @@ from samcourier.diagnostics.doctor.run_time import estimate_run
 from samcourier.diagnostics.forecast import Forecast
 from samcourier.errors import Denied, ServiceFailed, ServiceGone
 from samcourier.results.layout import mask_path
+from samcourier.settings.run_settings import RunSettings, ServiceSettings
 from samcourier.transports.base import Endpoint
 from samcourier.transports.caller import Caller
 from samcourier.transports.ice_servers import IceAnswer, ask_ice_servers, parse_ice_url
@@ -296,17 +296,21 @@ async def test_an_ice_server_with_an_odd_port_is_a_failure_of_its_own(
 HERE = Here(lambda: FORECAST, lambda: DiskFact("/data", True, 1, 1), lambda: (), lambda: None)
 
 
+def run_settings(**service: Any) -> RunSettings:
+    return RunSettings(dataset="cells", service=ServiceSettings(**service))
+
+
 async def test_what_hangs_is_late_and_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gather, "LIMIT_S", 1.2)
     hangs = threading.Event()
 
-    def find(_: ServiceOptions) -> Endpoint:
+    def find(_: RunSettings) -> Endpoint:
         hangs.wait(10)
         raise ServiceGone("too late")
 
     here = Here(HERE.forecast, lambda: hangs.wait(10) or look_at_disk(Path()), tuple, HERE.pace)
     start_s = time.monotonic()
-    facts = await gather_facts(GOOD.asked, ServiceOptions(), find, here)
+    facts = await gather_facts(GOOD.asked, run_settings(), find, here)
     assert time.monotonic() - start_s < 5
     hangs.set()
     assert isinstance(facts.disk, Unknown) and "ask again" in facts.disk.why
@@ -327,13 +331,13 @@ async def test_the_server_is_looked_at_while_the_service_is_looked_for(
     async def no_caller(*_: object) -> tuple[Unknown, Unknown]:
         return UNREACHABLE, UNREACHABLE
 
-    def find(_: ServiceOptions) -> Endpoint:
+    def find(_: RunSettings) -> Endpoint:
         raise ServiceGone("no app") if looked_at.wait(5) else ServiceFailed("not looked at")
 
     monkeypatch.setattr(gather, "_look_at_server", look_at_server)
     monkeypatch.setattr(gather, "_caller", no_caller)
-    options = ServiceOptions(target="bioengine", server_url=URL)
-    facts = await gather_facts(GOOD.asked, options, find, HERE)
+    settings = run_settings(target="bioengine", server_url=URL)
+    facts = await gather_facts(GOOD.asked, settings, find, HERE)
     assert (facts.server, facts.service) == (GOOD.server, "not_yet")
 
 
@@ -357,10 +361,10 @@ def test_what_a_slow_start_took_is_not_there_for_the_look(
 async def test_a_service_that_the_run_brings_up_may_be_missing(
     target: Any, error: Exception, service: object
 ) -> None:
-    def find(_: ServiceOptions) -> Endpoint:
+    def find(_: RunSettings) -> Endpoint:
         raise error
 
-    facts = await gather_facts(GOOD.asked, ServiceOptions(target=target), find, HERE)
+    facts = await gather_facts(GOOD.asked, run_settings(target=target), find, HERE)
     assert facts.service == service
 
 

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from samcourier.diagnostics.forecast import LOOKED_AT, files_ahead, files_of_mask
-from samcourier.masks.layout import OmeZarrVersion
+from samcourier.masks.integrity import OmeZarrVersion
 from samcourier.masks.omezarr import write_mask
 from samcourier.samples.sheet import ImageRow
 

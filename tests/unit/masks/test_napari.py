@@ -12,7 +12,7 @@ import pytest
 import zarr
 from napari_ome_zarr import napari_get_reader
 
-from samcourier.masks.layout import OmeZarrVersion
+from samcourier.masks.integrity import OmeZarrVersion
 from samcourier.masks.omezarr import write_mask
 from samcourier.outputs.input_labels import write_input_labels
 

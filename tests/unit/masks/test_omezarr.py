@@ -21,8 +21,7 @@ from ome_zarr_models import v04, v05
 from samcourier.errors import ServiceFailed
 from samcourier.masks import layout as mask_layout
 from samcourier.masks import omezarr as masks
-from samcourier.masks.integrity import is_whole, read_provenance, stat_mask
-from samcourier.masks.layout import OmeZarrVersion
+from samcourier.masks.integrity import OmeZarrVersion, is_whole, read_provenance, stat_mask
 from samcourier.masks.omezarr import (
     MaskFacts,
     MaskPixels,

@@ -13,8 +13,7 @@ import zarr
 from ome_zarr_models import v05
 from zarr.storage import ZipStore
 
-from samcourier.masks.integrity import is_whole, read_provenance, stat_mask
-from samcourier.masks.layout import OmeZarrVersion
+from samcourier.masks.integrity import OmeZarrVersion, is_whole, read_provenance, stat_mask
 from samcourier.masks.omezarr import opened_mask, read_mask, write_mask
 from samcourier.results.layout import find_mask, mask_path
 

@@ -28,7 +28,7 @@ from samcourier.results import environment as begun
 from samcourier.results.environment import keep_circumstances, read_circumstances
 from samcourier.samples.format import format_sheet
 from samcourier.samples.sheet import ImageRow, make_batches, read_sheet
-from samcourier.tiling.grid import TileSettings
+from samcourier.settings.run_settings import TileSettings
 
 REPO = Path(__file__).parents[3]
 CONFIG = {

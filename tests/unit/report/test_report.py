@@ -278,6 +278,7 @@ def test_a_run_is_complete_when_every_asked_image_has_its_mask(finished_run: Pat
     assert complete == {
         "image_count": 2,
         "keys": {image: hashlib.sha256(image.encode()).hexdigest() for image in ("near", "empty")},
+        "report_digest": None,
     }
     assert list(tsv(finished_run)) == ["near", "empty"]
     assert "3 more were not asked for" in render_page(build(finished_run, {"near", "empty"}))

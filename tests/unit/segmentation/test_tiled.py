@@ -29,7 +29,7 @@ from samcourier.results.layout import log_path, mask_path
 from samcourier.samples.sheet import Batch, ImageRow
 from samcourier.segmentation.batch import BatchRun
 from samcourier.segmentation.settings import BatchSettings
-from samcourier.tiling.grid import TileSettings
+from samcourier.settings.run_settings import TileSettings
 from samcourier.transports.fake import FakeTransport
 from samservice.contract.channels import to_gray
 from samservice.contract.errors import NotFinite, ServiceError

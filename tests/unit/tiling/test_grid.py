@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from samcourier.errors import ImageUnfit
-from samcourier.tiling.grid import ServiceLimits, TileSettings, Tiling, plan_tiles
+from samcourier.settings.run_settings import TileSettings
+from samcourier.tiling.grid import ServiceLimits, Tiling, plan_tiles
 from samcourier.tiling.stitching import StitchedMask, Stitching, stitch
 
 PATH = Path("slide.tif")

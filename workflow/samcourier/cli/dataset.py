@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
-from ..deploy.targets import ServiceOptions
 from ..errors import InputError
 from ..formatting import plain
-from ..samples import sheet as dataset
 from ..samples.discovery import find_images
 from ..samples.format import found_sheet_path, known_rows, write_found_sheet
-from ..samples.sheet import ImageRow, make_batches, read_batch, read_sheet
-from .options import dataset_dir_option, example, only_option, segment_options, service_options
-from .segmenting import (
-    batch_in_words,
-    run_batch,
-    say_outcome,
-    segment_rows,
-    write_run_report,
+from ..samples.sheet import ImageRow, read_batch, read_sheet, rows_digest
+from ..settings.run_settings import RunSettings
+from .options import (
+    SEGMENT_KEYS,
+    SERVICE_KEYS,
+    SUBSET_KEYS,
+    RunOptions,
+    dataset_dir_option,
+    example,
+    run_options,
+    settings_options,
 )
+from .terminal import batch_in_words, say, say_outcome
+
+if TYPE_CHECKING:
+    pass
+
+
+#: Images of one batch where no workflow says otherwise: one process makes all of them.
+SEGMENT_BATCH_SIZE = 25
 
 
 @click.command("demo-data", epilog=example("samcourier demo-data data/demo"))
@@ -41,21 +52,21 @@ def demo_data(directory: Path, seed: int) -> None:
 
 @click.command(
     epilog=example(
-        "samcourier batch config/images.tsv --batch 0001 --batch-size 6 \\",
-        "    --dataset-dir results/plate7 --out results/plate7/batches/0001.json",
+        "samcourier batch --settings results/plate7/run/DIGEST.json --batch 0001 \\",
+        "    --out results/plate7/batches/0001.json",
     )
 )
-@click.argument("sheet", type=click.Path(dir_okay=False, path_type=Path))
+@run_options({**SERVICE_KEYS, **SEGMENT_KEYS})
 @click.option("--batch", "batch_id", required=True, metavar="ID", help="E.g. 0001.")
-@click.option("--batch-size", type=click.IntRange(1), required=True)
-@service_options
-@dataset_dir_option
-@segment_options
 @click.option(
     "--rows-digest",
     help="Make it only if the sheet's rows of the batch have this digest still.",
 )
-@click.option("--made-for", metavar="DIGEST", help="Kept in the manifest, as it is given.")
+@click.option(
+    "--made-for",
+    metavar="DIGEST",
+    help="Written into the manifest in place of the digest of the settings.",
+)
 @click.option(
     "--submission",
     type=click.IntRange(1),
@@ -65,82 +76,123 @@ def demo_data(directory: Path, seed: int) -> None:
 )
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
 def batch(
-    sheet: Path,
+    run: RunOptions,
     batch_id: str,
-    batch_size: int,
-    service: ServiceOptions,
-    dataset_dir: Path,
     rows_digest: str | None,
     made_for: str | None,
+    submission: int,
     out: Path,
-    **segmenting: Any,
 ) -> None:
     """Segment one batch of SHEET and write its manifest to --out.
 
     Exits 0 with failed images named in the manifest; 1 when every image would fail alike.
     """
+    from ..pipeline.run import run_batch
     from ..results.manifest import write_manifest
 
     start_s = time.monotonic()
-    own = read_batch(sheet, batch_id, batch_size)
-    if rows_digest not in (None, dataset.rows_digest(own.rows)):
+    assert run.sheet is not None
+    own = read_batch(run.sheet, batch_id, run.settings.batch_size)
+    _check_rows(run.sheet, batch_id, own.rows, rows_digest)
+    manifest = run_batch(run.settings, own, run.dataset_dir, say_outcome, submission)
+    if made_for is not None:
+        manifest = replace(manifest, made_for=made_for)
+    write_manifest(out, manifest)
+    click.echo(batch_in_words(manifest, time.monotonic() - start_s))
+
+
+def _check_rows(sheet: Path, batch_id: str, rows: Sequence[ImageRow], expected: str | None) -> None:
+    if expected not in (None, rows_digest(rows)):
         raise InputError(
             f"{sheet}: the rows of batch {batch_id} changed since the run began, expected a sheet"
             " that stays as it is until the run ends; run again"
         )
-    manifest = run_batch(own, service, dataset_dir, say_outcome, **segmenting)
-    write_manifest(out, replace(manifest, made_for=made_for))
-    click.echo(batch_in_words(manifest, time.monotonic() - start_s))
 
 
 @click.command(epilog=example("samcourier segment /data/plate7 --dataset-dir results/plate7"))
 @click.argument("inputs", nargs=-1, required=True)
-@click.option("--batch-size", type=click.IntRange(1), default=25, show_default=True)
-@service_options
+@settings_options(
+    {"batch_size": "--batch-size", **SERVICE_KEYS, **SEGMENT_KEYS}, batch_size=SEGMENT_BATCH_SIZE
+)
 @dataset_dir_option
-@segment_options
-def segment(
-    inputs: tuple[str, ...],
-    batch_size: int,
-    service: ServiceOptions,
-    dataset_dir: Path,
-    **segmenting: Any,
-) -> None:
+def segment(inputs: tuple[str, ...], settings: RunSettings, dataset_dir: Path) -> None:
     """Segment image files, folders, patterns and plates, or one sample sheet (.tsv).
 
     Without Snakemake.
     Leaves the same folder as the workflow, its report included.
     """
     rows = _rows_of(inputs, dataset_dir)
-    _check_only(segmenting["only"], rows)
-    segment_rows(inputs, rows, batch_size, service, dataset_dir, **segmenting)
+    _check_only(settings.images or (), rows)
+    segment_rows(_named_by(settings, inputs, dataset_dir), rows, dataset_dir)
+
+
+def _named_by(settings: RunSettings, inputs: Sequence[str], dataset_dir: Path) -> RunSettings:
+    """Return the settings with the names of the dataset and of its sheet."""
+    sheet = inputs[0] if len(inputs) == 1 else None
+    return msgspec.structs.replace(settings, dataset=dataset_dir.resolve().name, sheet=sheet)
+
+
+def segment_rows(
+    settings: RunSettings,
+    rows: Sequence[ImageRow],
+    dataset_dir: Path,
+    rerun_of: str | None = None,
+) -> None:
+    """Segment the rows asked for with progress on the terminal, and write the report.
+
+    Raises ClickException, after writing, for images without mask.
+    """
+    from ..pipeline.run import segment_dataset, start_dataset
+    from .terminal import progress_of
+
+    say(str(start_dataset(settings, rows, dataset_dir, rerun_of)))
+    asked = len([row for row in rows if not settings.images or row.image in settings.images])
+    with progress_of("segmenting", asked) as on_image:
+        segment_dataset(settings, rows, dataset_dir, on_image)
+    _report(settings, rows, dataset_dir, *_report_files(dataset_dir))
+
+
+def _report_files(dataset_dir: Path) -> tuple[Path, Path, Path]:
+    return (
+        dataset_dir / "report.html",
+        dataset_dir / "report.tsv",
+        dataset_dir / "complete.json",
+    )
 
 
 @click.command(
     epilog=example(
-        "samcourier report config/images.tsv --batch-size 6 --dataset-dir results/plate7 \\",
+        "samcourier report --settings results/plate7/run/DIGEST.json \\",
         "    --html report.html --tsv report.tsv --complete complete.json",
     )
 )
-@click.argument("sheet", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--batch-size", type=click.IntRange(1), required=True)
-@dataset_dir_option
-@only_option
+@run_options(SUBSET_KEYS)
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), required=True)
 @click.option("--tsv", type=click.Path(dir_okay=False, path_type=Path), required=True)
 @click.option("--complete", type=click.Path(dir_okay=False, path_type=Path), required=True)
-def report(
-    sheet: Path,
-    batch_size: int,
+def report(run: RunOptions, html: Path, tsv: Path, complete: Path) -> None:
+    """Write the report of a run. Exits 1, after writing, when an image has no mask."""
+    assert run.sheet is not None
+    _report(run.settings, read_sheet(run.sheet), run.dataset_dir, html, tsv, complete)
+
+
+def _report(
+    settings: RunSettings,
+    rows: Sequence[ImageRow],
     dataset_dir: Path,
-    only: tuple[str, ...],
     html: Path,
     tsv: Path,
     complete: Path,
 ) -> None:
-    """Write the report of a run. Exits 1, after writing, when an image has no mask."""
-    rows = read_sheet(sheet)
-    write_run_report(rows, make_batches(rows, batch_size), dataset_dir, only, html, tsv, complete)
+    from ..pipeline.run import write_run_report
+
+    written = write_run_report(settings, rows, dataset_dir, html, tsv, complete)
+    say(f"report: {html}\nmasks:  {dataset_dir / 'masks'}")
+    if written.crate is not None:
+        say(f"crate:  {written.crate}")
+    if missing := written.without_mask:
+        shown = ", ".join(missing[:20]) + (" ..." if len(missing) > 20 else "")
+        raise click.ClickException(f"{len(missing)} images have no mask: {shown}")
 
 
 @click.command(epilog=example("samcourier check results/plate7"))
@@ -167,7 +219,7 @@ def _rows_of(inputs: tuple[str, ...], dataset_dir: Path) -> list[ImageRow]:
     return rows
 
 
-def _check_only(only: tuple[str, ...], rows: list[ImageRow]) -> None:
+def _check_only(only: Sequence[str], rows: Sequence[ImageRow]) -> None:
     unknown = sorted(set(only) - {row.image for row in rows})
     if unknown:
         raise InputError(f"--only {unknown[0]}: the sheet has no such image")

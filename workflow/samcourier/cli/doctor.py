@@ -6,29 +6,26 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import uvloop
 
-from ..deploy.targets import ServiceOptions, find_service
+from ..deploy.targets import find_service
 from ..formatting import plain
 from ..results.pending import images_left
 from ..samples.sheet import Batch, ImageRow, asked_rows, make_batches, read_sheet
-from ..segmentation.embedding_cache import EmbeddingStore
+from .dataset import SEGMENT_BATCH_SIZE
 from .options import (
-    dataset_dir_option,
-    embedding_options,
+    CONNECTIONS_KEYS,
+    DEMAND_KEYS,
+    FORM_KEYS,
+    SERVICE_KEYS,
+    SUBSET_KEYS,
+    RunOptions,
     example,
-    mask_container_option,
-    ome_zarr_option,
-    only_option,
-    output_option,
-    parameters_option,
-    service_options,
-    transport_option,
+    run_options,
 )
 
 if TYPE_CHECKING:
@@ -44,44 +41,16 @@ _STYLES = {"ok": "green", "warning": "yellow", "failure": "red"}
         "    --token-file ~/.hypha-token --dataset-dir results/plate7",
     )
 )
-@click.argument("sheet", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--batch-size", type=click.IntRange(1), default=25, show_default=True)
-@service_options
-@dataset_dir_option
-@transport_option
-@parameters_option
-@embedding_options
-@ome_zarr_option
-@mask_container_option
-@output_option
-@only_option
+@run_options(
+    {**SERVICE_KEYS, **DEMAND_KEYS, **FORM_KEYS, **SUBSET_KEYS, **CONNECTIONS_KEYS},
+    batch_size=SEGMENT_BATCH_SIZE,
+)
 @click.option(
     "--to-segment",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Text file with an id a line: the images left, whatever the manifests and masks say.",
 )
-@click.option(
-    "--connections",
-    type=click.IntRange(1),
-    default=150,
-    show_default=True,
-    help="That the run may have at once.",
-)
-def doctor(
-    sheet: Path,
-    batch_size: int,
-    service: ServiceOptions,
-    dataset_dir: Path,
-    transport: str,
-    parameters: dict[str, Any],
-    make_store: Callable[[Path], EmbeddingStore | None],
-    ome_zarr: Any,
-    mask_container: Any,
-    outputs: tuple[str, ...],
-    only: tuple[str, ...],
-    to_segment: Path | None,
-    connections: int,
-) -> None:
+def doctor(run: RunOptions, to_segment: Path | None) -> None:
     """Look at all that the run of SHEET needs, in under 20 seconds, before it begins.
 
     `snakemake --cores 1 doctor` does it with the options of config/config.yaml. A line each for
@@ -96,27 +65,31 @@ def doctor(
     from ..diagnostics.doctor.machine import look_at_disk, look_at_pace, look_at_versions
     from ..diagnostics.forecast import files_ahead
 
-    rows = read_sheet(sheet)
-    batches = make_batches(rows, batch_size)
-    rows = asked_rows(rows, frozenset(only) or None)
+    settings, dataset_dir = run.settings, run.dataset_dir
+    assert run.sheet is not None
+    rows = read_sheet(run.sheet)
+    batches = make_batches(rows, settings.batch_size)
+    rows = asked_rows(rows, frozenset(settings.images) if settings.images else None)
     left = _rows_left(rows, batches, dataset_dir, to_segment)
-    store = make_store(dataset_dir)
+    keeps_embeddings = settings.embeddings == "keep"
     asked = Asked(
-        target=service.target,
-        transport=transport,
-        parameters=parameters,
+        target=settings.service.target,
+        transport=settings.transport,
+        parameters=settings.parameters,
         images_left=len(left),
         images=len(rows),
-        connections=connections,
-        outputs=outputs,
-        keeps_embeddings=store is not None,
-        embeddings_max_bytes=store.max_bytes if store is not None else 0,
+        connections=settings.network.connections,
+        outputs=settings.outputs,
+        keeps_embeddings=keeps_embeddings,
+        embeddings_max_bytes=int(settings.embeddings_max_gb * 1e9) if keeps_embeddings else 0,
     )
-    batch_count = -(-len(left) // batch_size)
+    batch_count = -(-len(left) // settings.batch_size)
+    form = settings.mask_container, settings.ome_zarr, settings.outputs
+    is_local = settings.service.target == "local"
     here = Here(
-        forecast=lambda: files_ahead(left, batch_count, mask_container, ome_zarr, outputs),
+        forecast=lambda: files_ahead(left, batch_count, *form),
         disk=lambda: look_at_disk(dataset_dir),
-        versions=lambda: look_at_versions(["local"] if service.target == "local" else []),
+        versions=lambda: look_at_versions(["local"] if is_local else []),
         pace=lambda: look_at_pace(dataset_dir),
     )
     # Never closed: that would wait for a look-up of a name or a disk that hangs.
@@ -125,7 +98,7 @@ def doctor(
     try:
         facts = runner.run(
             gather_facts(
-                asked, service, lambda options: find_service(options, dataset_dir), here, spent_s
+                asked, settings, lambda looked: find_service(looked, dataset_dir), here, spent_s
             )
         )
     except KeyboardInterrupt:

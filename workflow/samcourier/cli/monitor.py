@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import POSITIVE, example
+from .options import example
+from .setting_option import POSITIVE
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -1,360 +1,231 @@
-"""Options that several commands share."""
+"""Which options a command takes: the keys of the settings, or the settings file of a run."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import msgspec
+from click.core import ParameterSource
 
-from ..deploy.bioengine.app import AppSettings
-from ..deploy.slurm.commands import SlurmSettings
-from ..deploy.targets import TARGETS, ServiceOptions
-from ..errors import InputError
-from ..results.layout import OUTPUTS
-from ..segmentation.embedding_cache import EmbeddingStore
-from ..transports import TRANSPORT_CHOICES
-from ..transports.network import make_network
+from ..settings.frozen import FrozenRun, read_frozen
+from ..settings.run_settings import RunSettings
+from .setting_option import parameter_name, setting_option
 
 R = TypeVar("R")
 
-POSITIVE = click.FloatRange(min=0, min_open=True)
+#: The keys that say which service segments and how it is started.
+SERVICE_KEYS = {
+    "service.target": "--target",
+    "service.engine": "--engine",
+    "service.engine_options": "--engine-options",
+    "service.server_url": "--server-url",
+    "service.workspace": "--workspace",
+    "service.service_id": "--service-id",
+    "service.token_file": "--token-file",
+    "service.slurm.partition": "--slurm-partition",
+    "service.slurm.account": "--slurm-account",
+    "service.slurm.gres": "--slurm-gres",
+    "service.slurm.time_min": "--slurm-time-min",
+    "service.slurm.extra": "--slurm-extra",
+    "service.worker_id": "--worker-id",
+    "service.application_id": "--application-id",
+    "service.cpus": "--cpus",
+    "service.memory_mb": "--memory-mb",
+    "service.gpu_memory_mb": "--gpu-memory-mb",
+    "service.replicas": "--replicas",
+    "service.authorized_users": "--authorized-user",
+    "service.deploy_timeout_s": "--deploy-timeout-s",
+    "network.ice_servers": "--ice-servers",
+    "network.ca_bundle": "--ca-bundle",
+}
+NETWORK_KEYS = {key: SERVICE_KEYS[key] for key in ("network.ice_servers", "network.ca_bundle")}
+TRANSPORT_KEYS = {"transport": "--transport"}
+EMBEDDING_KEYS = {
+    "embeddings": "--embeddings",
+    "embeddings_max_gb": "--embeddings-max-gb",
+    "embeddings_folder": "--embeddings-folder",
+}
+#: What is asked of the service beside the images.
+DEMAND_KEYS = {**TRANSPORT_KEYS, "parameters": "--parameters", **EMBEDDING_KEYS}
+FORM_KEYS = {
+    "ome_zarr": "--ome-zarr",
+    "mask_container": "--mask-container",
+    "outputs": "--output",
+}
+SUBSET_KEYS = {"images": "--only"}
+SEGMENT_KEYS = {
+    **DEMAND_KEYS,
+    **FORM_KEYS,
+    "tiles.edge_px": "--tile-edge-px",
+    "tiles.halo_px": "--tile-halo-px",
+    "tiles.above_px": "--tiles-above-px",
+    **SUBSET_KEYS,
+    "retry_failed": "--retry-failed",
+    "timeouts.attempt_s": "--attempt-timeout-s",
+    "timeouts.image_s": "--image-timeout-s",
+}
+CONNECTIONS_KEYS = {"network.connections": "--connections"}
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+@dataclass(frozen=True)
+class RunOptions:
+    """What a command of a run is given: settings, results folder and sample sheet.
+
+    ``sheet`` is None for a command that takes none.
+    """
+
+    settings: RunSettings
+    dataset_dir: Path
+    sheet: Path | None
 
 
-class JsonObject(click.ParamType[dict[str, Any]]):
-    """A JSON object on the command line."""
+def settings_options(
+    keys: Mapping[str, str], **defaults: Any
+) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Add an option for each of ``keys``; the command gets ``settings``.
 
-    name = "JSON"
+    ``keys`` maps a key of the settings, ``tiles.edge_px``, to its option. ``defaults`` are those of
+    a command that has others. The settings have no ``dataset``, which a results folder names.
+    """
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> dict[str, Any]:
-        if isinstance(value, dict):
-            return value
-        try:
-            parsed = json.loads(value, parse_constant=_refuse_constant)
-        except ValueError:
-            parsed = None
-        if not isinstance(parsed, dict):
-            self.fail(f'{value!r} is no JSON object, expected e.g. {{"sigma_px": 2}}', param, ctx)
-        return parsed
+    def decorate(command: Callable[..., R]) -> Callable[..., R]:
+        @wraps(command)
+        def with_settings(**given: Any) -> R:
+            values = {key: given.pop(parameter_name(key)) for key in keys}
+            return command(settings=make_settings({**defaults, **values}), **given)
 
+        return _with_options(with_settings, keys)
 
-class JsonList(click.ParamType[list[Any]]):
-    """A JSON list on the command line."""
-
-    name = "JSON"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> list[Any]:
-        try:
-            parsed = json.loads(value, parse_constant=_refuse_constant)
-        except (TypeError, ValueError):
-            parsed = value
-        if not isinstance(parsed, list):
-            self.fail(f'{value!r} is no JSON list, expected e.g. [{{"urls": "stun:..."}}]')
-        return parsed
+    return decorate
 
 
-def _with(command: Callable[..., R], *options: Callable[..., Callable[..., R]]) -> Callable[..., R]:
-    """Add the options to the command, whose help shows them in this order."""
-    for option in reversed(options):
-        command = option(command)
+def run_options(
+    keys: Mapping[str, str],
+    *,
+    takes_sheet: bool = True,
+    batch_size: int | None = None,
+) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Add what a command of a run takes; the command gets ``run``, a :class:`RunOptions`.
+
+    That is ``--settings FILE``, the file that a run wrote when it began, or in its place the sheet,
+    ``--dataset-dir`` and an option for each of ``keys``. ``batch_size`` is the default of
+    ``--batch-size``, which is required without one.
+    """
+
+    def decorate(command: Callable[..., R]) -> Callable[..., R]:
+        @wraps(command)
+        def with_run(settings_file: Path | None, dataset_dir: Path | None, **given: Any) -> R:
+            context = click.get_current_context()
+            own = {key: given.pop(parameter_name(key)) for key in keys}
+            sheet = given.pop("sheet", None)
+            size = given.pop("batch_size", None)
+            if settings_file is not None:
+                _refuse_beside_settings(context, keys)
+                frozen = read_frozen(settings_file)
+                return command(run=_of_frozen(frozen, takes_sheet), **given)
+            if dataset_dir is None:
+                raise click.MissingParameter(
+                    ctx=context, param_hint="'--dataset-dir'", param_type="option"
+                )
+            if takes_sheet and sheet is None:
+                raise click.MissingParameter(
+                    ctx=context, param_hint="'SHEET'", param_type="argument"
+                )
+            if size is not None:
+                own["batch_size"] = size
+            elif takes_sheet:
+                raise click.MissingParameter(
+                    ctx=context, param_hint="'--batch-size'", param_type="option"
+                )
+            own["sheet"] = None if sheet is None else str(sheet)
+            settings = make_settings(own, dataset_dir)
+            return command(run=RunOptions(settings, dataset_dir, sheet), **given)
+
+        decorated = _dataset_dir_option(_with_options(with_run, keys))
+        if takes_sheet:
+            decorated = click.option(
+                "--batch-size",
+                type=click.IntRange(1),
+                default=batch_size,
+                show_default=batch_size is not None,
+                help="Images that one job segments over one connection.",
+            )(decorated)
+        decorated = click.option(
+            "--settings",
+            "settings_file",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="The settings file that a run wrote when it began, in place of the options that"
+            " describe the run.",
+        )(decorated)
+        if takes_sheet:
+            decorated = click.argument(
+                "sheet", required=False, type=click.Path(dir_okay=False, path_type=Path)
+            )(decorated)
+        return decorated
+
+    return decorate
+
+
+def _with_options(command: Callable[..., R], keys: Mapping[str, str]) -> Callable[..., R]:
+    """Add the option of each key; the help shows them in this order."""
+    for key, flag in reversed(list(keys.items())):
+        command = setting_option(key, flag)(command)
     return command
 
 
-def service_options(command: Callable[..., R]) -> Callable[..., R]:
-    """Add the options that say which service to use; the command gets ``service``."""
+def make_settings(values: Mapping[str, Any], dataset_dir: Path | None = None) -> RunSettings:
+    """Return the settings with ``values`` by key; every other key has its default.
 
-    @wraps(command)
-    def with_service(
-        target: Any,
-        engine: str,
-        engine_options: dict[str, Any],
-        server_url: str | None,
-        workspace: str | None,
-        service_id: str | None,
-        token_file: Path | None,
-        ice_servers: Any,
-        ca_bundle: Path | None,
-        app: AppSettings,
-        slurm: SlurmSettings,
-        **others: Any,
-    ) -> R:
-        service = ServiceOptions(
-            target,
-            engine,
-            engine_options,
-            server_url,
-            workspace,
-            service_id,
-            token_file,
-            make_network(ice_servers, ca_bundle),
-            app,
-            slurm,
-        )
-        return command(service=service, **others)
+    Raises InputError for ICE servers or certificates that cannot be used.
+    """
+    from ..transports.network import make_network
 
-    with_options = _with(
-        with_service,
-        click.option("--target", type=click.Choice(TARGETS), default="local", show_default=True),
-        click.option(
-            "--engine", default="watershed", show_default=True, help="Not of an existing one."
-        ),
-        click.option("--engine-options", type=JsonObject(), default="{}", help="As --engine."),
-        click.option("--server-url", help="Hypha server of the service, unless it is local."),
-        click.option("--workspace", help="Hypha workspace; without it, the token's own."),
-        click.option(
-            "--service-id", help="Of an existing service: a name, or workspace/client:name."
-        ),
-        click.option(
-            "--token-file",
-            type=click.Path(path_type=Path),
-            help="File of mode 0600; without it, the variable HYPHA_TOKEN.",
-        ),
-    )
-    return network_options(app_options(slurm_options(with_options)))
-
-
-def slurm_options(command: Callable[..., R]) -> Callable[..., R]:
-    """Add the options of a service's SLURM job; the command gets ``slurm``."""
-
-    @wraps(command)
-    def with_slurm(
-        slurm_partition: str | None,
-        slurm_account: str | None,
-        slurm_gres: str | None,
-        slurm_time_min: int | None,
-        slurm_extra: tuple[str, ...],
-        **others: Any,
-    ) -> R:
-        slurm = SlurmSettings(
-            slurm_partition, slurm_account, slurm_gres, slurm_time_min, slurm_extra
-        )
-        return command(slurm=slurm, **others)
-
-    return _with(
-        with_slurm,
-        click.option("--slurm-partition", help="Of the service's job, for target slurm."),
-        click.option("--slurm-account", help="As --slurm-partition."),
-        click.option("--slurm-gres", help="E.g. gpu:1."),
-        click.option("--slurm-time-min", type=click.IntRange(1), help="Its time limit."),
-        click.option("--slurm-extra", multiple=True, metavar="WORD", help="For sbatch, as it is."),
-    )
-
-
-def app_options(command: Callable[..., R]) -> Callable[..., R]:
-    """Add the options of an app on a BioEngine worker; the command gets ``app``."""
-
-    @wraps(command)
-    def with_app(
-        worker_id: str | None,
-        application_id: str | None,
-        cpus: float,
-        memory_mb: int | None,
-        gpu_memory_mb: int | None,
-        replicas: int,
-        authorized_users: tuple[str, ...],
-        deploy_timeout_s: float,
-        **others: Any,
-    ) -> R:
-        app = AppSettings(
-            worker_id,
-            application_id,
-            cpus,
-            memory_mb,
-            gpu_memory_mb,
-            replicas,
-            authorized_users,
-            deploy_timeout_s,
-        )
-        return command(app=app, **others)
-
-    return _with(
-        with_app,
-        click.option("--worker-id", help="BioEngine worker: workspace/client:bioengine-worker."),
-        click.option("--application-id", help="On the worker; without it, made from the settings."),
-        click.option("--cpus", type=POSITIVE, default=1.0, show_default=True, help="A replica's."),
-        click.option("--memory-mb", type=click.IntRange(1), help="A replica's."),
-        click.option("--gpu-memory-mb", type=click.IntRange(-1), help="-1 for a whole GPU."),
-        click.option("--replicas", type=click.IntRange(1), default=1, show_default=True),
-        click.option(
-            "--authorized-user",
-            "authorized_users",
-            multiple=True,
-            metavar="USER",
-            help="E-mail address or id, * for everyone; without it, who deploys.",
-        ),
-        click.option("--deploy-timeout-s", type=POSITIVE, default=1800.0, show_default=True),
-    )
-
-
-def network_options(command: Callable[..., R]) -> Callable[..., R]:
-    """Add the options that say how connections leave this site."""
-    command = click.option(
-        "--ca-bundle", type=click.Path(path_type=Path), help="PEM file of certificates to trust."
-    )(command)
-    return click.option(
-        "--ice-servers",
-        type=JsonList(),
-        default="[]",
-        help="STUN and TURN servers for WebRTC; credentials are named by variables.",
-    )(command)
-
-
-def dataset_dir_option(command: Callable[..., R]) -> Callable[..., R]:
-    return click.option(
-        "--dataset-dir",
-        type=click.Path(file_okay=False, path_type=Path),
-        required=True,
-        help="The results folder of this dataset.",
-    )(command)
-
-
-transport_option = click.option(
-    "--transport",
-    type=click.Choice(TRANSPORT_CHOICES),
-    default="auto",
-    show_default=True,
-)
-
-
-parameters_option = click.option(
-    "--parameters", type=JsonObject(), default="{}", help="Of the engine."
-)
-
-ome_zarr_option = click.option(
-    "--ome-zarr", type=click.Choice(("0.4", "0.5")), default="0.4", show_default=True
-)
-
-mask_container_option = click.option(
-    "--mask-container",
-    type=click.Choice(("folder", "zip")),
-    default="folder",
-    show_default=True,
-    help="zip keeps each mask in one file.",
-)
-
-output_option = click.option(
-    "--output",
-    "outputs",
-    multiple=True,
-    type=click.Choice(OUTPUTS),
-    help="Made of each mask beside it; several may be given.",
-)
-
-
-def _named_images(
-    context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
-) -> tuple[str, ...]:
-    """Return the ids given; no id begins with the @ of a file."""
-    named = ((each,) if not each.startswith("@") else _ids_in(Path(each[1:])) for each in given)
-    return tuple(image for images in named for image in images)
-
-
-def _ids_in(path: Path) -> list[str]:
-    """Return the image ids on the lines of ``path``. Raises InputError when there is none."""
-    problem = "names no image"
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        lines, problem = [], getattr(error, "strerror", "not UTF-8")
-    ids = [line.strip() for line in lines if line.strip()]
-    if not ids:
-        raise InputError(
-            f"--only @{path}: {problem}, expected a text file with an image id on each line"
-        )
-    return ids
-
-
-only_option = click.option(
-    "--only",
-    multiple=True,
-    metavar="IMAGE",
-    callback=_named_images,
-    help="Only this image; several may be given, @FILE for those on the lines of FILE.",
-)
-
-
-def embedding_options(command: Callable[..., R]) -> Callable[..., R]:
-    """Add what is done with embeddings; the command gets ``make_store``, which wants a folder."""
-
-    @wraps(command)
-    def with_embeddings(
-        embeddings: str, embeddings_max_gb: float, embeddings_folder: Path | None, **others: Any
-    ) -> R:
-        def make_store(dataset_dir: Path) -> EmbeddingStore | None:
-            if embeddings == "none":
-                return None
-            folder = embeddings_folder or dataset_dir / "embeddings"
-            return EmbeddingStore(folder, int(embeddings_max_gb * 1e9))
-
-        return command(make_store=make_store, **others)
-
-    return _with(
-        with_embeddings,
-        click.option(
-            "--embeddings",
-            type=click.Choice(("none", "keep")),
-            default="none",
-            show_default=True,
-            help="Keep them, to segment with other parameters without the encoder.",
-        ),
-        click.option("--embeddings-max-gb", type=POSITIVE, default=20.0, show_default=True),
-        click.option(
-            "--embeddings-folder",
-            type=click.Path(file_okay=False, path_type=Path),
-            help="Without it, embeddings in the results folder.",
-        ),
-    )
-
-
-def segment_options(command: Callable[..., R]) -> Callable[..., R]:
-    """Add the options of segmenting; they are those of BatchSettings and the transports."""
-    with_options = _with(
-        command,
-        parameters_option,
-        transport_option,
-        ome_zarr_option,
-        click.option(
-            "--tile-edge-px",
-            type=click.IntRange(256),
-            default=2048,
-            show_default=True,
-            help="Side of what a tile of a large image answers for.",
-        ),
-        click.option(
-            "--tile-halo-px",
-            type=click.IntRange(16),
-            default=128,
-            show_default=True,
-            help="Sent around it; more than the largest object.",
-        ),
-        click.option(
-            "--tiles-above-px",
-            type=click.IntRange(1),
-            default=4096 * 4096,
-            show_default=True,
-            help="Planes of more pixels go as tiles.",
-        ),
-        mask_container_option,
-        output_option,
-        only_option,
-        click.option("--retry-failed", is_flag=True, help="Also what failed by its own fault."),
-        click.option("--attempt-timeout-s", type=POSITIVE, default=600.0, show_default=True),
-        click.option("--image-timeout-s", type=POSITIVE, default=1800.0, show_default=True),
-    )
-    return embedding_options(with_options)
+    nested: dict[str, Any] = {"dataset": "" if dataset_dir is None else dataset_dir.resolve().name}
+    for key, value in values.items():
+        *folders, name = key.split(".")
+        part = nested
+        for folder in folders:
+            part = part.setdefault(folder, {})
+        part[name] = str(value) if isinstance(value, Path) else value
+    if not nested.get("images", True):
+        nested["images"] = None
+    network = nested.get("network", {})
+    bundle = network.get("ca_bundle")
+    make_network(network.get("ice_servers", []), None if bundle is None else Path(bundle))
+    return msgspec.convert(nested, RunSettings)
 
 
 def example(*commands: str) -> str:
     """Return the epilog of a command's help that shows it used; click keeps its lines."""
     return "\n".join(["\b", "Example:", *(f"  {command}" for command in commands)])
+
+
+def dataset_dir_option(command: Callable[..., R]) -> Callable[..., R]:
+    """Add the required option ``--dataset-dir``."""
+    return _dataset_dir_option(command, required=True)
+
+
+def _dataset_dir_option(command: Callable[..., R], *, required: bool = False) -> Callable[..., R]:
+    return click.option(
+        "--dataset-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        required=required,
+        help="The results folder of this dataset.",
+    )(command)
+
+
+def _of_frozen(frozen: FrozenRun, takes_sheet: bool) -> RunOptions:
+    return RunOptions(frozen.settings, frozen.dataset_dir, frozen.sheet if takes_sheet else None)
+
+
+def _refuse_beside_settings(context: click.Context, keys: Mapping[str, str]) -> None:
+    flags = {parameter_name(key): flag for key, flag in keys.items()}
+    flags |= {"dataset_dir": "--dataset-dir", "batch_size": "--batch-size", "sheet": "SHEET"}
+    for name, flag in flags.items():
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{flag} beside --settings, which holds it already", context)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 from click.core import ParameterSource
 
-from ..deploy.targets import ServiceOptions, find_service
+from ..deploy.targets import find_service
 from ..errors import InputError
 from ..formatting import plain
-from .options import example, service_options, transport_option
-from .segmenting import segment_rows
+from ..settings.run_settings import RunSettings
+from .dataset import segment_rows
+from .options import SERVICE_KEYS, TRANSPORT_KEYS, example, settings_options
 from .terminal import run_interruptibly, say
 
 if TYPE_CHECKING:
@@ -34,8 +35,7 @@ if TYPE_CHECKING:
     help="Where the images lie now, by their path in the sheet or their name.",
 )
 @click.option("--other-service", is_flag=True, help="Also with another engine, model or version.")
-@service_options
-@transport_option
+@settings_options({**SERVICE_KEYS, **TRANSPORT_KEYS})
 @click.pass_context
 def rerun(
     context: click.Context,
@@ -43,8 +43,7 @@ def rerun(
     out: Path | None,
     images_dir: Path | None,
     other_service: bool,
-    service: ServiceOptions,
-    transport: str,
+    settings: RunSettings,
 ) -> None:
     """Make the masks of the run in CRATE again, here, and compare them with the recorded ones.
 
@@ -52,7 +51,6 @@ def rerun(
     the crate's; the service is a local one unless the options name another. Exits 1 when an image
     differs from the recorded one, or a mask does.
     """
-    from ..connection.retry import Policy
     from ..masks.integrity import read_provenance
     from ..provenance.rerun import differing_images, located, read_crate
     from ..results.layout import mask_path
@@ -67,29 +65,28 @@ def rerun(
         say(plain(problem))
     if problems:
         raise click.ClickException(f"{len(problems)} of {len(rows)} images are not the recorded")
-    if context.get_parameter_source("engine") is ParameterSource.DEFAULT:
+    if context.get_parameter_source("service_engine") is ParameterSource.DEFAULT:
         engine, options = run.engine
-        service = replace(service, engine=engine, engine_options=service.engine_options or options)
+        service = msgspec.structs.replace(
+            settings.service,
+            engine=engine,
+            engine_options=settings.service.engine_options or options,
+        )
+        settings = msgspec.structs.replace(settings, service=service)
     if not other_service:
-        _check_service(service, out, run, transport)
-    segmenting: dict[str, Any] = {
-        "parameters": run.parameters,
-        "transport": transport,
-        "ome_zarr": run.ome_zarr,
-        "tile_edge_px": run.tiles.edge_px,
-        "tile_halo_px": run.tiles.halo_px,
-        "tiles_above_px": run.tiles.above_px,
-        "mask_container": "folder",
-        "outputs": (),
-        "only": (),
-        "retry_failed": False,
-        # As where a config says nothing: how long a run took elsewhere says little.
-        "attempt_timeout_s": Policy.attempt_timeout_s,
-        "image_timeout_s": Policy.image_timeout_s,
-    }
+        _check_service(settings, out, run)
+    # The rest is as where a config says nothing: how long a run took elsewhere says little.
+    settings = msgspec.structs.replace(
+        settings,
+        dataset=out.resolve().name,
+        batch_size=run.batch_size,
+        parameters=run.parameters,
+        ome_zarr=run.ome_zarr,
+        tiles=run.tiles,
+    )
     failure: click.ClickException | None = None
     try:
-        segment_rows((), rows, run.batch_size, service, out, run.metadata_sha256, **segmenting)
+        segment_rows(settings, rows, out, run.metadata_sha256)
     except click.ClickException as error:
         failure = error
     equal_count = 0
@@ -116,11 +113,11 @@ def _check_new(out: Path, folder: Path, run: RecordedRun) -> None:
         raise InputError(f"{out}: holds other results, expected a new folder as --out")
 
 
-def _check_service(service: ServiceOptions, out: Path, run: RecordedRun, transport: str) -> None:
+def _check_service(settings: RunSettings, out: Path, run: RecordedRun) -> None:
     """Bring the service up and raise InputError when it is another than made the masks."""
     from ..provenance.rerun import service_difference
 
-    difference = service_difference(_describe(service, out, transport), run)
+    difference = service_difference(_describe(settings, out), run)
     if difference is not None:
         raise InputError(
             f"the service is another than the crate's: {difference};"
@@ -128,7 +125,7 @@ def _check_service(service: ServiceOptions, out: Path, run: RecordedRun, transpo
         )
 
 
-def _describe(service: ServiceOptions, out: Path, transport: str) -> dict[str, Any]:
+def _describe(settings: RunSettings, out: Path) -> dict[str, Any]:
     """Return what the service says of itself."""
     from ..connection import connected
     from ..results.connection_log import ConnectionJournal
@@ -137,8 +134,11 @@ def _describe(service: ServiceOptions, out: Path, transport: str) -> dict[str, A
     async def work() -> dict[str, Any]:
         # A look before the run; the run's own journals begin with its batches.
         with ConnectionJournal(Path(os.devnull)) as journal:
-            async with connected(Replicas(endpoint, transport), journal, 1) as (_, description):
+            async with connected(Replicas(endpoint, settings.transport), journal, 1) as (
+                _,
+                description,
+            ):
                 return description
 
-    endpoint = find_service(service, out)
+    endpoint = find_service(settings, out)
     return run_interruptibly(work())

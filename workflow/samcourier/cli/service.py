@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import uvloop
 
-from ..deploy.targets import ServiceOptions, deploy_service, find_service, undeploy_service
+from ..deploy.targets import (
+    deploy_service,
+    find_service,
+    resolve_network,
+    undeploy_service,
+)
 from ..errors import ServiceGone
 from ..files.records import write_json
 from ..formatting import plain
-from ..segmentation.embedding_cache import EmbeddingStore, foretell
+from ..segmentation.embedding_cache import foretell
+from ..settings.run_settings import RunSettings
 from ..transports.base import Endpoint
 from .options import (
-    POSITIVE,
-    JsonObject,
-    dataset_dir_option,
-    embedding_options,
+    DEMAND_KEYS,
+    NETWORK_KEYS,
+    SERVICE_KEYS,
+    TRANSPORT_KEYS,
+    RunOptions,
     example,
-    network_options,
-    parameters_option,
-    service_options,
-    transport_option,
+    run_options,
+    settings_options,
 )
+from .setting_option import POSITIVE
 from .terminal import run_interruptibly, say
 
 
 @click.command(epilog=example("samcourier deploy --dataset-dir results/plate7 --out endpoint.json"))
-@service_options
-@dataset_dir_option
+@run_options(SERVICE_KEYS, takes_sheet=False)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
-def deploy(service: ServiceOptions, dataset_dir: Path, out: Path) -> None:
+def deploy(run: RunOptions, out: Path) -> None:
     """Bring the service up, if it is ours to bring up, and write where it is to --out."""
-    endpoint = deploy_service(service, dataset_dir, say)
+    endpoint = deploy_service(run.settings, run.dataset_dir, say)
     write_json(
         out,
         {
@@ -52,14 +56,13 @@ def deploy(service: ServiceOptions, dataset_dir: Path, out: Path) -> None:
         "    --token-file ~/.hypha-token --dataset-dir results/plate7",
     )
 )
-@service_options
-@dataset_dir_option
-def undeploy(service: ServiceOptions, dataset_dir: Path) -> None:
+@run_options(SERVICE_KEYS, takes_sheet=False)
+def undeploy(run: RunOptions) -> None:
     """Take the service away from its BioEngine worker or SLURM job, whoever uses it.
 
     Twice is no error.
     """
-    undeploy_service(service, dataset_dir, say)
+    undeploy_service(run.settings, run.dataset_dir, say)
 
 
 @click.command(
@@ -69,31 +72,22 @@ def undeploy(service: ServiceOptions, dataset_dir: Path) -> None:
         "    --dataset-dir results/plate7 --out verdict.json",
     )
 )
-@service_options
-@dataset_dir_option
-@transport_option
-@parameters_option
-@embedding_options
+@run_options({**SERVICE_KEYS, **DEMAND_KEYS}, takes_sheet=False)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
-def verify(
-    service: ServiceOptions,
-    dataset_dir: Path,
-    transport: str,
-    parameters: dict[str, Any],
-    make_store: Callable[[Path], EmbeddingStore | None],
-    out: Path,
-) -> None:
+def verify(run: RunOptions, out: Path) -> None:
     """Prove each transport with a large payload both ways; the verdict goes to --out.
 
     Exits 1 when none works, or the service refuses the parameters or has no embeddings to keep.
     """
     from ..diagnostics.verify import verify_service, working_transports
+    from ..pipeline.run import embedding_store
     from ..segmentation.requirements import check_run
     from ..transports import build_transports
 
-    endpoint = find_service(service, dataset_dir)
-    one = _one_replica(endpoint, transport)
-    verdict = uvloop.run(verify_service(endpoint, build_transports(one, transport)))
+    settings = run.settings
+    endpoint = find_service(settings, run.dataset_dir)
+    one = _one_replica(endpoint, settings.transport)
+    verdict = uvloop.run(verify_service(endpoint, build_transports(one, settings.transport)))
     write_json(out, verdict)
     for name, found in verdict["transports"].items():
         say(f"{name:10} {plain(_verdict_line(found))}")
@@ -103,8 +97,8 @@ def verify(
         say(f"{defect}: {advice}")
     if not working_transports(verdict):
         raise ServiceGone("no transport reaches the service; each one's reason stands above")
-    embeddings, description = make_store(dataset_dir), verdict["description"]
-    check_run(parameters, description, keeps_embeddings=embeddings is not None)
+    embeddings, description = embedding_store(settings, run.dataset_dir), verdict["description"]
+    check_run(settings.parameters, description, keeps_embeddings=embeddings is not None)
     if embeddings is not None:
         click.echo(foretell(embeddings, description), err=True)
 
@@ -132,9 +126,7 @@ def _verdict_line(found: dict[str, Any]) -> str:
 
 
 @click.command(epilog=example("samcourier bench --dataset-dir results/plate7 --out build/speed"))
-@service_options
-@dataset_dir_option
-@transport_option
+@run_options({**SERVICE_KEYS, **TRANSPORT_KEYS}, takes_sheet=False)
 @click.option("--runs", type=click.IntRange(1), default=5, show_default=True)
 @click.option(
     "--max-mib", type=click.IntRange(1), default=64, show_default=True, help="Largest payload."
@@ -144,9 +136,7 @@ def _verdict_line(found: dict[str, Any]) -> str:
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 def bench(
-    service: ServiceOptions,
-    dataset_dir: Path,
-    transport: str,
+    run: RunOptions,
     runs: int,
     max_mib: int,
     call_limit_s: float,
@@ -166,11 +156,12 @@ def bench(
 
     # Before minutes of measuring, not after.
     out.mkdir(parents=True, exist_ok=True)
-    endpoint = _one_replica(find_service(service, dataset_dir), transport)
+    transport = run.settings.transport
+    endpoint = _one_replica(find_service(run.settings, run.dataset_dir), transport)
     transports = [*build_transports(endpoint, transport), NaiveTransport(endpoint)]
-    settings = SpeedSettings(runs, max_mib << 20, call_limit_s)
-    compared = run_interruptibly(compare_transports(transports, settings, say))
-    write_comparison(out, compared, endpoint, settings)
+    speed = SpeedSettings(runs, max_mib << 20, call_limit_s)
+    compared = run_interruptibly(compare_transports(transports, speed, say))
+    write_comparison(out, compared, endpoint, speed)
     print_table(compared.rows, Console())
     for note in compared.notes:
         click.echo(plain(note))
@@ -189,8 +180,13 @@ def bench(
         "    --token-file ~/.hypha-token",
     )
 )
-@click.option("--engine", default="watershed", show_default=True)
-@click.option("--engine-options", type=JsonObject(), default="{}")
+@settings_options(
+    {
+        "service.engine": "--engine",
+        "service.engine_options": "--engine-options",
+        **NETWORK_KEYS,
+    }
+)
 @click.option("--server-url", required=True, help="The Hypha server to serve through.")
 @click.option("--workspace", help="Without it, the token's own.")
 @click.option("--service-id", default="samservice", show_default=True)
@@ -214,10 +210,8 @@ def bench(
     type=click.Path(dir_okay=False, path_type=Path),
     help="Whoever renews this file's time needs the service, even without images.",
 )
-@network_options
 def serve(
-    engine: str,
-    engine_options: dict[str, Any],
+    settings: RunSettings,
     server_url: str,
     workspace: str | None,
     service_id: str,
@@ -226,8 +220,6 @@ def serve(
     authorized_users: tuple[str, ...],
     idle_limit_s: float | None,
     owner_file: Path | None,
-    ice_servers: list[Any],
-    ca_bundle: Path | None,
 ) -> None:
     """Serve an engine through a Hypha server until interrupted."""
     from samservice.contract.errors import ServiceError
@@ -235,26 +227,25 @@ def serve(
     from samservice.server.serve import Address, ServeSettings, serve_until_interrupted
 
     from ..deploy.token import read_token
-    from ..transports.network import make_network
 
     async def announce(address: Address, _server: Any) -> None:
         say(f"ready: {address.service_id} on {address.server_url}")
 
-    network = make_network(ice_servers, ca_bundle)
-    settings = ServeSettings(
+    network = resolve_network(settings.network)
+    serving = ServeSettings(
         server_url,
         read_token(token_file),
         workspace,
         service_id,
         visibility,
         [server.as_dict() for server in network.ice_servers],
-        ca_bundle,
+        network.ca_bundle,
         authorized_users=authorized_users,
         idle_limit_s=idle_limit_s,
         owner_file=owner_file,
     )
     try:
-        loaded = build_engine(engine, engine_options)
-        uvloop.run(serve_until_interrupted(loaded, settings, on_ready=announce))
+        loaded = build_engine(settings.service.engine, settings.service.engine_options)
+        uvloop.run(serve_until_interrupted(loaded, serving, on_ready=announce))
     except ServiceError as error:
         raise click.ClickException(plain(error.message)) from error

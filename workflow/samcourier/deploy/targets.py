@@ -4,17 +4,18 @@ or somebody else's."""
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
 
+import msgspec
 import uvloop
 
 from ..errors import InputError
 from ..files.atomic import write_private
+from ..settings.run_settings import NetworkSettings, RunSettings
 from ..transports.base import Endpoint
-from ..transports.network import Network
-from .bioengine.app import AppPlan, AppSettings, pack_app, plan_app
+from ..transports.network import Network, make_network
+from .bioengine.app import AppPlan, pack_app, plan_app
 from .bioengine.deploy import bring_up, locate, take_down
 from .bioengine.readiness import Found, Say
 from .bioengine.worker import WorkerAddress
@@ -26,67 +27,48 @@ from .slurm.service_job import take_down as take_down_job
 from .slurm.supervisor import SlurmPlan
 from .token import read_token
 
-Target = Literal["local", "bioengine", "slurm", "existing"]
-TARGETS: tuple[Target, ...] = ("local", "bioengine", "slurm", "existing")
-
 #: Beside the endpoint of the run: which application was brought up, so that no job asks again.
 BIOENGINE_RECORD = Path("service", "bioengine.json")
 
 
-@dataclass(frozen=True)
-class ServiceOptions:
-    """Which service to use, as the command line and the config say it."""
-
-    target: Target = "local"
-    engine: str = "watershed"
-    engine_options: dict[str, Any] = field(default_factory=dict)
-    server_url: str | None = None
-    workspace: str | None = None
-    service_id: str | None = None
-    token_file: Path | None = None
-    network: Network = field(default_factory=Network)
-    app: AppSettings = field(default_factory=AppSettings)
-    slurm: SlurmSettings = field(default_factory=SlurmSettings)
-
-
-def deploy_service(options: ServiceOptions, dataset_dir: Path, say: Say) -> Endpoint:
+def deploy_service(settings: RunSettings, dataset_dir: Path, say: Say) -> Endpoint:
     """As :func:`find_service`, but bring the app up on a BioEngine worker, or the service up in a
     SLURM job, where it is missing.
 
     Raises what :func:`samcourier.deploy.bioengine.deploy.bring_up` and
     :func:`samcourier.deploy.slurm.service_job.bring_up` raise too.
     """
-    if options.target == "slurm":
-        token = read_token(options.token_file)
-        timeout_s = options.app.deploy_timeout_s
-        bring_up_job(dataset_dir / "service", _slurm_plan(options), token, timeout_s, say)
-    if options.target != "bioengine":
-        return find_service(options, dataset_dir)
-    address, plan = _bioengine(options)
-    found = uvloop.run(bring_up(address, plan, options.app.deploy_timeout_s, say))
+    if settings.service.target == "slurm":
+        token = read_token(settings.service.token_file)
+        timeout_s = settings.service.deploy_timeout_s
+        bring_up_job(dataset_dir / "service", _slurm_plan(settings), token, timeout_s, say)
+    if settings.service.target != "bioengine":
+        return find_service(settings, dataset_dir)
+    address, plan = _bioengine(settings)
+    found = uvloop.run(bring_up(address, plan, settings.service.deploy_timeout_s, say))
     _write_found(dataset_dir, address, plan, found)
-    return _endpoint(options, address, found)
+    return _endpoint(settings, address, found)
 
 
-def undeploy_service(options: ServiceOptions, dataset_dir: Path, say: Say) -> None:
+def undeploy_service(settings: RunSettings, dataset_dir: Path, say: Say) -> None:
     """Take the app away from the BioEngine worker, or end the service's SLURM job.
 
     Raises InputError for any other target.
     """
-    if options.target == "slurm":
+    if settings.service.target == "slurm":
         take_down_job(dataset_dir / "service", say)
         return
-    if options.target != "bioengine":
+    if settings.service.target != "bioengine":
         raise InputError(
-            f"service.target {options.target}: nothing to undeploy, expected target bioengine"
-            " or slurm"
+            f"service.target {settings.service.target}: nothing to undeploy, expected target"
+            " bioengine or slurm"
         )
-    address, plan = _bioengine(options)
+    address, plan = _bioengine(settings)
     uvloop.run(take_down(address, plan, say))
     (dataset_dir / BIOENGINE_RECORD).unlink(missing_ok=True)
 
 
-def find_service(options: ServiceOptions, dataset_dir: Path) -> Endpoint:
+def find_service(settings: RunSettings, dataset_dir: Path) -> Endpoint:
     """Return the endpoint of the service, starting the local one when it does not run.
 
     On a BioEngine worker it must run already: a job changes nothing there. Raises InputError for
@@ -94,88 +76,95 @@ def find_service(options: ServiceOptions, dataset_dir: Path) -> Endpoint:
     not come up, ServiceGone when the worker does not have the app, or the SLURM job's service is
     not there for ``deploy_timeout_s``.
     """
-    if options.target == "local":
-        return ensure_local_service(dataset_dir / "service", options.engine, options.engine_options)
-    if options.target == "bioengine":
-        address, plan = _bioengine(options)
+    service = settings.service
+    if service.target == "local":
+        return ensure_local_service(dataset_dir / "service", service.engine, service.engine_options)
+    if service.target == "bioengine":
+        address, plan = _bioengine(settings)
         found = _read_found(dataset_dir, address, plan) or uvloop.run(locate(address, plan))
-        return _endpoint(options, address, found)
-    if options.target == "slurm":
-        return _find_job_service(options, dataset_dir / "service")
-    missing = [name for name in ("server_url", "service_id") if not getattr(options, name)]
+        return _endpoint(settings, address, found)
+    if service.target == "slurm":
+        return _find_job_service(settings, dataset_dir / "service")
+    missing = [name for name in ("server_url", "service_id") if not getattr(service, name)]
     if missing:
         raise InputError(
             f"service.target existing needs {', '.join(f'service.{name}' for name in missing)}"
         )
-    return _named(options, str(options.service_id))
+    return _named(settings, str(service.service_id))
 
 
-def _named(options: ServiceOptions, service_id: str) -> Endpoint:
+def resolve_network(settings: NetworkSettings) -> Network:
+    """Return the network with the credentials of TURN servers taken from the environment.
+
+    Raises InputError as :func:`samcourier.transports.network.make_network` does.
+    """
+    bundle = settings.ca_bundle
+    servers = msgspec.to_builtins(settings.ice_servers)
+    return make_network(list(servers), None if bundle is None else Path(bundle))
+
+
+def _named(settings: RunSettings, service_id: str) -> Endpoint:
+    service = settings.service
     return Endpoint(
-        server_url=str(options.server_url),
-        workspace=options.workspace,
+        server_url=str(service.server_url),
+        workspace=service.workspace,
         service_id=service_id,
         rtc_service_id=f"{service_id}-rtc",
-        token=read_token(options.token_file),
-        network=options.network,
+        token=read_token(service.token_file),
+        network=resolve_network(settings.network),
     )
 
 
-def _slurm_plan(options: ServiceOptions) -> SlurmPlan:
+def _slurm_plan(settings: RunSettings) -> SlurmPlan:
     """Return the plan without a name, which the one that is brought up gets."""
-    if not options.server_url:
+    service, network = settings.service, resolve_network(settings.network)
+    if not service.server_url:
         raise InputError("service.target slurm needs service.server_url")
     # One side of a connection with a TURN server is enough: no password goes into the job.
-    open_servers = [each for each in options.network.ice_servers if each.username is None]
-    bundle = options.network.ca_bundle
+    open_servers = [each for each in network.ice_servers if each.username is None]
+    bundle = network.ca_bundle
     return SlurmPlan(
         service_name="",
-        server_url=options.server_url,
-        workspace=options.workspace,
-        engine=options.engine,
-        engine_options=options.engine_options,
-        settings=options.slurm,
-        cpus=options.app.cpus,
-        memory_mb=options.app.memory_mb,
+        server_url=service.server_url,
+        workspace=service.workspace,
+        engine=service.engine,
+        engine_options=service.engine_options,
+        settings=SlurmSettings(**msgspec.structs.asdict(service.slurm)),
+        cpus=service.cpus,
+        memory_mb=service.memory_mb,
         ca_bundle=str(bundle.resolve()) if bundle else None,
         ice_urls=tuple(url for each in open_servers for url in each.urls),
     )
 
 
-def _find_job_service(options: ServiceOptions, directory: Path) -> Endpoint:
-    endpoint = _named(options, recorded_plan(directory).service_name)
-    uvloop.run(wait_until_registered(endpoint, options.app.deploy_timeout_s, directory))
+def _find_job_service(settings: RunSettings, directory: Path) -> Endpoint:
+    endpoint = _named(settings, recorded_plan(directory).service_name)
+    uvloop.run(wait_until_registered(endpoint, settings.service.deploy_timeout_s, directory))
     return endpoint
 
 
-def _bioengine(options: ServiceOptions) -> tuple[WorkerAddress, AppPlan]:
-    if not options.server_url:
+def _bioengine(settings: RunSettings) -> tuple[WorkerAddress, AppPlan]:
+    service, network = settings.service, resolve_network(settings.network)
+    if not service.server_url:
         raise InputError("service.target bioengine needs service.server_url")
     address = WorkerAddress(
-        server_url=options.server_url,
-        workspace=options.workspace,
-        worker_id=options.app.worker_id,
-        token=read_token(options.token_file),
-        ca_bundle=options.network.ca_bundle,
+        server_url=service.server_url,
+        workspace=service.workspace,
+        worker_id=service.worker_id,
+        token=read_token(service.token_file),
+        ca_bundle=network.ca_bundle,
     )
-    plan = plan_app(
-        pack_app(),
-        options.app,
-        options.engine,
-        options.engine_options,
-        options.network.ice_servers,
-    )
-    return address, plan
+    return address, plan_app(pack_app(), service, network.ice_servers)
 
 
-def _endpoint(options: ServiceOptions, address: WorkerAddress, found: Found) -> Endpoint:
+def _endpoint(settings: RunSettings, address: WorkerAddress, found: Found) -> Endpoint:
     return Endpoint(
         server_url=address.server_url,
         workspace=address.workspace,
         service_id=found.service_id,
         rtc_service_id=found.rtc_service_id,
         token=address.token,
-        network=options.network,
+        network=resolve_network(settings.network),
     )
 
 

@@ -10,13 +10,14 @@ from ..errors import Denied
 TOKEN_VARIABLE = "HYPHA_TOKEN"
 
 
-def read_token(token_file: Path | None) -> str | None:
+def read_token(token_file: str | Path | None) -> str | None:
     """Return the token from the file, else from HYPHA_TOKEN, else None (anonymous).
 
     Raises Denied for a file that is missing, empty, no text, or open to others.
     """
     if token_file is None:
         return os.environ.get(TOKEN_VARIABLE, "").strip() or None
+    token_file = Path(token_file)
     try:
         others_may_read = token_file.stat().st_mode & 0o077
         token = token_file.read_text().strip()

@@ -117,3 +117,6 @@ def _root_attributes(store: Path) -> Path:
         if (store / name).is_file():
             return store / name
     raise FileNotFoundError(errno.ENOENT, "no root attributes", str(store))
+
+
+OmeZarrVersion = Literal["0.4", "0.5"]

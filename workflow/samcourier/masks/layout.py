@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numcodecs
 import zarr
 from zarr.codecs import BloscCodec
 
-OmeZarrVersion = Literal["0.4", "0.5"]
+from .integrity import OmeZarrVersion
 
 MASK_AXES = ("YX", "ZYX", "TYX", "TZYX")
 

@@ -28,11 +28,10 @@ from zarr.storage import ZipStore
 
 from ..errors import ServiceFailed
 from ..images.readers import check_fits_memory
-from .integrity import content_sha256, is_zip, stat_mask, zarr_files
+from .integrity import OmeZarrVersion, content_sha256, is_zip, stat_mask, zarr_files
 from .layout import (
     CHUNK_EDGE,
     MASK_AXES,
-    OmeZarrVersion,
     create_array,
     known_scale_um,
     level_shapes,

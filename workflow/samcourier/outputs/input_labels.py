@@ -21,8 +21,8 @@ import numpy as np
 from ..files.atomic import write_atomic
 from ..files.records import read_json
 from ..images.readers.ome_zarr import image_folder, is_zarr
-from ..masks.integrity import read_provenance
-from ..masks.layout import MASK_AXES, OmeZarrVersion
+from ..masks.integrity import OmeZarrVersion, read_provenance
+from ..masks.layout import MASK_AXES
 from ..masks.omezarr import MaskFacts, MaskPixels, remove_leftovers, write_mask
 
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)

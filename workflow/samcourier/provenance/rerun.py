@@ -19,9 +19,10 @@ from samservice.contract.identity import SERVICE_IDENTITY
 from ..errors import ImageUnfit, InputError
 from ..files.records import read_json
 from ..images.planes import open_planes
+from ..masks.integrity import OmeZarrVersion
 from ..results.environment import RECORD, SHEET, Circumstances, read_circumstances
 from ..samples.sheet import ImageRow, read_sheet
-from ..tiling.grid import TileSettings
+from ..settings.run_settings import TileSettings
 from .crate import METADATA, SERVICES
 from .mask_table import TABLE, MaskRow, read_table
 
@@ -48,9 +49,8 @@ class RecordedRun:
         return dict(self._setting("parameters", dict, {}))
 
     @property
-    def ome_zarr(self) -> str:
-        version = str(self._setting("ome_zarr", str, "0.4"))
-        return version if version in ("0.4", "0.5") else "0.4"
+    def ome_zarr(self) -> OmeZarrVersion:
+        return "0.5" if self._setting("ome_zarr", str, "0.4") == "0.5" else "0.4"
 
     @property
     def batch_size(self) -> int:

@@ -14,12 +14,17 @@ from .table import tsv
 
 
 def write_report(
-    report: Report, html_path: Path, tsv_path: Path, complete_path: Path | None = None
+    report: Report,
+    html_path: Path,
+    tsv_path: Path,
+    complete_path: Path | None = None,
+    report_digest: str | None = None,
 ) -> list[str]:
     """Write the page, the table and ``logs/connection.jsonl``; return the images without mask.
 
     ``complete_path``, the number of images and the key of each one's mask, is written only when
-    every asked image has a whole mask; otherwise an older one is removed.
+    every asked image has a whole mask; otherwise an older one is removed. It keeps
+    ``report_digest``, which tells the next run whether the report is still up to date.
     """
     logs = report.dataset_dir / "logs"
     merge_journals(logs / "connection", logs / "connection.jsonl")
@@ -30,5 +35,6 @@ def write_report(
         complete_path.unlink(missing_ok=True)
     elif complete_path is not None:
         keys = {outcome.image: outcome.key for outcome in report.outcomes}
-        write_json(complete_path, {"image_count": len(keys), "keys": keys})
+        content = {"image_count": len(keys), "keys": keys, "report_digest": report_digest}
+        write_json(complete_path, content)
     return report.without_mask

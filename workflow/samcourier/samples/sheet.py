@@ -65,7 +65,15 @@ def read_sheet(path: Path) -> list[ImageRow]:
     Blank lines and lines beginning with ``#`` are skipped. Image files are not looked at.
     Raises :class:`InputError` with one line for each problem of the sheet.
     """
-    return _parse_lines(path, _told_lines(path))
+    return parse_sheet(read_sheet_content(path), path)
+
+
+def parse_sheet(content: bytes, path: Path) -> list[ImageRow]:
+    """Return the rows of a sample sheet's ``content``, as :func:`read_sheet` does of a file.
+
+    ``path`` stands in the lines of a raised InputError.
+    """
+    return _parse_lines(path, _content_lines(content, path))
 
 
 def read_batch(path: Path, batch_id: str, batch_size: int) -> Batch:
@@ -75,19 +83,19 @@ def read_batch(path: Path, batch_id: str, batch_size: int) -> Batch:
     100 000. That no image stands in two batches is for :func:`read_sheet` to see, before the run.
     Raises :class:`InputError` as it does, and where the sheet has no such batch.
     """
-    header, *told = _told_lines(path)
-    starts = range(0, len(told), batch_size)
+    header, *rows = _content_lines(read_sheet_content(path), path)
+    starts = range(0, len(rows), batch_size)
     number = int(batch_id) if re.fullmatch("[0-9]{4,9}", batch_id) else 0
     if not 1 <= number <= len(starts) or batch_id != f"{number:04d}":
         raise InputError(f"{path}: has no batch {batch_id!r}, expected one of 1..{len(starts)}")
     start = starts[number - 1]
-    own = told[start : start + batch_size]
+    own = rows[start : start + batch_size]
     return Batch(batch_id, tuple(_parse_lines(path, [header, *own])))
 
 
 def sheet_columns(path: Path) -> tuple[str, ...]:
     """Return the names in the header of a sample sheet that :func:`read_sheet` reads."""
-    (_, header), *_ = _parse_cells(path, _told_lines(path)[:1])
+    (_, header), *_ = _parse_cells(path, _content_lines(read_sheet_content(path), path)[:1])
     return tuple(header)
 
 
@@ -125,24 +133,28 @@ def _known_columns() -> str:
     return f"the columns {', '.join(REQUIRED_COLUMNS)} (optional: {', '.join(OPTIONAL_COLUMNS)})"
 
 
-def _read_text(path: Path) -> str:
+def read_sheet_content(path: Path) -> bytes:
+    """Return the bytes of a sample sheet. Raises InputError, one line, where there are none."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path}: no such sample sheet, nor a folder") from None
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: byte {error.start} is not UTF-8, expected a tab separated UTF-8 text file"
-        ) from None
     except OSError as error:
         raise InputError(f"{path}: cannot read the sample sheet: {error.strerror}") from None
 
 
-def _told_lines(path: Path) -> list[tuple[int, str]]:
-    """Return (line number, line) of each line that says something, the header first."""
+def _content_lines(content: bytes, path: Path) -> list[tuple[int, str]]:
+    """Return (line number, line) of the header and of each row, without blanks and comments."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: byte {error.start} is not UTF-8, expected a tab separated UTF-8 text file"
+        ) from None
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     lines = [
         (number, line)
-        for number, line in enumerate(_read_text(path).split("\n"), start=1)
+        for number, line in enumerate(text.split("\n"), start=1)
         if line.strip() and not line.startswith("#")
     ]
     if not lines:

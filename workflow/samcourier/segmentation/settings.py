@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..concurrency import Places
-from ..masks.integrity import MaskContainer
-from ..masks.layout import OmeZarrVersion
-from ..tiling.grid import TileSettings
+from ..masks.integrity import MaskContainer, OmeZarrVersion
+from ..settings.run_settings import TileSettings
 from .embedding_cache import EmbeddingStore
 from .plane import PlaneCaller
 

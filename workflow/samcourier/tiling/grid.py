@@ -13,17 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ImageUnfit
+from ..settings.run_settings import TileSettings
 
 Block = tuple[slice, slice]
-
-
-@dataclass(frozen=True)
-class TileSettings:
-    """Planes of more than ``above_px`` pixels go as tiles: cores of ``edge_px``, with a halo."""
-
-    edge_px: int = 2048
-    halo_px: int = 128
-    above_px: int = 4096 * 4096
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from samcourier.deploy.bioengine.app import (
     APP_CLASS,
     AppPackage,
     AppPlan,
-    AppSettings,
     differences,
     pack_app,
     plan_app,
@@ -26,12 +25,12 @@ from samcourier.deploy.bioengine.readiness import Found
 from samcourier.deploy.bioengine.worker import WorkerAddress, reason_of
 from samcourier.deploy.targets import (
     BIOENGINE_RECORD,
-    ServiceOptions,
     deploy_service,
     find_service,
     undeploy_service,
 )
 from samcourier.errors import InputError
+from samcourier.settings.run_settings import RunSettings, ServiceSettings
 from samcourier.transports.network import IceServer
 
 MANIFEST = {"id": "samservice", "version": "0.1.0", "entry": f"deployment:{APP_CLASS}"}
@@ -46,7 +45,7 @@ def app_dir(tmp_path: Path) -> Path:
 
 def plan(engine: str = "watershed", **settings: Any) -> AppPlan:
     package = AppPackage("samservice-0", "0.1.0", "0" * 64, ())
-    return plan_app(package, AppSettings(**settings), engine, {})
+    return plan_app(package, ServiceSettings(engine=engine, **settings))
 
 
 def running(of: AppPlan) -> dict[str, Any]:
@@ -131,11 +130,17 @@ def test_the_app_lies_beside_the_package_or_in_it(
 
 def test_a_plan_says_all_that_deploy_app_takes() -> None:
     package = AppPackage("samservice-0", "0.1.0", "0" * 64, ())
-    settings = AppSettings(
-        cpus=2, memory_mb=8000, gpu_memory_mb=-1, replicas=3, authorized_users=("b", "a", "b")
+    settings = ServiceSettings(
+        engine="microsam",
+        engine_options={"model": "vit_b_lm"},
+        cpus=2,
+        memory_mb=8000,
+        gpu_memory_mb=-1,
+        replicas=3,
+        authorized_users=("b", "a", "b"),
     )
     servers = [IceServer(("stun:s:1",)), IceServer(("turn:t:1",), "me", "secret")]
-    made = plan_app(package, settings, "microsam", {"model": "vit_b_lm"}, servers)
+    made = plan_app(package, settings, servers)
     environment = made.parameters["application_env_vars"][APP_CLASS]
     assert environment.pop("SAMSERVICE_FINGERPRINT") == made.fingerprint
     assert made.parameters == {
@@ -270,7 +275,13 @@ def test_each_line_of_a_replica_is_shown_once() -> None:
 
 # The run's own record.
 
-OPTIONS = ServiceOptions(target="bioengine", server_url="http://127.0.0.1:9", workspace="lab")
+
+def run_settings(**service: Any) -> RunSettings:
+    return RunSettings(dataset="cells", service=ServiceSettings(**service))
+
+
+ADDRESS = {"target": "bioengine", "server_url": "http://127.0.0.1:9", "workspace": "lab"}
+SETTINGS = run_settings(**ADDRESS)
 FOUND = Found("lab/x-direct", "lab/x-direct-rtc")
 
 
@@ -278,9 +289,9 @@ def test_a_job_takes_what_the_run_s_deploy_found_and_asks_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HYPHA_TOKEN", "secret")
-    address, made = service._bioengine(OPTIONS)
+    address, made = service._bioengine(SETTINGS)
     service._write_found(tmp_path, address, made, FOUND)
-    endpoint = find_service(OPTIONS, tmp_path)
+    endpoint = find_service(SETTINGS, tmp_path)
     assert (endpoint.service_id, endpoint.rtc_service_id) == (
         FOUND.service_id,
         FOUND.rtc_service_id,
@@ -295,15 +306,16 @@ def test_a_job_takes_what_the_run_s_deploy_found_and_asks_nobody(
         {"server_url": "http://127.0.0.1:8"},
         {"workspace": "another"},
         {"engine": "microsam"},
-        {"app": AppSettings(replicas=2)},
-        {"app": AppSettings(application_id="cells")},
-        {"app": AppSettings(worker_id="lab/w:bioengine-worker")},
+        {"replicas": 2},
+        {"application_id": "cells"},
+        {"worker_id": "lab/w:bioengine-worker"},
     ],
 )
 def test_the_record_of_another_app_is_not_taken(tmp_path: Path, other: dict[str, Any]) -> None:
-    service._write_found(tmp_path, *service._bioengine(OPTIONS), FOUND)
-    assert service._read_found(tmp_path, *service._bioengine(OPTIONS)) == FOUND
-    assert service._read_found(tmp_path, *service._bioengine(replace(OPTIONS, **other))) is None
+    service._write_found(tmp_path, *service._bioengine(SETTINGS), FOUND)
+    assert service._read_found(tmp_path, *service._bioengine(SETTINGS)) == FOUND
+    settings = run_settings(**ADDRESS | other)
+    assert service._read_found(tmp_path, *service._bioengine(settings)) is None
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", json.dumps({"server_url": 3})])
@@ -311,23 +323,23 @@ def test_a_damaged_record_is_none(tmp_path: Path, text: str) -> None:
     path = tmp_path / BIOENGINE_RECORD
     path.parent.mkdir()
     path.write_text(text)
-    assert service._read_found(tmp_path, *service._bioengine(OPTIONS)) is None
+    assert service._read_found(tmp_path, *service._bioengine(SETTINGS)) is None
 
 
 @pytest.mark.parametrize(
-    ("command", "options", "message"),
+    ("command", "target", "message"),
     [
-        (deploy_service, ServiceOptions("bioengine"), "bioengine needs service.server_url"),
-        (undeploy_service, ServiceOptions("bioengine"), "bioengine needs service.server_url"),
-        (undeploy_service, ServiceOptions("local"), "local: nothing to undeploy, expected target"),
-        (undeploy_service, ServiceOptions("existing"), "existing: nothing to undeploy"),
+        (deploy_service, "bioengine", "bioengine needs service.server_url"),
+        (undeploy_service, "bioengine", "bioengine needs service.server_url"),
+        (undeploy_service, "local", "local: nothing to undeploy, expected target"),
+        (undeploy_service, "existing", "existing: nothing to undeploy"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is(
-    tmp_path: Path, command: Any, options: ServiceOptions, message: str
+    tmp_path: Path, command: Any, target: str, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        command(options, tmp_path, print)
+        command(run_settings(target=target), tmp_path, print)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -18,6 +18,7 @@ import yaml
 import samservice
 
 from ...errors import InputError
+from ...settings.run_settings import ServiceSettings
 from ...transports.network import IceServer
 
 #: The class that the manifest's ``entry`` names; BioEngine sorts parameters by it.
@@ -29,25 +30,6 @@ _MANIFEST_NAME = "manifest.yaml"
 _ENTRY_NAME = "deployment.py"
 _ID_DIGITS = 12
 _APPLICATION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-
-
-@dataclass(frozen=True)
-class AppSettings:
-    """How the app is to run on a worker.
-
-    ``worker_id`` None is the only worker of the workspace, ``application_id`` None one made from
-    content and parameters. ``gpu_memory_mb`` None is no GPU, -1 a whole one. Nobody but the
-    deploying user and the worker's administrators may call without ``authorized_users``.
-    """
-
-    worker_id: str | None = None
-    application_id: str | None = None
-    cpus: float = 1.0
-    memory_mb: int | None = None
-    gpu_memory_mb: int | None = None
-    replicas: int = 1
-    authorized_users: tuple[str, ...] = ()
-    deploy_timeout_s: float = 1800.0
 
 
 @dataclass(frozen=True)
@@ -133,9 +115,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 def plan_app(
     package: AppPackage,
-    settings: AppSettings,
-    engine: str,
-    engine_options: dict[str, Any],
+    settings: ServiceSettings,
     ice_servers: Sequence[IceServer] = (),
 ) -> AppPlan:
     """Return what should run for these settings; raise InputError for an id BioEngine cannot hold.
@@ -143,11 +123,11 @@ def plan_app(
     Everybody may read an application's parameters on the worker, so ICE servers that need a
     password are left out.
     """
-    environment = {"SAMSERVICE_ENGINE": engine, "SAMSERVICE_CPUS": f"{settings.cpus:g}"}
+    environment = {"SAMSERVICE_ENGINE": settings.engine, "SAMSERVICE_CPUS": f"{settings.cpus:g}"}
     for name in ("memory_mb", "gpu_memory_mb"):
         if (value := getattr(settings, name)) is not None:
             environment[f"SAMSERVICE_{name.upper()}"] = str(value)
-    keywords: dict[str, Any] = {"engine_options": engine_options}
+    keywords: dict[str, Any] = {"engine_options": settings.engine_options}
     if public := [{"urls": list(each.urls)} for each in ice_servers if each.credential is None]:
         keywords["ice_servers"] = public
     parameters: dict[str, Any] = {

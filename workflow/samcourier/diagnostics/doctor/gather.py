@@ -12,12 +12,14 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import httpx
+import msgspec
 
 from ...connection.retry import Policy
-from ...deploy.targets import ServiceOptions
+from ...deploy.targets import resolve_network
 from ...deploy.token import read_token
 from ...errors import CourierError, Denied, RequestRefused, ServiceGone
 from ...segmentation.requirements import check_run
+from ...settings.run_settings import RunSettings
 from ...transports import HyphaSession, build_transports, pick_replica
 from ...transports.base import Endpoint, Transport
 from ...transports.caller import Caller, identify
@@ -54,8 +56,8 @@ class Here:
 
 async def gather_facts(
     asked: Asked,
-    options: ServiceOptions,
-    find: Callable[[ServiceOptions], Endpoint],
+    settings: RunSettings,
+    find: Callable[[RunSettings], Endpoint],
     here: Here,
     spent_s: float = 0.0,
 ) -> Facts:
@@ -64,16 +66,16 @@ async def gather_facts(
     ``spent_s`` are the seconds that the command took until now.
     """
     deadline_s = asyncio.get_running_loop().time() + left_s(spent_s)
-    network = options.network.ice_servers
+    ice_servers = resolve_network(settings.network).ice_servers
     on_machine = asyncio.gather(
         within(deadline_s, in_thread(here.forecast)),
         within(deadline_s, in_thread(here.disk)),
         within(deadline_s, in_thread(here.versions)),
         within(deadline_s, in_thread(here.pace)),
     )
-    ice_asked = asyncio.ensure_future(ask_ice_servers(network))
-    finding = asyncio.ensure_future(_find(options, find, deadline_s))
-    alone = asyncio.ensure_future(within(deadline_s, in_thread(lambda: _server_alone(options))))
+    ice_asked = asyncio.ensure_future(ask_ice_servers(ice_servers))
+    finding = asyncio.ensure_future(_find(settings, find, deadline_s))
+    alone = asyncio.ensure_future(within(deadline_s, in_thread(lambda: _server_alone(settings))))
 
     async def reached() -> Endpoint | Unknown:
         found, _ = await finding
@@ -81,7 +83,7 @@ async def gather_facts(
 
     async def server() -> ServerFact | Unknown:
         # Its own server comes up with a local service; any other is known before its service.
-        is_known = options.server_url and options.target != "local"
+        is_known = settings.service.server_url and settings.service.target != "local"
         return await _server(await (alone if is_known else reached()), deadline_s)
 
     server_asked = asyncio.ensure_future(server())
@@ -151,17 +153,17 @@ async def in_thread(work: Callable[[], T]) -> T:
 
 
 async def _find(
-    options: ServiceOptions, find: Callable[[ServiceOptions], Endpoint], deadline_s: float
+    settings: RunSettings, find: Callable[[RunSettings], Endpoint], deadline_s: float
 ) -> tuple[Endpoint | Unknown, Where | Unknown]:
-    app = replace(options.app, deploy_timeout_s=JOB_PATIENCE_S)
-    looked = replace(options, app=app)
+    service = msgspec.structs.replace(settings.service, deploy_timeout_s=JOB_PATIENCE_S)
+    looked = msgspec.structs.replace(settings, service=service)
 
     def look() -> Endpoint | Where:
         try:
             return find(looked)
         except ServiceGone:
             # What the run brings up itself may be missing before it.
-            if options.target in ("bioengine", "slurm"):
+            if settings.service.target in ("bioengine", "slurm"):
                 return "not_yet"
             raise
 
@@ -174,15 +176,17 @@ async def _find(
     return _NO_ENDPOINT, "not_yet"
 
 
-def _server_alone(options: ServiceOptions) -> Endpoint | Unknown:
+def _server_alone(settings: RunSettings) -> Endpoint | Unknown:
     """Return where the server is, of a service that is not there; Unknown for a bad token."""
-    if not options.server_url:
+    service = settings.service
+    if not service.server_url:
         return _NO_ENDPOINT
     try:
-        token = read_token(options.token_file)
+        token = read_token(service.token_file)
     except Denied as error:
         return Unknown(str(error), error.kind)
-    return Endpoint(options.server_url, options.workspace, "", "", token, options.network)
+    network = resolve_network(settings.network)
+    return Endpoint(service.server_url, service.workspace, "", "", token, network)
 
 
 async def _server(endpoint: Endpoint | Unknown, deadline_s: float) -> ServerFact | Unknown:

@@ -1,0 +1,253 @@
+"""The workflow's config as a mapping -> :class:`RunSettings`, or one line for what is wrong."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping
+from functools import cache
+from typing import Any, get_args
+
+import msgspec
+
+from ..errors import InputError
+from ..files.records import canonical_json
+from ..masks.integrity import OmeZarrVersion
+from ..results.layout import OUTPUTS
+from ..settings.run_settings import RunSettings
+
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
+
+#: What a config must name.
+_REQUIRED = ("dataset", "sheet")
+
+#: Rules between keys of ``service``, which no type expresses.
+_SERVICE_RULES: list[dict[str, Any]] = [
+    {
+        "if": {"properties": {"target": {"const": "existing"}}, "required": ["target"]},
+        "then": {
+            "properties": {
+                "server_url": {
+                    "type": "string",
+                    "description": "URL of the Hypha server, since service.target is existing",
+                },
+                "service_id": {
+                    "type": "string",
+                    "description": "Hypha id of the service, since service.target is existing",
+                },
+            },
+            "required": ["server_url", "service_id"],
+        },
+    },
+    *(
+        {
+            "if": {"properties": {"target": {"const": target}}, "required": ["target"]},
+            "then": {
+                "properties": {
+                    "server_url": {
+                        "type": "string",
+                        "description": f"URL of the Hypha server, since service.target is {target}",
+                    }
+                },
+                "required": ["server_url"],
+            },
+        }
+        for target in ("bioengine", "slurm")
+    ),
+    # Any other target would ignore these keys without a message.
+    {
+        "if": {"properties": {"target": {"not": {"const": "bioengine"}}}},
+        "then": {
+            "properties": {
+                "authorized_users": {
+                    "maxItems": 0,
+                    "description": "nothing, unless service.target is bioengine: any other service"
+                    " lets in whoever has a token for its workspace",
+                },
+                "replicas": {
+                    "const": 1,
+                    "description": "1, unless service.target is bioengine",
+                },
+                "gpu_memory_mb": {
+                    "type": "null",
+                    "description": "nothing, unless service.target is bioengine; with slurm a GPU"
+                    " is asked for by service.slurm.gres",
+                },
+            }
+        },
+    },
+]
+
+
+def read_config(config: Mapping[str, Any]) -> RunSettings:
+    """Return the settings that a workflow's ``config`` describes.
+
+    Raises InputError with one line that names the key, its value and what was expected.
+    """
+    from jsonschema import Draft202012Validator
+
+    values = _with_defaults(_normalized(config), _defaults())
+    errors = list(Draft202012Validator(config_schema()).iter_errors(values))
+    if errors:
+        raise InputError(describe_config_error(min(errors, key=_precedence)))
+    _check_json(values)
+    try:
+        return msgspec.convert(values, RunSettings)
+    except msgspec.ValidationError as refused:
+        what, _, where = str(refused).partition(" - at `$")
+        raise InputError(f"config{where.removesuffix('`')}: {what}") from None
+
+
+@cache
+def config_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of ``config.yaml``, made from :class:`RunSettings`."""
+    (_,), components = msgspec.json.schema_components([RunSettings], ref_template="#/$defs/{name}")
+    schema = components.pop("RunSettings")
+    # The command line takes any results folder, and images that are named one by one.
+    schema["properties"]["dataset"]["pattern"] = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$(?!\n)"
+    schema["properties"]["sheet"] = {
+        "description": schema["properties"]["sheet"]["description"],
+        "type": "string",
+        "minLength": 1,
+    }
+    components["ServiceSettings"]["allOf"] = _SERVICE_RULES
+    _describe_by_their_keys(schema, components)
+    return {
+        "$schema": _DRAFT,
+        **schema,
+        "title": "Configuration of samcourier",
+        "description": "What to segment, with which service, over which transport.",
+        "required": list(_REQUIRED),
+        "$defs": components,
+    }
+
+
+def _precedence(error: Any) -> tuple[bool, int]:
+    """Order errors: a key by itself before rules between keys, an outer key before an inner."""
+    return "allOf" in error.absolute_schema_path, len(error.absolute_path)
+
+
+def _describe_by_their_keys(schema: dict[str, Any], components: dict[str, Any]) -> None:
+    """Give each component the description of the key that holds it, in place of its docstring."""
+    for part in components.values():
+        part.pop("description", None)
+    for part in (schema, *components.values()):
+        for key in part["properties"].values():
+            for holder in (key, key.get("items", {})):
+                if "$ref" in holder:
+                    name = holder["$ref"].rpartition("/")[2]
+                    components[name]["description"] = holder["description"]
+
+
+def listed(value: Any) -> list[str]:
+    """Return the words of a list, which the command line may give as one with commas."""
+    words = value if isinstance(value, list | tuple) else str(value).split(",")
+    return [str(word).strip() for word in words]
+
+
+def hint_at_known(word: object, known: Iterable[str]) -> str:
+    """Return a hint at the known word that ``word`` may be a slip of, or nothing."""
+    close = difflib.get_close_matches(str(word), list(known), n=1)
+    return f"did you mean {close[0]!r}? " if close else ""
+
+
+def check_subset(images: Collection[str] | None, known: Collection[str], sheet: str | None) -> None:
+    """Raise InputError for an id of the config's ``images`` that the sheet does not have."""
+    for image in images or ():
+        if image not in known:
+            hint = hint_at_known(image, known)
+            raise InputError(f"config.images: {image!r}, {hint}expected ids of {sheet}")
+
+
+def describe_config_error(error: Any) -> str:
+    """Return a jsonschema ValidationError as one line: where, what came, what was expected."""
+    where = ".".join(["config", *map(str, error.absolute_path)])
+    if error.validator == "additionalProperties":
+        known = sorted(error.schema["properties"])
+        unknown = min(str(key) for key in error.instance if key not in known)
+        hint = hint_at_known(unknown, known)
+        return f"{where}: unknown key {unknown!r}, {hint}expected {', '.join(known)}"
+    if error.validator == "required":
+        return f"{where}: {error.message}"
+    parts = (error, error.parent) if error.parent is not None else (error,)
+    described = [part.schema["description"] for part in parts if "description" in part.schema]
+    expected = described[0] if described else f"{error.validator} {error.validator_value}"
+    return f"{where}: {error.instance!r}, expected: {expected}"
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    """Return the default of every key but those that a config must name."""
+    settings = RunSettings(dataset="")
+    values: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(settings))
+    return {name: value for name, value in values.items() if name not in _REQUIRED}
+
+
+def _with_defaults(values: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``values`` with the missing keys of each mapping filled in."""
+    filled = {**defaults, **values}
+    for name, default in defaults.items():
+        # An empty default is a mapping whose keys belong to the engine.
+        if isinstance(default, dict) and default and isinstance(filled[name], dict):
+            filled[name] = _with_defaults(filled[name], default)
+    return filled
+
+
+def _check_json(values: Mapping[str, Any]) -> None:
+    """Raise InputError for what YAML knows and a service does not: dates, NaN, infinity."""
+    free = {
+        "parameters": values["parameters"],
+        "service.engine_options": values["service"]["engine_options"],
+    }
+    for name, value in free.items():
+        try:
+            canonical_json(value)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"config.{name}: {value!r}, expected values of JSON: {error}"
+            ) from None
+
+
+def _plain(value: Any) -> Any:
+    """Return ``value`` with plain dictionaries and lists in place of Snakemake's."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value
+
+
+def _normalized(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config with the forms that the command line allows in the file's own form."""
+    values: dict[str, Any] = _plain(config)
+    # On the command line 0.5 is a number and true a word.
+    if str(values.get("ome_zarr")) in get_args(OmeZarrVersion):
+        values["ome_zarr"] = str(values["ome_zarr"])
+    if values.get("retry_failed") in ("true", "false"):
+        values["retry_failed"] = values["retry_failed"] == "true"
+    images = values.get("images")
+    if isinstance(images, str | int | list) and not isinstance(images, bool) and images != []:
+        values["images"] = listed(images)
+    if isinstance(values.get("outputs"), str | list):
+        values["outputs"] = _outputs(values["outputs"])
+    return values
+
+
+def _outputs(value: Any) -> list[str]:
+    names = [name for name in listed(value) if name]
+    for name in names:
+        if name not in OUTPUTS:
+            hint = hint_at_known(name, OUTPUTS)
+            raise InputError(f"config.outputs: {name!r}, {hint}expected {', '.join(OUTPUTS)}")
+    return names
+
+
+def main() -> None:
+    """Print the schema of ``config.yaml`` as the YAML file that editors and catalogues read."""
+    import yaml
+
+    print("# Written by `make schemas` from samcourier/settings/run_settings.py.")
+    print(yaml.safe_dump(config_schema(), sort_keys=False, width=100), end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""How the jobs of a run find the settings that it began with: by a variable of the environment.
+
+A cluster's job starts Snakemake again, which would read the config again. Executors hand their
+environment on to their jobs (SLURM's by ``sbatch --export=ALL``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import MutableMapping
+from pathlib import Path
+
+from ..files.records import parse_json
+
+#: A JSON object: the name of the module, "" for a main workflow -> its settings file.
+VARIABLE = "SAMCOURIER_SETTINGS"
+
+
+def hand_on_settings(
+    module: str, settings_path: Path, environment: MutableMapping[str, str] = os.environ
+) -> None:
+    """Tell the jobs of this run where its settings are."""
+    known = _known(environment)
+    environment[VARIABLE] = json.dumps(known | {module: str(settings_path.absolute())})
+
+
+def handed_on_settings(
+    module: str, environment: MutableMapping[str, str] = os.environ
+) -> Path | None:
+    """Return the settings file that the run of this job wrote, None where it wrote none."""
+    path = _known(environment).get(module)
+    return None if path is None else Path(path)
+
+
+def _known(environment: MutableMapping[str, str]) -> dict[str, str]:
+    known = parse_json(environment.get(VARIABLE, "{}").encode())
+    return known if isinstance(known, dict) else {}

@@ -1,0 +1,176 @@
+"""What a run makes: its images, cut into batches, and which of these are out of date."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ..errors import InputError
+from ..files.records import read_json
+from ..results import pending
+from ..results.layout import manifest_path
+from ..samples.discovery import find_images, is_sheet
+from ..samples.format import COLUMNS_FOUND, found_sheet_path, header, known_rows, lines
+from ..samples.sheet import (
+    Batch,
+    ImageRow,
+    asked_rows,
+    make_batches,
+    parse_sheet,
+    read_sheet_content,
+)
+from ..settings.frozen import FrozenRun
+from ..settings.run_settings import RunSettings
+from .config import check_subset
+from .digests import report_digest, settings_digest
+
+#: What `samcourier demo-data data/demo` makes. No other file there may become an output, since
+#: Snakemake deletes outputs before it remakes them.
+_DEMO_FILE = re.compile(r"data/demo/(truth/)?nuclei_(0[1-9]|1[0-9]|2[0-4])\.tif")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run: its settings, where its results go, and the images of its sample sheet.
+
+    ``sheet`` is the text of the sheet, of images that were found the one made of them;
+    ``sheet_path`` is where it lies, of images found the copy in the results folder.
+    """
+
+    settings: RunSettings
+    dataset_dir: Path
+    sheet_path: Path
+    sheet: bytes
+    rows: tuple[ImageRow, ...]
+
+    @cached_property
+    def subset(self) -> frozenset[str] | None:
+        """Ids of the images that the run is limited to, None for every image."""
+        return frozenset(self.settings.images) if self.settings.images else None
+
+    @cached_property
+    def batches(self) -> Mapping[str, Batch]:
+        """The batches that have an image which is asked for, by id."""
+        return {
+            batch.batch_id: batch
+            for batch in make_batches(self.rows, self.settings.batch_size)
+            if asked_rows(batch.rows, self.subset)
+        }
+
+    @cached_property
+    def manifests(self) -> list[Path]:
+        """The manifests that the run has in the end."""
+        return [manifest_path(self.dataset_dir, batch_id) for batch_id in self.batches]
+
+    @cached_property
+    def demo_files(self) -> list[str]:
+        """The files of the demo that the sheet names."""
+        return sorted(
+            {
+                str(path)
+                for row in self.rows
+                for path in (row.path, row.truth)
+                if path is not None and _DEMO_FILE.fullmatch(str(path))
+            }
+        )
+
+    @property
+    def complete(self) -> Path:
+        """The file that is there when every image has a mask."""
+        return self.dataset_dir / "complete.json"
+
+    @property
+    def report_html(self) -> Path:
+        return self.dataset_dir / "report.html"
+
+    @property
+    def report_tsv(self) -> Path:
+        return self.dataset_dir / "report.tsv"
+
+    @property
+    def images_found(self) -> bool:
+        """Whether the images were found in a folder, and not listed in a sheet."""
+        return not is_sheet(str(self.settings.sheet))
+
+    def settings_digest(self, batch: Batch) -> str:
+        """Return the digest of all that shapes the masks of a batch, pixels apart."""
+        return settings_digest(self.settings, batch.rows)
+
+    @cached_property
+    def batches_to_redo(self) -> frozenset[str]:
+        """Ids of the batches whose manifest is out of date, from a look at the masks."""
+        to_redo = pending.batches_to_redo(
+            self.dataset_dir,
+            self.batches.values(),
+            self.subset,
+            self.settings.outputs,
+            self.settings_digest,
+        )
+        if self.settings.retry_failed:
+            to_redo |= {
+                each for each in self.batches if pending.has_failures(self.dataset_dir, each)
+            }
+        return frozenset(to_redo)
+
+    def images_left(self) -> list[str]:
+        """Return the ids of the images that lack their mask."""
+        return pending.images_left(
+            self.dataset_dir, self.batches.values(), self.subset, self.settings_digest
+        )
+
+    def is_report_current(self) -> bool:
+        """Tell whether the report is there and shows these images with this truth.
+
+        A ``complete.json`` of a version that kept no digest tells its images alone.
+        """
+        if not (self.report_html.exists() and self.report_tsv.exists()):
+            return False
+        complete = read_json(self.complete)
+        if not isinstance(complete, dict):
+            return False
+        asked = asked_rows(self.rows, self.subset)
+        digest = complete.get("report_digest")
+        if digest is not None:
+            return bool(digest == report_digest(self.settings, asked))
+        keys = complete.get("keys")
+        return isinstance(keys, dict) and keys.keys() == {row.image for row in asked}
+
+
+def make_plan(settings: RunSettings) -> Plan:
+    """Return the plan of a run that begins, with the images that its sheet has now.
+
+    Raises InputError, a line for each problem of the sheet or of the subset.
+    """
+    dataset_dir = Path("results", settings.dataset)
+    source = Path(str(settings.sheet))
+    if is_sheet(str(settings.sheet)):
+        content = read_sheet_content(source)
+        rows = parse_sheet(content, source)
+    else:
+        source = found_sheet_path(dataset_dir)
+        rows = find_images([str(settings.sheet)], known_rows(source)).rows
+        content = f"{header(COLUMNS_FOUND)}{lines(rows, COLUMNS_FOUND)}".encode()
+    _check_paths(rows, settings.sheet)
+    check_subset(settings.images, {row.image for row in rows}, settings.sheet)
+    return Plan(settings, dataset_dir, source, content, tuple(rows))
+
+
+def plan_of(frozen: FrozenRun) -> Plan:
+    """Return the plan of a run that has begun, from the files that it wrote then."""
+    content = read_sheet_content(frozen.sheet)
+    rows = parse_sheet(content, frozen.sheet)
+    dataset_dir = Path("results", frozen.settings.dataset)
+    return Plan(frozen.settings, dataset_dir, frozen.sheet, content, tuple(rows))
+
+
+def _check_paths(rows: list[ImageRow], sheet: str | None) -> None:
+    paths = [path for row in rows for path in (row.path, row.foreground) if path]
+    for path in paths:
+        if set("{}") & set(str(path)):
+            raise InputError(
+                f"{sheet}: path {str(path)!r}, expected no braces, which Snakemake takes for"
+                " wildcards"
+            )

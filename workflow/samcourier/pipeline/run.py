@@ -1,0 +1,206 @@
+"""Images to masks and a report: a run without Snakemake, and a job of a run with it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import uvloop
+
+from ..connection import connected
+from ..connection.retry import Policy
+from ..connection.shared_measurements import (
+    measurements_path,
+    read_measurements,
+    write_measurements,
+)
+from ..deploy.targets import find_service
+from ..diagnostics.forecast import Forecast, files_ahead
+from ..evaluation.run import build_report
+from ..outputs.make import require_outputs_extra
+from ..results.connection_log import ConnectionJournal
+from ..results.environment import keep_circumstances
+from ..results.image_log import ImageLog
+from ..results.layout import connection_journal_path, manifest_path
+from ..results.manifest import Manifest, write_manifest
+from ..results.pending import remove_stale_manifests
+from ..results.run_record import cut_of, start_record
+from ..samples.sheet import Batch, ImageRow, asked_rows, make_batches
+from ..segmentation.batch import BatchRun, batch_lock
+from ..segmentation.embedding_cache import EmbeddingStore
+from ..segmentation.settings import BatchSettings
+from ..settings.run_settings import RunSettings
+from ..transports import Replicas
+from .digests import report_digest, settings_digest
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WrittenReport:
+    """What the report of a run left: ids of the images without mask, and where the crate is."""
+
+    without_mask: tuple[str, ...]
+    crate: Path | None
+
+
+def run_batch(
+    settings: RunSettings,
+    batch: Batch,
+    dataset_dir: Path,
+    on_image: Callable[[ImageLog], None],
+    submission: int = 1,
+) -> Manifest:
+    """Run one batch under its lock, over a connection of its own; return its manifest.
+
+    ``on_image`` is called with the log of each image that ended. ``submission`` as in
+    :func:`samcourier.segmentation.batch.batch_lock`. Raises what
+    :meth:`samcourier.segmentation.batch.BatchRun.run` raises.
+    """
+    require_outputs_extra(settings.outputs)
+    embeddings = embedding_store(settings, dataset_dir)
+    only = frozenset(settings.images) if settings.images else None
+    batch_settings = BatchSettings(
+        dataset_dir,
+        settings.parameters,
+        settings.ome_zarr,
+        settings.mask_container,
+        settings.retry_failed,
+        only,
+        settings.tiles,
+        embeddings,
+        settings.outputs,
+    )
+
+    async def work() -> Manifest:
+        endpoint = await asyncio.to_thread(find_service, settings, dataset_dir)
+        shared = measurements_path(dataset_dir)
+        images = len(asked_rows(batch.rows, only))
+        known = read_measurements(shared, endpoint.service_id)
+        replicas = Replicas(endpoint, settings.transport)
+        with ConnectionJournal(connection_journal_path(dataset_dir, batch.batch_id)) as journal:
+            async with connected(replicas, journal, images, _policy(settings), known) as (
+                manager,
+                description,
+            ):
+                try:
+                    run = BatchRun(batch_settings, manager, description, on_image)
+                    return await run.run(batch)
+                finally:
+                    write_measurements(
+                        shared, endpoint.service_id, manager.current, manager.estimates
+                    )
+
+    with batch_lock(dataset_dir, batch.batch_id, submission):
+        manifest: Manifest = uvloop.run(work())
+    if embeddings is not None and (lost := embeddings.summary()):
+        logger.warning(lost)
+    return replace(manifest, made_for=settings_digest(settings, batch.rows))
+
+
+def start_dataset(
+    settings: RunSettings,
+    rows: Sequence[ImageRow],
+    dataset_dir: Path,
+    rerun_of: str | None = None,
+) -> Forecast:
+    """Write what a run without Snakemake begins with, and return how many files it will make.
+
+    ``rerun_of`` as in :class:`samcourier.results.environment.Circumstances`. Raises InputError
+    while a batch of an earlier run, cut otherwise, is at work.
+    """
+    batches = asked_batches(settings, rows)
+    only = frozenset(settings.images) if settings.images else None
+    to_make = asked_rows(rows, only)
+    forecast = files_ahead(
+        to_make, len(batches), settings.mask_container, settings.ome_zarr, settings.outputs
+    )
+    start_record(dataset_dir, batches, only=only, cut=cut_of(rows, settings.batch_size))
+    command: Literal["segment", "rerun"] = "segment" if rerun_of is None else "rerun"
+    keep_circumstances(
+        dataset_dir,
+        command,
+        msgspec.to_builtins(settings),
+        rows,
+        segment_options=_command_options(settings),
+        rerun_of=rerun_of,
+    )
+    return forecast
+
+
+def asked_batches(settings: RunSettings, rows: Sequence[ImageRow]) -> list[Batch]:
+    """Return the batches that have an image which the run is asked for."""
+    only = frozenset(settings.images) if settings.images else None
+    batches = make_batches(rows, settings.batch_size)
+    return [each for each in batches if asked_rows(each.rows, only)]
+
+
+def segment_dataset(
+    settings: RunSettings,
+    rows: Sequence[ImageRow],
+    dataset_dir: Path,
+    on_image: Callable[[ImageLog], None],
+) -> None:
+    """Segment every row asked for, batch by batch, and write the manifests."""
+    for batch in asked_batches(settings, rows):
+        manifest = run_batch(settings, batch, dataset_dir, on_image)
+        write_manifest(manifest_path(dataset_dir, batch.batch_id), manifest)
+
+
+def write_run_report(
+    settings: RunSettings,
+    rows: Sequence[ImageRow],
+    dataset_dir: Path,
+    html: Path,
+    tsv: Path,
+    complete: Path,
+) -> WrittenReport:
+    """Write report and crate of the run, and ``complete`` where every image has a mask."""
+    from ..provenance.crate import write_crate
+    from ..report import write_report
+
+    batches = make_batches(rows, settings.batch_size)
+    if not settings.images:
+        remove_stale_manifests(dataset_dir, batches)
+    only = frozenset(settings.images) if settings.images else None
+    built = build_report(rows, batches, dataset_dir, only)
+    digest = report_digest(settings, asked_rows(rows, only))
+    without_mask = write_report(built, html, tsv, complete, digest)
+    return WrittenReport(tuple(without_mask), write_crate(built))
+
+
+def embedding_store(settings: RunSettings, dataset_dir: Path) -> EmbeddingStore | None:
+    """Return where embeddings are kept, None where they are not."""
+    folder = settings.embeddings_dir(dataset_dir)
+    if folder is None:
+        return None
+    return EmbeddingStore(folder, int(settings.embeddings_max_gb * 1e9))
+
+
+def _policy(settings: RunSettings) -> Policy:
+    policy = Policy(
+        attempt_timeout_s=settings.timeouts.attempt_s, image_timeout_s=settings.timeouts.image_s
+    )
+    if settings.service.target != "slurm":
+        return policy
+    # A service's job that is lost is submitted again, and may wait in the queue.
+    return replace(policy, gone_patience_s=settings.service.deploy_timeout_s)
+
+
+def _command_options(settings: RunSettings) -> list[str]:
+    """Return what of ``samcourier segment`` shapes the masks, for who reads the crate."""
+    service, tiles = settings.service, settings.tiles
+    return [
+        *("--engine", service.engine),
+        *("--engine-options", json.dumps(service.engine_options)),
+        *("--parameters", json.dumps(settings.parameters)),
+        *("--ome-zarr", settings.ome_zarr),
+        *("--tile-edge-px", str(tiles.edge_px), "--tile-halo-px", str(tiles.halo_px)),
+        *("--tiles-above-px", str(tiles.above_px)),
+    ]

@@ -1,0 +1,265 @@
+"""The run as the Snakemake rules see it: the files that a rule names, and what begins a run.
+
+A rule calls a method in place of a function of its own; ``wildcards`` and ``output`` are those that
+Snakemake passes. It does not track a parameter whose function takes ``output``: a change of such a
+parameter makes nothing anew, and only the digest of the settings in each manifest decides.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from ..errors import InputError
+from ..results.layout import manifest_path
+from ..samples.format import write_found_sheet
+from ..samples.sheet import asked_rows
+from ..settings.frozen import FrozenFiles, freeze, read_frozen
+from . import snakemake_internals as internals
+from .commands import batch_in_words, command_words, run_command
+from .config import read_config
+from .frozen_jobs import hand_on_settings, handed_on_settings
+from .plan import Plan, make_plan, plan_of
+
+#: A local service ends itself when the process of this number is gone.
+_RUN_PID_VARIABLE = "SAMCOURIER_RUN_PID"
+
+_NOT_FROZEN = (
+    "samcourier: the run is not frozen, since samcourier.onstart() was not called (docs/module.md):"
+    " a change of the config or of the sheet while it is at work changes its later jobs"
+)
+
+
+def is_frozen_job(workflow: Any) -> bool:
+    """Tell whether this process is a job of a run that has written its settings."""
+    return _frozen_settings_path(workflow) is not None
+
+
+def open_run(workflow: Any, config: Mapping[str, Any], snakefile: Path) -> WorkflowRun:
+    """Return the run of this Snakemake process, which ends with one line where that is wrong.
+
+    A job of a run that has begun gets what the run began with, and never reads ``config``.
+    """
+    try:
+        path = _frozen_settings_path(workflow)
+        if path is None:
+            plan = make_plan(read_config(config))
+        else:
+            plan = plan_of(read_frozen(path, internals.latency_wait_s(workflow)))
+    except InputError as error:
+        internals.end_run(error)
+    internals.add_interpreter_to_path()
+    if internals.is_main_process(workflow):
+        os.environ[_RUN_PID_VARIABLE] = str(os.getpid())
+    # Jobs and replicas share it: a batch holds one connection, which carries the signalling too.
+    internals.limit_resource(workflow, "connections", plan.settings.network.connections)
+    return WorkflowRun(workflow, plan, snakefile, is_frozen=path is not None)
+
+
+def _frozen_settings_path(workflow: Any) -> Path | None:
+    if internals.is_main_process(workflow):
+        return None
+    return handed_on_settings(internals.module_name(workflow))
+
+
+class WorkflowRun:
+    """One run of the workflow. ``plan`` says what it makes, ``snakefile`` where its rules are."""
+
+    def __init__(self, workflow: Any, plan: Plan, snakefile: Path, *, is_frozen: bool) -> None:
+        self.plan = plan
+        self.dataset_dir = plan.dataset_dir
+        self.endpoint = plan.dataset_dir / "service/endpoint.json"
+        self.verdict = plan.dataset_dir / "service.json"
+        self.to_segment = plan.dataset_dir / "logs/to_segment.txt"
+        self._workflow = workflow
+        self._snakefile = snakefile
+        self._is_frozen = is_frozen
+        self._files: FrozenFiles | None = None
+        self._lock: IO[str] | None = None
+
+    # What the rules name.
+
+    def settings_file(self, wildcards: Any = None, output: Any = None) -> str:
+        """Return the path of the run's settings file, which :meth:`start` has written.
+
+        Where nobody called it, the first job that runs writes the file and says so.
+        """
+        files = self._frozen_files()
+        is_unwritten = not self._is_frozen and not files.settings_path.exists()
+        if is_unwritten and internals.is_executing(self._workflow):
+            internals.show([_NOT_FROZEN])
+            files.write()
+        return str(files.settings_path)
+
+    def batch_message(self, wildcards: Any, output: Any) -> str:
+        """Return what the log says of a batch that begins."""
+        batch = self.plan.batches[wildcards.batch]
+        asked = asked_rows(batch.rows, self.plan.subset)
+        return batch_in_words(batch.batch_id, len(self.plan.batches), len(asked))
+
+    def batch_inputs(self, wildcards: Any) -> list[str]:
+        """Return the files that shape a batch's masks; a missing one is the batch's to record."""
+        # A cluster's job parses again, while other batches are half done; what runs is decided.
+        if self._plans and wildcards.batch in self.plan.batches_to_redo:
+            internals.remake(self._workflow, manifest_path(self.dataset_dir, wildcards.batch))
+        rows = self.plan.batches[wildcards.batch].rows
+        paths = [str(path) for row in rows for path in (row.path, row.foreground) if path]
+        return [path for path in paths if path in self.plan.demo_files or _is_readable(path)]
+
+    def report_inputs(self, wildcards: Any) -> list[Path]:
+        """Return the manifests asked for; a report that is missing or out of date is made anew."""
+        has_complete = self.plan.complete.exists()
+        if self._plans and has_complete and not self.plan.is_report_current():
+            internals.remake(self._workflow, self.plan.complete)
+        return self.plan.manifests
+
+    def endpoint_inputs(self, wildcards: Any) -> list[str]:
+        """Return no file: a service that runs elsewhere is looked at whenever it is asked for."""
+        if self._plans:
+            internals.remake(self._workflow, self.endpoint)
+        return []
+
+    # What begins and ends a run.
+
+    def start(self, segment: Any, doctor: Any) -> None:
+        """Begin the run: lock it, freeze its settings, record it and bring its service up.
+
+        ``segment`` and ``doctor`` are the rules of these names. Ends Snakemake with one line where
+        the run cannot begin.
+        """
+        if not self._plans:
+            return
+        self._hold_lock()
+        self._freeze()
+        if internals.is_planned(self._workflow, doctor):
+            _write_lines(self.to_segment, self.plan.images_left())
+        to_make = {job.wildcards.batch for job in internals.jobs_to_run(self._workflow, segment)}
+        if not to_make or internals.is_touching(self._workflow):
+            return
+        self._record(to_make)
+        internals.show([f"samcourier: {self._forecast(to_make)}"])
+        self._bring_up_service()
+
+    def report_what_there_is(self, report: Any) -> None:
+        """Write the report of a run that failed before its rule: images without mask are named."""
+        is_asked = internals.is_planned(self._workflow, report)
+        if not self._plans or not is_asked:
+            return
+        if not all(manifest.exists() for manifest in self.plan.manifests):
+            self._run("report", *self.report_options())
+
+    def report_options(self) -> list[str]:
+        """Return the options that say where the report goes."""
+        plan = self.plan
+        files = {
+            "--html": plan.report_html,
+            "--tsv": plan.report_tsv,
+            "--complete": plan.complete,
+        }
+        return [str(word) for option in files.items() for word in option]
+
+    @property
+    def _plans(self) -> bool:
+        return internals.is_main_process(self._workflow)
+
+    def _frozen_files(self) -> FrozenFiles:
+        if self._files is None:
+            self._files = freeze(self.plan.settings, self.plan.sheet, self.dataset_dir)
+        return self._files
+
+    def _freeze(self) -> None:
+        """Write the settings and the sheet for the jobs, and the images found for the next run."""
+        if self.plan.images_found:
+            write_found_sheet(self.plan.sheet_path, self.plan.rows)
+        files = self._frozen_files()
+        files.write()
+        module = internals.module_name(self._workflow)
+        hand_on_settings(module, files.settings_path)
+        if not module:
+            # Another workflow needs its own config to find this one.
+            internals.forget_config_files(self._workflow)
+        self._is_frozen = True
+
+    def _hold_lock(self) -> None:
+        """Refuse a second run on this dataset; the kernel frees the lock of a killed one."""
+        path = Path(f".snakemake/samcourier-{self.plan.settings.dataset}.lock")
+        lock = path.open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            owner = lock.read().strip()
+            internals.end_run(
+                f"{self.dataset_dir} is in work by process {owner}, expected to run alone"
+            )
+        lock.truncate(0)
+        print(os.getpid(), file=lock, flush=True)
+        self._lock = lock
+
+    def _record(self, to_make: set[str]) -> None:
+        """Write what this run is to make, and what it began with."""
+        import msgspec
+
+        from ..results.environment import keep_circumstances
+        from ..results.run_record import cut_of, start_record
+
+        plan = self.plan
+        batches = plan.batches.items()
+        try:
+            start_record(
+                plan.dataset_dir,
+                [batch for batch_id, batch in batches if batch_id in to_make],
+                [batch for batch_id, batch in batches if batch_id not in to_make],
+                plan.subset,
+                cut=cut_of(plan.rows, plan.settings.batch_size),
+            )
+        except InputError as error:
+            internals.end_run(error)
+        settings = msgspec.to_builtins(plan.settings)
+        keep_circumstances(
+            plan.dataset_dir, "snakemake", settings, plan.rows, snakefile=self._snakefile
+        )
+
+    def _forecast(self, to_make: set[str]) -> object:
+        """Return how many files the batches of this run will make, before any of them is made."""
+        from ..diagnostics.forecast import files_ahead
+
+        plan, settings = self.plan, self.plan.settings
+        rows = [row for batch_id in sorted(to_make) for row in plan.batches[batch_id].rows]
+        form = settings.mask_container, settings.ome_zarr, settings.outputs
+        return files_ahead(asked_rows(rows, plan.subset), len(to_make), *form)
+
+    def _bring_up_service(self) -> None:
+        """Deploy and verify the service; end the run where that fails."""
+        is_local = self.plan.settings.service.target == "local"
+        if is_local and not internals.jobs_run_here(self._workflow):
+            internals.end_run(
+                "config.service.target: 'local' serves this machine alone and a cluster's jobs do"
+                " not reach it, expected 'slurm' with the server_url of a Hypha server, 'bioengine'"
+                " with that of a worker, or 'existing' with the server_url and service_id of a"
+                " service"
+            )
+        for step, out in (("deploy", self.endpoint), ("verify", self.verdict)):
+            words = self._words(step, "--out", str(out))
+            internals.show([" ".join(words)])
+            if not run_command(words):
+                internals.end_run(f"no batch was started, since samcourier {step} failed")
+
+    def _run(self, step: str, *options: str) -> bool:
+        return run_command(self._words(step, *options))
+
+    def _words(self, step: str, *options: str) -> list[str]:
+        return command_words(step, self.settings_file(), *options)
+
+
+def _is_readable(path: str) -> bool:
+    """Tell whether Snakemake may open ``path``: it would wait for a pipe, and stop at no right."""
+    return os.access(path, os.R_OK) and (os.path.isfile(path) or os.path.isdir(path))
+
+
+def _write_lines(path: Path, lines: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

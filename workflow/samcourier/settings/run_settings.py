@@ -1,0 +1,371 @@
+"""The settings of a run: every key of ``config.yaml`` with its type, limits and default.
+
+The one place where a default is written. The JSON Schema of the config, the options of the command
+line and the table in ``config/README.md`` are made from these types or held to them by a test.
+A description says what is expected, since a refused value is answered with it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct, field
+
+from ..masks.integrity import MaskContainer, OmeZarrVersion
+
+Target = Literal["local", "bioengine", "slurm", "existing"]
+
+_Text = Annotated[str, Meta(min_length=1)]
+_Count = Annotated[int, Meta(ge=1)]
+
+
+class IceServerSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A STUN or TURN server; user name and password come from variables of the environment."""
+
+    urls: Annotated[
+        str | list[str], Meta(description="e.g. turn:turn.example.org:3478, or a list of such")
+    ]
+    username_variable: Annotated[
+        str | None,
+        Meta(description="the environment variable that holds the user name of a TURN server"),
+    ] = None
+    credential_variable: Annotated[
+        str | None,
+        Meta(description="the environment variable that holds the password of a TURN server"),
+    ] = None
+
+
+class SlurmJobSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """The service's SLURM job."""
+
+    partition: Annotated[
+        _Text | None,
+        Meta(description="partition of the job; null for the cluster's default"),
+    ] = None
+    account: Annotated[
+        _Text | None, Meta(description="account of the job; null for the user's default")
+    ] = None
+    gres: Annotated[
+        _Text | None,
+        Meta(description="generic resources of the job, e.g. gpu:1; null for none"),
+    ] = None
+    time_min: Annotated[
+        _Count | None,
+        Meta(
+            description="whole minutes (1 or more) of the job's time limit; null for the"
+            " partition's"
+        ),
+    ] = None
+    extra: Annotated[
+        tuple[Annotated[_Text, Meta(description="a word for sbatch, e.g. --constraint=a100")], ...],
+        Meta(description='a list of further words for sbatch, e.g. ["--constraint=a100"]'),
+    ] = ()
+
+
+class ServiceSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which service segments, and how it is started where the run starts it."""
+
+    target: Annotated[
+        Target,
+        Meta(
+            description="local (a service started for the run on this machine), bioengine (an app"
+            " brought up on a BioEngine worker, found by server_url), slurm (a job of its own for"
+            " the run, through the Hypha server at server_url) or existing (one that runs"
+            " elsewhere, named by server_url and service_id)"
+        ),
+    ] = "local"
+    engine: Annotated[
+        str,
+        Meta(
+            description="watershed (scikit-image, no download) or microsam, unless target is"
+            " existing"
+        ),
+    ] = "watershed"
+    engine_options: Annotated[
+        dict[str, Any],
+        Meta(
+            description="options of the engine as a mapping, for microsam model, checkpoint, device"
+        ),
+    ] = field(default_factory=dict)
+    server_url: Annotated[
+        Annotated[str, Meta(pattern="^https?://")] | None,
+        Meta(description="URL of the Hypha server, http:// or https://, unless target is local"),
+    ] = None
+    workspace: Annotated[
+        str | None,
+        Meta(description="Hypha workspace to join; null for the one the token belongs to"),
+    ] = None
+    service_id: Annotated[
+        str | None,
+        Meta(
+            description="Hypha id of the service, a name or workspace/client:name, for target"
+            " existing"
+        ),
+    ] = None
+    token_file: Annotated[
+        str | None,
+        Meta(
+            description="path of a file (mode 0600) that holds the Hypha token; null for the"
+            " variable HYPHA_TOKEN"
+        ),
+    ] = None
+    worker_id: Annotated[
+        _Text | None,
+        Meta(
+            description="Hypha id of the BioEngine worker, workspace/client:bioengine-worker; null"
+            " for the only one of the workspace"
+        ),
+    ] = None
+    application_id: Annotated[
+        Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] | None,
+        Meta(
+            description="name of the app on the worker, at most 63 letters, digits, '.', '_' and"
+            " '-'; null for one made from its content and settings"
+        ),
+    ] = None
+    cpus: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="CPUs above 0 that a replica on the BioEngine worker, or the SLURM job,"
+            " reserves",
+        ),
+    ] = 1
+    memory_mb: Annotated[
+        _Count | None,
+        Meta(
+            description="whole MB of memory (1 or more) that a replica or the SLURM job reserves;"
+            " null for none"
+        ),
+    ] = None
+    gpu_memory_mb: Annotated[
+        Annotated[int, Meta(ge=-1)] | None,
+        Meta(
+            description="whole MB of GPU memory that a replica reserves, -1 for a whole GPU; null"
+            " for no GPU"
+        ),
+    ] = None
+    replicas: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="a whole number of replicas (1 or more) that share the work on the"
+            " BioEngine worker",
+        ),
+    ] = 1
+    authorized_users: Annotated[
+        tuple[
+            Annotated[
+                _Text, Meta(description="an e-mail address or Hypha id, or '*' for everyone")
+            ],
+            ...,
+        ],
+        Meta(
+            description="a list of e-mail addresses and Hypha ids that may call the app, '*' for"
+            " everyone; the deploying user always may"
+        ),
+    ] = ()
+    deploy_timeout_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="seconds above 0 until the app must run on the BioEngine worker, or the"
+            " SLURM job's service answer, the queue included",
+        ),
+    ] = 1800
+    slurm: Annotated[
+        SlurmJobSettings,
+        Meta(description="the service's SLURM job, a mapping of keys, for target slurm"),
+    ] = SlurmJobSettings()
+
+
+class NetworkSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """How connections leave this site."""
+
+    ice_servers: Annotated[
+        tuple[
+            Annotated[
+                IceServerSettings,
+                Meta(
+                    description="a STUN or TURN server, a mapping of urls, username_variable and"
+                    " credential_variable"
+                ),
+            ],
+            ...,
+        ],
+        Meta(
+            description="a list of STUN and TURN servers, each a mapping of urls,"
+            " username_variable and credential_variable (names of environment variables)"
+        ),
+    ] = ()
+    ca_bundle: Annotated[
+        str | None,
+        Meta(
+            description="path of a PEM file of certificates to trust; null for those of the system"
+        ),
+    ] = None
+    connections: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="a whole number (1 or more) of batches that may be connected at once, each"
+            " by one connection; a Hypha server takes 200 of a user by default",
+        ),
+    ] = 150
+
+
+class TimeoutSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Limits in seconds."""
+
+    attempt_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="seconds above 0 for one call over one transport, anew with each image"
+            " before it",
+        ),
+    ] = 600
+    image_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="seconds above 0 for one image, all its attempts, while no other is"
+            " finished",
+        ),
+    ] = 1800
+
+
+class TileSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Planes of more than ``above_px`` pixels go as tiles: cores of ``edge_px``, with a halo."""
+
+    edge_px: Annotated[
+        int,
+        Meta(
+            ge=256,
+            description="side in pixels (256 or more) of the square that one tile answers for",
+        ),
+    ] = 2048
+    halo_px: Annotated[
+        int,
+        Meta(
+            ge=16,
+            description="pixels (16 or more) sent around it, so that objects at its border are seen"
+            " whole; more than the largest object's diameter",
+        ),
+    ] = 128
+    above_px: Annotated[
+        int,
+        Meta(ge=1, description="a whole number of pixels; planes of more are cut, others go whole"),
+    ] = 4096 * 4096
+
+
+class RunSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All that a run is told: what to segment, with which service, over which transport.
+
+    Attributes are the keys of ``config.yaml``. ``sheet`` is None where a command found the images
+    by several names.
+    """
+
+    dataset: Annotated[
+        str,
+        Meta(
+            description="a name of letters, digits, '_', '-' and '.'; everything is written to"
+            " results/<dataset>",
+        ),
+    ]
+    sheet: Annotated[
+        _Text | None,
+        Meta(
+            description="path of the sample sheet, tab separated, one row an image; or a folder, a"
+            " pattern such as data/*.tif, or an OME-Zarr plate"
+        ),
+    ] = None
+    batch_size: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="a whole number of images (1 or more) that one job segments over one"
+            " connection",
+        ),
+    ] = 6
+    images: Annotated[
+        Annotated[tuple[str, ...], Meta(min_length=1)] | None,
+        Meta(
+            description="image ids of the sheet, as a list or separated by commas; null for every"
+            " image"
+        ),
+    ] = None
+    retry_failed: Annotated[
+        bool,
+        Meta(
+            description="true to try again also images that failed by their own fault, otherwise"
+            " false"
+        ),
+    ] = False
+    service: Annotated[
+        ServiceSettings, Meta(description="the service to use, a mapping of keys")
+    ] = ServiceSettings()
+    parameters: Annotated[
+        dict[str, Any],
+        Meta(
+            description="parameters of the engine as a mapping; the service refuses unknown ones by"
+            " name"
+        ),
+    ] = field(default_factory=dict)
+    embeddings: Annotated[
+        Literal["none", "keep"],
+        Meta(
+            description="none, or keep (a later run with other parameters skips the encoder; for a"
+            " service that has embeddings)"
+        ),
+    ] = "none"
+    embeddings_max_gb: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="GB above 0 that kept embeddings may take; once they do, new ones are not"
+            " kept",
+        ),
+    ] = 20
+    embeddings_folder: Annotated[
+        _Text | None,
+        Meta(description="folder to keep embeddings in; null for results/<dataset>/embeddings"),
+    ] = None
+    transport: Annotated[
+        Literal["auto", "websocket", "http", "webrtc"],
+        Meta(description="auto (what measures fastest), websocket, http or webrtc"),
+    ] = "auto"
+    network: Annotated[
+        NetworkSettings, Meta(description="how connections leave this site, a mapping of keys")
+    ] = NetworkSettings()
+    timeouts: Annotated[
+        TimeoutSettings, Meta(description="limits in seconds, a mapping of keys")
+    ] = TimeoutSettings()
+    tiles: Annotated[
+        TileSettings,
+        Meta(description="how large images are cut for the service, a mapping of keys"),
+    ] = TileSettings()
+    ome_zarr: Annotated[
+        OmeZarrVersion,
+        Meta(description="0.4 (zarr 2; QuPath, Fiji, napari) or 0.5 (zarr 3; Python, napari)"),
+    ] = "0.4"
+    mask_container: Annotated[
+        MaskContainer,
+        Meta(description="folder (one file a chunk) or zip (each mask one file, .ome.zarr.zip)"),
+    ] = "folder"
+    outputs: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="what to make of each mask beside it, a list or separated by commas of"
+            " tiff, objects_csv, objects_parquet, polygons, preview, input_labels"
+        ),
+    ] = ()
+
+    def embeddings_dir(self, dataset_dir: Path) -> Path | None:
+        """Return the folder of the kept embeddings, None where none are kept."""
+        if self.embeddings == "none":
+            return None
+        if self.embeddings_folder is not None:
+            return Path(self.embeddings_folder)
+        return dataset_dir / "embeddings"
