@@ -35,8 +35,13 @@ test: .venv/installed-test ## all tests but those with an environment of their o
 	$(ON_ALL_CORES) tests/unit tests/workflow
 	.venv/bin/python -m pytest tests/live tests/contract tests/browser
 
-test-microsam: .venv-microsam/installed-microsam ## micro-sam's own classes through the service (several GB)
-	.venv-microsam/bin/python -m pytest -m microsam
+test-microsam: .venv-microsam/installed-microsam build/microsam/small_model.pt ## micro-sam's own classes through the service (several GB)
+	.venv-microsam/bin/python -m pytest tests/microsam
+
+# Training takes as long as it does; the tests of it have a time limit.
+SMALL_MODEL_PARTS := tests/microsam/make_small_model.py service/samservice/small_sam.py
+build/microsam/small_model.pt: $(SMALL_MODEL_PARTS) | .venv-microsam/installed-microsam
+	.venv-microsam/bin/python $< $@
 
 test-bioengine: .venv/installed-test ## the app on a stock BioEngine worker; BIOENGINE_PYTHON=its python
 	@test -x "$(BIOENGINE_PYTHON)" || { echo 'name the python of an environment with BioEngine (docs/bioengine.md): make test-bioengine BIOENGINE_PYTHON=...'; exit 1; }
