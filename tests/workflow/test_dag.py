@@ -33,6 +33,8 @@ MANIFEST = "results/cells/batches/{}.json"
 COMPLETE = "results/cells/complete.json"
 CONFIG = {"dataset": "cells", "sheet": "config/images.tsv", "batch_size": 3}
 SERVICE = ["deploy", "verify"]
+#: Against hanging, on a busy machine too.
+RUN_TIMEOUT_S = 240
 
 
 class Project:
@@ -78,7 +80,7 @@ class Project:
         """Run snakemake and return its output. Forgets the calls of earlier runs."""
         (self / "calls.jsonl").unlink(missing_ok=True)
         process = self.start(*arguments)
-        process.join(60)
+        process.join(RUN_TIMEOUT_S)
         assert process.exitcode == status, self.output
         process.close()
         return self.output
@@ -112,7 +114,7 @@ class Project:
         }
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + RUN_TIMEOUT_S
         while not condition():
             assert time.monotonic() < deadline, "waited in vain"
             time.sleep(0.02)
@@ -609,7 +611,7 @@ def end(process: ForkServerProcess) -> None:
     """End a run and everything it started, with no chance to tidy up."""
     assert process.pid is not None
     os.killpg(process.pid, signal.SIGKILL)
-    process.join(30)
+    process.join(RUN_TIMEOUT_S)
     process.close()
 
 
@@ -663,7 +665,7 @@ def test_a_second_run_is_refused_and_the_first_goes_on(
     assert "Traceback" not in "".join(lines)
     assert project.ran == []
     (project / "go").touch()
-    process.join(30)
+    process.join(RUN_TIMEOUT_S)
     assert process.exitcode == 0
     assert (project / COMPLETE).exists()
 
@@ -688,7 +690,7 @@ def test_a_batch_that_outlived_its_killed_snakemake_does_no_harm(
     project, process = held
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
-    process.join(30)
+    process.join(RUN_TIMEOUT_S)
     (project / "go").touch()
     project.wait_for((project / MANIFEST.format("0002")).exists)
     project.run()
