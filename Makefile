@@ -5,7 +5,9 @@ PYTHON ?= python3
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
+ifndef STEPS_AT_ONCE
 .NOTPARALLEL:
+endif
 export UV_PYTHON_DOWNLOADS := never
 # A run and its tests start hundreds of processes, each of which would compile what it imports where
 # the shell forbids Python to keep it.
@@ -28,15 +30,21 @@ run: .venv/installed-local ## segment the images of config/ over a local service
 install: .venv/bin/uv ## the client with other extras, in the lock's versions: EXTRAS=local,outputs,slurm
 	$(call install_into,.venv)
 
-# Each file of tests on one core; those with deadlines run one by one.
-ON_ALL_CORES := .venv/bin/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadscope
+# Files of tests side by side, two more than there are cores: a test with servers mostly waits. Those
+# that take longest come first, so that nobody waits for one of them alone at the end.
+WORKERS := $(shell cores=$$(nproc); echo $$((cores < 6 ? cores + 2 : 8)))
+SIDE_BY_SIDE := .venv/bin/python -m pytest --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder --durations 20
 
 test: .venv/installed-test ## all tests but those with an environment of their own (below)
-	$(ON_ALL_CORES) tests/unit tests/workflow
-	.venv/bin/python -m pytest tests/live tests/contract tests/browser
+	$(SIDE_BY_SIDE) tests/workflow tests/live tests/contract tests/browser tests/unit
 
-test-microsam: .venv-microsam/installed-microsam ## micro-sam's own classes through the service (several GB)
-	.venv-microsam/bin/python -m pytest -m microsam
+test-microsam: .venv-microsam/installed-microsam build/microsam/small_model.pt ## micro-sam's own classes through the service (several GB)
+	.venv-microsam/bin/python -m pytest tests/microsam
+
+# Training takes as long as it does; the tests of it have a time limit.
+SMALL_MODEL_PARTS := tests/microsam/make_small_model.py service/samservice/small_sam.py
+build/microsam/small_model.pt: $(SMALL_MODEL_PARTS) | .venv-microsam/installed-microsam
+	.venv-microsam/bin/python $< $@
 
 test-bioengine: .venv/installed-test ## the app on a stock BioEngine worker; BIOENGINE_PYTHON=its python
 	@test -x "$(BIOENGINE_PYTHON)" || { echo 'name the python of an environment with BioEngine (docs/bioengine.md): make test-bioengine BIOENGINE_PYTHON=...'; exit 1; }
@@ -46,10 +54,10 @@ test-crate: .venv/installed-test build/crate-venv/installed ## a run's crate aga
 	CRATE_PYTHON=build/crate-venv/bin/python .venv/bin/python -m pytest -m crate tests/crate
 
 test-slurm: .venv/installed-test ## the workflow on a real SLURM cluster, started here (root; slurm-wlm and munge installed)
-	.venv/bin/python -m pytest -m slurm tests/slurm
+	.venv/bin/python -m pytest -m slurm tests/slurm --durations 20
 
 test-faults: .venv/installed-test ## whole runs under each fault and mixtures (root; iproute2 and nftables installed)
-	.venv/bin/python -m pytest -m faults tests/scenarios
+	.venv/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m faults tests/scenarios --durations 20
 
 SECONDS = 3600
 SEED = 1
@@ -62,15 +70,25 @@ upstream: .venv/bin/uv ## run the reproductions of others' defects on their newe
 	  hypha-rpc aiortc 'hypha[s3]' 'sqlmodel<0.0.38'
 	PYTHONPATH=service build/upstream-venv/bin/python -W ignore -m upstream
 
-check: .venv/installed-test ## format, lint, types, workflow, unit tests (70 to 90 s on two cores)
-	.venv/bin/ruff format --check .
-	.venv/bin/ruff check .
+CHECKS := check/units check/types check/format check/workflow
+check: .venv/installed-test ## format, lint, types, workflow, unit tests (under a minute on two cores)
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target STEPS_AT_ONCE=yes $(CHECKS)
+
+check/units:
+	$(SIDE_BY_SIDE) --quiet tests/unit
+
+check/types:
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+check/format:
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+
+check/workflow:
 	.venv/bin/snakefmt --check Snakefile workflow
 	.venv/bin/snakemake --lint
 	.venv/bin/snakemake --dry-run --quiet
-	$(ON_ALL_CORES) tests/unit
 
 fuzz: .venv/installed-test ## the wire decoders against a million hostile cases each, in 3 GB of address space
 	ulimit -v 3000000; FUZZ_CASES=$${FUZZ_CASES:-1000000} .venv/bin/python -m pytest -q --timeout=0 \

@@ -31,13 +31,15 @@ BUILD: dict[str, Callable[[Endpoint], Transport]] = {
 ROOT_TOKEN = "a-root-token-for-tests-0123456789-abcdefghijklmnopqrstuvwxyz-9876"
 CLIENT_ID = "scripted-host"
 
-OPEN_TIMEOUT_S = 15.0
+#: Against hanging: what is given to all that has to succeed, or to fail long before.
+OPEN_TIMEOUT_S = 60.0
 #: What an attempt that must fail is given.
 DEADLINE_S = 0.7
 #: Given to what has to be noticed without waiting for a deadline.
 AT_ONCE_S = 0.0
-#: What may come on top of a deadline on a busy machine, closing included.
-MARGIN_S = 2.5
+#: What may come on top of a deadline on a busy machine, closing included. What a failure or a close
+#: must not wait for takes longer: hypha-rpc's own timers 30 s, OPEN_TIMEOUT_S 60.
+MARGIN_S = 15.0
 
 
 @asynccontextmanager

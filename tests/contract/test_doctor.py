@@ -3,50 +3,73 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import shutil
 import socket
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from samcourier.diagnostics.doctor.facts import Asked, DiskFact
-from samcourier.diagnostics.doctor.gather import Here, gather_facts
+from samcourier.diagnostics.doctor.gather import LIMIT_S, Here, gather_facts
 from samcourier.diagnostics.doctor.judge import has_failed, judge
 from samcourier.diagnostics.doctor.lines import Line
 from samcourier.diagnostics.forecast import Forecast
-from samcourier.settings.run_settings import RunSettings, ServiceSettings
+from samcourier.settings.run_settings import (
+    IceServerSettings,
+    NetworkSettings,
+    RunSettings,
+    ServiceSettings,
+)
 from samcourier.transports import Endpoint
 from samcourier.transports.network import IceServer, Network
 from samservice.hypha.connection import connect
 
 from .defective_services import FULL, defective_service
 from .faulty_proxy import Fault, faulty_proxy
+from .real_world import MARGIN_S
 from .test_site_gates import turn_server
 
 pytestmark = pytest.mark.live
 
-#: What the whole command may take; Python's start and the printing are less than a second.
-LIMIT_S = 19.0
 FORECAST = Forecast(10, 100, 0, 50, False, 1e6, 2e6, 10, ())
 HERE = Here(lambda: FORECAST, lambda: DiskFact("/data", True, 10**12, None), tuple, lambda: None)
+
+
+@contextmanager
+def ice_settings(network: Network) -> Iterator[NetworkSettings]:
+    """Give the settings of a network whose passwords are variables of the environment meanwhile."""
+    variables: dict[str, str] = {}
+    servers = []
+    for number, server in enumerate(network.ice_servers):
+        names = {}
+        for key, value in (("username", server.username), ("credential", server.credential)):
+            if value is not None:
+                names[f"{key}_variable"] = f"TEST_ICE_{key.upper()}_{number}"
+                variables[names[f"{key}_variable"]] = value
+        servers.append(IceServerSettings(list(server.urls), **names))
+    with mock.patch.dict(os.environ, variables):
+        yield NetworkSettings(ice_servers=tuple(servers))
 
 
 async def look(endpoint: Endpoint, transport: str = "auto", **asked: Any) -> dict[str, list[Line]]:
     """Return the doctor's lines by topic, which must come in time."""
     service = ServiceSettings(target="existing", server_url=endpoint.server_url, service_id="x")
-    settings = RunSettings(dataset="cells", service=service)
     facts_asked = {"parameters": {}, "images_left": 10, "images": 10, "connections": 150} | asked
-    start_s = time.monotonic()
-    facts = await gather_facts(
-        Asked("existing", transport, **facts_asked), settings, lambda _: endpoint, HERE
-    )
-    assert time.monotonic() - start_s < LIMIT_S
+    with ice_settings(endpoint.network) as network:
+        settings = RunSettings(dataset="cells", service=service, network=network)
+        start_s = time.monotonic()
+        facts = await gather_facts(
+            Asked("existing", transport, **facts_asked), settings, lambda _: endpoint, HERE
+        )
+    assert time.monotonic() - start_s < LIMIT_S + MARGIN_S
     by_topic: dict[str, list[Line]] = {}
     for line in judge(facts):
         by_topic.setdefault(line.topic, []).append(line)

@@ -450,7 +450,7 @@ async def test_a_stolen_answer_opens_no_channel(host: Host) -> None:
             await thief.accept(answer)
             assert not await thief.is_open_within(NO_CHANNEL_S)
             await own.accept(answer)
-            assert await own.is_open_within(10)
+            assert await own.is_open_within(60)
             caller = own.caller(host.address.workspace, "")
             assert (await caller.call(PROBE, b"12"))["caller"] is not None
     finally:

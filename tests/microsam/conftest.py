@@ -1,4 +1,4 @@
-"""The small trained model, made once and kept in build/microsam."""
+"""The small trained model that make builds before these tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
-BUILD = HERE.parents[1] / "build" / "microsam"
+SMALL_MODEL = HERE.parents[1] / "build/microsam/small_model.pt"
 
 
 @pytest.fixture(scope="session")
@@ -37,9 +37,10 @@ def micro_sam_is_imported() -> None:
 
 
 @pytest.fixture(scope="session")
-def small_checkpoint(recipe: ModuleType, micro_sam_is_imported: None) -> Path:
-    path: Path = recipe.small_model(BUILD)
-    return path
+def small_checkpoint(micro_sam_is_imported: None) -> Path:
+    if not SMALL_MODEL.exists():
+        pytest.fail(f"{SMALL_MODEL} is missing: make build/microsam/small_model.pt", pytrace=False)
+    return SMALL_MODEL
 
 
 @pytest.fixture(scope="session")

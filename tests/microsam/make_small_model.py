@@ -1,18 +1,15 @@
 """Train the small model of the micro-sam tests on synthetic blobs, once.
 
-    PYTHONPATH=service python tests/microsam/make_small_model.py [--directory build/microsam]
+    make build/microsam/small_model.pt
 
 Nothing is downloaded: images and labels are drawn, the weights start random, everything is
-seeded. The file is named by a hash of this recipe, so a second run finds it.
+seeded.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -101,33 +98,16 @@ def train(steps: int = STEPS) -> tuple[Any, Any]:
     return sam, unetr
 
 
-def small_model(directory: Path) -> Path:
-    """Return the path of the trained model, training it when ``directory`` lacks it."""
-    recipe = Path(__file__).read_bytes() + json.dumps(asdict(ARCHITECTURE)).encode()
-    path = directory / f"small-{hashlib.sha256(recipe).hexdigest()[:12]}.pt"
-    if not path.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        sam, unetr = train()
-        unfinished = path.with_suffix(".unfinished")
-        save_small_sam(unfinished, sam, unetr, ARCHITECTURE)
-        unfinished.rename(path)
-    return path
-
-
 def main() -> None:
-    from samservice.engines.microsam import MicroSamEngine
-
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--directory", type=Path, default=Path("build/microsam"))
-    started_s = time.process_time()
-    path = small_model(arguments.parse_args().directory)
-    print(f"{path}: {path.stat().st_size} bytes, {time.process_time() - started_s:.0f} CPU-s")
-    engine = MicroSamEngine(checkpoint=str(path), device="cpu")
-    unseen = [draw_blobs(seed) for seed in range(10)]
-    scores = [
-        average_precision_50(labels, engine.segment(image, "YX", {})) for image, labels in unseen
-    ]
-    print(f"AP50 on {len(scores)} unseen images: {np.mean(scores):.3f}, worst {min(scores):.3f}")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("path", type=Path)
+    path: Path = parser.parse_args().path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sam, unetr = train()
+    unfinished = path.with_suffix(".unfinished")
+    save_small_sam(unfinished, sam, unetr, ARCHITECTURE)
+    unfinished.rename(path)
+    print(f"{path}: {path.stat().st_size} bytes, {time.process_time():.0f} CPU-s")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ OURS = "# Written by the tests of samcourier.\n"
 NODES = {"cpu": "node1", "gpu": "node2"}
 CPUS = 16
 MEMORY_MB = 8000
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
+COMMAND_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
 MUNGE_SOCKET_DIRECTORY = Path("/run/munge")
 
@@ -85,7 +86,9 @@ def write_config(directory: Path) -> None:
         "SlurmdParameters": "config_overrides",
         "ReturnToService": 2,
         "MinJobAge": 86400,
-        "SlurmdTimeout": 10,
+        # A busy machine lets a daemon wait; the node of one is not lost by that.
+        "SlurmdTimeout": 120,
+        "MessageTimeout": 60,
         "KillWait": 2,
     }
     lines = [f"{name}={value}" for name, value in settings.items()]
@@ -153,7 +156,11 @@ class Cluster:
     def run(self, *command: str) -> str:
         """Run one of SLURM's commands and return what it says."""
         done = subprocess.run(
-            self.inside(*command), capture_output=True, text=True, timeout=30, check=False
+            self.inside(*command),
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT_S,
+            check=False,
         )
         assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
         return done.stdout

@@ -63,8 +63,15 @@ class Folder:
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Start snakemake on the host that stands for the cluster's login node."""
-        snakemake = Path(sys.executable).with_name("snakemake")
-        command = [snakemake, "-s", REPO / "Snakefile", "--workflow-profile", PROFILE]
+        snakemake = Path(__file__).with_name("attentive_snakemake.py")
+        command = [
+            sys.executable,
+            snakemake,
+            "-s",
+            REPO / "Snakefile",
+            "--workflow-profile",
+            PROFILE,
+        ]
         with (self.directory / "said").open("w") as said:
             return subprocess.Popen(
                 self._inside(*map(str, [*command, *OPTIONS, *arguments])),

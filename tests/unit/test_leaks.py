@@ -141,8 +141,8 @@ def complaints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Run the planted tests in one session of their own; return {test: what failed it, or ""}."""
     home = tmp_path_factory.mktemp("planted")
     conftest = CONFTEST.read_text()
-    assert "GRACE_S = 3.0" in conftest
-    (home / "conftest.py").write_text(conftest.replace("GRACE_S = 3.0", "GRACE_S = 0.3"))
+    assert "GRACE_S = 20.0" in conftest
+    (home / "conftest.py").write_text(conftest.replace("GRACE_S = 20.0", "GRACE_S = 0.3"))
     (home / "test_planted.py").write_text(PLANTED)
     (home / "pytest.ini").write_text(
         "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"

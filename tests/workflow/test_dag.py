@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import runpy
 import shutil
 import signal
-import sys
-import sysconfig
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerProcess
@@ -25,155 +20,10 @@ from samcourier.cli import main as cli
 from samcourier.samples.demo import DEMO_IMAGES, sample_sheet
 from samcourier.samples.sheet import COLUMNS
 
-REPO = Path(__file__).parents[2]
-FAKE = Path(__file__).with_name("fake_samcourier.py")
-RUNNER = Path(__file__).with_name("run_snakemake.py")
-FORKSERVER = multiprocessing.get_context("forkserver")
-IMAGES = tuple(f"img_{number}" for number in range(1, 8))
+from .project import IMAGES, REPO, RUN_TIMEOUT_S, SERVICE, Project, settings
+
 MANIFEST = "results/cells/batches/{}.json"
 COMPLETE = "results/cells/complete.json"
-CONFIG = {"dataset": "cells", "sheet": "config/images.tsv", "batch_size": 3}
-SERVICE = ["deploy", "verify"]
-
-
-class Project:
-    """A folder of a user: a config, a sheet of seven images in batches of three, no workflow."""
-
-    def __init__(self, directory: Path, bin_directory: Path) -> None:
-        self.directory = directory
-        self.environment = {
-            **os.environ,
-            "PATH": f"{bin_directory}:{os.environ['PATH']}",
-            "PYTHONPATH": os.pathsep.join(
-                [str(REPO / "workflow"), str(REPO / "service"), sysconfig.get_path("platlib")]
-            ),
-            "XDG_CACHE_HOME": str(bin_directory.parent / "cache"),
-        }
-
-    def __truediv__(self, path: str) -> Path:
-        return self.directory / path
-
-    def configure(self, **changes: Any) -> None:
-        (self / "config/config.yaml").write_text(yaml.safe_dump({**CONFIG, **changes}))
-
-    def write_sheet(self, *images: str) -> None:
-        rows = [f"{image}\tdata/{image}.tif" for image in images]
-        (self / "config/images.tsv").write_text("\n".join(["image\tpath", *rows]) + "\n")
-
-    def script(self, **script: Any) -> None:
-        (self / "fake.json").write_text(json.dumps(script))
-
-    def start(self, *arguments: str) -> ForkServerProcess:
-        """Start snakemake in a session of its own, with its output in ``output.txt``."""
-        job = {
-            "directory": str(self.directory),
-            "environment": self.environment,
-            "output": str(self.directory.parent / "output.txt"),
-            "arguments": ["-s", str(REPO / "Snakefile"), "--cores", "2", *arguments],
-        }
-        process = FORKSERVER.Process(
-            target=runpy.run_path, args=(str(RUNNER),), kwargs={"init_globals": {"job": job}}
-        )
-        process.start()
-        return process
-
-    def run(self, *arguments: str, status: int = 0) -> str:
-        """Run snakemake and return its output. Forgets the calls of earlier runs."""
-        (self / "calls.jsonl").unlink(missing_ok=True)
-        process = self.start(*arguments)
-        process.join(60)
-        assert process.exitcode == status, self.output
-        process.close()
-        return self.output
-
-    @property
-    def output(self) -> str:
-        """What the last started run has said so far."""
-        return (self.directory.parent / "output.txt").read_text()
-
-    @property
-    def calls(self) -> list[dict[str, Any]]:
-        lines = self / "calls.jsonl"
-        return (
-            [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
-        )
-
-    @property
-    def ran(self) -> list[str]:
-        """What samcourier was called for since the last run began, batches in the sheet's order."""
-        names = [call["name"] for call in self.calls]
-        batches = sorted(name for name in names if name.isdigit())
-        before = [name for name in names if name in ("demo-data", *SERVICE, "undeploy")]
-        return [*before, *batches, *(name for name in names if name == "report")]
-
-    def tree(self) -> dict[str, tuple[int, int]]:
-        """Return {path: (mtime_ns, size)} of everything but what Snakemake keeps for itself."""
-        return {
-            str(path.relative_to(self.directory)): (path.lstat().st_mtime_ns, path.lstat().st_size)
-            for path in [self.directory, *self.directory.rglob("*")]
-            if ".snakemake" not in path.parts and path != self.directory
-        }
-
-    def wait_for(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 30
-        while not condition():
-            assert time.monotonic() < deadline, "waited in vain"
-            time.sleep(0.02)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def imported_snakemake() -> None:
-    """Import snakemake once, in the process that the runs are forked from."""
-    FORKSERVER.set_forkserver_preload(
-        ["snakemake.cli", "snakemake.report.html_reporter", "smart_open", "jsonschema"]
-    )
-    process = FORKSERVER.Process(target=os.getpid)
-    process.start()
-    process.join()
-    process.close()
-
-
-@pytest.fixture(scope="module")
-def bin_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("fake") / "bin"
-    directory.mkdir()
-    command = directory / "samcourier"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "{FAKE}" "$@"\n')
-    command.chmod(0o755)
-    return directory
-
-
-def make_project(directory: Path, bin_directory: Path) -> Project:
-    project = Project(directory, bin_directory)
-    (project / "config").mkdir(parents=True)
-    (project / "data").mkdir()
-    project.configure()
-    project.write_sheet(*IMAGES)
-    for image in IMAGES:
-        (project / f"data/{image}.tif").write_text(image)
-    return project
-
-
-@pytest.fixture
-def fresh(tmp_path: Path, bin_directory: Path) -> Project:
-    return make_project(tmp_path / "project", bin_directory)
-
-
-@pytest.fixture(scope="module")
-def finished_once(
-    tmp_path_factory: pytest.TempPathFactory, bin_directory: Path
-) -> tuple[Path, list[str]]:
-    project = make_project(tmp_path_factory.mktemp("finished") / "project", bin_directory)
-    project.run()
-    return project.directory, project.ran
-
-
-@pytest.fixture
-def finished(tmp_path: Path, bin_directory: Path, finished_once: tuple[Path, list[str]]) -> Project:
-    """A project that was run to its end; copies keep their times."""
-    shutil.copytree(finished_once[0], tmp_path / "project")
-    (tmp_path / "project/calls.jsonl").unlink()
-    return Project(tmp_path / "project", bin_directory)
 
 
 def test_a_fresh_run_brings_the_service_up_once_and_makes_every_batch(
@@ -608,7 +458,7 @@ def end(process: ForkServerProcess) -> None:
     """End a run and everything it started, with no chance to tidy up."""
     assert process.pid is not None
     os.killpg(process.pid, signal.SIGKILL)
-    process.join(30)
+    process.join(RUN_TIMEOUT_S)
     process.close()
 
 
@@ -662,7 +512,7 @@ def test_a_second_run_is_refused_and_the_first_goes_on(
     assert "Traceback" not in "".join(lines)
     assert project.ran == []
     (project / "go").touch()
-    process.join(30)
+    process.join(RUN_TIMEOUT_S)
     assert process.exitcode == 0
     assert (project / COMPLETE).exists()
 
@@ -687,7 +537,7 @@ def test_a_batch_that_outlived_its_killed_snakemake_does_no_harm(
     project, process = held
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
-    process.join(30)
+    process.join(RUN_TIMEOUT_S)
     (project / "go").touch()
     project.wait_for((project / MANIFEST.format("0002")).exists)
     project.run()
@@ -701,11 +551,6 @@ def test_a_cluster_s_jobs_are_refused_a_service_of_this_machine(fresh: Project) 
     assert "samcourier: config.service.target: 'local' serves this machine alone" in output
     assert "Traceback" not in output
     assert fresh.ran == []
-
-
-def settings(call: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings in the file that a command was given."""
-    return call["options"]["settings"]
 
 
 @pytest.mark.parametrize("images", ["img_4,img_7", ["img_4", "img_7"]])

@@ -19,7 +19,7 @@ REPO = Path(__file__).parents[2]
 RUN_TIMEOUT_S = 900
 #: Each of the docs' blocks: three images, a service with them.
 BLOCK_TIMEOUT_S = 300
-GONE_TIMEOUT_S = 60
+GONE_TIMEOUT_S = 180
 
 #: What the docs call the folder of somebody's images.
 PLATE = "/data/plate7"

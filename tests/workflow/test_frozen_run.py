@@ -10,7 +10,7 @@ import pytest
 
 from samcourier.pipeline.frozen_jobs import VARIABLE
 
-from .project import Project, settings
+from .project import RUN_TIMEOUT_S, Project, settings
 
 #: How an executor starts Snakemake once more for one job.
 JOB = (
@@ -41,7 +41,7 @@ def test_a_change_while_a_run_is_at_work_changes_nothing_of_it(fresh: Project, c
     fresh.wait_for(lambda: "0001" in fresh.ran)
     change(fresh)
     (fresh / "go").touch()
-    run.join(60)
+    run.join(RUN_TIMEOUT_S)
     assert run.exitcode == 0, fresh.output
     batches = [call for call in fresh.calls if call["name"].isdigit() or call["name"] == "report"]
     assert len(batches) == 4

@@ -28,7 +28,7 @@ from .test_run import RUN_TIMEOUT_S, Folder
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 WORKSPACE = "lab"
-READY_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = 240.0
 LOOK_AGAIN_S = 0.02
 #: What the local service's own processes are given, and nobody else may see.
 SECRET_VARIABLES = ("HYPHA_ROOT_TOKEN", "HYPHA_JWT_SECRET")

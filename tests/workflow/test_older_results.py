@@ -1,8 +1,8 @@
 """A results folder of an earlier version, its ``.snakemake`` included, is still up to date.
 
-``results_of_ab54674.tar.xz`` was written by a real run at commit ab54674: four images in two batches
-with ``outputs: [objects_csv]``. The archive keeps the times of the files; the service's own folder
-with its token is left out.
+``results_of_ab54674.tar.xz`` was written by a real run at commit ab54674: four images in two
+batches with ``outputs: [objects_csv]``. The archive keeps the times of the files; the folder of the
+service, which holds its token, is left out.
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ def test_an_image_that_is_appended_makes_its_batch_alone(folder: Path) -> None:
         sheet.write("cell_5\tdata/cell_4.tif\t0.5\n")
     run(folder)
     after = tree(folder)
-    kept = [path for path in before if "/masks/" in path or path.endswith(("0001.json", "0002.json"))]
+    kept = [
+        path for path in before if "/masks/" in path or path.endswith(("0001.json", "0002.json"))
+    ]
     assert kept
     assert {path: after[path] for path in kept} == {path: before[path] for path in kept}
     assert mask_path(folder / "results/cells", "cell_5").is_dir()

@@ -1,0 +1,22 @@
+"""Every Python process that finds this on its path waits two seconds for a service that is gone.
+
+The product waits half a minute, since a server may restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from samcourier.connection.retry import Patience, Policy
+
+PATIENCE_S = 2.0
+
+_begin = Patience.__init__
+
+
+def _begin_with_little(self: Patience, policy: Policy, clock: Callable[[], float]) -> None:
+    _begin(self, replace(policy, gone_patience_s=PATIENCE_S), clock)
+
+
+Patience.__init__ = _begin_with_little
