@@ -17,7 +17,7 @@ from ..images.readers import check_fits_memory
 from ..masks.foreground import read_foreground
 from ..masks.integrity import MASK_SUFFIXES, MaskContainer, is_whole, read_provenance
 from ..masks.omezarr import delete, kept_mask, write_mask
-from ..outputs.make import Outputs
+from ..outputs.make import Outputs, OutputsSource
 from ..results.image_log import NOTE_REUSED, ImageLog, _mark_as_seen, keep_log, read_image_log
 from ..results.layout import log_path, mask_path
 from ..samples.sheet import ImageRow
@@ -82,9 +82,7 @@ class ImageRun:
             outputs = Outputs(
                 self._settings.dataset_dir,
                 self._settings.outputs,
-                row,
-                planes,
-                draft,
+                OutputsSource(row, planes, str(draft.key), draft.spacing_um),
                 retry_refused=self._settings.retry_failed,
             )
             known = await asyncio.to_thread(self._known_outcome, outputs, first)
@@ -239,7 +237,10 @@ class ImageRun:
         had_changed = self._has_changed
         with draft.stage("outputs"), storage_errors(draft.mask):
             draft.outputs = outputs.completed(
-                log.outputs if log else {}, draft.mask, first, draft.object_count
+                log.outputs if log else {},
+                draft.mask,
+                draft.provenance(draft.object_count),
+                first,
             )
         if "input_labels" in draft.outputs and not had_changed:
             # Labels in the input are a change of its folder, but not of the image.
