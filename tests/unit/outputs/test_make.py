@@ -23,7 +23,7 @@ from samcourier.images.planes import Planes, open_planes
 from samcourier.images.selection import Selection, parse_pick
 from samcourier.masks.omezarr import write_mask
 from samcourier.outputs import make as outputs_module
-from samcourier.outputs.make import Outputs, require_outputs_extra
+from samcourier.outputs.make import Outputs, OutputsSource, require_outputs_extra
 from samcourier.results.image_log import OutputRecord
 from samcourier.results.layout import (
     OUTPUT_FILES,
@@ -33,9 +33,7 @@ from samcourier.results.layout import (
     stat_output,
 )
 from samcourier.samples.sheet import ImageRow
-from samcourier.segmentation.recorder import Draft
 
-IDENTITY = {"engine": "e", "model": "m", "model_sha256": None, "segmentation_version": 1}
 MADE = [*OUTPUT_FILES]
 
 
@@ -82,18 +80,20 @@ class Home:
         self.reads = 0
         with self.opened() as planes:
             first = planes.read()
-            draft = Draft(
-                self.row, {}, IDENTITY, {"ome_zarr": "0.4", "pixel_size_um": self.pixel_size_um}
-            )
-            draft.saw(planes, first.pixels_sha256)
-            outputs = Outputs(self.dataset_dir, names, self.row, planes, draft, **more)
+            sizes_um = {"Z": planes.z_spacing_um, "Y": self.pixel_size_um, "X": self.pixel_size_um}
+            spacing_um = tuple(sizes_um.get(axis) for axis in planes.mask_axes)
+            source = OutputsSource(self.row, planes, first.pixels_sha256, spacing_um)
+            outputs = Outputs(self.dataset_dir, names, source, **more)
+            provenance = {"key": source.key, "object_count": 2}
             mask = mask_path(self.dataset_dir, "cell")
             labels = cells(*planes.mask_shape)
-            write_mask(mask, labels, planes.mask_axes, provenance={"key": draft.key})
+            write_mask(mask, labels, planes.mask_axes, provenance=provenance)
             for number in range(len(planes)) if seen else ():
                 pixels = (first if number == 0 else planes.read(number)).pixels
                 outputs.see(number, pixels, labels[planes.position(number)])
-            self.records = outputs.completed(self.records, mask, None if tiled else first, 2)
+            self.records = outputs.completed(
+                self.records, mask, provenance, None if tiled else first
+            )
         return self.records
 
     def mtimes(self) -> dict[str, int]:

@@ -251,7 +251,7 @@ async def test_a_full_file_system_raises_what_the_batch_stops_for(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("samcourier.segmentation.image.write_mask", full)
+    monkeypatch.setattr("samcourier.segmentation.finish.write_mask", full)
     rows = [ImageRow(path.stem, path) for path in images]
     with pytest.raises(StorageFailed, match=r"cannot be written .No space left on device"):
         await run_batch(rows, tmp_path / "results")

@@ -19,6 +19,7 @@ import tifffile
 
 import samcourier.masks.omezarr
 import samcourier.results.image_log
+import samcourier.segmentation.finish
 import samcourier.segmentation.image
 from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.replica import TRAVELLING
@@ -1025,7 +1026,7 @@ async def test_a_full_disk_stops_the_batch_in_words(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(samcourier.segmentation.image, "write_mask", full)
+        patch.setattr(samcourier.segmentation.finish, "write_mask", full)
         with pytest.raises(StorageFailed, match=r"\.ome\.zarr: .*No space left on device"):
             await bench.run()
     assert bench.call_count <= MOST_IMAGES

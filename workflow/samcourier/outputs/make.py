@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,6 @@ from ..masks.omezarr import MaskFacts, MaskPixels, opened_mask
 from ..results.image_log import OutputRecord
 from ..results.layout import OUTPUT_FILES, OUTPUTS, is_output_whole, output_path, output_sha256
 from ..samples.sheet import ImageRow
-from ..segmentation.recorder import Draft
 
 if TYPE_CHECKING:
     from .previews import Preview
@@ -50,6 +49,20 @@ def require_outputs_extra(outputs: Collection[str]) -> None:
             raise InputError(f"outputs: {name} needs: pip install 'samcourier[outputs]'")
 
 
+@dataclass(frozen=True)
+class OutputsSource:
+    """What the outputs of one image are made of, beside its mask.
+
+    ``key`` is the mask's. ``spacing_um`` is the size along each axis of the mask, None where it is
+    not known, as for time.
+    """
+
+    row: ImageRow
+    planes: Planes
+    key: str
+    spacing_um: tuple[float | None, ...]
+
+
 class Outputs:
     """The outputs of one image. ``names`` are of :data:`samcourier.results.layout.OUTPUTS`."""
 
@@ -57,19 +70,17 @@ class Outputs:
         self,
         dataset_dir: Path,
         names: Collection[str],
-        row: ImageRow,
-        planes: Planes,
-        draft: Draft,
+        source: OutputsSource,
         *,
         retry_refused: bool = False,
     ) -> None:
         self._dataset_dir = dataset_dir
         self._names = [name for name in OUTPUTS if name in names]
-        self._row = row
-        self._planes = planes
-        self._draft = draft
+        self._row = source.row
+        self._planes = source.planes
+        self._key = source.key
+        self._spacing_um = source.spacing_um
         self._retry_refused = retry_refused
-        self._spacing_um = draft.spacing_um
         self._measured: dict[int, dict[str, Any]] = {}
         self._features: dict[int, list[str]] = {}
         self._preview: Preview | None = None
@@ -84,13 +95,14 @@ class Outputs:
         self,
         recorded: Mapping[str, OutputRecord],
         mask: Path,
+        provenance: Mapping[str, Any],
         first: Plane | None,
-        object_count: int,
     ) -> dict[str, OutputRecord]:
         """Make what is not there whole and return the records of all.
 
-        ``recorded`` says what was made of an earlier mask; ``mask`` is whole on the disk. Planes
-        that were not seen are read again, one after the other. Raises OSError as the disk does.
+        ``recorded`` says what was made of an earlier mask; ``mask`` is whole on the disk, and
+        ``provenance`` goes with its labels into the input. Planes that were not seen are read
+        again, one after the other, except ``first``. Raises OSError as the disk does.
         """
         records = {name: record for name, record in recorded.items() if self._holds(name, record)}
         missing = [name for name in self._names if name not in records]
@@ -100,7 +112,7 @@ class Outputs:
                 if unseen and not (self._measured or self._features or self._preview is not None):
                     self._look_again(unseen, labels, first)
                 for name in missing:
-                    records[name] = self._made(name, labels, object_count)
+                    records[name] = self._made(name, labels, provenance)
         made = {name for name, record in records.items() if record.refused is None}
         for name in OUTPUT_FILES.keys() - made:
             output_path(self._dataset_dir, self._row.image, name).unlink(missing_ok=True)
@@ -117,7 +129,7 @@ class Outputs:
     def _made_from(self, name: str) -> str:
         """Return the digest of all that the output depends on."""
         row = self._row
-        shaping = [OUTPUTS_VERSION, name, self._draft.key, self._spacing_um, row.image]
+        shaping = [OUTPUTS_VERSION, name, self._key, self._spacing_um, row.image]
         shaping.append(astuple(row.selection))
         return hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:16]
 
@@ -203,13 +215,13 @@ class Outputs:
             reason = f"{type(error).__name__}: {one_line(error)}"
             self._unmade |= dict.fromkeys(names, reason)
 
-    def _made(self, name: str, labels: MaskPixels, object_count: int) -> OutputRecord:
+    def _made(self, name: str, labels: MaskPixels, provenance: Mapping[str, Any]) -> OutputRecord:
         made_from = self._made_from(name)
         if name == "input_labels":
             from .input_labels import LabelsRefused
 
             try:
-                path, facts = self._write_input_labels(labels, object_count)
+                path, facts = self._write_input_labels(labels, provenance)
             except LabelsRefused as refused:
                 return OutputRecord(made_from, refused=str(refused))
             return OutputRecord(made_from, *facts, path=str(path))
@@ -251,14 +263,14 @@ class Outputs:
         from .objects import table
 
         planes = [self._measured[number] for number in range(len(self._planes))]
-        return table(self._row.image, str(self._draft.key), planes)
+        return table(self._row.image, self._key, planes)
 
     def _write_polygons(self, path: Path, labels: MaskPixels) -> None:
         from .polygons import write_collection
 
         texts = (text for number in sorted(self._features) for text in self._features[number])
         with path.open("w", encoding="ascii") as stream:
-            write_collection(stream, str(self._draft.key), texts)
+            write_collection(stream, self._key, texts)
 
     def _write_preview(self, path: Path, labels: MaskPixels) -> None:
         from .previews import png
@@ -266,7 +278,9 @@ class Outputs:
         assert self._preview is not None
         path.write_bytes(png(self._preview))
 
-    def _write_input_labels(self, labels: MaskPixels, object_count: int) -> tuple[Path, MaskFacts]:
+    def _write_input_labels(
+        self, labels: MaskPixels, provenance: Mapping[str, Any]
+    ) -> tuple[Path, MaskFacts]:
         from .input_labels import write_input_labels
 
         return write_input_labels(
@@ -276,7 +290,7 @@ class Outputs:
             labels,
             self._planes.mask_axes,
             self._planes.file_axes,
-            provenance=self._draft.provenance(object_count),
+            provenance=dict(provenance),
             spacing_um=self._spacing_um,
         )
 

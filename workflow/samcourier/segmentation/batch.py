@@ -18,25 +18,23 @@ from ..connection import ConnectionManager
 from ..errors import (
     CourierError,
     Denied,
-    ImageUnfit,
     InputError,
     RequestRefused,
     ServiceGone,
     ServiceUnfit,
     StorageFailed,
 )
-from ..images.planes import file_stamp
 from ..masks.integrity import MASK_SUFFIXES
 from ..masks.omezarr import remove_leftovers
 from ..results.image_log import ImageLog, keep_log
 from ..results.layout import log_path, mask_path
 from ..results.manifest import Manifest, ManifestEntry, manifest_entry
 from ..samples.sheet import Batch, ImageRow, asked_rows
-from .image import ImageRun
+from .image import process_image
 from .plane import PlaneCaller
-from .prepared import changed_in_work
-from .recorder import Draft, service_identity
-from .requirements import check_row, check_run
+from .prepared import FileVersion, Request, changed_in_work
+from .recorder import Recorder
+from .requirements import check_run
 from .settings import BatchSettings, Shared
 
 #: Beside what is called for, one is read and one written: more only takes memory.
@@ -70,12 +68,11 @@ class BatchRun:
     ) -> None:
         self._settings = settings
         self._description = description
-        self._identity = service_identity(description)
         self._on_image = on_image or (lambda _: None)
         self._asked_count = 0
         self._service_failures = 0
         self._has_mask = False
-        self._stamps: dict[str, object] = {}
+        self._files: dict[str, FileVersion] = {}
 
         def capacity() -> int:
             return manager.capacity + AT_HAND
@@ -120,19 +117,16 @@ class BatchRun:
             await together(one(row) for row in changed)
         else:
             for row in filter(self._has_changed, asked):
-                log = self._draft(row).failed(changed_in_work(row.path))
+                recorder = Recorder(Request.of(row, self._settings, self._description))
+                log = recorder.failed(changed_in_work(row.path))
                 path = log_path(self._settings.dataset_dir, row.image)
                 await asyncio.to_thread(keep_log, path, log)
                 entries[row.image] = manifest_entry(self._settings.dataset_dir, log)
         return Manifest(batch.batch_id, {row.image: entries[row.image] for row in batch.rows})
 
     def _has_changed(self, row: ImageRow) -> bool:
-        return row.image in self._stamps and self._stamps[row.image] != file_stamp(row.path)
-
-    def _draft(self, row: ImageRow) -> Draft:
-        form = {"ome_zarr": self._settings.ome_zarr, "pixel_size_um": row.pixel_size_um}
-        parameters = {**self._settings.parameters, **row.parameters}
-        return Draft(row, parameters, self._identity, form)
+        file = self._files.get(row.image)
+        return file is not None and file.has_changed
 
     def _remove_leftovers(self, rows: Collection[ImageRow]) -> None:
         masks = {
@@ -144,32 +138,17 @@ class BatchRun:
             remove_leftovers(folder, {mask.name for mask in masks})
 
     async def _image(self, row: ImageRow) -> ManifestEntry:
-        """Bring one image to a mask or a recorded failure."""
-        log = await self._segmented(row)
+        """Bring one image to a mask or a recorded failure. Raises what fails every image alike."""
+        recorded = await process_image(row, self._shared)
+        if recorded.file is not None:
+            self._files[row.image] = recorded.file
+        if isinstance(recorded.error, _FAILS_EVERY_IMAGE):
+            raise recorded.error
+        log = recorded.log
+        self._count_failure(log)
+        self._has_mask |= log.status == "done"
         self._on_image(log)
         return await asyncio.to_thread(manifest_entry, self._settings.dataset_dir, log)
-
-    async def _segmented(self, row: ImageRow) -> ImageLog:
-        draft = self._draft(row)
-        path = log_path(self._settings.dataset_dir, row.image)
-        try:
-            check_row(row, self._description)
-            run = ImageRun(row, draft, self._shared)
-            try:
-                log = await run.run()
-            finally:
-                self._stamps[row.image] = run.stamp
-        # Whatever one image brings about, the others go on.
-        except Exception as error:
-            if row.parameters and isinstance(error, RequestRefused):
-                error = ImageUnfit(f"the sheet's parameters: {error}", name=error.name)
-            log = draft.failed(error)
-            await asyncio.to_thread(keep_log, path, log)
-            if isinstance(error, _FAILS_EVERY_IMAGE):
-                raise
-            self._count_failure(log)
-        self._has_mask |= log.status == "done"
-        return log
 
     def _count_failure(self, log: ImageLog) -> None:
         failure = log.failure

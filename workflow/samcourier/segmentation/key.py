@@ -1,4 +1,4 @@
-"""What decides an image's labels -> its key. Standard library only."""
+"""What decides an image's labels -> its key, and the identity of the service in it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ from samservice.contract.identity import SERVICE_IDENTITY
 
 from ..errors import ServiceFailed
 from ..files.records import canonical_json
+
+#: What of ``describe()`` shapes the labels, and goes into every log and mask.
+_IDENTITY = (*SERVICE_IDENTITY, "versions", "device")
+
+
+def service_identity(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a service's description goes into logs and masks."""
+    return {name: description.get(name) for name in _IDENTITY}
 
 
 def image_key(

@@ -24,8 +24,8 @@ from ..images.planes import Plane
 from ..masks.omezarr import MaskPixels, check_mask
 from ..results.image_log import Attempt
 from .embedding_cache import EmbeddingStore
-from .key import image_key
-from .recorder import Draft, service_identity
+from .events import Record, timed
+from .key import image_key, service_identity
 
 #: Masks compress far better than images; only the first image's prediction needs a guess.
 FIRST_GUESS_DOWN_BYTES_PER_PIXEL = 0.06
@@ -74,24 +74,25 @@ class PlaneCaller:
     async def segment(
         self,
         plane: Plane,
-        draft: Draft,
+        parameters: Mapping[str, Any],
+        record: Record,
         number: int | None = None,
         tile: int | None = None,
         statistics: ImageStatistics | None = None,
     ) -> Segmented:
-        """Return the plane's mask; seconds and attempts go to ``draft``.
+        """Return the plane's mask; seconds and attempts go to ``record``, also those of a failure.
 
         ``number`` is the plane's in an image of several. A tile comes with its number and the
         statistics of its plane. Raises the failure that decided.
         """
         is_embedded = plane.axes in EMBEDDED_AXES and statistics is None
         if self._embeddings is not None and is_embedded:
-            embedding = await self._embedding(self._embeddings, plane, draft, number)
-            arguments = {"image_or_embedding": embedding, "embedding": True, **draft.parameters}
+            embedding = await self._embedding(self._embeddings, plane, record, number)
+            arguments = {"image_or_embedding": embedding, "embedding": True, **parameters}
             up_bytes = packed_embedding_nbytes(embedding)
         else:
-            image, up_bytes = await self._packed(plane, draft)
-            arguments = {"image_or_embedding": image, **draft.parameters}
+            image, up_bytes = await self._packed(plane, record)
+            arguments = {"image_or_embedding": image, **parameters}
             if self._packs:
                 arguments["axes"] = plane.axes
         if statistics is not None:
@@ -99,26 +100,26 @@ class PlaneCaller:
 
         async def accept(value: Any) -> Segmented:
             self._check_maker(value)
-            with draft.stage("unpack"):
+            with timed("unpack", record):
                 return await asyncio.to_thread(self._received, value, plane)
 
         payload = Payload(up_bytes, int(self._down_bytes_per_pixel * plane.pixels.size))
         call = Call("segment_all", arguments, payload, accept)
-        answer = await self._call(call, draft, number, tile)
+        answer = await self._call(call, record, number, tile)
         self._down_bytes_per_pixel = answer.attempts[-1].bytes.down / plane.pixels.size
         return answer.value
 
-    async def _packed(self, plane: Plane, draft: Draft) -> tuple[Any, int]:
+    async def _packed(self, plane: Plane, record: Record) -> tuple[Any, int]:
         """Return the image as the service takes it and the bytes it takes on the way."""
         if not self._packs:
             return plane.pixels, plane.pixels.nbytes
-        with draft.stage("pack"):
+        with timed("pack", record):
             codec = image_codec(self._manager.up_bytes_per_s)
             packed = await asyncio.to_thread(pack_array, plane.pixels, codec)
         return packed, packed_nbytes(packed)
 
     async def _embedding(
-        self, store: EmbeddingStore, plane: Plane, draft: Draft, number: int | None
+        self, store: EmbeddingStore, plane: Plane, record: Record, number: int | None
     ) -> dict[str, Any]:
         """Return the plane's embedding, packed: the kept one, or a new one that is kept."""
         key = image_key(plane.pixels_sha256, {}, self._identity)
@@ -126,7 +127,7 @@ class PlaneCaller:
         if kept is not None:
             return kept
         self.expect(1)
-        image, up_bytes = await self._packed(plane, draft)
+        image, up_bytes = await self._packed(plane, record)
 
         async def accept(value: Any) -> dict[str, Any]:
             self._check_maker(value)
@@ -140,26 +141,21 @@ class PlaneCaller:
         arguments = {"image": image, "axes": plane.axes}
         payload = Payload(up_bytes, self._embedding_bytes)
         call = Call("encode_image", arguments, payload, accept)
-        embedding = (await self._call(call, draft, number)).value
+        embedding = (await self._call(call, record, number)).value
         self._embedding_bytes = packed_embedding_nbytes(embedding)
         await asyncio.to_thread(store.keep, key, embedding)
         return embedding
 
     async def _call(
-        self, call: Call[T], draft: Draft, number: int | None, tile: int | None = None
+        self, call: Call[T], record: Record, number: int | None, tile: int | None = None
     ) -> Answer[T]:
-        """Carry out a call; its attempts go to ``draft``, whether it succeeds or not."""
-        attempts: Sequence[Attempt] = ()
+        """Carry out a call and record its attempts, whether it succeeds or not."""
         try:
             answer = await self._manager.call(call)
-            attempts = answer.attempts
         except CallFailed as failed:
-            attempts = failed.attempts
+            _record_attempts(failed.attempts, record, call, number, tile)
             raise failed.cause from failed
-        finally:
-            draft.attempts += tuple(
-                replace(each, plane=number, tile=tile, method=call.method) for each in attempts
-            )
+        _record_attempts(answer.attempts, record, call, number, tile)
         return answer
 
     def _check_maker(self, answer: Any) -> None:
@@ -182,6 +178,17 @@ class PlaneCaller:
                 raise ServiceFailed(f"the mask cannot be unpacked: {error}") from error
         mask = check_mask(mask, plane.pixels.shape, plane.axes)
         return Segmented(mask, count_objects(mask), None if note is None else plain(str(note)))
+
+
+def _record_attempts(
+    attempts: Sequence[Attempt],
+    record: Record,
+    call: Call[Any],
+    plane: int | None,
+    tile: int | None,
+) -> None:
+    for attempt in attempts:
+        record(replace(attempt, plane=plane, tile=tile, method=call.method))
 
 
 def _largest_mask_bytes(plane: Plane) -> int:

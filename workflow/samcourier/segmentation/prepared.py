@@ -1,10 +1,58 @@
-"""The image as it was found: its file, geometry, digest and key."""
+"""The first stage: row of the sheet -> the image as it was found, and the key of its mask."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from .. import __version__
 from ..errors import ImageChanged
+from ..images.planes import Plane, Planes, file_stamp
+from ..masks.foreground import Foreground, read_foreground
+from ..masks.integrity import OmeZarrVersion
+from ..samples.sheet import ImageRow
+from ..tiling.grid import ServiceLimits, Tiling, plan_tiles
+from .key import image_key, service_identity
+from .settings import BatchSettings
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run requests for one image.
+
+    ``parameters`` are the run's with those of the row over them, ``service`` is the service's
+    :func:`samcourier.segmentation.key.service_identity`.
+    """
+
+    row: ImageRow
+    parameters: dict[str, Any]
+    service: dict[str, Any]
+
+    @classmethod
+    def of(cls, row: ImageRow, settings: BatchSettings, description: Mapping[str, Any]) -> Request:
+        """Return the request of one row to the service of this description."""
+        parameters = {**settings.parameters, **row.parameters}
+        return cls(row, parameters, service_identity(description))
+
+
+@dataclass(frozen=True)
+class FileVersion:
+    """The file of an image as it was at one moment, by its :func:`file_stamp`."""
+
+    path: Path
+    stamp: tuple[int, ...] | None
+
+    @classmethod
+    def now(cls, path: Path) -> FileVersion:
+        return cls(path, file_stamp(path))
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether the file was written to, replaced or deleted since."""
+        return self.stamp != file_stamp(self.path)
 
 
 def changed_in_work(path: Path) -> ImageChanged:
@@ -12,3 +60,94 @@ def changed_in_work(path: Path) -> ImageChanged:
     return ImageChanged(
         f"{path}: changed while it was in work, expected a file that nobody writes to; run again"
     )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An opened image.
+
+    ``planes`` reads its pixels while the file is open. ``plane`` is the first one, None where it
+    goes as tiles. ``tiling`` is None for planes that go whole, ``foreground`` where the row has
+    none. ``form`` is how the mask is written; it does not change the labels, so it is no part of
+    ``key``. ``file`` is the file before it was opened.
+    """
+
+    request: Request
+    file: FileVersion
+    planes: Planes
+    plane: Plane | None
+    tiling: Tiling | None
+    foreground: Foreground | None
+    pixels_sha256: str
+    key: str
+    form: dict[str, Any]
+
+    @property
+    def spacing_um(self) -> tuple[float | None, ...]:
+        """The size along each axis of the mask, None where it is not known, as for time."""
+        pixel_um = self.form["pixel_size_um"]
+        sizes_um = {"Z": self.form.get("z_spacing_um"), "Y": pixel_um, "X": pixel_um}
+        return tuple(sizes_um.get(axis) for axis in self.planes.mask_axes)
+
+    def provenance(self, object_count: int) -> dict[str, Any]:
+        """Return what the attributes of a mask with so many objects say of how it came about."""
+        return {
+            "key": self.key,
+            "form": self.form,
+            "image": self.request.row.image,
+            "pixels_sha256": self.pixels_sha256,
+            "foreground_sha256": self.foreground.sha256 if self.foreground else None,
+            "object_count": object_count,
+            "parameters": self.request.parameters,
+            "tiles": self.tiling.identity if self.tiling else None,
+            "service": self.request.service,
+            "samcourier": __version__,
+        }
+
+
+async def prepare(
+    request: Request,
+    file: FileVersion,
+    planes: Planes,
+    settings: BatchSettings,
+    description: dict[str, Any],
+) -> Prepared:
+    """Read what decides the mask of an opened image: pixels, tiling, foreground and geometry.
+
+    ``description`` is what the service says of itself, its limits among it. A stack and a plane
+    that goes as tiles are read part by part and not held. Raises ImageUnfit for pixels or a
+    foreground that cannot be segmented, or where the service takes neither the plane nor its
+    tiles.
+    """
+    row = request.row
+    tiling = plan_tiles(
+        row.path,
+        planes.plane_axes,
+        planes.plane_shape,
+        planes.dtype.itemsize,
+        settings.tiles,
+        ServiceLimits.of(description),
+    )
+    plane = None if tiling else await asyncio.to_thread(planes.read)
+    if plane is None or planes.stack_axes:
+        digest = await asyncio.to_thread(planes.sha256, in_bands=plane is None)
+    else:
+        digest = plane.pixels_sha256
+    foreground = None
+    if row.foreground is not None:
+        foreground = await asyncio.to_thread(read_foreground, row.foreground, planes)
+    key = image_key(
+        digest,
+        request.parameters,
+        request.service,
+        tiling.identity if tiling else None,
+        foreground.sha256 if foreground else None,
+    )
+    form = _form(settings.ome_zarr, row.pixel_size_um, planes)
+    return Prepared(request, file, planes, plane, tiling, foreground, digest, key, form)
+
+
+def _form(ome_zarr: OmeZarrVersion, pixel_size_um: float | None, planes: Planes) -> dict[str, Any]:
+    """Return how a mask is written; the sheet's ``pixel_size_um`` goes before the file's."""
+    form = {"ome_zarr": ome_zarr, "pixel_size_um": pixel_size_um or planes.pixel_size_um}
+    return form | ({"z_spacing_um": planes.z_spacing_um} if "Z" in planes.mask_axes else {})

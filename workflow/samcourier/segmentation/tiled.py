@@ -3,128 +3,138 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
+from samservice.contract.image_statistics import ImageStatistics
 from samservice.contract.labels import compacted
 
-from ..concurrency import Places, together
+from ..concurrency import together
 from ..errors import storage_errors
-from ..images.planes import Plane, Planes, pixels_sha256
+from ..images.planes import Plane, pixels_sha256
 from ..images.statistics import plane_statistics
 from ..tiling.cache import KeptTile, TileStore
 from ..tiling.grid import Tile, Tiling
 from ..tiling.stitching import StitchedMask, stitch
-from .plane import PlaneCaller, Segmented
-from .recorder import Draft
+from .events import Record, TilesKept, timed
+from .plane import Segmented
+from .prepared import Prepared
+from .settings import Shared
 
 
-class TiledImage:
-    """One such image under way; ``places`` to call and to measure are shared with other images."""
+async def segment_tiles(
+    prepared: Prepared, tiling: Tiling, store: TileStore, shared: Shared, record: Record
+) -> Segmented:
+    """Return the mask, which is made of its tiles as it is read.
 
-    def __init__(
-        self,
-        planes: Planes,
-        tiling: Tiling,
-        store: TileStore,
-        caller: PlaneCaller,
-        places: Places,
-        measuring: Places,
-    ) -> None:
-        self._planes = planes
-        self._tiling = tiling
-        self._store = store
-        self._caller = caller
-        self._places = places
-        self._measuring = measuring
-        self._notes: set[str] = set()
+    Tiles that an interrupted run left in ``store`` are not called for again. Raises the failure
+    that decided; the tiles that are finished stay.
+    """
+    image = _TiledImage(prepared, tiling, store, shared, record)
+    with storage_errors(store.folder):
+        await asyncio.to_thread(store.open)
+    shared.caller.expect(len(prepared.planes) * len(tiling) - 1)
+    notes: set[str] = set()
 
-    async def segment(self, draft: Draft, description: dict[str, Any]) -> Segmented:
-        """Return the mask, which is made of its tiles as it is read.
+    async def one(number: int) -> None:
+        notes.update(await image.plane_notes(number))
 
-        ``description`` is the service's. Tiles kept by a run that was cut off are not called for
-        again. Raises the failure that decided; the tiles that are finished stay.
-        """
-        with storage_errors(self._store.folder):
-            await asyncio.to_thread(self._store.open)
-        self._caller.expect(len(self._planes) * len(self._tiling) - 1)
-        await together(
-            self._plane(number, draft, description) for number in range(len(self._planes))
-        )
-        with storage_errors(self._store.folder):
-            return await asyncio.to_thread(self._stitched)
+    await together(one(number) for number in range(len(prepared.planes)))
+    with storage_errors(store.folder):
+        return await asyncio.to_thread(image.stitched, notes)
 
-    async def _plane(self, number: int, draft: Draft, description: dict[str, Any]) -> None:
-        missing = []
-        for tile in self._tiling:
-            kept = await asyncio.to_thread(self._store.load, number, tile.number)
+
+@dataclass(frozen=True)
+class _TiledImage:
+    """What the tiles of one image have in common."""
+
+    prepared: Prepared
+    tiling: Tiling
+    store: TileStore
+    shared: Shared
+    record: Record
+
+    async def plane_notes(self, number: int) -> Collection[str]:
+        """Bring every tile of a plane into the store and return what the service noted on them."""
+        notes: set[str] = set()
+        missing: list[Tile] = []
+        for tile in self.tiling:
+            kept = await asyncio.to_thread(self.store.load, number, tile.number)
             if kept is None:
                 missing.append(tile)
             elif kept.note:
-                self._notes.add(kept.note)
-        kept_count = len(self._tiling) - len(missing)
-        draft.tiles_kept += kept_count
-        self._caller.expect(-kept_count)
+                notes.add(kept.note)
+        kept_count = len(self.tiling) - len(missing)
+        self.record(TilesKept(kept_count))
+        self.shared.caller.expect(-kept_count)
         if not missing:
-            return
-        async with self._measuring.place():
-            with draft.stage("read"):
-                statistics = await asyncio.to_thread(
-                    plane_statistics,
-                    self._planes,
-                    number,
-                    description["image_statistics"],
-                    _with_defaults(draft.parameters, description),
-                )
-        plane = number if self._planes.stack_axes else None
+            return notes
+        async with self.shared.measuring.place():
+            with timed("read", self.record):
+                statistics = await asyncio.to_thread(self._statistics, number)
 
         async def one(tile: Tile) -> None:
-            async with self._places.place():
-                with draft.stage("read"):
-                    sent = await asyncio.to_thread(self._sent, number, tile)
-                made = await self._caller.segment(
-                    sent,
-                    draft,
-                    plane,
-                    tile.number,
-                    replace(statistics, origin_px=tile.origin_px),
-                )
-                with storage_errors(self._store.folder):
-                    await asyncio.to_thread(self._keep, number, tile.number, made)
-                if made.note:
-                    self._notes.add(made.note)
+            if note := await self._segment(number, tile, statistics):
+                notes.add(note)
 
         await together(one(tile) for tile in missing)
+        return notes
+
+    async def _segment(self, number: int, tile: Tile, statistics: ImageStatistics) -> str | None:
+        """Bring one tile into the store and return what the service noted on it."""
+        plane = number if self.prepared.planes.stack_axes else None
+        async with self.shared.places.place():
+            with timed("read", self.record):
+                sent = await asyncio.to_thread(self._sent, number, tile)
+            segmented = await self.shared.caller.segment(
+                sent,
+                self.prepared.request.parameters,
+                self.record,
+                plane,
+                tile.number,
+                replace(statistics, origin_px=tile.origin_px),
+            )
+            with storage_errors(self.store.folder):
+                await asyncio.to_thread(self._keep, number, tile.number, segmented)
+        return segmented.note
+
+    def _statistics(self, number: int) -> ImageStatistics:
+        description = self.shared.description
+        described = description.get("parameters", {})
+        defaults = {name: each.get("default") for name, each in described.items()}
+        return plane_statistics(
+            self.prepared.planes,
+            number,
+            description["image_statistics"],
+            defaults | self.prepared.request.parameters,
+        )
 
     def _sent(self, number: int, tile: Tile) -> Plane:
-        pixels = self._planes.read_part(number, *tile.sent)
-        axes = self._planes.plane_axes
-        return Plane(pixels, axes, self._planes.pixel_size_um, pixels_sha256(pixels, axes))
+        planes = self.prepared.planes
+        pixels = planes.read_part(number, *tile.sent)
+        digest = pixels_sha256(pixels, planes.plane_axes)
+        return Plane(pixels, planes.plane_axes, planes.pixel_size_um, digest)
 
-    def _keep(self, number: int, tile: int, made: Segmented) -> None:
+    def _keep(self, number: int, tile: int, segmented: Segmented) -> None:
         """Keep a tile, its labels compacted: stitching holds a table of them, up to the largest."""
-        _, labels = compacted(np.asarray(made.mask))
-        self._store.keep(number, tile, KeptTile(labels, made.note))
+        _, labels = compacted(np.asarray(segmented.mask))
+        self.store.keep(number, tile, KeptTile(labels, segmented.note))
 
-    def _stitched(self) -> Segmented:
+    def stitched(self, notes: Collection[str]) -> Segmented:
+        """Return the mask of all planes; ``notes`` are the service's on any tile."""
         stitchings = [
-            stitch(self._tiling, partial(self._store.load_mask, number))
-            for number in range(len(self._planes))
+            stitch(self.tiling, partial(self.store.load_mask, number))
+            for number in range(len(self.prepared.planes))
         ]
-        mask = StitchedMask(self._planes.stack_shape, stitchings, self._store.load_mask)
+        mask = StitchedMask(self.prepared.planes.stack_shape, stitchings, self.store.load_mask)
         object_count = sum(each.object_count for each in stitchings)
-        said = sorted(self._notes)
+        all_notes = sorted(notes)
         if cut_count := sum(each.cut_count for each in stitchings):
-            said.append(
-                f"{cut_count} objects reach across the whole halo of a tile, {self._tiling.halo_px}"
+            all_notes.append(
+                f"{cut_count} objects reach across the whole halo of a tile, {self.tiling.halo_px}"
                 " px, and may be cut there; a larger tiles.halo_px would hold them"
             )
-        return Segmented(mask, object_count, "; ".join(said) or None)
-
-
-def _with_defaults(parameters: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
-    described = description.get("parameters", {})
-    return {name: each.get("default") for name, each in described.items()} | parameters
+        return Segmented(mask, object_count, "; ".join(all_notes) or None)

@@ -1,0 +1,155 @@
+"""What is on the disk -> what of it holds, as a table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+
+from samcourier.errors import Failure
+from samcourier.masks.integrity import MaskContainer
+from samcourier.masks.omezarr import write_mask
+from samcourier.results.image_log import ImageLog, ImageSeconds, read_image_log, write_image_log
+from samcourier.results.layout import log_path, mask_path
+from samcourier.segmentation.existing import (
+    Existing,
+    FailureHolds,
+    LabelsHold,
+    MaskHolds,
+    NothingHolds,
+    find_existing,
+)
+from samcourier.segmentation.prepared import Prepared
+from samcourier.segmentation.settings import BatchSettings
+
+from .one_image import prepared_image, write_image
+
+OBJECT_COUNT = 2
+OWN_FAULT = Failure("image", "NotFinite", "holds NaN")
+OF_THE_SERVICE = Failure("service", "SegmentationFailed", "no GPU")
+
+MaskState = Literal["whole", "damaged", "other key", "other form", "no count"]
+LogState = Literal["done", "own fault", "service", "own fault, other key", "torn"]
+
+
+def leave_mask(
+    prepared: Prepared, dataset_dir: Path, container: MaskContainer, state: MaskState
+) -> None:
+    provenance: dict[str, Any] = prepared.provenance(OBJECT_COUNT)
+    if state == "other key":
+        provenance["key"] = "0" * 64
+    if state == "other form":
+        provenance["form"] = provenance["form"] | {"pixel_size_um": 9.0}
+    if state == "no count":
+        del provenance["object_count"]
+    path = mask_path(dataset_dir, "cell", container)
+    labels = np.arange(120, dtype=np.uint32).reshape(10, 12)
+    write_mask(path, labels, "YX", provenance=provenance)
+    if state == "damaged":
+        chunk = path if path.is_file() else path / "0" / "0" / "0"
+        chunk.write_bytes(chunk.read_bytes()[:-1])
+
+
+def leave_log(prepared: Prepared, dataset_dir: Path, state: LogState) -> None:
+    path = log_path(dataset_dir, "cell")
+    path.parent.mkdir(parents=True)
+    log = ImageLog(
+        image="cell",
+        path=str(prepared.request.row.path),
+        status="done" if state == "done" else "failed",
+        finished_at="2026-03-01T10:00:00.000+00:00",
+        seconds=ImageSeconds(total=1.0),
+        key="1" * 64 if state == "own fault, other key" else prepared.key,
+    )
+    if state != "done":
+        log = replace(log, failure=OF_THE_SERVICE if state == "service" else OWN_FAULT)
+    write_image_log(path, log)
+    if state == "torn":
+        path.write_bytes(path.read_bytes()[:-9])
+
+
+async def existing_of(
+    tmp_path: Path,
+    masks: dict[MaskContainer, MaskState],
+    log: LogState | None,
+    **settings: Any,
+) -> Existing:
+    """Return what holds of these masks and this log; assert that looking changed nothing."""
+    batch = BatchSettings(tmp_path / "results", **settings)
+    async with prepared_image(write_image(tmp_path), batch) as prepared:
+        for container, state in masks.items():
+            leave_mask(prepared, batch.dataset_dir, container, state)
+        if log is not None:
+            leave_log(prepared, batch.dataset_dir, log)
+        before = {path: path.stat().st_mtime_ns for path in batch.dataset_dir.rglob("*")}
+        existing = find_existing(prepared, batch)
+        assert {path: path.stat().st_mtime_ns for path in batch.dataset_dir.rglob("*")} == before
+    return existing
+
+
+@pytest.mark.parametrize(
+    ("masks", "container", "outcome", "found_in"),
+    [
+        ({}, "folder", NothingHolds, None),
+        ({"folder": "whole"}, "folder", MaskHolds, "folder"),
+        ({"zip": "whole"}, "zip", MaskHolds, "zip"),
+        ({"folder": "damaged"}, "folder", NothingHolds, None),
+        ({"zip": "damaged"}, "zip", NothingHolds, None),
+        ({"folder": "other key"}, "folder", NothingHolds, None),
+        ({"folder": "no count"}, "folder", NothingHolds, None),
+        ({"folder": "other form"}, "folder", LabelsHold, "folder"),
+        ({"folder": "whole"}, "zip", LabelsHold, "folder"),
+        ({"zip": "whole"}, "folder", LabelsHold, "zip"),
+        ({"folder": "whole", "zip": "whole"}, "folder", MaskHolds, "folder"),
+        ({"folder": "whole", "zip": "whole"}, "zip", MaskHolds, "zip"),
+        ({"folder": "damaged", "zip": "whole"}, "folder", LabelsHold, "zip"),
+        ({"folder": "other form", "zip": "whole"}, "folder", LabelsHold, "folder"),
+    ],
+)
+@pytest.mark.parametrize("log", [None, "done", "service"])
+async def test_a_whole_mask_of_the_key_holds_whatever_the_log_says(
+    tmp_path: Path,
+    masks: dict[MaskContainer, MaskState],
+    container: MaskContainer,
+    log: LogState | None,
+    outcome: type,
+    found_in: MaskContainer | None,
+) -> None:
+    existing = await existing_of(tmp_path, masks, log, mask_container=container)
+    assert type(existing) is outcome
+    assert existing.log == read_image_log(log_path(tmp_path / "results", "cell"))
+    assert (existing.log is None) == (log is None)
+    if isinstance(existing, MaskHolds | LabelsHold):
+        assert found_in is not None
+        assert existing.mask == mask_path(tmp_path / "results", "cell", found_in)
+        assert existing.object_count == OBJECT_COUNT
+
+
+@pytest.mark.parametrize(
+    ("masks", "log", "retry_failed", "outcome"),
+    [
+        ({}, "own fault", False, FailureHolds),
+        ({}, "own fault", True, NothingHolds),
+        ({}, "own fault, other key", False, NothingHolds),
+        ({}, "service", False, NothingHolds),
+        ({}, "done", False, NothingHolds),
+        ({}, "torn", False, NothingHolds),
+        ({"folder": "other key"}, "own fault", False, FailureHolds),
+        ({"folder": "damaged"}, "own fault", False, FailureHolds),
+        ({"folder": "whole"}, "own fault", False, MaskHolds),
+        ({"zip": "whole"}, "own fault", False, LabelsHold),
+    ],
+)
+async def test_a_failure_of_the_image_s_own_holds_until_it_is_retried(
+    tmp_path: Path,
+    masks: dict[MaskContainer, MaskState],
+    log: LogState,
+    retry_failed: bool,
+    outcome: type,
+) -> None:
+    existing = await existing_of(tmp_path, masks, log, retry_failed=retry_failed)
+    assert type(existing) is outcome
+    assert (existing.log is None) == (log == "torn")

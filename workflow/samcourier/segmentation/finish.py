@@ -1,0 +1,92 @@
+"""The fourth stage: the mask written beside, compared and renamed, then the outputs made of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ..errors import storage_errors
+from ..masks.integrity import MASK_SUFFIXES
+from ..masks.omezarr import delete, write_mask
+from ..outputs.make import Outputs
+from ..results.image_log import OutputRecord
+from ..results.layout import mask_path
+from ..tiling.cache import discard_tiles
+from .events import Record, timed
+from .plane import Segmented
+from .prepared import FileVersion, Prepared
+from .settings import BatchSettings
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A whole mask on the disk, and the records of the outputs once they are made.
+
+    ``file`` is the image's file as the run knows it, labels that this run wrote into it included.
+    """
+
+    mask: Path
+    object_count: int
+    note: str | None
+    file: FileVersion
+    outputs: Mapping[str, OutputRecord] = field(default_factory=dict)
+
+
+async def write(
+    prepared: Prepared, segmented: Segmented, settings: BatchSettings, record: Record
+) -> Finished:
+    """Write the mask where the settings want it, and delete what it replaces.
+
+    Raises StorageFailed; then a mask that was there before still is.
+    """
+    image = prepared.request.row.image
+    mask = mask_path(settings.dataset_dir, image, settings.mask_container)
+    with timed("write", record), storage_errors(mask):
+        await asyncio.to_thread(
+            write_mask,
+            mask,
+            segmented.mask,
+            prepared.planes.mask_axes,
+            provenance=prepared.provenance(segmented.object_count),
+            pixel_size_um=prepared.spacing_um,
+            ome_zarr=settings.ome_zarr,
+        )
+        await asyncio.to_thread(delete_replaced, image, settings)
+    return Finished(mask, segmented.object_count, segmented.note, prepared.file)
+
+
+def delete_replaced(image: str, settings: BatchSettings) -> None:
+    """Delete what a whole mask of ``image`` replaces: kept tiles and masks in another container."""
+    discard_tiles(mask_path(settings.dataset_dir, image))
+    for container in MASK_SUFFIXES:
+        if container != settings.mask_container:
+            delete(mask_path(settings.dataset_dir, image, container))
+
+
+async def make_outputs(
+    prepared: Prepared,
+    finished: Finished,
+    outputs: Outputs,
+    earlier: Mapping[str, OutputRecord],
+    record: Record,
+) -> Finished:
+    """Make the outputs that are not there whole; those of ``earlier`` may hold, whatever was tried.
+
+    Raises StorageFailed.
+    """
+    had_changed = prepared.file.has_changed
+    with timed("outputs", record), storage_errors(finished.mask):
+        records = await asyncio.to_thread(
+            outputs.completed,
+            earlier,
+            finished.mask,
+            prepared.provenance(finished.object_count),
+            prepared.plane,
+        )
+    file = finished.file
+    if "input_labels" in records and not had_changed:
+        # Labels in the input are a change of its folder, but not of the image.
+        file = FileVersion.now(file.path)
+    return replace(finished, outputs=records, file=file)

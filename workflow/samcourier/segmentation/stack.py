@@ -1,0 +1,62 @@
+"""An image of several planes or volumes: called for side by side, one mask of them all."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from ..concurrency import Places, together
+from ..images.planes import stack_sha256
+from ..images.readers import check_fits_memory
+from .events import Record, timed
+from .plane import PlaneCaller, Segmented
+from .prepared import Prepared, changed_in_work
+
+#: Takes number, pixels and mask, uint32, of one plane or volume.
+OnPlane = Callable[[int, np.ndarray, np.ndarray], None]
+
+
+async def segment_stack(
+    prepared: Prepared,
+    caller: PlaneCaller,
+    places: Places,
+    record: Record,
+    on_plane: OnPlane | None = None,
+) -> Segmented:
+    """Return the mask of a stack, each plane of it with ids of its own.
+
+    As many calls are under way as ``places`` has room for. ``on_plane`` is called for each plane,
+    in a thread, in any order. Raises ImageChanged where the pixels are not those whose digest was
+    taken, ImageUnfit where memory does not hold the mask, and the failure of any plane.
+    """
+    planes = prepared.planes
+    check_fits_memory(planes.path, 4 * math.prod(planes.mask_shape))
+    mask = np.zeros(planes.mask_shape, np.uint32)
+    digests = [""] * len(planes)
+    object_count = 0
+    # In the order in which the answers came.
+    notes: dict[str, None] = {}
+    caller.expect(len(planes) - 1)
+
+    async def one(number: int) -> None:
+        nonlocal object_count
+        async with places.place():
+            with timed("read", record):
+                plane = await asyncio.to_thread(planes.read, number)
+            digests[number] = plane.pixels_sha256
+            segmented = await caller.segment(plane, prepared.request.parameters, record, number)
+            object_count += segmented.object_count
+            if segmented.note:
+                notes[segmented.note] = None
+            labels = np.asarray(segmented.mask)
+            if on_plane is not None:
+                await asyncio.to_thread(on_plane, number, plane.pixels, labels)
+            mask[planes.position(number)] = labels
+
+    await together(one(number) for number in range(len(planes)))
+    if stack_sha256(digests, planes.stack_axes, planes.stack_shape) != prepared.pixels_sha256:
+        raise changed_in_work(planes.path)
+    return Segmented(mask, object_count, "; ".join(notes) or None)
