@@ -11,8 +11,10 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
+import yaml
 
 from samcourier.evaluation.check import check_run
+from samcourier.results.environment import read_circumstances
 from samcourier.transports import Endpoint
 
 from ..contract.site_gates import forward_proxy
@@ -117,3 +119,38 @@ def test_nodes_without_internet_use_the_proxy_of_the_site(
     assert check_run(folder.results) == []
     # One connection for verify and one for each of the three batches.
     assert hosts.count("CONNECT hypha.site.test") == 4
+
+
+def manifests(folder: Folder) -> list[Path]:
+    return sorted((folder.results / "batches").glob("[!.]*.json"))
+
+
+def test_edits_while_a_run_is_at_work_change_nothing_of_it(
+    folder: Folder, cluster: Cluster
+) -> None:
+    """Other parameters, another dataset and a row on top, then a config that is no YAML."""
+    sheet = folder.directory / "config/images.tsv"
+    began_with = sheet.read_text()
+    run = folder.start("--jobs", "1")
+    folder.wait_for(lambda: len(manifests(folder)) == 1, run)
+    folder.configure(parameters={"sigma_px": 3}, dataset="others")
+    header, rows = began_with.split("\n", 1)
+    sheet.write_text(f"{header}\ntop\ti00.tif\n{rows}")
+    folder.wait_for(lambda: len(manifests(folder)) == 2, run)
+    (folder.directory / "config/config.yaml").write_text("dataset: [cells\n")
+    folder.end(run)
+    assert sorted(folder.masks()) == folder.images
+    assert [path.name for path in (folder.directory / "results").iterdir()] == ["cells"]
+    assert check_run(folder.results) == []
+    logs = [
+        json.loads((folder.results / f"logs/{each}.json").read_text()) for each in folder.images
+    ]
+    assert {json.dumps(log["parameters"]) for log in logs} == {"{}"}
+    circumstances = read_circumstances(folder.results)
+    assert circumstances is not None and circumstances.config["parameters"] == {}
+    recorded = yaml.safe_load((folder.results / "provenance/config.yaml").read_text())
+    assert (recorded["dataset"], recorded["parameters"]) == ("cells", {})
+    # As it was when the run began.
+    folder.configure()
+    sheet.write_text(began_with)
+    assert "Nothing to be done" in folder.end(folder.start())

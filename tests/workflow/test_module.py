@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from samcourier.pipeline.frozen_jobs import VARIABLE
+
 REPO = Path(__file__).parents[2]
 FAKE = Path(__file__).with_name("fake_samcourier.py")
 RUN_TIMEOUT_S = 120
@@ -30,6 +32,11 @@ rule counted:
     default_target: True
     shell: "wc -c < {{{{input}}}} > {{{{output}}}}"
 """
+#: How an executor starts Snakemake once more for one job.
+JOB = (
+    *("--mode", "remote", "--target-jobs", "segment:batch=0002", "--allowed-rules", "segment"),
+    *("--local-groupid", "test", "--nolock", "--ignore-incomplete", "--force"),
+)
 HANDLERS = "onstart:\n    samcourier.onstart()\n\nonerror:\n    samcourier.onerror()\n"
 
 
@@ -46,10 +53,14 @@ class Outer:
         for image in ("one", "two"):
             (directory / f"data/{image}.tif").write_text(image)
         (directory / "cells.tsv").write_text("image\tpath\none\tdata/one.tif\ntwo\tdata/two.tif\n")
-        config = {"samcourier": {"dataset": "cells", "sheet": "cells.tsv", "batch_size": 1}}
-        (directory / "config.yaml").write_text(json.dumps(config))
+        self.output = ""
+        self.configure()
 
-    def run(self, renamed: str, handlers: str) -> list[str]:
+    def configure(self, dataset: str = "cells") -> None:
+        config = {"samcourier": {"dataset": dataset, "sheet": "cells.tsv", "batch_size": 1}}
+        (self.directory / "config.yaml").write_text(json.dumps(config))
+
+    def run(self, renamed: str, handlers: str, *arguments: str, **environment: str) -> list[str]:
         """Run snakemake and return what samcourier was called for."""
         text = SNAKEFILE.format(renamed=renamed, handlers=handlers)
         (self.directory / "Snakefile").write_text(text)
@@ -57,7 +68,7 @@ class Outer:
         calls.unlink(missing_ok=True)
         snakemake = Path(sys.executable).with_name("snakemake")
         done = subprocess.run(
-            [snakemake, "--cores", "1", "--configfile", "config.yaml"],
+            [snakemake, "--cores", "1", "--configfile", "config.yaml", *arguments],
             cwd=self.directory,
             env={
                 **os.environ,
@@ -66,13 +77,15 @@ class Outer:
                     [str(REPO / "workflow"), str(REPO / "service"), sysconfig.get_path("platlib")]
                 ),
                 "XDG_CACHE_HOME": str(self.directory / "cache"),
+                **environment,
             },
             capture_output=True,
             text=True,
             timeout=RUN_TIMEOUT_S,
             check=False,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
+        self.output = done.stdout + done.stderr
+        assert done.returncode == 0, self.output
         lines = calls.read_text().splitlines() if calls.exists() else []
         return [json.loads(line)["name"] for line in lines]
 
@@ -85,10 +98,24 @@ def test_a_module_brings_the_service_up_through_the_handlers(renamed: str, tmp_p
     assert sorted(called[2:-1]) == ["0001", "0002"]
     assert called[-1] == "report"
     assert (tmp_path / "counted.txt").exists()
+    assert "not frozen" not in outer.output
     assert outer.run(renamed, HANDLERS) == []
+
+
+def test_a_job_of_a_module_has_the_settings_that_its_run_began_with(tmp_path: Path) -> None:
+    """Under the module's name: another workflow may use this one for several datasets."""
+    outer = Outer(tmp_path)
+    outer.run("", HANDLERS)
+    (path,) = (tmp_path / "results/cells/run").glob("*.json")
+    (tmp_path / "results/cells/batches/0002.json").unlink()
+    outer.configure(dataset="others")
+    called = outer.run("", HANDLERS, *JOB, **{VARIABLE: json.dumps({"samcourier": str(path)})})
+    assert called == ["0002"]
+    assert [each.name for each in (tmp_path / "results").iterdir()] == ["cells"]
 
 
 def test_snakemake_runs_no_handler_of_a_module_by_itself(tmp_path: Path) -> None:
     """Why docs/module.md has two handlers to copy; red when they are no longer needed."""
-    called = Outer(tmp_path).run("", "")
-    assert sorted(called) == ["0001", "0002", "report"]
+    outer = Outer(tmp_path)
+    assert sorted(outer.run("", "")) == ["0001", "0002", "report"]
+    assert outer.output.count("the run is not frozen") == 1
