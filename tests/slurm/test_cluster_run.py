@@ -15,6 +15,8 @@ import yaml
 
 from samcourier.evaluation.check import check_run
 from samcourier.results.environment import read_circumstances
+from samcourier.results.image_log import read_image_log
+from samcourier.results.layout import log_path
 from samcourier.transports import Endpoint
 
 from ..contract.site_gates import forward_proxy
@@ -142,10 +144,8 @@ def test_edits_while_a_run_is_at_work_change_nothing_of_it(
     assert sorted(folder.masks()) == folder.images
     assert [path.name for path in (folder.directory / "results").iterdir()] == ["cells"]
     assert check_run(folder.results) == []
-    logs = [
-        json.loads((folder.results / f"logs/{each}.json").read_text()) for each in folder.images
-    ]
-    assert {json.dumps(log["parameters"]) for log in logs} == {"{}"}
+    logs = [read_image_log(log_path(folder.results, image)) for image in folder.images]
+    assert [log.parameters for log in logs if log is not None] == [{}] * len(folder.images)
     circumstances = read_circumstances(folder.results)
     assert circumstances is not None and circumstances.config["parameters"] == {}
     recorded = yaml.safe_load((folder.results / "provenance/config.yaml").read_text())
