@@ -19,7 +19,7 @@ from ..connection.probe import Probed, probe_transport
 from ..connection.retry import Policy
 from ..errors import CourierError
 from ..files.atomic import write_atomic
-from ..files.records import write_json
+from ..files.strict_json import write_json
 from ..formatting import plain
 from ..results.timestamps import utc_now
 from ..transports.base import Endpoint, Transport

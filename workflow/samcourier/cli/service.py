@@ -15,7 +15,7 @@ from ..deploy.targets import (
     undeploy_service,
 )
 from ..errors import ServiceGone
-from ..files.records import write_json
+from ..files.strict_json import write_json
 from ..formatting import plain
 from ..segmentation.embedding_cache import foretell
 from ..settings.run_settings import RunSettings

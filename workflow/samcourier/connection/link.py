@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..concurrency import end_all
-from ..errors import CourierError, Failure, ServiceGone, TransportFailed
+from ..errors import CourierError, ServiceGone, TransportFailed
+from ..failure import Failure
 from ..results.connection_log import ConnectionJournal
 from ..transports.base import Transport
 from ..transports.known_defects import OTHER, find_defect

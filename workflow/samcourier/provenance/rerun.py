@@ -17,7 +17,7 @@ from typing import Any
 from samservice.contract.identity import SERVICE_IDENTITY
 
 from ..errors import ImageUnfit, InputError
-from ..files.records import read_json
+from ..files.strict_json import read_json
 from ..images.planes import open_planes
 from ..masks.integrity import OmeZarrVersion
 from ..results.environment import RECORD, SHEET, Circumstances, read_circumstances

@@ -9,7 +9,7 @@ from typing import Any
 from samservice.contract.identity import SERVICE_IDENTITY
 
 from ..errors import ServiceFailed
-from ..files.records import canonical_json
+from ..files.strict_json import canonical_json
 
 #: What of ``describe()`` shapes the labels, and goes into every log and mask.
 _IDENTITY = (*SERVICE_IDENTITY, "versions", "device")

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import CourierError, Denied, Failure, ServiceFailed, ServiceGone
+from ...errors import CourierError, Denied, ServiceFailed, ServiceGone
+from ...failure import Failure
 from ...formatting import plain
 from ...transports.known_defects import OTHER, find_defect
 from ...transports.translate import translate
