@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 from msgspec import to_builtins
 
-from ..connection.description import checked_description
 from ..connection.probe import Probed, probe_transport
 from ..connection.retry import Policy
 from ..connection.throughput import Payload, Sample
 from ..errors import CourierError, TransportFailed
 from ..failure import Failure
+from ..results.service_description import checked_description
 from ..results.timestamps import utc_now
 from ..transports.base import Endpoint, Transport
 from ..transports.known_defects import Step, find_defect
