@@ -118,8 +118,9 @@ docs: build/docs-venv/installed ## the pages of docs/ as a site in build/docs; a
 COMPILE = .venv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
   --fork-strategy fewest --no-emit-index-url
 
-schemas: .venv/installed-test ## write workflow/schemas/config.schema.yaml from the settings' types
+schemas: .venv/installed-test ## write workflow/schemas/ from the types of the settings and the image log
 	.venv/bin/python -m samcourier.pipeline.config > workflow/schemas/config.schema.yaml
+	.venv/bin/python -m samcourier.results.image_log_schema > workflow/schemas/image-log.schema.json
 
 lock: .venv/bin/uv ## write requirements.lock and environment.yml after a change of pyproject.toml
 	$(COMPILE) --all-extras --group build --generate-hashes \

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from samcourier.results.image_log import read_image_log, write_image_log
 from samcourier.results.layout import log_path, mask_path

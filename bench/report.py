@@ -15,14 +15,14 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 from figures import Figures
+from msgspec.structs import replace
 
-from samcourier.errors import Failure
+from samcourier.failure import Failure
 from samcourier.masks.omezarr import write_mask
 from samcourier.outputs.previews import Preview, png
 from samcourier.report import build_report, write_report

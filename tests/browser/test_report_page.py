@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from samcourier.errors import Failure
 from samcourier.evaluation.outcome import Outcome
 from samcourier.evaluation.transport_changes import changes_of
+from samcourier.failure import Failure
 from samcourier.report import Report, render_page
 from samcourier.report.pictures import Pictures, encode
 from samcourier.results.image_log import Attempt, CallBytes, CallSeconds, ImageLog, ImageSeconds

@@ -78,7 +78,7 @@ async def test_replicas_share_the_work_and_one_may_be_killed(
     found = Replicas(replace(live_endpoint, service_id=NAME, rtc_service_id=f"{NAME}-rtc"))
     with ConnectionJournal(tmp_path / "journal.jsonl") as journal:
         async with connected(found, journal, 60) as (manager, description):
-            assert description["engine"] == "watershed"
+            assert description.engine == "watershed"
             async with asyncio.timeout(READY_TIMEOUT_S):
                 while manager.capacity < 6:
                     await asyncio.sleep(0.05)

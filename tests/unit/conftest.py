@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from samcourier.errors import Failure
+from samcourier.failure import Failure
 from samcourier.masks.omezarr import write_mask
 from samcourier.results.connection_log import ConnectionJournal
 from samcourier.results.image_log import (

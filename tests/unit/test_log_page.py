@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import json
 import re
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from samcourier.results.manifest import ManifestEntry
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/reading-the-log.md").read_text()
 SCHEMA = json.loads((ROOT / "workflow/schemas/image-log.schema.json").read_text())
-ATTEMPT = SCHEMA["$defs"]["attempt"]["properties"]
+ATTEMPT = SCHEMA["$defs"]["Attempt"]["properties"]
 
 
 def named(heading: str) -> set[str]:
@@ -44,7 +43,7 @@ def events() -> Iterator[str]:
         ("The image log", set(SCHEMA["properties"])),
         ("An attempt", set(ATTEMPT)),
         ("The journal of a connection", set(events())),
-        ("The manifest", {field.name for field in dataclasses.fields(ManifestEntry)}),
+        ("The manifest", set(ManifestEntry.__struct_fields__)),
     ],
 )
 def test_each_field_is_explained(heading: str, fields: set[str]) -> None:
@@ -54,11 +53,11 @@ def test_each_field_is_explained(heading: str, fields: set[str]) -> None:
 @pytest.mark.parametrize(
     "inner",
     [
-        *SCHEMA["properties"]["seconds"]["properties"],
-        *SCHEMA["$defs"]["failure"]["properties"],
-        *SCHEMA["$defs"]["output"]["properties"],
-        *ATTEMPT["seconds"]["properties"],
-        *ATTEMPT["bytes"]["properties"],
+        *SCHEMA["$defs"]["ImageSeconds"]["properties"],
+        *SCHEMA["$defs"]["Failure"]["properties"],
+        *SCHEMA["$defs"]["OutputRecord"]["properties"],
+        *SCHEMA["$defs"]["CallSeconds"]["properties"],
+        *SCHEMA["$defs"]["CallBytes"]["properties"],
     ],
 )
 def test_each_part_of_a_field_is_explained(inner: str) -> None:

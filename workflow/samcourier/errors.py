@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 
 class CourierError(Exception):
@@ -113,19 +111,3 @@ def storage_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise StorageFailed(f"{path}: cannot be written ({reason})", name=reason) from error
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why something failed: the class of :mod:`samcourier.errors`, the error's name and text."""
-
-    kind: str
-    name: str
-    message: str
-
-    @classmethod
-    def of(cls, error: BaseException) -> Self:
-        """Return ``error`` as written to the logs; an error without a kind is ``unexpected``."""
-        if isinstance(error, CourierError):
-            return cls(error.kind, error.name, str(error))
-        return cls("unexpected", type(error).__name__, str(error) or type(error).__name__)

@@ -18,9 +18,8 @@ from click.testing import CliRunner
 
 from samcourier.cli import main
 from samcourier.cli.terminal import say
-from samcourier.connection.description import checked_description
 from samcourier.diagnostics.verify import verify_service
-from samcourier.errors import InputError, ServiceFailed
+from samcourier.errors import InputError
 from samcourier.formatting import plain_lines
 from samcourier.transports import Endpoint
 from samcourier.transports.fake import FakeTransport
@@ -70,39 +69,6 @@ def test_a_dataset_is_a_folder_of_results(name: str) -> None:
     pattern = re.compile(schema["properties"]["dataset"]["pattern"])
     assert pattern.search(name) is None
     assert pattern.search("plate7_A1.v2")
-
-
-@pytest.mark.parametrize(
-    ("answer", "problem"),
-    [
-        ([1], "by list"),
-        ("text", "by str"),
-        (None, "by NoneType"),
-        ({"engine": float("nan")}, "not JSON"),
-        ({"engine": b"bytes"}, "not JSON"),
-        ({"engine": "x" * (1 << 20)}, "expected a mapping of at most 1048576"),
-    ],
-)
-def test_an_odd_description_is_the_services_failure(answer: Any, problem: str) -> None:
-    with pytest.raises(ServiceFailed, match=problem):
-        checked_description(answer)
-
-
-@pytest.mark.parametrize(
-    ("said", "kept"),
-    [
-        ({"limits": {"in_parallel": 2, "max_queue": 0, "max_pixels": "9"}}, {"in_parallel": 2}),
-        ({"limits": {"max_image_bytes": True, "max_pixels": -1}}, {}),
-        ({"limits": 7}, None),
-    ],
-)
-def test_odd_limits_are_left_out(said: dict[str, Any], kept: object) -> None:
-    assert checked_description(said).get("limits") == kept
-
-
-@pytest.mark.parametrize("name", ["parameters", "image_statistics", "embedding_bytes"])
-def test_what_has_another_form_is_left_out(name: str) -> None:
-    assert checked_description({"engine": "x", name: {"a": 1}}) == {"engine": "x"}
 
 
 class OddService:

@@ -30,6 +30,7 @@ from samcourier.errors import (
     TransportFailed,
 )
 from samcourier.results.connection_log import ConnectionJournal
+from samcourier.results.service_description import ServiceDescription
 from samcourier.transports.fake import FakeTransport, Scripted
 
 #: A testing switch without waiting: pauses of nothing.
@@ -113,7 +114,7 @@ Make = Callable[..., Bench]
 async def test_the_first_transport_carries_the_first_call(bench: Make) -> None:
     slow_webrtc = {"opens": [Scripted(delay_s=0.1)]}
     made = bench(websocket={}, webrtc=slow_webrtc)
-    assert await made.manager.start(5) == {"engine": "echo"}
+    assert await made.manager.start(5) == ServiceDescription(engine="echo")
     answer = await made.hello()
     assert answer.value == "HELLO"
     assert [attempt.transport for attempt in answer.attempts] == ["websocket"]
@@ -280,7 +281,7 @@ async def test_a_batch_that_starts_during_an_outage_waits_for_its_end(
 ) -> None:
     outage = [failing(error)] * 3
     made = bench(websocket={"opens": [*outage]}, http={"opens": [*outage]})
-    assert await made.manager.start(5) == {"engine": "echo"}
+    assert await made.manager.start(5) == ServiceDescription(engine="echo")
     assert (await made.hello()).value == "HELLO"
 
 
@@ -485,7 +486,7 @@ async def test_the_log_tells_how_long_a_call_would_have_travelled_alone(
 
 async def test_a_service_without_describe_is_still_called(bench: Make) -> None:
     made = bench(websocket={"asides": [failing(RequestRefused("none", name="NoSuchMethod"))]})
-    assert await made.manager.start(5) == {}
+    assert (await made.manager.start(5)).is_empty
     assert (await made.hello()).value == "HELLO"
 
 

@@ -260,7 +260,7 @@ async def test_a_copy_that_is_registered_in_time_is_waited_for(bench: Make) -> N
     await asyncio.sleep(0.05)
     assert not starting.done()
     found.replicas = {"late": Replica()}
-    assert (await starting)["model"] == "m"
+    assert (await starting).model == "m"
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ async def test_a_registry_that_cannot_be_asked_is_asked_again(
 ) -> None:
     found = Found(only=Replica())
     found.failures = [error] * 3
-    assert (await bench(found).manager.start(1))["model"] == "m"
+    assert (await bench(found).manager.start(1)).model == "m"
     found.failures = [error] * 99
     with pytest.raises(type(error), match=str(error)):
         await bench(found, HASTY).manager.start(1)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from samcourier.connection import shared_measurements as measurements
 from samcourier.connection.shared_measurements import (

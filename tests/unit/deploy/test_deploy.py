@@ -11,12 +11,13 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from msgspec import to_builtins
+from msgspec.structs import replace
 
 from samcourier import processes
 from samcourier.deploy import daemon as detached
@@ -550,7 +551,7 @@ def test_an_existing_service_is_found_where_it_is_said_to_be(
 
 def test_a_record_is_plain_json(tmp_path: Path, record: LocalRecord) -> None:
     write_record(tmp_path, record)
-    assert json.loads((tmp_path / RECORD_NAME).read_text()) == asdict(record)
+    assert json.loads((tmp_path / RECORD_NAME).read_text()) == to_builtins(record)
 
 
 @pytest.mark.parametrize("missing", ["hypha", "scipy", "skimage"])

@@ -7,14 +7,14 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from msgspec import structs
 
 from samcourier.cli import main
 from samcourier.diagnostics.doctor import gather
@@ -34,6 +34,7 @@ from samcourier.diagnostics.doctor.run_time import estimate_run
 from samcourier.diagnostics.forecast import Forecast
 from samcourier.errors import Denied, ServiceFailed, ServiceGone
 from samcourier.results.layout import mask_path
+from samcourier.results.service_description import CallLimits, Gpu, ServiceDescription
 from samcourier.settings.run_settings import RunSettings, ServiceSettings
 from samcourier.transports.base import Endpoint
 from samcourier.transports.caller import Caller
@@ -71,14 +72,14 @@ GOOD = Facts(
     server=ServerFact(URL, True, "200 with application/json", 0.02, 0.4),
     caller=Caller("ann@example.org", "lab", False, "write", NOW_UNIX_S + 86_400, None, 5),
     replica_ids=("lab/a:sam",),
-    description={
-        "engine": "microsam",
-        "model": "vit_b_lm (ais)",
-        "service_version": "0.1.0",
-        "device": "cuda",
-        "gpu": {"name": "NVIDIA L4", "memory_bytes": 24_000_000_000},
-        "limits": {"max_pixels": 1 << 28, "max_queue": 32, "in_parallel": 1},
-    },
+    description=ServiceDescription(
+        engine="microsam",
+        model="vit_b_lm (ais)",
+        service_version="0.1.0",
+        device="cuda",
+        gpu=Gpu("NVIDIA L4", 24_000_000_000),
+        limits=CallLimits(max_pixels=1 << 28, max_queue=32, in_parallel=1),
+    ),
     verdicts={"websocket": WORKS, "webrtc": WORKS, "http": WORKS},
     disk=DiskFact("/data", True, 10**12, 10**8),
     versions=(VersionFact("aiortc", "1.16.0", ">=1.16", True, "1.16.0"),),
@@ -87,7 +88,11 @@ GOOD = Facts(
 )
 UNREACHABLE = Unknown("no answer within 16 s")
 UNPROVED = dict.fromkeys(("websocket", "webrtc", "http"), UNREACHABLE)
-DESCRIBED: Mapping[str, Any] = MappingProxyType(GOOD.description)
+
+
+def described(**changes: Any) -> dict[str, ServiceDescription]:
+    """Return the change of a good service's description that a test of its judgement makes."""
+    return {"description": structs.replace(GOOD.description, **changes)}
 
 
 def lines_on(facts: Facts, topic: str) -> list[tuple[str, str, str]]:
@@ -151,7 +156,13 @@ def test_where_all_is_well_each_line_is_ok() -> None:
         ),
         ({"verdicts": UNPROVED}, "service", "failure", "no transport reaches it", "service_id"),
         ({"verdicts": UNPROVED}, "http", "failure", "no answer within 16 s", ""),
-        ({"description": {}}, "service", "warning", "does not describe itself", ""),
+        (
+            {"description": ServiceDescription()},
+            "service",
+            "warning",
+            "does not describe itself",
+            "",
+        ),
         (
             {"refusals": ("config.parameters: sigma is unknown",)},
             *("service", "failure", "sigma is unknown", ""),
@@ -215,15 +226,15 @@ def test_where_all_is_well_each_line_is_ok() -> None:
             *("versions", "warning", "zarr 3.2.0 (3.1.6)", "requirements.lock"),
         ),
         (
-            {"description": {**DESCRIBED, "gpu": None}},
+            described(gpu=None),
             *("model", "warning", "does not say what it is", "update"),
         ),
         (
-            {"description": {**DESCRIBED, "gpu": None, "device": "cpu"}},
+            described(gpu=None, device="cpu"),
             *("model", "warning", "half a minute", "GPU"),
         ),
         (
-            {"description": {**DESCRIBED, "gpu": None, "device": "cpu", "engine": "watershed"}},
+            described(gpu=None, device="cpu", engine="watershed"),
             *("model", "ok", "suits watershed", ""),
         ),
         ({"pace": None}, "time", "warning", "not known", "segment a few"),
@@ -246,7 +257,7 @@ def test_each_trouble_gets_its_line(
         (
             {
                 "forecast": replace(FORECAST, mask_pixels=250_000.0),
-                "description": {"engine": "watershed"},
+                "description": ServiceDescription(engine="watershed"),
             },
             125.0,
             "",

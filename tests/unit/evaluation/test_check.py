@@ -4,16 +4,16 @@ import fcntl
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
-from samcourier.errors import Failure
 from samcourier.evaluation.check import check_run
-from samcourier.files.records import write_json
+from samcourier.failure import Failure
+from samcourier.files.strict_json import write_json
 from samcourier.masks.omezarr import write_mask
 from samcourier.report import build_report, write_report
 from samcourier.results.image_log import (

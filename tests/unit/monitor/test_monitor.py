@@ -18,11 +18,13 @@ from typing import Any
 import psutil
 import pytest
 from click.testing import CliRunner
+from msgspec import structs
 from rich.console import Console
 
 from samcourier.cli import main
-from samcourier.errors import Failure, InputError
-from samcourier.files.records import write_json
+from samcourier.errors import InputError
+from samcourier.failure import Failure
+from samcourier.files.strict_json import write_json
 from samcourier.formatting import duration
 from samcourier.monitor.render import plain_line, render
 from samcourier.monitor.status import Monitor, RunView, TransportView, recent_per_min
@@ -88,7 +90,7 @@ class Run:
 
     def log(self, image: str, second: float, **changes: Any) -> None:
         name = f"logs/{image.encode(errors='replace').hex()}.json"
-        log = replace(done(image, second), **changes)
+        log = structs.replace(done(image, second), **changes)
         write_image_log(self.dataset_dir / name, log)
         self.file(name, second, None)
 
@@ -592,7 +594,7 @@ def test_a_duration_has_two_units(seconds: float, words: str) -> None:
 def test_hostile_words_are_shown_as_they_are_and_do_nothing(
     run: Run, form: Callable[[RunView], str]
 ) -> None:
-    run.record(host=HOSTILE, images=2**63)
+    run.record(host=HOSTILE, images=2**63 - 1)
     in_work(run, "[red]\x1b[31m")
     hostile = [attempt("http", 5)]
     run.log(HOSTILE, 5, attempts=tuple(hostile), **{"status": "failed"})

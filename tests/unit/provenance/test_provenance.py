@@ -16,6 +16,7 @@ import yaml
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from samcourier.errors import InputError
 from samcourier.images.selection import Pick, Selection
@@ -26,6 +27,7 @@ from samcourier.provenance.rerun import located, read_crate, service_difference
 from samcourier.report import build_report, write_report
 from samcourier.results import environment as begun
 from samcourier.results.environment import keep_circumstances, read_circumstances
+from samcourier.results.service_description import ServiceDescription
 from samcourier.samples.format import format_sheet
 from samcourier.samples.sheet import ImageRow, make_batches, read_sheet
 from samcourier.settings.run_settings import TileSettings
@@ -269,10 +271,10 @@ def test_images_are_found_below_the_folder_alone(tmp_path: Path, path: str, foun
 
 def test_another_service_is_told_by_what_shapes_labels(finished_run: Path) -> None:
     run = read_crate(write(finished_run))
-    same = {"engine": "watershed", "model": "none", "segmentation_version": 1}
-    same["model_sha256"] = None
-    assert service_difference(same | {"device": "cuda"}, run) is None
-    assert "its engine is 'sam'" in str(service_difference(same | {"engine": "sam"}, run))
+    same = ServiceDescription("watershed", "none", None, segmentation_version=1)
+    assert service_difference(structs.replace(same, device="cuda"), run) is None
+    other = structs.replace(same, engine="sam")
+    assert "its engine is 'sam'" in str(service_difference(other, run))
 
 
 def test_every_config_key_is_known_to_shape_masks_or_not() -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from samcourier.errors import Failure
 from samcourier.evaluation.transport_changes import Switch
+from samcourier.failure import Failure
 from samcourier.report.charts import calls_chart, foretold_chart, stage_chart
 from samcourier.report.journey import (
     MOST_BINS,

@@ -12,6 +12,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from msgspec import structs
 
 from samcourier.evaluation.outcome import Outcome
 from samcourier.images.planes import pixels_sha256
@@ -52,7 +53,7 @@ def segmented(tmp_path: Path) -> tuple[ImageRow, Outcome]:
 def collected(segmented: tuple[ImageRow, Outcome], **changes: Any) -> Pictures:
     row, outcome = segmented
     assert outcome.log is not None
-    outcome = replace(outcome, log=replace(outcome.log, **changes))
+    outcome = replace(outcome, log=structs.replace(outcome.log, **changes))
     return collect_pictures([row], [outcome], row.path.parent)
 
 

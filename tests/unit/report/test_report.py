@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from msgspec.structs import replace
 
-from samcourier.errors import Failure
+from samcourier.failure import Failure
 from samcourier.formatting import plain
 from samcourier.images.label_image import read_label_image
 from samcourier.masks.omezarr import write_mask

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from samcourier.errors import Failure
+from samcourier.failure import Failure
 from samcourier.report.charts import STAGE_COLOURS, TRANSPORT_COLOURS
 from samcourier.report.stages import STAGES, StageUse, advise, stage_seconds, summarise_stages
 from samcourier.results.image_log import Attempt, CallBytes, CallSeconds, ImageLog, ImageSeconds

@@ -3,16 +3,20 @@ from __future__ import annotations
 import json
 import math
 import resource
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import msgspec
 import pytest
+from msgspec.structs import replace
 
-from samcourier.errors import Failure, ImageUnfit, TransportFailed
+from samcourier.errors import ImageUnfit, TransportFailed
+from samcourier.failure import Failure
 from samcourier.results.connection_log import ConnectionJournal, connection_events
 from samcourier.results.image_log import (
     NOTE_REUSED,
@@ -21,12 +25,15 @@ from samcourier.results.image_log import (
     CallSeconds,
     ImageLog,
     ImageSeconds,
+    OutputRecord,
     read_image_log,
     write_image_log,
 )
+from samcourier.results.image_log_schema import image_log_schema_text
 from samcourier.results.manifest import Manifest, ManifestEntry, read_manifest, write_manifest
 
-SCHEMA_PATH = Path(__file__).parents[3] / "workflow/schemas/image-log.schema.json"
+HERE = Path(__file__).parent
+SCHEMA_PATH = HERE.parents[2] / "workflow/schemas/image-log.schema.json"
 
 FAILED_ATTEMPT = Attempt(
     transport="webrtc",
@@ -58,6 +65,10 @@ DONE = ImageLog(
     dtype="uint16",
     axes="CYX",
     mask="masks/cells-01.ome.zarr",
+    outputs={
+        "tiff": OutputRecord("0" * 16, 1, 900, "0" * 64),
+        "polygons": OutputRecord("0" * 16, refused="no object has an outline"),
+    },
     attempts=(FAILED_ATTEMPT, OK_ATTEMPT),
     service={"engine": "watershed", "segmentation_version": 1, "versions": {"scipy": "1.15"}},
     parameters={"sigma": 1.5},
@@ -118,10 +129,18 @@ def test_a_written_log_follows_the_schema(tmp_path: Path, log: ImageLog) -> None
 
 def test_the_schema_itself_is_a_schema_and_describes_every_property() -> None:
     jsonschema.Draft202012Validator.check_schema(schema())
-    attempt = schema()["$defs"]["attempt"]["properties"]
-    top = schema()["properties"]
-    for name, described in [*top.items(), *attempt.items()]:
+    records = [schema(), *schema()["$defs"].values()]
+    for name, described in (item for each in records for item in each["properties"].items()):
         assert described.get("description"), name
+
+
+def test_the_schema_in_the_repository_is_that_of_the_types() -> None:
+    assert SCHEMA_PATH.read_text() == image_log_schema_text(), "run: make schemas"
+
+
+def test_the_schema_is_printed_by_its_command() -> None:
+    command = [sys.executable, "-m", "samcourier.results.image_log_schema"]
+    assert subprocess.check_output(command, text=True) == SCHEMA_PATH.read_text()
 
 
 @pytest.mark.parametrize(
@@ -181,12 +200,70 @@ def test_the_schema_rejects_a_broken_log(tmp_path: Path, where: str, value: Any)
         ("attempts.0.bytes.up", ...),
         ("versions.numpy", 2),
         ("extra", 1),
+        ("attempts.0.bytes.extra", 1),
+        ("outputs.tiff.extra", 1),
+        ("tiles", 1 << 63),
+        ("tiles", -(1 << 63) - 1),
+        ("shape", [1 << 64]),
     ],
 )
 def test_a_log_with_a_wrong_value_is_no_log(tmp_path: Path, where: str, value: Any) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps(changed(written(path, DONE), where, value)))
     assert read_image_log(path) is None
+
+
+def keys(value: Any, where: str = "") -> Iterator[str]:
+    """Yield the dotted path of every key in a JSON value."""
+    pairs: Any = value.items() if isinstance(value, dict) else ()
+    if isinstance(value, list):
+        pairs = enumerate(value)
+    for name, each in pairs:
+        if isinstance(value, dict):
+            yield f"{where}{name}"
+        yield from keys(each, f"{where}{name}.")
+
+
+def is_field(where: str) -> bool:
+    """Tell a field of the format from a name that an engine, a package or a run's config chose."""
+    parts = where.split(".")
+    is_name = len(parts) == 2 and parts[0] in ("outputs", "versions")
+    return not is_name and not where.startswith(("service.", "parameters."))
+
+
+@pytest.mark.parametrize(
+    "where", ["schema", *filter(is_field, keys(json.loads(msgspec.json.encode(DONE))))]
+)
+def test_a_log_less_any_one_key_is_no_log(tmp_path: Path, where: str) -> None:
+    path = tmp_path / "a.json"
+    log = written(path, DONE)
+    path.write_text(json.dumps(changed(log, where, ...)))
+    assert read_image_log(path) is None
+    assert not is_valid(changed(log, where, ...))
+
+
+def test_every_record_of_a_log_is_among_the_keys_that_are_removed() -> None:
+    found = {where for where in keys(json.loads(msgspec.json.encode(DONE))) if is_field(where)}
+    assert found >= {"tiles", "outputs.tiff.path", "attempts.0.error.kind", "attempts.1.bytes.up"}
+    assert found >= {f"attempts.1.seconds.{name}" for name in CallSeconds.__struct_fields__}
+
+
+def test_words_that_are_not_utf_8_are_read_back(tmp_path: Path) -> None:
+    log = replace(DONE, path="data/\udcff.tif", note="\ud800", versions={"\udcff": "1"})
+    write_image_log(tmp_path / "a.json", log)
+    assert read_image_log(tmp_path / "a.json") == log
+
+
+def test_a_whole_number_of_seconds_is_seconds(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(changed(written(path, DONE), "seconds.total", 2)))
+    assert read_image_log(path) == replace(DONE, seconds=replace(DONE.seconds, total=2.0))
+
+
+def test_the_text_on_disk_keeps_its_form(tmp_path: Path) -> None:
+    """Results folders are compared byte by byte."""
+    write_image_log(tmp_path / "a.json", DONE)
+    assert (tmp_path / "a.json").read_bytes() == (HERE / "image-log-7.json").read_bytes()
 
 
 DAMAGES: dict[str, Callable[[str], str | bytes]] = {
@@ -262,6 +339,7 @@ def test_a_failure_keeps_the_errors_class_name_and_text(
     assert Failure.of(error) == expected
 
 
+FIELDS_OF_AN_ENTRY = ManifestEntry.__struct_fields__
 MANIFEST = Manifest(
     batch="0001",
     images={
@@ -279,7 +357,14 @@ def test_a_manifest_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("where", "value"),
-    [("images.a.status", "maybe"), ("images.a", None), ("batch", 1), ("images.a.mask_files", ...)],
+    [
+        ("images.a.status", "maybe"),
+        ("images.a", None),
+        ("batch", 1),
+        *((f"images.{image}.{name}", ...) for image in "abc" for name in FIELDS_OF_AN_ENTRY),
+        ("made_for", ...),
+        ("extra", 1),
+    ],
 )
 def test_a_damaged_manifest_is_no_manifest(tmp_path: Path, where: str, value: Any) -> None:
     path = tmp_path / "0001.json"

@@ -11,19 +11,19 @@ import numpy as np
 import tifffile
 
 from samcourier.images.planes import opened_planes
+from samcourier.results.service_description import ServiceDescription
 from samcourier.samples.sheet import ImageRow
 from samcourier.segmentation.prepared import FileVersion, Prepared, Request, prepare
 from samcourier.segmentation.settings import BatchSettings
 
-DESCRIPTION = {
-    "engine": "scripted",
-    "model": "threshold",
-    "model_sha256": None,
-    "segmentation_version": 1,
-    "versions": {"scripted": "1"},
-    "device": "cpu",
-    "image_statistics": ["intensity_range"],
-}
+DESCRIPTION = ServiceDescription(
+    engine="scripted",
+    model="threshold",
+    segmentation_version=1,
+    versions={"scripted": "1"},
+    device="cpu",
+    image_statistics=("intensity_range",),
+)
 
 
 def write_image(root: Path, shape: tuple[int, ...] = (10, 12), axes: str = "YX") -> Path:

@@ -20,6 +20,7 @@ from samcourier.connection.retry import Policy
 from samcourier.errors import CourierError
 from samcourier.results.connection_log import ConnectionJournal
 from samcourier.results.manifest import Manifest
+from samcourier.results.service_description import ServiceDescription
 from samcourier.samples.sheet import Batch, ImageRow
 from samcourier.segmentation.batch import BatchRun
 from samcourier.segmentation.settings import BatchSettings
@@ -53,7 +54,7 @@ async def run_batch(
         manager = ConnectionManager(OnlyReplica([transport]), journal, Policy())
         try:
             await manager.start(len(rows))
-            description = {**identity, "segmentation_version": 1}
+            description = ServiceDescription(**identity, segmentation_version=1)
             run = BatchRun(BatchSettings(dataset_dir), manager, description)
             return await run.run(Batch("0001", tuple(rows)))
         finally:

@@ -44,6 +44,7 @@ from samcourier.results.connection_log import ConnectionJournal
 from samcourier.results.image_log import ImageLog, read_image_log
 from samcourier.results.layout import log_path, mask_path, output_path
 from samcourier.results.manifest import Manifest
+from samcourier.results.service_description import ServiceDescription
 from samcourier.samples.sheet import Batch, ImageRow
 from samcourier.segmentation.batch import AT_HAND, SERVICE_FAILURES, BatchRun, batch_lock
 from samcourier.segmentation.embedding_cache import EmbeddingStore
@@ -195,7 +196,9 @@ class Bench:
         with ConnectionJournal(self.root / "journal.jsonl") as journal:
             manager = ConnectionManager(OnlyReplica([transport]), journal, IMPATIENT)
             try:
-                description = await manager.start(len(rows)) or (identity or DESCRIPTION)
+                description = await manager.start(len(rows))
+                if description.is_empty:
+                    description = ServiceDescription(**(identity or DESCRIPTION))
                 run = BatchRun(
                     BatchSettings(self.dataset_dir, **settings), manager, description, on_image
                 )

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from samcourier.segmentation.embedding_cache import SUFFIX, EmbeddingStore, foretell, has_embeddings
+from samcourier.results.service_description import ServiceDescription
+from samcourier.segmentation.embedding_cache import SUFFIX, EmbeddingStore, foretell
 
 EMBEDDING: dict[str, Any] = {
     "features": {"wire": 1, "dtype": "<f4", "shape": [1, 2], "codec": "raw", "data": bytes(8)},
@@ -105,25 +106,27 @@ def test_a_folder_that_cannot_be_written_fails_no_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("description", "said"),
     [
-        ({"embedding_bytes": 4194304}, "at most 4.2 MB for each plane, up to 20 GB in f: 4,768"),
-        ({}, "embeddings are kept, up to 20 GB in f"),
-        ({"embedding_bytes": None}, "embeddings are kept, up to 20 GB in f"),
+        (
+            ServiceDescription(embedding_bytes=4194304),
+            "at most 4.2 MB for each plane, up to 20 GB in f: 4,768",
+        ),
+        (ServiceDescription(), "embeddings are kept, up to 20 GB in f"),
     ],
 )
-def test_what_will_be_kept_is_said_beforehand(description: dict[str, Any], said: str) -> None:
+def test_what_will_be_kept_is_said_beforehand(description: ServiceDescription, said: str) -> None:
     assert said in foretell(EmbeddingStore(Path("f"), 20_000_000_000), description)
 
 
 @pytest.mark.parametrize(
     ("description", "expected"),
     [
-        ({"embeddings": True, "wire": {"version": 1}}, True),
-        ({"embeddings": True}, False),
-        ({"embeddings": False, "wire": {}}, False),
-        ({}, False),
+        (ServiceDescription(embeddings=True, wire={"version": 1}), True),
+        (ServiceDescription(embeddings=True), False),
+        (ServiceDescription(embeddings=False, wire={}), False),
+        (ServiceDescription(), False),
     ],
 )
 def test_a_service_says_whether_it_has_embeddings(
-    description: dict[str, Any], expected: bool
+    description: ServiceDescription, expected: bool
 ) -> None:
-    assert has_embeddings(description) is expected
+    assert description.gives_embeddings is expected

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
-from samcourier.errors import Failure
+from samcourier.failure import Failure
 from samcourier.masks.integrity import MaskContainer
 from samcourier.masks.omezarr import write_mask
 from samcourier.results.image_log import ImageLog, ImageSeconds, read_image_log, write_image_log

@@ -10,9 +10,10 @@ from typing import Any
 
 import jsonschema
 import pytest
+from msgspec import structs
 
 from samcourier.errors import ServiceFailed, StorageFailed
-from samcourier.files.records import read_json
+from samcourier.files.strict_json import read_json
 from samcourier.images.selection import Selection, parse_pick
 from samcourier.results.image_log import Attempt, ImageLog, OutputRecord, write_image_log
 from samcourier.segmentation.events import TilesKept, TimeSpent, timed
@@ -101,7 +102,7 @@ def test_events_are_added_up_and_attempts_are_in_the_order_of_their_start(
     prepared: Prepared,
 ) -> None:
     recorder = Recorder(prepared.request)
-    later = replace(OVER_WEBSOCKET, plane=1)
+    later = structs.replace(OVER_WEBSOCKET, plane=1)
     for event in (
         TimeSpent("read", 1.0),
         later,
@@ -144,15 +145,15 @@ def test_an_earlier_log_of_the_same_mask_holds_but_for_its_outputs(
     if status is not None:
         recorder = Recorder(prepared.request)
         recorder.record(OVER_WEBSOCKET)
-        earlier = replace(recorder.done(prepared, finished), status=status)
+        earlier = structs.replace(recorder.done(prepared, finished), status=status)
         if not is_same_key:
-            earlier = replace(earlier, key="0" * 64)
+            earlier = structs.replace(earlier, key="0" * 64)
     log = Recorder(prepared.request).reused(
         prepared, replace(finished, note=None, outputs=records), earlier
     )
     if holds:
         assert earlier is not None
-        assert log == replace(earlier, outputs=records)
+        assert log == structs.replace(earlier, outputs=records)
         assert (log == earlier) == (records == RECORDS)
     else:
         note = "mask reused: a whole mask with this key was there"

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from samcourier.errors import ImageUnfit, RequestRefused
+from samcourier.results.service_description import ServiceDescription, checked_description
 from samcourier.samples.sheet import ImageRow
 from samcourier.segmentation.requirements import check_row, check_run
 from samservice.contract.parameters import parameter_problems
 from samservice.engines.microsam_parameters import PARAMETERS as MICROSAM
 from samservice.engines.watershed import PARAMETERS as WATERSHED
 
-DESCRIPTION = {"parameters": WATERSHED}
+DESCRIPTION = ServiceDescription(parameters=WATERSHED)
 RUN = "config.parameters (--parameters): "
 
 
@@ -46,14 +47,18 @@ def test_a_slip_is_named_with_its_place_and_what_is_accepted(
 @pytest.mark.parametrize(
     ("model", "description", "expected"),
     [
-        ("vit_b_lm", {"model": "vit_b_lm"}, None),
-        (None, {"model": "vit_b_lm"}, None),
-        ("vit_l_lm", {"model": "vit_b_lm"}, "'vit_l_lm', expected 'vit_b_lm', which the service"),
-        ("vit_l_lm", {}, "'vit_l_lm', expected None"),
+        ("vit_b_lm", ServiceDescription(model="vit_b_lm"), None),
+        (None, ServiceDescription(model="vit_b_lm"), None),
+        (
+            "vit_l_lm",
+            ServiceDescription(model="vit_b_lm"),
+            "'vit_l_lm', expected 'vit_b_lm', which the service",
+        ),
+        ("vit_l_lm", ServiceDescription(), "'vit_l_lm', expected None"),
     ],
 )
 def test_a_row_s_model_is_that_of_the_service_or_the_row_is_refused(
-    model: str | None, description: dict[str, Any], expected: str | None
+    model: str | None, description: ServiceDescription, expected: str | None
 ) -> None:
     asked = ImageRow("cell7", Path("cell7.tif"), model=model)
     if expected is None:
@@ -81,23 +86,24 @@ def test_defaults_and_limits_of_every_engine_are_accepted(accepted: dict[str, An
     for key in ("default", "minimum", "maximum"):
         check_run(
             {name: schema[key] for name, schema in accepted.items() if key in schema},
-            {"parameters": accepted},
+            ServiceDescription(parameters=accepted),
         )
 
 
 @pytest.mark.parametrize(
-    "description", [{}, {"parameters": None}, {"parameters": ["sigma"]}, {"parameters": {"a": 1}}]
+    "answer", [{}, {"parameters": None}, {"parameters": ["sigma"]}, {"parameters": {"a": 1}}]
 )
 def test_a_service_that_does_not_say_what_it_accepts_is_left_to_refuse(
-    description: dict[str, Any],
+    answer: dict[str, Any],
 ) -> None:
+    description = ServiceDescription.of(checked_description(answer))
     check_run({"anything": object()}, description)
     check_row(row(anything=1), description)
 
 
 def test_a_service_that_accepts_nothing_says_so() -> None:
     with pytest.raises(RequestRefused, match="is unknown, expected none"):
-        check_run({"sigma": 1}, {"parameters": {}})
+        check_run({"sigma": 1}, ServiceDescription(parameters={}))
 
 
 @pytest.mark.parametrize(

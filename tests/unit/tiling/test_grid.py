@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from samcourier.errors import ImageUnfit
+from samcourier.results.service_description import CallLimits, ServiceDescription
 from samcourier.settings.run_settings import TileSettings
 from samcourier.tiling.grid import ServiceLimits, Tiling, plan_tiles
 from samcourier.tiling.stitching import StitchedMask, Stitching, stitch
@@ -238,15 +238,15 @@ def test_what_the_service_cannot_take_is_refused_in_words(
 @pytest.mark.parametrize(
     ("description", "limits"),
     [
-        ({}, ServiceLimits()),
-        ({"limits": {"max_pixels": 5}}, ServiceLimits(5)),
+        (ServiceDescription(), ServiceLimits()),
+        (ServiceDescription(limits=CallLimits(max_pixels=5)), ServiceLimits(5)),
         (
-            {"limits": {"max_image_bytes": 9}, "image_statistics": ["intensity_range"]},
+            ServiceDescription(limits=CallLimits(max_image_bytes=9), image_statistics=STATISTICS),
             ServiceLimits(None, 9, STATISTICS),
         ),
     ],
 )
 def test_limits_are_those_the_service_tells(
-    description: dict[str, Any], limits: ServiceLimits
+    description: ServiceDescription, limits: ServiceLimits
 ) -> None:
     assert ServiceLimits.of(description) == limits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from samcourier.errors import Failure
+from samcourier.failure import Failure
 from samcourier.transports.known_defects import Step, find_defect
 
 

@@ -14,13 +14,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ..connection.description import checked_description
 from ..connection.probe import Probed, probe_transport
 from ..connection.retry import Policy
 from ..errors import CourierError
 from ..files.atomic import write_atomic
-from ..files.records import write_json
+from ..files.strict_json import write_json
 from ..formatting import plain
+from ..results.service_description import ServiceDescription, checked_description
 from ..results.timestamps import utc_now
 from ..transports.base import Endpoint, Transport
 from .table import BASELINE, DIRECTIONS, Case, Record, Row, as_tsv, size_text, table_rows
@@ -183,7 +183,8 @@ async def compare_transports(
             description = await lane.open() or description
         clock_offset_s = await _ping_all(lanes, settings.runs)
         sizes = payload_sizes(settings.max_bytes)
-        limit_bytes = (description.get("limits") or {}).get("max_probe_bytes", settings.max_bytes)
+        limits = ServiceDescription.of(description).limits
+        limit_bytes = limits.max_probe_bytes or settings.max_bytes
         for payload_bytes in (each for each in sizes if each <= limit_bytes):
             if all(lane.record.failure is not None for lane in lanes):
                 break

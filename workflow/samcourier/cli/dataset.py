@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,7 +95,7 @@ def batch(
     _check_rows(run.sheet, batch_id, own.rows, rows_digest)
     manifest = run_batch(run.settings, own, run.dataset_dir, say_outcome, submission)
     if made_for is not None:
-        manifest = replace(manifest, made_for=made_for)
+        manifest = msgspec.structs.replace(manifest, made_for=made_for)
     write_manifest(out, manifest)
     click.echo(batch_in_words(manifest, time.monotonic() - start_s))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -20,6 +20,7 @@ from .terminal import run_interruptibly, say
 
 if TYPE_CHECKING:
     from ..provenance.rerun import RecordedRun
+    from ..results.service_description import ServiceDescription
 
 
 @click.command(epilog=example("samcourier rerun results/plate7 --out results/plate7-again"))
@@ -125,13 +126,13 @@ def _check_service(settings: RunSettings, out: Path, run: RecordedRun) -> None:
         )
 
 
-def _describe(settings: RunSettings, out: Path) -> dict[str, Any]:
+def _describe(settings: RunSettings, out: Path) -> ServiceDescription:
     """Return what the service says of itself."""
     from ..connection import connected
     from ..results.connection_log import ConnectionJournal
     from ..transports import Replicas
 
-    async def work() -> dict[str, Any]:
+    async def work() -> ServiceDescription:
         # A look before the run; the run's own journals begin with its batches.
         with ConnectionJournal(Path(os.devnull)) as journal:
             async with connected(Replicas(endpoint, settings.transport), journal, 1) as (

@@ -15,7 +15,7 @@ from ..deploy.targets import (
     undeploy_service,
 )
 from ..errors import ServiceGone
-from ..files.records import write_json
+from ..files.strict_json import write_json
 from ..formatting import plain
 from ..segmentation.embedding_cache import foretell
 from ..settings.run_settings import RunSettings
@@ -81,6 +81,7 @@ def verify(run: RunOptions, out: Path) -> None:
     """
     from ..diagnostics.verify import verify_service, working_transports
     from ..pipeline.run import embedding_store
+    from ..results.service_description import ServiceDescription
     from ..segmentation.requirements import check_run
     from ..transports import build_transports
 
@@ -97,7 +98,8 @@ def verify(run: RunOptions, out: Path) -> None:
         say(f"{defect}: {advice}")
     if not working_transports(verdict):
         raise ServiceGone("no transport reaches the service; each one's reason stands above")
-    embeddings, description = embedding_store(settings, run.dataset_dir), verdict["description"]
+    embeddings = embedding_store(settings, run.dataset_dir)
+    description = ServiceDescription.of(verdict["description"])
     check_run(settings.parameters, description, keeps_embeddings=embeddings is not None)
     if embeddings is not None:
         click.echo(foretell(embeddings, description), err=True)

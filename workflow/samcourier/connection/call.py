@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from ..errors import CourierError, Failure
+from ..errors import CourierError
+from ..failure import Failure
 from ..results.image_log import Attempt, CallBytes, CallSeconds, Method
 from .ranking import Choice
 from .throughput import Payload, Sample

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ..concurrency import end_all
-from ..errors import CourierError, Failure, ServiceGone, TransportFailed
+from ..errors import CourierError, ServiceGone, TransportFailed
+from ..failure import Failure
 from ..results.connection_log import ConnectionJournal
+from ..results.service_description import ServiceDescription
 from ..transports.base import Transport
 from ..transports.known_defects import OTHER, find_defect
 from .deadline import Deadline
@@ -44,7 +46,7 @@ class Link:
         self.name = transport.name
         self.estimate = Estimate()
         #: What the service said of itself at the last opening; {} if it has no ``describe``.
-        self.description: dict[str, Any] = {}
+        self.description = ServiceDescription()
         self.is_open = False
         self.generation = 0
         self.last_failure: str | None = None
@@ -107,7 +109,7 @@ class Link:
             await self.transport.open(self._policy.open_timeout_for(self.name))
             try:
                 self.description = await describe(self.transport, self._policy.open_timeout_s)
-                self._identity.check(self.description)
+                self._identity.check(self.description.identity)
             except CourierError:
                 await self.transport.close()
                 raise

@@ -13,11 +13,12 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ..errors import CourierError, ServiceGone
 from ..results.connection_log import ConnectionJournal
 from ..results.image_log import Attempt
+from ..results.service_description import ServiceDescription
 from ..transports.base import Transport
 from .call import Answer, Call, CallFailed
 from .description import RunIdentity
@@ -87,7 +88,9 @@ class ConnectionManager:
         """How many calls the service takes at once from this client."""
         return self._pool.capacity
 
-    async def start(self, expected_calls: int, known: Measurements | None = None) -> dict[str, Any]:
+    async def start(
+        self, expected_calls: int, known: Measurements | None = None
+    ) -> ServiceDescription:
         """Open the service and return what it says of itself; {} when it has no ``describe``.
 
         ``known`` is what other jobs measured. An outage is waited for as during a call. Raises
@@ -211,7 +214,7 @@ async def connected(
     expected_calls: int,
     policy: Policy | None = None,
     known: Measurements | None = None,
-) -> AsyncIterator[tuple[ConnectionManager, dict[str, Any]]]:
+) -> AsyncIterator[tuple[ConnectionManager, ServiceDescription]]:
     """Yield a started manager and the service's description; close everything at the end.
 
     ``transports`` are those of a service that runs once, in order of preference, or what finds

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..errors import CourierError, ServiceGone
 from ..results.connection_log import ConnectionJournal
+from ..results.service_description import ServiceDescription
 from ..transports.base import Transport
 from .description import RunIdentity
 from .link import Link
@@ -51,7 +52,7 @@ class ReplicaPool:
         self._journal = journal
         self._identity = RunIdentity()
         self._known: Measurements | None = None
-        self._description: dict[str, Any] | None = None
+        self._description: ServiceDescription | None = None
         self._failure: BaseException | None = None
         self._joining: dict[str | None, asyncio.Task[None]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
@@ -63,7 +64,7 @@ class ReplicaPool:
         """How many calls the service takes at once from this client."""
         return sum(replica.limit for replica in self.replicas)
 
-    async def start(self, known: Measurements | None, patience: Patience) -> dict[str, Any]:
+    async def start(self, known: Measurements | None, patience: Patience) -> ServiceDescription:
         """Start every replica and return the description by the first that answers.
 
         What may pass by itself is waited for as long as ``patience`` lasts. Raises Denied,
@@ -80,7 +81,7 @@ class ReplicaPool:
         self._finding = asyncio.ensure_future(self._find_again())
         return description
 
-    async def _first_to_join(self) -> dict[str, Any]:
+    async def _first_to_join(self) -> ServiceDescription:
         self._failure = None
         await self._take_in()
         while self._description is None:
@@ -124,7 +125,7 @@ class ReplicaPool:
     async def _join(self, replica: Replica) -> None:
         try:
             description = await replica.start(self._known)
-            self._identity.settle(description)
+            self._identity.settle(description.identity)
         except BaseException as error:
             self._failure = self._failure or error
             await replica.close()

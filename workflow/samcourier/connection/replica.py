@@ -8,12 +8,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ..concurrency import end_all
 from ..errors import CourierError, ServiceGone
 from ..results.connection_log import ConnectionJournal
 from ..results.image_log import Attempt
+from ..results.service_description import CallLimits, ServiceDescription
 from ..results.timestamps import utc_now
 from ..transports.base import Transport
 from .call import Call, attempt_record
@@ -104,7 +105,7 @@ class Replica:
             in_parallel=self.in_parallel,
         )
 
-    async def start(self, known: Measurements | None = None) -> dict[str, Any]:
+    async def start(self, known: Measurements | None = None) -> ServiceDescription:
         """Open the first transport that works and return what the service says of itself.
 
         ``known`` is what other jobs measured: the transport they ended on goes first. One that
@@ -119,7 +120,7 @@ class Replica:
         in_order = sorted(self.links, key=lambda link: link.name != last_used)
         link, description = await self._first_to_open(in_order)
         self.current = link.name
-        self._note_limits(description)
+        self._note_limits(description.limits)
         self._scout = Scout(self.links, self._calls_left, self._link_in_use)
         watch = Watch(self.links, self._policy, self._clock)
         self._background += [
@@ -128,9 +129,9 @@ class Replica:
         ]
         return description
 
-    async def _first_to_open(self, links: Sequence[Link]) -> tuple[Link, dict[str, Any]]:
+    async def _first_to_open(self, links: Sequence[Link]) -> tuple[Link, ServiceDescription]:
         """Open one after another with a head start each (as RFC 8305 does with addresses)."""
-        openings: dict[asyncio.Task[dict[str, Any]], Link] = {}
+        openings: dict[asyncio.Task[ServiceDescription], Link] = {}
         waiting, errors = list(links), list[CourierError]()
         try:
             while waiting or openings:
@@ -156,12 +157,12 @@ class Replica:
             raise errors[0]
         raise self.gone()
 
-    async def _open(self, link: Link) -> dict[str, Any]:
+    async def _open(self, link: Link) -> ServiceDescription:
         generation = link.generation
         try:
             await link.open()
             generation = link.generation
-            if link.description:
+            if not link.description.is_empty:
                 await link.probe(PING)
         except CourierError as error:
             link.leave(error, generation)
@@ -170,11 +171,10 @@ class Replica:
             raise
         return link.description
 
-    def _note_limits(self, description: dict[str, Any]) -> None:
-        limits = description.get("limits", {})
-        self.in_parallel = min(limits.get("in_parallel", 1), MOST_AT_ONCE)
-        self.limit = min(self.in_parallel + TRAVELLING, limits.get("max_queue", MOST_AT_ONCE))
-        self._queue = min(limits.get("max_queue", 0), _LONGEST_QUEUE)
+    def _note_limits(self, limits: CallLimits) -> None:
+        self.in_parallel = min(limits.in_parallel, MOST_AT_ONCE)
+        self.limit = min(self.in_parallel + TRAVELLING, limits.max_queue or MOST_AT_ONCE)
+        self._queue = min(limits.max_queue or 0, _LONGEST_QUEUE)
 
     def choose(self, payload: Payload, tried: set[Link]) -> Choice | None:
         """Take the best transport not in ``tried``, a resting one only as a last resort."""
@@ -283,7 +283,7 @@ class Replica:
             await link.close()
 
 
-async def _ended(opening: asyncio.Task[dict[str, Any]]) -> None:
+async def _ended(opening: asyncio.Task[ServiceDescription]) -> None:
     """Wait for an opening nobody waits for any more; what it says is in the journal."""
     try:
         await asyncio.wait({opening})

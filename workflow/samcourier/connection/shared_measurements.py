@@ -5,18 +5,19 @@ from __future__ import annotations
 import platform
 import re
 import time
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from ..files.records import decode, read_json, write_json
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from ..files.records import read_record, write_record
 from .throughput import Estimate
 
 #: Networks change: what is older counts as not measured, each transport by its own time.
 TRUST_S = 600.0
 
 
-@dataclass(frozen=True)
-class Measurements:
+class Measurements(Struct, frozen=True, forbid_unknown_fields=True):
     """Estimates by transport, the service they are of, the transport last used, and when."""
 
     service_id: str
@@ -33,7 +34,7 @@ def measurements_path(dataset_dir: Path) -> Path:
 
 def read_measurements(path: Path, service_id: str) -> Measurements:
     """Return what is known of this service and fresh enough to be trusted; else nothing known."""
-    found = decode(Measurements, read_json(path))
+    found = read_record(path, Measurements)
     now_unix_s = time.time()
 
     def is_fresh(unix_s: float) -> bool:
@@ -52,4 +53,4 @@ def write_measurements(
 
     What it only read of a transport keeps its time.
     """
-    write_json(path, asdict(Measurements(service_id, time.time(), last_used, estimates)))
+    write_record(path, Measurements(service_id, time.time(), last_used, estimates))

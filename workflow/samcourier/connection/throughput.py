@@ -8,9 +8,12 @@ a whole image.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 T = TypeVar("T")
 
@@ -58,16 +61,14 @@ class Sample:
     queue_s: float = 0.0
 
 
-@dataclass(frozen=True)
-class Pace:
+class Pace(Struct, frozen=True, forbid_unknown_fields=True):
     """So many bytes took so many seconds one way, the round trip left out."""
 
     payload_bytes: int
     seconds: float
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(Struct, frozen=True, forbid_unknown_fields=True):
     """The last samples of one transport, oldest first, and when a pace was last seen."""
 
     round_trips_s: tuple[float, ...] = ()

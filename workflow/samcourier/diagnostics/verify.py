@@ -7,11 +7,14 @@ import random
 from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
-from ..connection.description import checked_description
+from msgspec import to_builtins
+
 from ..connection.probe import Probed, probe_transport
 from ..connection.retry import Policy
 from ..connection.throughput import Payload, Sample
-from ..errors import CourierError, Failure, TransportFailed
+from ..errors import CourierError, TransportFailed
+from ..failure import Failure
+from ..results.service_description import checked_description
 from ..results.timestamps import utc_now
 from ..transports.base import Endpoint, Transport
 from ..transports.known_defects import Step, find_defect
@@ -198,7 +201,7 @@ def _failure_verdict(transport: str, failed: _FailedAt) -> dict[str, Any]:
         "failed_at": failed.step,
         "defect": defect.name,
         "advice": defect.advice,
-        "failure": vars(failure),
+        "failure": to_builtins(failure),
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files.records import read_json
+from ..files.strict_json import read_json
 from ..masks.integrity import (
     MASK_SUFFIX,
     MASK_SUFFIXES,

@@ -12,8 +12,8 @@ from heapq import nlargest
 from pathlib import Path
 from typing import Any
 
-from ..errors import Failure
-from ..files.records import parse_json
+from ..failure import Failure
+from ..files.strict_json import parse_json
 from ..results.image_log import Attempt, ImageLog, read_image_log
 from ..results.timestamps import parse_time
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..files.atomic import write_atomic
-from ..files.records import read_json
+from ..files.strict_json import read_json
 from ..images.readers.ome_zarr import image_folder, is_zarr
 from ..masks.integrity import OmeZarrVersion, read_provenance
 from ..masks.layout import MASK_AXES

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import msgspec
 
 from ..errors import InputError
-from ..files.records import canonical_json
+from ..files.strict_json import canonical_json
 from ..masks.integrity import OmeZarrVersion
 from ..results.layout import OUTPUTS
 from ..settings.run_settings import RunSettings

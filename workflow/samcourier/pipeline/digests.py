@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from ..files.records import canonical_json
+from ..files.strict_json import canonical_json
 from ..samples.sheet import ImageRow, rows_digest
 from ..settings.run_settings import RunSettings, ServiceSettings
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import MutableMapping
 from pathlib import Path
 
-from ..files.records import parse_json
+from ..files.strict_json import parse_json
 
 #: A JSON object: the name of the module, "" for a main workflow -> its settings file.
 VARIABLE = "SAMCOURIER_SETTINGS"

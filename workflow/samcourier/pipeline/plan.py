@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..errors import InputError
-from ..files.records import read_json
+from ..files.strict_json import read_json
 from ..results import pending
 from ..results.layout import manifest_path
 from ..samples.discovery import find_images, is_sheet

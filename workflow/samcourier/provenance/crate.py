@@ -16,7 +16,7 @@ import yaml
 
 from ..evaluation.run import Report
 from ..files.atomic import write_if_changed
-from ..files.records import read_json
+from ..files.strict_json import read_json
 from ..results.environment import FOLDER, RECORD, SCRIPT, SHEET, WORKFLOW
 from ..results.timestamps import parse_time
 from . import entities

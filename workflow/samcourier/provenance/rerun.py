@@ -17,10 +17,11 @@ from typing import Any
 from samservice.contract.identity import SERVICE_IDENTITY
 
 from ..errors import ImageUnfit, InputError
-from ..files.records import read_json
+from ..files.strict_json import read_json
 from ..images.planes import open_planes
 from ..masks.integrity import OmeZarrVersion
 from ..results.environment import RECORD, SHEET, Circumstances, read_circumstances
+from ..results.service_description import ServiceDescription
 from ..samples.sheet import ImageRow, read_sheet
 from ..settings.run_settings import TileSettings
 from .crate import METADATA, SERVICES
@@ -175,14 +176,14 @@ def differing_images(rows: Sequence[ImageRow], masks: Mapping[str, MaskRow]) -> 
         return [line for line in readers.map(problem, rows) if line is not None]
 
 
-def service_difference(description: Mapping[str, Any], run: RecordedRun) -> str | None:
+def service_difference(description: ServiceDescription, run: RecordedRun) -> str | None:
     """Say in what the service is another one than made the masks, None when it is the same."""
     if len(_identities(run.services)) > 1:
         return "the masks were made by several services: rerun takes one"
     recorded = run.services[0]
-    for name in SERVICE_IDENTITY:
-        if description.get(name) != recorded[name]:
-            return f"its {name} is {description.get(name)!r}, the masks' {recorded[name]!r}"
+    for name, value in description.identity.items():
+        if value != recorded[name]:
+            return f"its {name} is {value!r}, the masks' {recorded[name]!r}"
     return None
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..evaluation.run import Report
 from ..files.atomic import write_atomic
-from ..files.records import write_json
+from ..files.strict_json import write_json
 from ..results.connection_log import merge_journals
 from .page import render_page
 from .pictures import collect_pictures

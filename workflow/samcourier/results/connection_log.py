@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..files.atomic import write_atomically
-from ..files.records import parse_json
+from ..files.strict_json import parse_json
 from .timestamps import parse_time, utc_now
 
 #: What a merge holds of all journals together, and the least that it reads of one at a time.

@@ -1,7 +1,6 @@
 """What a run began with: config, sample sheet, workflow, software, machine.
 
-Kept when the run begins, since all of it may have changed by its end. The Snakefile calls this,
-so only the standard library is imported here.
+Kept when the run begins, since all of it may have changed by its end.
 """
 
 from __future__ import annotations
@@ -13,15 +12,16 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from msgspec import Struct
+
 from .. import __version__
 from ..files.atomic import write_atomic
-from ..files.records import read_record, write_record
+from ..files.records import decoder, read_versioned, write_record
 from ..samples.format import format_sheet
 from ..samples.sheet import ImageRow
 from .timestamps import parse_time, utc_now
@@ -41,8 +41,7 @@ _GIT_TIMEOUT_S = 20.0
 _COMMIT = re.compile("[0-9a-f]{40,64}")
 
 
-@dataclass(frozen=True)
-class Machine:
+class Machine(Struct, frozen=True, forbid_unknown_fields=True):
     """The machine that the run was started on; its name and its users are not told."""
 
     system: str
@@ -51,16 +50,14 @@ class Machine:
     memory_bytes: int | None
 
 
-@dataclass(frozen=True)
-class Workflow:
+class Workflow(Struct, frozen=True, forbid_unknown_fields=True):
     """The checkout: its commit and whether tracked files differ from it; None outside of one."""
 
     commit: str | None
     is_dirty: bool | None
 
 
-@dataclass(frozen=True)
-class Circumstances:
+class Circumstances(Struct, frozen=True, forbid_unknown_fields=True):
     """What a run began with.
 
     ``config`` is the workflow's, whole, without what tells of people. ``packages`` are the
@@ -77,6 +74,9 @@ class Circumstances:
     packages: dict[str, str]
     workflow: Workflow
     machine: Machine
+
+
+_DECODERS = {PROVENANCE_SCHEMA: decoder(Circumstances)}
 
 
 def keep_circumstances(
@@ -117,12 +117,12 @@ def keep_circumstances(
         line = shlex.join(["samcourier", "segment", SHEET.name, *segment_options])
         write_atomic(dataset_dir / SCRIPT, f"{line}\n")
     # Last: a record stands for the rest of the folder.
-    write_record(dataset_dir / RECORD, PROVENANCE_SCHEMA, circumstances)
+    write_record(dataset_dir / RECORD, circumstances, PROVENANCE_SCHEMA)
 
 
 def read_circumstances(dataset_dir: Path) -> Circumstances | None:
     """Return what the run began with, None when it is absent or damaged."""
-    found = read_record(dataset_dir / RECORD, PROVENANCE_SCHEMA, Circumstances)
+    found = read_versioned(dataset_dir / RECORD, _DECODERS)
     try:
         return found if found is not None and parse_time(found.started_at) else None
     except ValueError:

@@ -1,18 +1,20 @@
-"""What a run leaves behind as proof: image logs, batch manifests, connection journals.
+"""The log of an image: done or failed, and how its pixels travelled.
 
-The dataclasses are the JSON files: a field's name is its key. ``schemas/image-log.schema.json``
-describes the image log with its units.
+The Structs are the JSON file: a field's name is its key. ``schemas/image-log.schema.json`` is made
+of them by :mod:`samcourier.results.image_log_schema`.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from ..errors import Failure, storage_errors
-from ..files.records import read_record, write_record
+from msgspec import Meta, Struct, field
+
+from ..errors import storage_errors
+from ..failure import Failure
+from ..files.records import decoder, read_versioned, write_record
 from .timestamps import parse_time
 
 IMAGE_LOG_SCHEMA = "samcourier/image-log/7"
@@ -22,118 +24,262 @@ Method = Literal["segment_all", "encode_image"]
 #: How the note of a log begins when a whole mask of the same key was found: no call was made.
 NOTE_REUSED = "mask reused"
 
+# Bounds and patterns stand in the JSON schema alone: `samcourier check` reads a log with a negative
+# duration and names it, instead of calling the log damaged.
+_AT_LEAST_0 = Meta(extra_json_schema={"minimum": 0})
+_AT_LEAST_1 = Meta(extra_json_schema={"minimum": 1})
+_SHA256 = Meta(extra_json_schema={"pattern": "^[0-9a-f]{64}$"})
 
-@dataclass(frozen=True)
-class CallSeconds:
-    """Seconds of one call; a part the transport cannot tell apart, or never reached, is None."""
-
-    total: float
-    send: float | None = None
-    queue: float | None = None
-    service: float | None = None
-    receive: float | None = None
-
-
-@dataclass(frozen=True)
-class CallBytes:
-    """Payload bytes of one call: sent to the service, received from it."""
-
-    up: int
-    down: int
+Time = Annotated[
+    str,
+    Meta(
+        extra_json_schema={
+            "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|\+00:00)$",
+        }
+    ),
+]
+Seconds = Annotated[float, _AT_LEAST_0]
+MaybeSeconds = Annotated[float | None, _AT_LEAST_0]
+Count = Annotated[int, _AT_LEAST_0]
+MaybeCount = Annotated[int | None, _AT_LEAST_0]
+CountFrom1 = Annotated[int, _AT_LEAST_1]
+MaybeCountFrom1 = Annotated[int | None, _AT_LEAST_1]
+MaybeSha256 = Annotated[str | None, _SHA256]
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """One call for one image: over which transport, why that one, and how it went.
+class CallSeconds(Struct, frozen=True, forbid_unknown_fields=True):
+    """Seconds of one call; null for a part the transport cannot tell apart or never reached."""
 
-    ``method`` is what was called: a mask, or an embedding that goes before it.
-    ``replica`` is the copy of a service that runs several times, ``plane`` the zero-based number
-    of the plane in an image of several, ``tile`` that of the tile of a plane that was cut.
-    ``started_at`` is ISO 8601 in UTC. ``predicted_s`` is how long the bytes were expected to
-    travel, both ways together, when the transport was chosen; None while it was not measured.
-    ``travel_alone_s`` is how long they did, but for what other calls over the same transport took
-    of it meanwhile, as predictions leave that out; None where the service tells no times.
+    total: Annotated[Seconds, Meta(description="The whole call, in seconds.")]
+    send: Annotated[MaybeSeconds, Meta(description="Sending the image, in seconds.")] = None
+    queue: Annotated[
+        MaybeSeconds, Meta(description="Waiting in the service for its engine, in seconds.")
+    ] = None
+    service: Annotated[
+        MaybeSeconds, Meta(description="Work of the service as it measured it, in seconds.")
+    ] = None
+    receive: Annotated[MaybeSeconds, Meta(description="Receiving the mask, in seconds.")] = None
+
+
+class CallBytes(Struct, frozen=True, forbid_unknown_fields=True):
+    """Payload bytes of one call."""
+
+    up: Annotated[Count, Meta(description="Sent to the service, in bytes.")]
+    down: Annotated[Count, Meta(description="Received from it, in bytes.")]
+
+
+class Attempt(Struct, frozen=True, forbid_unknown_fields=True):
+    """One call for one image: over which transport, why that one, and how it went."""
+
+    transport: Annotated[
+        Literal["websocket", "http", "webrtc", "fake"],
+        Meta(description="The transport of the call."),
+    ]
+    reason: Annotated[str, Meta(description="Why this transport was chosen for this call.")]
+    started_at: Annotated[Time, Meta(description="When the call began.")]
+    outcome: Annotated[Literal["ok", "failed"], Meta(description="Whether a mask came back.")]
+    error: Annotated[Failure | None, Meta(description="Why the call failed; null when it did not.")]
+    seconds: Annotated[
+        CallSeconds,
+        Meta(
+            description="Seconds of the call; null for a part the transport cannot tell apart or"
+            " never reached."
+        ),
+    ]
+    bytes: Annotated[CallBytes, Meta(description="Payload bytes of the call.")]
+    replica: Annotated[
+        str | None,
+        Meta(description="The copy of a service that runs several times; null when it runs once."),
+    ] = None
+    plane: Annotated[
+        MaybeCount,
+        Meta(
+            description="Zero-based number of the plane in an image of several; null in an image"
+            " of one."
+        ),
+    ] = None
+    tile: Annotated[
+        MaybeCount,
+        Meta(
+            description="Zero-based number of the tile, row by row; null for a plane that is sent"
+            " whole."
+        ),
+    ] = None
+    method: Annotated[
+        Method,
+        Meta(description="What was called: for a mask, or for the embedding to make it from."),
+    ] = "segment_all"
+    predicted_s: Annotated[
+        MaybeSeconds,
+        Meta(
+            description="How long the bytes were expected to travel, both ways together, when the"
+            " transport was chosen, in seconds; null while it was not measured."
+        ),
+    ] = None
+    travel_alone_s: Annotated[
+        MaybeSeconds,
+        Meta(
+            description="How long the bytes did travel, both ways together, less what other calls"
+            " over the same transport took of it meanwhile, as predictions leave that out, in"
+            " seconds; null where the service tells no times."
+        ),
+    ] = None
+
+
+class ImageSeconds(Struct, frozen=True, forbid_unknown_fields=True):
+    """Seconds of the client's stages; null for a stage never reached.
+
+    The parts of an image of several planes, which overlap, are added up.
     """
 
-    transport: Literal["websocket", "http", "webrtc", "fake"]
-    reason: str
-    started_at: str
-    outcome: Literal["ok", "failed"]
-    error: Failure | None
-    seconds: CallSeconds
-    bytes: CallBytes
-    replica: str | None = None
-    plane: int | None = None
-    tile: int | None = None
-    method: Method = "segment_all"
-    predicted_s: float | None = None
-    travel_alone_s: float | None = None
+    total: Annotated[
+        Seconds,
+        Meta(
+            description="From the start of reading to the end of writing, calls included, in"
+            " seconds."
+        ),
+    ]
+    read: Annotated[MaybeSeconds, Meta(description="Reading the planes, in seconds.")] = None
+    pack: Annotated[MaybeSeconds, Meta(description="Packing the pixels, in seconds.")] = None
+    unpack: Annotated[MaybeSeconds, Meta(description="Unpacking the mask, in seconds.")] = None
+    write: Annotated[
+        MaybeSeconds, Meta(description="Writing and comparing the mask, in seconds.")
+    ] = None
+    outputs: Annotated[
+        MaybeSeconds,
+        Meta(description="Writing what was made of the mask beside it, in seconds."),
+    ] = None
 
 
-@dataclass(frozen=True)
-class ImageSeconds:
-    """Seconds of the client's own stages; a stage never reached is None.
+class OutputRecord(Struct, frozen=True, forbid_unknown_fields=True):
+    """One of a run's ``outputs`` of one image, or why it was refused."""
 
-    ``total`` runs from the start of reading to the end of writing, the calls included. The parts
-    of an image of several planes, which overlap, are added up.
-    """
-
-    total: float
-    read: float | None = None
-    pack: float | None = None
-    unpack: float | None = None
-    write: float | None = None
-    outputs: float | None = None
-
-
-@dataclass(frozen=True)
-class OutputRecord:
-    """One of a run's ``outputs`` of one image, or why it was ``refused``.
-
-    ``made_from`` is a digest of all it depends on, the mask's key among it. ``path`` is said only
-    of what lies elsewhere than in the results folder.
-    """
-
-    made_from: str
-    files: int | None = None
-    bytes: int | None = None
-    sha256: str | None = None
-    path: str | None = None
-    refused: str | None = None
+    made_from: Annotated[
+        str,
+        Meta(
+            description="Digest of all it depends on: the mask's key, pixel size, selection,"
+            " format."
+        ),
+    ]
+    files: Annotated[MaybeCountFrom1, Meta(description="Number of its files.")] = None
+    bytes: Annotated[MaybeCount, Meta(description="Size, in bytes.")] = None
+    sha256: Annotated[
+        MaybeSha256, Meta(description="Digest of the file, or of a label group's content.")
+    ] = None
+    path: Annotated[
+        str | None, Meta(description="Where it lies, if not in the results folder.")
+    ] = None
+    refused: Annotated[str | None, Meta(description="Why it could not be made.")] = None
 
 
-@dataclass(frozen=True)
-class ImageLog:
+class ImageLog(Struct, frozen=True, forbid_unknown_fields=True):
     """The durable record of one image: done or failed, and how its pixels travelled.
 
-    ``shape``, ``dtype`` and ``axes`` are those of the pixels sent, e.g. (2, 512, 512), uint16,
-    CYX, in ``planes`` times ``tiles`` calls, less ``tiles_kept`` answers that a run that was cut
-    off had left; None when the image could not be read. ``object_count`` is the sum over the
-    planes, each with ids of its own. ``finished_at`` is ISO 8601 in UTC.
+    One file an image, logs/<image>.json. Times are ISO 8601 in UTC, durations seconds, sizes bytes.
     """
 
-    image: str
-    path: str
-    status: Literal["done", "failed"]
-    finished_at: str
-    seconds: ImageSeconds
-    key: str | None = None
-    pixels_sha256: str | None = None
-    failure: Failure | None = None
-    note: str | None = None
-    object_count: int | None = None
-    shape: tuple[int, ...] | None = None
-    dtype: str | None = None
-    axes: str | None = None
-    planes: int = 1
-    tiles: int = 1
-    tiles_kept: int = 0
-    mask: str | None = None
-    outputs: dict[str, OutputRecord] = field(default_factory=dict)
-    attempts: tuple[Attempt, ...] = ()
-    service: dict[str, Any] = field(default_factory=dict)
-    parameters: dict[str, Any] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
+    image: Annotated[
+        str,
+        Meta(description="Image id from the sample sheet.", extra_json_schema={"minLength": 1}),
+    ]
+    path: Annotated[str, Meta(description="Image file as the sample sheet names it.")]
+    status: Annotated[
+        Literal["done", "failed"],
+        Meta(description="done: a whole mask of this key was written. failed: see failure."),
+    ]
+    finished_at: Annotated[Time, Meta(description="When the image was done or failed.")]
+    seconds: Annotated[
+        ImageSeconds,
+        Meta(description="Seconds of the client's stages; null for a stage never reached."),
+    ]
+    key: Annotated[
+        str | None,
+        Meta(
+            description="Hash of pixels, parameters, model and segmentation version; also kept in"
+            " the mask. null when the image could not be read."
+        ),
+    ] = None
+    pixels_sha256: Annotated[
+        MaybeSha256,
+        Meta(
+            description="SHA-256 of the planes' pixels, hexadecimal; null when the image could not"
+            " be read."
+        ),
+    ] = None
+    failure: Annotated[
+        Failure | None, Meta(description="Why the image failed; null when it is done.")
+    ] = None
+    note: Annotated[
+        str | None,
+        Meta(
+            description="Anything worth saying; begins with 'mask reused' when no call was needed."
+        ),
+    ] = None
+    object_count: Annotated[
+        MaybeCount,
+        Meta(
+            description="Objects in the mask, background excluded, the sum over its planes; 0 is a"
+            " result. null when failed."
+        ),
+    ] = None
+    shape: Annotated[
+        tuple[Count, ...] | None,
+        Meta(
+            description="Shape of the pixels sent, in the order of axes, in pixels; null when the"
+            " image could not be read."
+        ),
+    ] = None
+    dtype: Annotated[str | None, Meta(description="NumPy name of the planes' pixel type.")] = None
+    axes: Annotated[
+        str | None, Meta(description="Axes of the pixels sent, e.g. YX, CYX or TCYX.")
+    ] = None
+    planes: Annotated[
+        CountFrom1,
+        Meta(description="Planes or volumes that the image is segmented in, one after the other."),
+    ] = 1
+    tiles: Annotated[
+        CountFrom1,
+        Meta(
+            description="Calls that each plane takes: the tiles of a large one, 1 for one that is"
+            " sent whole."
+        ),
+    ] = 1
+    tiles_kept: Annotated[
+        Count,
+        Meta(
+            description="Tiles of all planes that were not called for: a run that was cut off had"
+            " kept them."
+        ),
+    ] = 0
+    mask: Annotated[
+        str | None, Meta(description="Path of the mask, an OME-Zarr group; null when failed.")
+    ] = None
+    outputs: Annotated[
+        dict[str, OutputRecord],
+        Meta(
+            description="What was made of the mask beside it, by its name in the config's outputs."
+        ),
+    ] = field(default_factory=dict)
+    attempts: Annotated[
+        tuple[Attempt, ...],
+        Meta(
+            description="Every call made for this image, in order; none when it failed before or"
+            " its mask was reused."
+        ),
+    ] = ()
+    service: Annotated[
+        dict[str, Any],
+        Meta(
+            description="What the service said of itself: engine, model, model_sha256,"
+            " segmentation_version, versions, device."
+        ),
+    ] = field(default_factory=dict)
+    parameters: Annotated[
+        dict[str, Any], Meta(description="Parameters the engine was called with.")
+    ] = field(default_factory=dict)
+    versions: Annotated[dict[str, str], Meta(description="Versions of the client's packages.")] = (
+        field(default_factory=dict)
+    )
 
     @property
     def reused(self) -> bool:
@@ -141,14 +287,18 @@ class ImageLog:
         return self.note is not None and self.note.startswith(NOTE_REUSED)
 
 
+#: What decodes each version of the format that is read; an older one would stand here beside it.
+_DECODERS = {IMAGE_LOG_SCHEMA: decoder(ImageLog)}
+
+
 def write_image_log(path: Path, log: ImageLog) -> None:
     """Write the log in one step. Raises ValueError for NaN or infinity, TypeError for non-JSON."""
-    write_record(path, IMAGE_LOG_SCHEMA, log)
+    write_record(path, log, IMAGE_LOG_SCHEMA)
 
 
 def read_image_log(path: Path) -> ImageLog | None:
-    """Return the log, or None when it is absent or not a whole log of this schema."""
-    log = read_record(path, IMAGE_LOG_SCHEMA, ImageLog)
+    """Return the log, or None when it is absent or not a whole log of a schema that is read."""
+    log = read_versioned(path, _DECODERS)
     return log if log is not None and _has_sound_times(log) else None
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ..files.records import decode, read_json, write_json
+from msgspec import Struct, field
+
+from ..files.records import read_record, write_record
 from ..masks.integrity import stat_mask
 from .image_log import ImageLog, OutputRecord
 from .layout import find_mask
 
 
-@dataclass(frozen=True)
-class ManifestEntry:
+class ManifestEntry(Struct, frozen=True, forbid_unknown_fields=True):
     """What a batch says of one image; ``failure_kind`` as in :mod:`samcourier.errors`."""
 
     status: Literal["done", "failed", "not_asked"]
@@ -26,8 +26,7 @@ class ManifestEntry:
     failure: str | None = None
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     """The one declared output of a batch: the state of each of its images, by image id.
 
     ``made_for`` is the workflow's digest of what shaped its masks; None of one made without it.
@@ -40,12 +39,12 @@ class Manifest:
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write the manifest in one step. Raises as :func:`write_image_log`."""
-    write_json(path, asdict(manifest))
+    write_record(path, manifest)
 
 
 def read_manifest(path: Path) -> Manifest | None:
     """Return the manifest, or None when it is absent or damaged."""
-    return decode(Manifest, read_json(path))
+    return read_record(path, Manifest)
 
 
 def manifest_entry(dataset_dir: Path, log: ImageLog) -> ManifestEntry:

@@ -7,11 +7,12 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from msgspec import Struct
+
 from ..errors import InputError
-from ..files.records import read_record, write_record
+from ..files.records import decoder, read_versioned, write_record
 from ..processes import pid_of, process_identity
 from ..samples.sheet import Batch, ImageRow, asked_rows
 from .layout import is_held, manifest_path
@@ -21,8 +22,7 @@ from .timestamps import parse_time, utc_now
 RUN_SCHEMA = "samcourier/run/2"
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(Struct, frozen=True, forbid_unknown_fields=True):
     """Batches that held already when the run began, and their images by status."""
 
     batches: int = 0
@@ -30,8 +30,7 @@ class Kept:
     failed: int = 0
 
 
-@dataclass(frozen=True)
-class RunRecord:
+class RunRecord(Struct, frozen=True, forbid_unknown_fields=True):
     """A run: since when (ISO 8601 in UTC), by which process of which host, and how much to do.
 
     ``process`` is that of :func:`samcourier.processes.process_identity`. ``images`` and
@@ -46,6 +45,9 @@ class RunRecord:
     batches: int
     kept: Kept
     cut: str
+
+
+_DECODERS = {RUN_SCHEMA: decoder(RunRecord)}
 
 
 def cut_of(rows: Sequence[ImageRow], batch_size: int) -> str:
@@ -98,12 +100,12 @@ def start_record(
         kept=Kept(kept_batches, statuses["done"], statuses["failed"]),
         cut=cut,
     )
-    write_record(run_record_path(dataset_dir), RUN_SCHEMA, record)
+    write_record(run_record_path(dataset_dir), record, RUN_SCHEMA)
 
 
 def read_run_record(dataset_dir: Path) -> RunRecord | None:
     """Return the record of the last run, or None when it is absent or damaged."""
-    record = read_record(run_record_path(dataset_dir), RUN_SCHEMA, RunRecord)
+    record = read_versioned(run_record_path(dataset_dir), _DECODERS)
     return record if record is not None and _is_sound(record) else None
 
 
@@ -113,7 +115,8 @@ def _batches_at_work(dataset_dir: Path) -> list[str]:
 
 
 def _is_sound(record: RunRecord) -> bool:
-    counts = (record.images, record.batches, *asdict(record.kept).values())
+    kept = record.kept
+    counts = (record.images, record.batches, kept.batches, kept.done, kept.failed)
     if min(counts) < 0 or pid_of(record.process) is None:
         return False
     try:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files.records import canonical_json, parse_json
+from ..files.strict_json import canonical_json, parse_json
 from ..images.selection import AXES_RULE, Pick, Selection, are_axes_valid, parse_pick
 
 REQUIRED_COLUMNS = ("image", "path")

@@ -11,7 +11,6 @@ import fcntl
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from ..concurrency import Places, together
 from ..connection import ConnectionManager
@@ -29,6 +28,7 @@ from ..masks.omezarr import remove_leftovers
 from ..results.image_log import ImageLog, keep_log
 from ..results.layout import log_path, mask_path
 from ..results.manifest import Manifest, ManifestEntry, manifest_entry
+from ..results.service_description import ServiceDescription
 from ..samples.sheet import Batch, ImageRow, asked_rows
 from .image import process_image
 from .plane import PlaneCaller
@@ -63,7 +63,7 @@ class BatchRun:
         self,
         settings: BatchSettings,
         manager: ConnectionManager,
-        description: dict[str, Any],
+        description: ServiceDescription,
         on_image: Callable[[ImageLog], None] | None = None,
     ) -> None:
         self._settings = settings

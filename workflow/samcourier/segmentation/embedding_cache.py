@@ -17,6 +17,7 @@ from typing import Any
 
 from ..files.atomic import whole_or_absent
 from ..files.checksummed import read_sealed, sealed
+from ..results.service_description import ServiceDescription
 
 SUFFIX = ".embedding"
 
@@ -106,16 +107,11 @@ class EmbeddingStore:
             yield
 
 
-def has_embeddings(description: Mapping[str, Any]) -> bool:
-    """Tell whether a service gives embeddings, and arrays packed, which is how they are kept."""
-    return description.get("embeddings") is True and "wire" in description
-
-
-def foretell(store: EmbeddingStore, description: Mapping[str, Any]) -> str:
+def foretell(store: EmbeddingStore, description: ServiceDescription) -> str:
     """Return one line on how much will be kept, before anything is."""
     limit = f"up to {store.max_bytes / 1e9:g} GB in {store.folder}"
-    each_bytes = description.get("embedding_bytes")
-    if not isinstance(each_bytes, int) or each_bytes < 1:
+    each_bytes = description.embedding_bytes
+    if each_bytes is None:
         return f"embeddings are kept, {limit}"
     return (
         f"embeddings are kept, at most {each_bytes / 1e6:.1f} MB for each plane, {limit}:"

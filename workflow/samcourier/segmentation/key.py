@@ -9,15 +9,16 @@ from typing import Any
 from samservice.contract.identity import SERVICE_IDENTITY
 
 from ..errors import ServiceFailed
-from ..files.records import canonical_json
+from ..files.strict_json import canonical_json
+from ..results.service_description import ServiceDescription
 
 #: What of ``describe()`` shapes the labels, and goes into every log and mask.
 _IDENTITY = (*SERVICE_IDENTITY, "versions", "device")
 
 
-def service_identity(description: Mapping[str, Any]) -> dict[str, Any]:
+def service_identity(description: ServiceDescription) -> dict[str, Any]:
     """Return what of a service's description goes into logs and masks."""
-    return {name: description.get(name) for name in _IDENTITY}
+    return {name: getattr(description, name) for name in _IDENTITY}
 
 
 def image_key(

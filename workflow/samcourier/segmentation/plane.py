@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from samservice.contract.image_statistics import ImageStatistics
 from samservice.contract.labels import count_objects
@@ -23,6 +25,7 @@ from ..formatting import plain
 from ..images.planes import Plane
 from ..masks.omezarr import MaskPixels, check_mask
 from ..results.image_log import Attempt
+from ..results.service_description import ServiceDescription
 from .embedding_cache import EmbeddingStore
 from .events import Record, timed
 from .key import image_key, service_identity
@@ -54,17 +57,17 @@ class PlaneCaller:
     def __init__(
         self,
         manager: ConnectionManager,
-        description: dict[str, Any],
+        description: ServiceDescription,
         embeddings: EmbeddingStore | None = None,
     ) -> None:
         """With ``embeddings`` each plane's is asked for once and kept, and its mask made of it."""
         self._manager = manager
         self._identity = service_identity(description)
         self._maker = RunIdentity()
-        self._maker.settle(description)
-        self._packs = "wire" in description
+        self._maker.settle(description.identity)
+        self._packs = description.wire is not None
         self._embeddings = embeddings
-        self._embedding_bytes = int(description.get("embedding_bytes", 0))
+        self._embedding_bytes = description.embedding_bytes or 0
         self._down_bytes_per_pixel = FIRST_GUESS_DOWN_BYTES_PER_PIXEL
 
     def expect(self, more_calls: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from ..errors import ImageChanged
 from ..images.planes import Plane, Planes, file_stamp
 from ..masks.foreground import Foreground, read_foreground
 from ..masks.integrity import OmeZarrVersion
+from ..results.service_description import ServiceDescription
 from ..samples.sheet import ImageRow
 from ..tiling.grid import ServiceLimits, Tiling, plan_tiles
 from .key import image_key, service_identity
@@ -32,7 +32,7 @@ class Request:
     service: dict[str, Any]
 
     @classmethod
-    def of(cls, row: ImageRow, settings: BatchSettings, description: Mapping[str, Any]) -> Request:
+    def of(cls, row: ImageRow, settings: BatchSettings, description: ServiceDescription) -> Request:
         """Return the request of one row to the service of this description."""
         parameters = {**settings.parameters, **row.parameters}
         return cls(row, parameters, service_identity(description))
@@ -110,7 +110,7 @@ async def prepare(
     file: FileVersion,
     planes: Planes,
     settings: BatchSettings,
-    description: dict[str, Any],
+    description: ServiceDescription,
 ) -> Prepared:
     """Read what decides the mask of an opened image: pixels, tiling, foreground and geometry.
 

@@ -9,8 +9,10 @@ from functools import cache
 from importlib.metadata import version
 from typing import Literal
 
+from msgspec import structs
+
 from .. import __version__
-from ..errors import Failure
+from ..failure import Failure
 from ..results.image_log import NOTE_REUSED, Attempt, ImageLog, ImageSeconds
 from ..results.timestamps import utc_now
 from .events import Event, Stage, TilesKept, TimeSpent
@@ -48,7 +50,7 @@ class Recorder:
         outputs.
         """
         if earlier is not None and earlier.key == prepared.key and earlier.status == "done":
-            return replace(earlier, outputs=dict(finished.outputs))
+            return structs.replace(earlier, outputs=dict(finished.outputs))
         note = f"{NOTE_REUSED}: a whole mask with this key was there"
         return self._log("done", prepared, replace(finished, note=note))
 

@@ -11,8 +11,8 @@ from typing import Any
 from samservice.contract.parameters import parameter_problems
 
 from ..errors import ImageUnfit, RequestRefused
+from ..results.service_description import ServiceDescription
 from ..samples.sheet import ImageRow
-from .embedding_cache import has_embeddings
 
 #: Where the parameters of all images stand.
 _PLACE = "config.parameters (--parameters)"
@@ -20,7 +20,7 @@ _PLACE = "config.parameters (--parameters)"
 
 def check_run(
     parameters: Mapping[str, Any],
-    description: Mapping[str, Any],
+    description: ServiceDescription,
     *,
     keeps_embeddings: bool = False,
 ) -> None:
@@ -30,23 +30,23 @@ def check_run(
         raise RequestRefused(
             "\n".join(f"{_PLACE}: {problem}" for problem in problems), name="WrongParameter"
         )
-    if keeps_embeddings and not has_embeddings(description):
+    if keeps_embeddings and not description.gives_embeddings:
         raise RequestRefused(
             "config.embeddings (--embeddings): 'keep', but the service with engine"
-            f" {description.get('engine', 'unknown')}, model {description.get('model', 'unknown')}"
+            f" {description.engine or 'unknown'}, model {description.model or 'unknown'}"
             " gives no embeddings, expected 'none', or a service that does: microsam in mode ais"
             " without tiles",
             name="EmbeddingsUnsupported",
         )
 
 
-def check_row(row: ImageRow, description: Mapping[str, Any]) -> None:
+def check_row(row: ImageRow, description: ServiceDescription) -> None:
     """Raise ImageUnfit, one line, for a model or parameters of a sheet's row that are refused."""
-    model = description.get("model")
-    if row.model is not None and row.model != model:
+    if row.model is not None and row.model != description.model:
         raise ImageUnfit(
-            f"sheet, image {row.image}, column model: {row.model!r}, expected {model!r}, which the"
-            " service has; segment images of another model in a run of their own",
+            f"sheet, image {row.image}, column model: {row.model!r}, expected"
+            f" {description.model!r}, which the service has; segment images of another model in a"
+            " run of their own",
             name="WrongModel",
         )
     problems = _problems(row.parameters, description)
@@ -57,11 +57,8 @@ def check_row(row: ImageRow, description: Mapping[str, Any]) -> None:
         )
 
 
-def _problems(parameters: Mapping[str, Any], description: Mapping[str, Any]) -> list[str]:
+def _problems(parameters: Mapping[str, Any], description: ServiceDescription) -> list[str]:
     """Return what is wrong, nothing of a service that does not say what it accepts."""
-    accepted = description.get("parameters")
-    if not isinstance(accepted, Mapping):
+    if description.parameters is None:
         return []
-    if not all(isinstance(schema, Mapping) for schema in accepted.values()):
-        return []
-    return parameter_problems(parameters, accepted)
+    return parameter_problems(parameters, description.parameters)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..concurrency import Places
 from ..masks.integrity import MaskContainer, OmeZarrVersion
+from ..results.service_description import ServiceDescription
 from ..settings.run_settings import TileSettings
 from .embedding_cache import EmbeddingStore
 from .plane import PlaneCaller
@@ -38,7 +39,7 @@ class Shared:
     """
 
     settings: BatchSettings
-    description: dict[str, Any]
+    description: ServiceDescription
     caller: PlaneCaller
     places: Places
     measuring: Places

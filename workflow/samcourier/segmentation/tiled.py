@@ -103,12 +103,12 @@ class _TiledImage:
 
     def _statistics(self, number: int) -> ImageStatistics:
         description = self.shared.description
-        described = description.get("parameters", {})
+        described = description.parameters or {}
         defaults = {name: each.get("default") for name, each in described.items()}
         return plane_statistics(
             self.prepared.planes,
             number,
-            description["image_statistics"],
+            description.image_statistics,
             defaults | self.prepared.request.parameters,
         )
 

@@ -10,9 +10,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..errors import ImageUnfit
+from ..results.service_description import ServiceDescription
 from ..settings.run_settings import TileSettings
 
 Block = tuple[slice, slice]
@@ -27,14 +27,10 @@ class ServiceLimits:
     image_statistics: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, description: dict[str, Any]) -> ServiceLimits:
+    def of(cls, description: ServiceDescription) -> ServiceLimits:
         """Return the limits in a service's ``describe()``; what it does not say is no limit."""
-        limits = description.get("limits", {})
-        return cls(
-            limits.get("max_pixels"),
-            limits.get("max_image_bytes"),
-            tuple(description.get("image_statistics", ())),
-        )
+        limits = description.limits
+        return cls(limits.max_pixels, limits.max_image_bytes, description.image_statistics)
 
     def excess(self, shape: Sequence[int], itemsize: int) -> str | None:
         """Say which limit pixels of ``shape`` exceed, None when they fit."""

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from ..errors import Failure
+from ..failure import Failure
 
 #: Where it failed: opening, a call with next to nothing, a large request, a large reply of which
 #: nothing came, or one whose bytes came and made no answer.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import to_builtins
 
 from samcourier.deploy.slurm import service_job as slurm
 from samcourier.deploy.slurm.commands import JobState, SlurmSettings
@@ -123,7 +123,9 @@ def test_a_slurm_that_does_not_answer_once_ends_no_deploy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keeper = str(process_identity(os.getpid()))
-    write_private(tmp_path / RECORD_NAME, json.dumps(asdict(SlurmRecord(keeper, PLAN, job_id="7"))))
+    write_private(
+        tmp_path / RECORD_NAME, json.dumps(to_builtins(SlurmRecord(keeper, PLAN, job_id="7")))
+    )
     states = iter([JobState("PENDING", "Priority"), None, JobState("RUNNING", node="gpu07")])
 
     def job_state(job_id: str) -> JobState:
@@ -151,7 +153,7 @@ def test_files_that_cannot_be_read_just_now_end_no_deploy(
 ) -> None:
     record, log = tmp_path / RECORD_NAME, log_path(tmp_path, "7")
     keeper = str(process_identity(os.getpid()))
-    write_private(record, json.dumps(asdict(SlurmRecord(keeper, PLAN, job_id="7"))))
+    write_private(record, json.dumps(to_builtins(SlurmRecord(keeper, PLAN, job_id="7"))))
     steps = iter(
         [
             lambda: record.rename(tmp_path / "away"),

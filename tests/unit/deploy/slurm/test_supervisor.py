@@ -6,11 +6,12 @@ import errno
 import json
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import to_builtins
+from msgspec.structs import replace
 
 from samcourier.deploy.local.record import TOKEN_NAME
 from samcourier.deploy.slurm import supervisor as slurm_keeper
@@ -274,7 +275,7 @@ def test_owners_that_cannot_be_listed_just_now_end_no_job(
 
     monkeypatch.setattr(slurm_keeper, "Keeper", Recorder)
     monkeypatch.setattr(signal, "signal", lambda number, handler: None)
-    main([str(tmp_path), json.dumps(asdict(PLAN))])
+    main([str(tmp_path), json.dumps(to_builtins(PLAN))])
     assert kept[0]()
 
 

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import CourierError, Denied, Failure, ServiceFailed, ServiceGone
+from ...errors import CourierError, Denied, ServiceFailed, ServiceGone
+from ...failure import Failure
 from ...formatting import plain
+from ...results.service_description import ServiceDescription, checked_description
 from ...transports.known_defects import OTHER, find_defect
 from ...transports.translate import translate
 from .app import AppPlan
@@ -121,8 +123,8 @@ async def wait_for_answer(
             found = through_proxy(status, await _why_not_direct(worker, status))
         if found is not None:
             try:
-                described = await _describe(worker, found)
-                say(f"{found.service_id} answers: engine {plain(str(described.get('engine')))}")
+                description = await _describe(worker, found)
+                say(f"{found.service_id} answers: engine {plain(str(description.engine))}")
                 if found.without_direct:
                     say(f"its own endpoint is missing: {found.without_direct}")
                     say(_NEW_TOKEN)
@@ -163,10 +165,11 @@ async def _why_not_direct(worker: Worker, status: dict[str, Any]) -> str:
     return plain(worker.masked(str(told.get("unavailable") or "it is not registered")))
 
 
-async def _describe(worker: Worker, found: Found) -> dict[str, Any]:
+async def _describe(worker: Worker, found: Found) -> ServiceDescription:
     try:
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
             service = await worker.server.get_service(found.service_id)
-            return dict(await service.describe())
+            answer = await service.describe()
     except Exception as error:
         raise translate(error, "websocket") from None
+    return ServiceDescription.of(checked_description(answer))

@@ -1,17 +1,19 @@
 """The record of a running local service: where it is and which process it is.
 
-Standard library and psutil only, so that asking costs nothing.
+msgspec and psutil only, so that asking costs little.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct, field
+from msgspec.structs import asdict
+
+from ...files import records
 from ...files.atomic import write_private
-from ...files.records import decode, read_json
 from ...processes import is_running
 
 RECORD_NAME = "local.json"
@@ -21,8 +23,7 @@ OWNERS_NAME = "owners"
 SCRATCH_NAME = "scratch"
 
 
-@dataclass(frozen=True)
-class LocalRecord:
+class LocalRecord(Struct, frozen=True, forbid_unknown_fields=True):
     """What the service said when it was ready. The token is kept apart, in a 0600 file."""
 
     process: str
@@ -46,4 +47,4 @@ def write_record(directory: Path, record: LocalRecord) -> None:
 
 def read_record(directory: Path) -> LocalRecord | None:
     """Return the record, None when there is none or it cannot be read."""
-    return decode(LocalRecord, read_json(directory / RECORD_NAME))
+    return records.read_record(directory / RECORD_NAME, LocalRecord)

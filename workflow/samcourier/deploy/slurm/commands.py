@@ -10,6 +10,8 @@ import re
 import subprocess
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from ...errors import InputError, ServiceFailed
 
 COMMAND_TIMEOUT_S = 60.0
@@ -27,8 +29,7 @@ FORGOTTEN = "FORGOTTEN"
 _UNKNOWN = "Invalid job id"
 
 
-@dataclass(frozen=True)
-class SlurmSettings:
+class SlurmSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """What to ask SLURM for; None leaves it to the cluster. ``extra`` are words for sbatch."""
 
     partition: str | None = None

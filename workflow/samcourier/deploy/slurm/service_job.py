@@ -9,8 +9,10 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, replace
 from pathlib import Path
+
+from msgspec import to_builtins
+from msgspec.structs import replace
 
 from ...errors import Denied, Overloaded, ServiceFailed, ServiceGone, TransportFailed
 from ...files.atomic import write_private
@@ -140,7 +142,7 @@ def _is_kept(record: SlurmRecord) -> bool:
 def _start_keeper(directory: Path, plan: SlurmPlan) -> None:
     (directory / RECORD_NAME).unlink(missing_ok=True)
     module = ["-m", "samcourier.deploy.slurm.supervisor"]
-    command = [sys.executable, *module, str(directory), json.dumps(asdict(plan))]
+    command = [sys.executable, *module, str(directory), json.dumps(to_builtins(plan))]
     try:
         start_detached(
             "the keeper of the service's job",

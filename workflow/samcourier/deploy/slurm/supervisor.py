@@ -15,14 +15,18 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from msgspec import Struct, to_builtins
+from msgspec.structs import replace
+
 from ...errors import CourierError, ServiceFailed
+from ...files import records
 from ...files.atomic import write_private
-from ...files.records import decode, read_json
+from ...files.strict_json import parse_json
 from ...processes import process_identity
 from ..daemon import say
 from ..local.record import OWNERS_NAME, TOKEN_NAME
@@ -45,8 +49,7 @@ SHORT_LIVES = 3
 SUBMIT_LIMIT_S = 1800.0
 
 
-@dataclass(frozen=True)
-class SlurmPlan:
+class SlurmPlan(Struct, frozen=True, forbid_unknown_fields=True):
     """A service and the job it runs in. ``service_name`` is of this run alone."""
 
     service_name: str
@@ -76,11 +79,10 @@ class SlurmPlan:
 
     def is_same_service(self, other: SlurmPlan) -> bool:
         """Tell whether both say the same but for the name."""
-        return asdict(self) | {"service_name": ""} == asdict(other) | {"service_name": ""}
+        return replace(self, service_name=other.service_name) == other
 
 
-@dataclass(frozen=True)
-class SlurmRecord:
+class SlurmRecord(Struct, frozen=True, forbid_unknown_fields=True):
     """What the keeper says: of which process, the plan, the job now, and why it gave up."""
 
     keeper: str
@@ -91,7 +93,7 @@ class SlurmRecord:
 
 def read_record(directory: Path) -> SlurmRecord | None:
     """Return the record, None when there is none or it cannot be read."""
-    return decode(SlurmRecord, read_json(directory / RECORD_NAME))
+    return records.read_record(directory / RECORD_NAME, SlurmRecord)
 
 
 def log_path(directory: Path, job_id: str) -> Path:
@@ -251,7 +253,7 @@ class Keeper:
     def _write(self, failure: str | None = None) -> None:
         keeper = str(process_identity(os.getpid()))
         record = SlurmRecord(keeper, self.plan, self._job_id, failure)
-        write_private(self.directory / RECORD_NAME, json.dumps(asdict(record), indent=1))
+        write_private(self.directory / RECORD_NAME, json.dumps(to_builtins(record), indent=1))
         self._recorded_id = self._job_id
 
     def _end(self) -> None:
@@ -271,7 +273,7 @@ class Keeper:
 def main(argv: list[str]) -> None:
     """Keep the job of the plan, JSON in ``argv``; what happens is said on standard error."""
     directory = Path(argv[0])
-    plan = decode(SlurmPlan, json.loads(argv[1]))
+    plan = records.decode(SlurmPlan, parse_json(argv[1]))
     if plan is None:
         sys.exit(f"{argv[1]}: no plan")
     stopped: list[int] = []

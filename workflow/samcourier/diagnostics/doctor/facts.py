@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ...results.service_description import ServiceDescription
 from ...transports.caller import Caller
 from ...transports.ice_servers import IceAnswer
 from ..forecast import Forecast
@@ -101,7 +102,7 @@ class Facts:
     server: ServerFact | Unknown
     caller: Caller | Unknown
     replica_ids: tuple[str, ...] | Unknown
-    description: dict[str, Any]
+    description: ServiceDescription
     verdicts: Mapping[str, Verdict | Unknown]
     disk: DiskFact | Unknown
     versions: tuple[VersionFact, ...] | Unknown

@@ -18,6 +18,7 @@ from ...connection.retry import Policy
 from ...deploy.targets import resolve_network
 from ...deploy.token import read_token
 from ...errors import CourierError, Denied, RequestRefused, ServiceGone
+from ...results.service_description import RecentWork, ServiceDescription
 from ...segmentation.requirements import check_run
 from ...settings.run_settings import RunSettings
 from ...transports import HyphaSession, build_transports, pick_replica
@@ -103,7 +104,7 @@ async def gather_facts(
         verdicts=verdicts,
         disk=disk,
         versions=versions,
-        pace=_recent_pace(description) or pace,
+        pace=_recent_pace(description.recent) or pace,
         ice_servers=await ice_asked,
         refusals=_refusals(asked, description),
         now_unix_s=time.time(),
@@ -251,10 +252,10 @@ async def _replica_ids(server: Any, endpoint: Endpoint) -> tuple[str, ...]:
 
 async def _verdicts(
     endpoint: Endpoint | Unknown, wanted: str, deadline_s: float
-) -> tuple[dict[str, dict[str, Any] | Unknown], dict[str, Any]]:
-    """Return each transport's verdict and the service's description, {} where it has none."""
+) -> tuple[dict[str, dict[str, Any] | Unknown], ServiceDescription]:
+    """Return each transport's verdict and the service's description, empty where it has none."""
     if isinstance(endpoint, Unknown):
-        return {}, {}
+        return {}, ServiceDescription()
     one, _ = await pick_replica(endpoint, wanted)
     transports = build_transports(one, wanted)
     measuring = asyncio.Lock()
@@ -271,20 +272,17 @@ async def _verdicts(
         else:
             verdicts[transport.name] = verdict["transports"][transport.name]
             description = description or verdict["description"]
-    return verdicts, description
+    return verdicts, ServiceDescription.of(description)
 
 
-def _recent_pace(description: dict[str, Any]) -> PaceFact | None:
-    recent = description.get("recent")
-    if not recent:
+def _recent_pace(recent: RecentWork | None) -> PaceFact | None:
+    if recent is None:
         return None
-    return PaceFact(
-        recent["images"], recent["pixels"], recent["seconds"], "the service's own count"
-    )
+    return PaceFact(recent.images, recent.pixels, recent.seconds, "the service's own count")
 
 
-def _refusals(asked: Asked, description: dict[str, Any]) -> tuple[str, ...]:
-    if not description:
+def _refusals(asked: Asked, description: ServiceDescription) -> tuple[str, ...]:
+    if description.is_empty:
         return ()
     try:
         check_run(asked.parameters, description, keeps_embeddings=asked.keeps_embeddings)

@@ -120,8 +120,8 @@ def judge_service(facts: Facts) -> Iterator[Line]:
             "is it running, and is service.service_id what its start said?",
         )
         return
-    described = facts.description
-    if not described:
+    description = facts.description
+    if description.is_empty:
         yield Line(
             "service",
             "warning",
@@ -129,11 +129,10 @@ def judge_service(facts: Facts) -> Iterator[Line]:
             "runs work; no cache of masks can tell its models apart",
         )
     else:
-        named = f"{described.get('engine')}, {described.get('model')}"
-        version = described.get("service_version")
+        named = f"{description.engine}, {description.model}"
         replicas = 1 if isinstance(facts.replica_ids, Unknown) else len(facts.replica_ids)
         count = f", {replicas} replicas" if replicas > 1 else ""
-        yield Line("service", "ok", f"there: {named}, version {version}{count}")
+        yield Line("service", "ok", f"there: {named}, version {description.service_version}{count}")
     for refusal in facts.refusals:
         yield Line("service", "failure", refusal)
     yield from _patched(facts)
@@ -229,15 +228,15 @@ def judge_ice_servers(facts: Facts) -> Iterator[Line]:
 
 
 def judge_limits(facts: Facts) -> Iterator[Line]:
-    limits = facts.description.get("limits") or {}
+    limits = facts.description.limits
     taken = [
-        f"{name} {limits[key]:,}"
-        for key, name in (
-            ("max_pixels", "pixels a call"),
-            ("max_image_bytes", "bytes a call"),
-            ("max_queue", "images waiting"),
+        f"{name} {limit:,}"
+        for limit, name in (
+            (limits.max_pixels, "pixels a call"),
+            (limits.max_image_bytes, "bytes a call"),
+            (limits.max_queue, "images waiting"),
         )
-        if key in limits
+        if limit is not None
     ]
     if taken:
         yield Line("limits", "ok", f"of the service: {', '.join(taken)}")

@@ -99,19 +99,18 @@ def judge_versions(facts: Facts) -> Iterator[Line]:
 
 
 def judge_model(facts: Facts) -> Iterator[Line]:
-    described = facts.description
-    if not described:
+    description = facts.description
+    if description.is_empty:
         return
-    device = described.get("device")
+    device = description.device
     if device is None:
         yield Line("model", "warning", "the service does not say what it runs on")
         return
-    gpu = described.get("gpu")
-    cache = described.get("model_cache")
+    gpu, cache = description.gpu, description.model_cache
     weights = f"; weights from {cache}" if cache else ""
-    if gpu:
-        memory = f", {gpu['memory_bytes'] / 1e9:.0f} GB"
-        yield Line("model", "ok", f"on {gpu['name']}{memory} ({device}){weights}")
+    if gpu is not None:
+        memory = f", {gpu.memory_bytes / 1e9:.0f} GB"
+        yield Line("model", "ok", f"on {gpu.name}{memory} ({device}){weights}")
     elif str(device).startswith("cuda"):
         yield Line(
             "model",
@@ -119,7 +118,7 @@ def judge_model(facts: Facts) -> Iterator[Line]:
             f"on {device}, of which the service does not say what it is{weights}",
             "an older service: update it",
         )
-    elif described.get("engine") == "microsam":
+    elif description.engine == "microsam":
         yield Line(
             "model",
             "warning",
@@ -127,7 +126,7 @@ def judge_model(facts: Facts) -> Iterator[Line]:
             "a GPU: service.gpu_memory_mb, or service.slurm.gres",
         )
     else:
-        yield Line("model", "ok", f"on {device}, which suits {described.get('engine')}{weights}")
+        yield Line("model", "ok", f"on {device}, which suits {description.engine}{weights}")
 
 
 def judge_run_time(facts: Facts) -> Iterator[Line]:

@@ -36,10 +36,9 @@ def estimate_run(facts: Facts) -> Estimate | None:
         return None
     if not pace.pixels or not pace.images:
         return None
-    a_image_s = _image_s(pace, ahead, str(facts.description.get("engine")))
+    a_image_s = _image_s(pace, ahead, str(facts.description.engine))
     replicas = 1 if isinstance(facts.replica_ids, Unknown) else max(len(facts.replica_ids), 1)
-    in_parallel = int((facts.description.get("limits") or {}).get("in_parallel", 1))
-    service_s = a_image_s / replicas / in_parallel
+    service_s = a_image_s / replicas / facts.description.limits.in_parallel
     travel_s = _travel_s(facts, ahead)
     seconds = facts.asked.images_left * max(service_s, travel_s)
     because = (
@@ -87,7 +86,7 @@ def estimate_bytes(facts: Facts, ahead: Forecast) -> float:
     """Return roughly how many bytes the run writes, blocks of small files counted."""
     pixels = (ahead.mask_pixels or 0.0) * ahead.images
     outputs = len(facts.asked.outputs)
-    embedding_bytes = facts.description.get("embedding_bytes") or 0
+    embedding_bytes = facts.description.embedding_bytes or 0
     embeddings = min(embedding_bytes * ahead.images, facts.asked.embeddings_max_bytes)
     return (
         pixels * (MASK_BYTES_A_PIXEL + OUTPUT_BYTES_A_PIXEL * outputs)

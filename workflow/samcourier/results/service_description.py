@@ -1,0 +1,143 @@
+"""What a service answers to ``describe()``, as a type and as JSON values that are safe to keep.
+
+It is the service's word alone, and the service may be older or newer than this client: keys that
+are not known here are ignored, a known one of another form than :class:`ServiceDescription` has it
+counts as missing.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import typing
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+import msgspec
+from msgspec import Meta, Struct
+
+from samservice.contract.identity import SERVICE_IDENTITY
+
+from ..errors import ServiceFailed
+
+LONGEST_DESCRIPTION_BYTES = 1 << 20
+
+#: A count above 0, of 64 bits: whoever says 0 or more means no limit.
+Count = Annotated[int, Meta(gt=0, le=(1 << 63) - 1)]
+
+
+class CallLimits(Struct, frozen=True):
+    """What one call may carry, and how many calls at once; None is no limit that is known.
+
+    ``in_parallel`` are the images that the service works on at once, ``max_queue`` those that wait
+    in it.
+    """
+
+    in_parallel: Count = 1
+    max_queue: Count | None = None
+    max_pixels: Count | None = None
+    max_image_bytes: Count | None = None
+    max_probe_bytes: Count | None = None
+
+
+class Gpu(Struct, frozen=True):
+    """The device that the service computes on."""
+
+    name: str
+    memory_bytes: Count
+
+
+class RecentWork(Struct, frozen=True):
+    """The pace of the last images: the pixels of their masks and the engine's seconds."""
+
+    images: Count
+    pixels: Count
+    seconds: Annotated[float, Meta(gt=0)]
+
+
+class ServiceDescription(Struct, frozen=True):
+    """What the client goes by of a service's ``describe()``; None is what it does not say.
+
+    ``engine``, ``model``, ``model_sha256``, ``segmentation_version``, ``versions`` and ``device``
+    go into logs, masks and keys as they came. ``parameters`` has a schema for each parameter that
+    the engine accepts, see :mod:`samservice.contract.parameters`. ``image_statistics`` names what
+    the engine takes of a whole image with each of its tiles. ``embedding_bytes`` is the size of an
+    embedding before it is packed. ``wire`` is there of a service that takes packed arrays.
+    """
+
+    engine: Any = None
+    model: Any = None
+    model_sha256: Any = None
+    segmentation_version: Any = None
+    versions: Any = None
+    device: Any = None
+    service_version: Any = None
+    wire: Any = None
+    gpu: Gpu | None = None
+    model_cache: str | None = None
+    parameters: dict[str, dict[str, Any]] | None = None
+    image_statistics: tuple[str, ...] = ()
+    embeddings: bool = False
+    embedding_bytes: Count | None = None
+    limits: CallLimits = CallLimits()
+    recent: RecentWork | None = None
+
+    @classmethod
+    def of(cls, checked: Mapping[str, Any]) -> Self:
+        """Return the description in what :func:`checked_description` returned."""
+        known = {name: checked[name] for name in cls.__struct_fields__ if name in checked}
+        return msgspec.convert(known, cls)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the service says nothing that is known here, as one without ``describe``."""
+        return self == ServiceDescription()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides which labels the service returns, by the names of SERVICE_IDENTITY."""
+        return {name: getattr(self, name) for name in SERVICE_IDENTITY}
+
+    @property
+    def gives_embeddings(self) -> bool:
+        """Whether it gives embeddings, and arrays packed, which is how they are kept."""
+        return self.embeddings and self.wire is not None
+
+
+def checked_description(answer: Any) -> dict[str, Any]:
+    """Return the answer of ``describe``, JSON values, without what has another form than here.
+
+    Of the limits each one that is no count above 0 is left out by itself. Raises ServiceFailed for
+    what is no mapping of JSON values, or larger than 1 MiB.
+    """
+    try:
+        size_bytes = len(json.dumps(answer, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ServiceFailed(f"the service's description is not JSON: {error}") from error
+    if not isinstance(answer, Mapping) or size_bytes > LONGEST_DESCRIPTION_BYTES:
+        raise ServiceFailed(
+            f"the service describes itself by {type(answer).__name__} of {size_bytes} bytes,"
+            f" expected a mapping of at most {LONGEST_DESCRIPTION_BYTES}"
+        )
+    description = dict(answer)
+    limits = description.get("limits")
+    if isinstance(limits, Mapping):
+        description["limits"] = {name: each for name, each in limits.items() if _fits(each, Count)}
+    kinds = _kinds()
+    return {name: each for name, each in description.items() if _fits(each, kinds.get(name, Any))}
+
+
+@functools.cache
+def _kinds() -> dict[str, Any]:
+    return typing.get_type_hints(ServiceDescription, include_extras=True)
+
+
+def _fits(value: object, kind: Any) -> bool:
+    if kind is Any:
+        return True
+    try:
+        msgspec.convert(value, kind)
+    except (msgspec.ValidationError, ValueError):
+        # ValueError: a lone surrogate as a key.
+        return False
+    return value is not None
