@@ -10,9 +10,11 @@ from snakemake.utils import validate
 writes_no_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
 from samcourier.results import layout as store
 from samcourier.results import pending as work_left
+from samcourier.pipeline.names import check_engine_of_target
 from samcourier.samples import discovery as finding
 from samcourier.samples import format as sheets
 from samcourier.samples import sheet as dataset
+from samcourier.transports.description import check_transport_name
 from samcourier.errors import InputError
 from samcourier.formatting import plain_lines
 
@@ -56,10 +58,22 @@ def check_config():
         if error.__context__ is None:
             raise
         refuse(describe_config_error(error.__context__))
+    if workflow.is_main_process:
+        check_names()
     # On the command line 0.5 is a number and true a word.
     config["ome_zarr"] = str(config["ome_zarr"])
     config["retry_failed"] = config["retry_failed"] in (True, "true")
     config["outputs"] = read_outputs()
+
+
+def check_names():
+    """Refuse an engine and a transport that no installed package offers."""
+    service = config["service"]
+    try:
+        check_engine_of_target(service["target"], service["engine"])
+        check_transport_name(config["transport"])
+    except InputError as error:
+        refuse(f"config: {error}")
 
 
 def listed(asked):

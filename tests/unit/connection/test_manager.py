@@ -30,7 +30,7 @@ from samcourier.errors import (
     TransportFailed,
 )
 from samcourier.results.connection_log import ConnectionJournal
-from samcourier.transports.fake import FakeTransport, Scripted
+from samcourier.testing.fake import FakeTransport, Scripted
 
 #: A testing switch without waiting: pauses of nothing.
 PATIENT = Policy(

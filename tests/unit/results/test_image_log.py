@@ -143,7 +143,7 @@ def test_the_schema_itself_is_a_schema_and_describes_every_property() -> None:
         ("key", None),
         ("failure", {"kind": "image", "name": "ImageUnfit", "message": "but it is done"}),
         ("status", "failed"),
-        ("attempts.1.transport", "pigeon"),
+        ("attempts.1.transport", ""),
         ("attempts.1.bytes.up", -1),
         ("attempts.1.outcome", "failed"),
         ("attempts.0.error", None),

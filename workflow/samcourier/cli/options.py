@@ -14,9 +14,11 @@ from ..deploy.bioengine.app import AppSettings
 from ..deploy.slurm.commands import SlurmSettings
 from ..deploy.targets import TARGETS, ServiceOptions
 from ..errors import InputError
+from ..formatting import plain
+from ..pipeline.names import check_engine_of_target
 from ..results.layout import OUTPUTS
 from ..segmentation.embedding_cache import EmbeddingStore
-from ..transports import TRANSPORT_CHOICES
+from ..transports.description import AUTO, TRANSPORTS, check_transport_name
 from ..transports.network import make_network
 
 R = TypeVar("R")
@@ -89,6 +91,10 @@ def service_options(command: Callable[..., R]) -> Callable[..., R]:
         slurm: SlurmSettings,
         **others: Any,
     ) -> R:
+        try:
+            check_engine_of_target(target, engine)
+        except InputError as error:
+            raise click.BadParameter(plain(str(error)), param_hint="--engine") from None
         service = ServiceOptions(
             target,
             engine,
@@ -219,11 +225,22 @@ def dataset_dir_option(command: Callable[..., R]) -> Callable[..., R]:
     )(command)
 
 
+def _known_transport(context: click.Context, parameter: click.Parameter, name: str) -> str:
+    """Return the name given. Raises BadParameter for one that no installed distribution offers."""
+    try:
+        check_transport_name(name)
+    except InputError as error:
+        raise click.BadParameter(plain(str(error)), context, parameter) from None
+    return name
+
+
 transport_option = click.option(
     "--transport",
-    type=click.Choice(TRANSPORT_CHOICES),
-    default="auto",
+    metavar=f"[{'|'.join([AUTO, *TRANSPORTS.built_in])}|NAME]",
+    default=AUTO,
     show_default=True,
+    callback=_known_transport,
+    help="NAME is one of another package; auto is all the others.",
 )
 
 

@@ -87,7 +87,7 @@ def verify(
 
     Exits 1 when none works, or the service refuses the parameters or has no embeddings to keep.
     """
-    from ..diagnostics.verify import verify_service, working_transports
+    from ..diagnostics.verify import check_engine_described, verify_service, working_transports
     from ..segmentation.requirements import check_run
     from ..transports import build_transports
 
@@ -104,6 +104,8 @@ def verify(
     if not working_transports(verdict):
         raise ServiceGone("no transport reaches the service; each one's reason stands above")
     embeddings, description = make_store(dataset_dir), verdict["description"]
+    if service.target == "bioengine":
+        check_engine_described(service.engine, description)
     check_run(parameters, description, keeps_embeddings=embeddings is not None)
     if embeddings is not None:
         click.echo(foretell(embeddings, description), err=True)

@@ -10,6 +10,10 @@ from typing import Any, Literal
 
 import uvloop
 
+from samservice.contract.engine_description import describe_engine, find_engine, known_engines
+from samservice.contract.errors import WrongParameter
+from samservice.contract.plugins import OWN_DISTRIBUTION
+
 from ..errors import InputError
 from ..files.atomic import write_private
 from ..transports.base import Endpoint
@@ -164,8 +168,23 @@ def _bioengine(options: ServiceOptions) -> tuple[WorkerAddress, AppPlan]:
         options.engine,
         options.engine_options,
         options.network.ice_servers,
+        _requirements(options.engine),
     )
     return address, plan
+
+
+def _requirements(engine: str) -> tuple[str, ...]:
+    """Return pip's lines for an engine of another distribution; the app has the built-in ones'.
+
+    An engine that is unknown here may be known on the worker, which refuses it otherwise.
+    """
+    if engine not in known_engines():
+        return ()
+    try:
+        is_built_in = find_engine(engine).distribution == OWN_DISTRIBUTION
+        return () if is_built_in else describe_engine(engine).requirements
+    except WrongParameter as error:
+        raise InputError(f"service.engine: {error.message}") from error
 
 
 def _endpoint(options: ServiceOptions, address: WorkerAddress, found: Found) -> Endpoint:

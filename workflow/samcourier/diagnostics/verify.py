@@ -7,11 +7,13 @@ import random
 from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
+from samservice.contract.engine_description import known_engines
+
 from ..connection.description import checked_description
 from ..connection.probe import Probed, probe_transport
 from ..connection.retry import Policy
 from ..connection.throughput import Payload, Sample
-from ..errors import CourierError, Failure, TransportFailed
+from ..errors import CourierError, Failure, RequestRefused, TransportFailed
 from ..results.timestamps import utc_now
 from ..transports.base import Endpoint, Transport
 from ..transports.known_defects import Step, find_defect
@@ -200,6 +202,20 @@ def _failure_verdict(transport: str, failed: _FailedAt) -> dict[str, Any]:
         "advice": defect.advice,
         "failure": vars(failure),
     }
+
+
+def check_engine_described(name: str, description: dict[str, Any]) -> None:
+    """Raise RequestRefused when a service describes another engine than ``name``.
+
+    One that does not describe itself is taken as it is.
+    """
+    described = description.get("engine", name)
+    if described != name:
+        raise RequestRefused(
+            f"service.engine is {name!r}, but the service runs {described!r}; engines known here: "
+            f"{', '.join(known_engines())}",
+            name="WrongParameter",
+        )
 
 
 def working_transports(verdict: dict[str, Any]) -> list[str]:

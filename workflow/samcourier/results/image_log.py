@@ -55,7 +55,7 @@ class Attempt:
     of it meanwhile, as predictions leave that out; None where the service tells no times.
     """
 
-    transport: Literal["websocket", "http", "webrtc", "fake"]
+    transport: str
     reason: str
     started_at: str
     outcome: Literal["ok", "failed"]
