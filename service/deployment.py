@@ -4,11 +4,13 @@ The worker loads this module where only BioEngine and the standard library are i
 everything else is imported inside methods. What must be known before an instance exists comes
 from the environment (``application_env_vars``, under any key):
 
-- ``SAMSERVICE_ENGINE``: ``watershed`` (default) or ``microsam``
+- ``SAMSERVICE_ENGINE``: ``watershed`` (default), ``microsam`` or an engine of another package
+- ``SAMSERVICE_REQUIREMENTS``: pip's lines that such an engine needs, as a JSON list
 - ``SAMSERVICE_CPUS``, ``SAMSERVICE_MEMORY_MB``: what a replica reserves
 - ``SAMSERVICE_GPU_MEMORY_MB``: as BioEngine's ``gpu_memory_mb``, -1 for a whole GPU
 """
 
+import json
 import os
 from typing import Any
 
@@ -20,6 +22,8 @@ ENGINE = os.environ.get("SAMSERVICE_ENGINE", "watershed")
 MAX_ONGOING_REQUESTS = 64
 
 REQUIREMENTS = ["aiortc>=1.16", "hypha-rpc==0.21.47", "numcodecs>=0.13", "scikit-image>=0.24"]
+#: Of the built-in engines, as samservice.engines.descriptions has them, which may not be importable
+#: yet.
 ENGINE_REQUIREMENTS = {"microsam": ["micro-sam==1.8.14"]}
 
 
@@ -33,7 +37,11 @@ def _reserved() -> dict[str, Any]:
 
 
 @bioengine.app(
-    pip=[*REQUIREMENTS, *ENGINE_REQUIREMENTS.get(ENGINE, [])],
+    pip=[
+        *REQUIREMENTS,
+        *ENGINE_REQUIREMENTS.get(ENGINE, []),
+        *json.loads(os.environ.get("SAMSERVICE_REQUIREMENTS", "[]")),
+    ],
     max_ongoing_requests=MAX_ONGOING_REQUESTS,
     **_reserved(),
 )

@@ -13,13 +13,16 @@ import inspect
 import os
 import re
 import signal
+import site
 import socket
+import subprocess
+import sys
 import tempfile
 import time
+import venv
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import psutil
@@ -184,16 +187,32 @@ def where_from(task: asyncio.Task[Any]) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="session")
-def documented() -> Callable[[str], ModuleType]:
-    """The example below a heading of docs/extending.md, run as it stands."""
+def documented_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The packages of docs/extending.md, each file as it stands there below its name."""
+    folder = tmp_path_factory.mktemp("packages")
     page = (Path(__file__).parents[1] / "docs/extending.md").read_text()
+    for name, content in re.findall(r"^`(\S+/\S+)`\n\n```\w+\n(.*?)^```$", page, re.S | re.M):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return folder
 
-    def example(heading: str) -> ModuleType:
-        section = page.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-        block = re.search(r"```python\n(.*?)```", section, re.S)
-        assert block is not None, f"docs/extending.md: no Python block below {heading!r}"
-        module = ModuleType(f"docs_extending_{heading.split()[-1]}")
-        exec(compile(block[1], f"docs/extending.md, {heading}", "exec"), module.__dict__)
-        return module
 
-    return example
+@pytest.fixture(scope="session")
+def extended_python(documented_packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of a clean environment that sees the project and has these packages installed."""
+    pytest.importorskip("uv", reason="the Makefile's environments have uv")
+    environment = tmp_path_factory.mktemp("extended")
+    venv.create(environment, symlinks=True, with_pip=False)
+    python = environment / "bin/python"
+    (site_packages,) = environment.glob("lib/python*/site-packages")
+    # Through site, so that an editable installation of the project counts too.
+    lines = [f"import site; site.addsitedir({path!r})" for path in site.getsitepackages()]
+    (site_packages / "project.pth").write_text("\n".join(lines) + "\n")
+    packages = sorted(path.parent for path in documented_packages.glob("*/pyproject.toml"))
+    command = [sys.executable, "-m", "uv", "pip", "install", "--python", python, "--no-config"]
+    command += ["--no-deps", "--no-build-isolation", "--offline", "--quiet"]
+    command += ["--cache-dir", environment / "cache", *packages]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return python

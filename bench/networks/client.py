@@ -35,7 +35,8 @@ from samcourier.results.timestamps import parse_time
 from samcourier.samples.sheet import Batch, ImageRow
 from samcourier.segmentation.batch import BatchRun
 from samcourier.segmentation.settings import BatchSettings
-from samcourier.transports import TRANSPORT_CHOICES, Endpoint, build_transports
+from samcourier.transports import Endpoint, build_transports
+from samcourier.transports.description import AUTO, TRANSPORTS
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ async def measure(job: Job) -> Measured:
         async with asyncio.timeout(job.limit_s) as limit:
             if job.client == "naive":
                 done_s = await run_naive(endpoint, job, progress, measured.attempts)
-            elif job.client in TRANSPORT_CHOICES:
+            elif job.client in (AUTO, *TRANSPORTS.built_in):
                 phases = [(len(job.images), job.client)]
                 done_s = await run_courier(endpoint, phases, job, progress)
             else:

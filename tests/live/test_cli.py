@@ -513,7 +513,10 @@ def test_serve_says_in_one_line_why_it_cannot(server: Server, tmp_path: Path, wr
     ("options", "complaint"),
     [
         (["--engine", "watersheds"], "engine 'watersheds' is unknown"),
-        (["--engine-options", '{"sigma": 1}'], "engine watershed has no option 'sigma'"),
+        (
+            ["--engine-options", '{"sigma": 1}'],
+            "engine watershed: option 'sigma' with value 1 is unknown, expected none",
+        ),
     ],
 )
 def test_serve_refuses_a_wrong_engine(server: Server, options: list[str], complaint: str) -> None:
@@ -534,4 +537,4 @@ def test_no_command_is_forgotten() -> None:
 def test_an_unknown_transport_is_refused(existing: list[object], tmp_path: Path) -> None:
     out = tmp_path / "service.json"
     said = run("verify", *existing, "--transport", "pigeon", "--out", out, status=2)
-    assert "'pigeon' is not one of" in said
+    assert "transport 'pigeon' is unknown, expected one of websocket, webrtc, http" in said

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ from samcourier.results.image_log import (
 )
 from samcourier.results.layout import log_path, manifest_path, mask_path, output_path, output_sha256
 from samcourier.results.manifest import Manifest, manifest_entry, write_manifest
+
+from .installed import Install, installing
 
 SERVICE = {
     "engine": "watershed",
@@ -61,6 +64,13 @@ def squares(count: int) -> np.ndarray:
         y, x = divmod(label, 4)
         mask[y * 8 : y * 8 + 4, x * 8 : x * 8 + 4] = label + 1
     return mask
+
+
+@pytest.fixture
+def install(tmp_path: Path) -> Iterator[Install]:
+    """Install distributions for a test: see :func:`.installed.write_distribution`."""
+    with installing(tmp_path / "site-packages") as install:
+        yield install
 
 
 @pytest.fixture

@@ -1,79 +1,63 @@
-"""The examples of docs/extending.md do what the page says of them."""
+"""The packages of docs/extending.md install, are found, and pass the suites of their kind."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import re
+import subprocess
 from pathlib import Path
-from types import ModuleType
 
-import numpy as np
-import pytest
+from samcourier.testing import EngineTests, ReaderTests, TransportTests
 
-from samcourier.errors import ImageUnfit, TransportFailed
-from samcourier.images.planes import open_planes
-from samcourier.images.readers import open as readers
-from samcourier.images.selection import Selection
-from samservice.contract.errors import EmbeddingsUnsupported, WrongParameter
-from samservice.contract.wire import pack_array, unpack_array
-from samservice.server.app import SegmentationService
-
-Documented = Callable[[str], ModuleType]
-
-#: Two bright squares, (C, Y, X) uint16.
-IMAGE = np.full((2, 16, 16), 100, np.uint16)
-IMAGE[:, 2:6, 2:6] = IMAGE[:, 9:14, 9:14] = 900
+SUITES = {
+    "samcourier-threshold": EngineTests,
+    "samcourier-npy": ReaderTests,
+    "samcourier-socket": TransportTests,
+}
 
 
-async def test_the_engine_segments_behind_the_service(documented: Documented) -> None:
-    service = SegmentationService(documented("An engine").ThresholdEngine())
-    try:
-        answer = await service.segment_all(pack_array(IMAGE, "raw"), axes="CYX", level=0.3)
-        mask = unpack_array(answer["mask"], 1 << 20)
-        assert answer["object_count"] == 2
-        assert (mask[3, 3], mask[10, 10], mask[0, 0]) == (1, 2, 0)
-        assert (await service.segment_all(IMAGE, axes="ZYX")).shape == IMAGE.shape
-        with pytest.raises(WrongParameter, match="level"):
-            await service.segment_all(IMAGE, axes="CYX", level=2)
-        with pytest.raises(EmbeddingsUnsupported):
-            await service.encode_image(IMAGE[0])
-        described = await service.describe()
-        assert described["parameters"].keys() == {"level"}
-    finally:
-        service.close()
+def test_the_page_has_a_package_of_each_kind(documented_packages: Path) -> None:
+    assert {path.name for path in documented_packages.iterdir()} == set(SUITES)
 
 
-def test_the_reader_gives_the_planes_asked_for(
-    documented: Documented, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_each_package_passes_the_suite_of_its_kind(
+    extended_python: Path, documented_packages: Path
 ) -> None:
-    example = documented("An image format")
-    monkeypatch.setattr(readers, "_READERS", ((example.NPY_MAGIC, example.open_npy),))
-    path = tmp_path / "cells.npy"
-    np.save(path, IMAGE)
-    with open_planes(path, Selection(axes="CYX", channel=1)) as planes:
-        np.testing.assert_array_equal(planes.read(0).pixels, IMAGE[1])
-    with pytest.raises(ImageUnfit, match="write the axes into the sheet"), open_planes(path):
-        pass
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(ImageUnfit, match="damaged"), open_planes(path):
-        pass
+    done = subprocess.run(
+        [extended_python, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-p", "no:xdist", "."],
+        cwd=documented_packages,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    for package, suite in SUITES.items():
+        passed = re.findall(rf"^{package}/.*::(test_\w+).* PASSED", done.stdout, re.M)
+        assert set(passed) == {name for name in dir(suite) if name.startswith("test_")}
 
 
-async def test_the_transport_carries_an_image(documented: Documented, tmp_path: Path) -> None:
-    """The suite of all transports is in tests/contract."""
-    example = documented("A transport")
-    service = SegmentationService(documented("An engine").ThresholdEngine())
-    server = await example.serve(service, tmp_path / "socket")
-    transport = example.SocketTransport(tmp_path / "socket")
-    try:
-        await transport.open(5)
-        arguments = {"image_or_embedding": IMAGE, "axes": "CYX"}
-        mask = await transport.call("segment_all", arguments, 5)
-        assert mask.max() == 2
-        assert transport.progress() > IMAGE.nbytes
-    finally:
-        await transport.close()
-        server.close()
-        await server.wait_closed()
-        service.close()
-    with pytest.raises(TransportFailed):
-        await transport.open(5)
+def test_what_the_packages_offer_is_known_by_its_name(extended_python: Path) -> None:
+    code = """
+import json
+from samcourier.images.readers.reader import installed_readers
+from samcourier.transports.description import known_transports
+from samservice.contract.engine_description import known_engines
+from samservice.engines.base import build_engine
+
+print(json.dumps([
+    known_engines(),
+    known_transports(),
+    [each.name for each in installed_readers().readers],
+    build_engine("threshold", {"dark": True}).describe(),
+]))
+"""
+    engines, transports, readers, described = json.loads(
+        subprocess.check_output([extended_python, "-c", code], text=True, timeout=60)
+    )
+    assert engines == ["watershed", "microsam", "threshold"]
+    assert transports == ["websocket", "webrtc", "http", "socket"]
+    assert readers == ["npy"]
+    assert described["model"] == "darker"
+    assert described["versions"].keys() == {"numpy", "samcourier-threshold"}
+    assert described["versions"]["samcourier-threshold"] == "1.0"

@@ -388,7 +388,22 @@ KNOWN = (
         ),
         ({"batch_size": 0}, "config.batch_size: 0, expected: a whole number of images (1 or more)"),
         ({"batch_size": "six"}, "config.batch_size: 'six', expected: a whole number of images"),
-        ({"transport": "udp"}, "config.transport: 'udp', expected: auto (what measures fastest)"),
+        (
+            {"transport": 7},
+            "config.transport: 7, expected: auto (what measures fastest), websocket",
+        ),
+        (
+            {"transport": "webrct"},
+            "config: transport 'webrct' is unknown, did you mean 'webrtc'? expected one of webs",
+        ),
+        (
+            {"service": {"engine": "watershd"}},
+            "config: engine 'watershd' is unknown, did you mean 'watershed'? expected one of wat",
+        ),
+        (
+            {"service": {"target": "slurm", "server_url": "http://a", "engine": "cellpose"}},
+            "config: engine 'cellpose' is unknown, expected one of watershed, microsam",
+        ),
         ({"ome_zarr": 0.6}, "config.ome_zarr: 0.6, expected: 0.4 (zarr 2;"),
         ({"tiles": {"edge_px": 64}}, "config.tiles.edge_px: 64, expected: side in pixels (256 or"),
         ({"parameters": None}, "config.parameters: None, expected: parameters of the engine as a"),

@@ -5,11 +5,11 @@ Imports nothing of an engine: the client holds a run's parameters against ``desc
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
+from .close_match import close_match
 from .errors import WrongParameter
 
 Schema = Mapping[str, Any]
@@ -31,22 +31,24 @@ def check_parameters(
         raise WrongParameter(problem + remark)
 
 
-def parameter_problems(parameters: Mapping[str, Any], accepted: Mapping[str, Schema]) -> list[str]:
+def parameter_problems(
+    parameters: Mapping[str, Any], accepted: Mapping[str, Schema], noun: str = "parameter"
+) -> list[str]:
     """Return a sentence for each wrong parameter: its name, what came, what is accepted.
 
-    ``accepted`` has a schema for each name, see :meth:`samservice.engines.base.Engine.describe`.
+    ``accepted`` has a schema for each name, see :meth:`samservice.engines.base.Engine.describe`;
+    ``noun`` is what the sentences call them.
     """
     problems = []
     for name, value in parameters.items():
         if name not in accepted:
-            close = difflib.get_close_matches(name, accepted, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
             known = f"one of {', '.join(accepted)}" if accepted else "none"
             problems.append(
-                f"parameter {name!r} with value {value!r} is unknown, {hint}expected {known}"
+                f"{noun} {name!r} with value {value!r} is unknown, "
+                f"{close_match(name, accepted)}expected {known}"
             )
         elif not _fits(value, accepted[name]):
-            problems.append(f"parameter {name!r} is {value!r}, expected {_say(accepted[name])}")
+            problems.append(f"{noun} {name!r} is {value!r}, expected {_say(accepted[name])}")
     return problems
 
 

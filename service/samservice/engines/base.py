@@ -1,4 +1,4 @@
-"""What an engine is, and the one place that knows which engines exist.
+"""What an engine is, and how one is built from its description.
 
 An engine is synchronous and holds per-image state: :mod:`samservice.server.queue` gives it one
 image at a time, in a thread of its own.
@@ -6,14 +6,17 @@ image at a time, in a thread of its own.
 
 from __future__ import annotations
 
-import inspect
+import pkgutil
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
+from ..contract.engine_description import describe_engine, find_engine
 from ..contract.errors import WrongParameter
 from ..contract.image_statistics import ImageStatistics
+from ..contract.parameters import parameter_problems
+from ..contract.plugins import OWN_DISTRIBUTION
 
 
 class Engine(Protocol):
@@ -71,30 +74,46 @@ class Engine(Protocol):
         ...
 
 
-ENGINES = ("watershed", "microsam")
-
-
 def build_engine(name: str, options: dict[str, Any] | None = None) -> Engine:
-    """Load an engine by name. ``options`` are its constructor's (model, device, ...).
+    """Load an engine by the name of its entry point, with the options that it describes.
 
-    Raises :class:`WrongParameter` for an unknown name or option. Heavy imports happen here, not
-    before.
+    The description of one of another distribution names that and its version among ``versions``.
+    Raises :class:`WrongParameter` for an unknown name or option, and for an engine that cannot be
+    imported. Heavy imports happen here, not before.
     """
+    plugin, description = find_engine(name), describe_engine(name)
     options = options or {}
-    make: Callable[..., Engine]
-    if name == "watershed":
-        from .watershed import WatershedEngine
-
-        make = WatershedEngine
-    elif name == "microsam":
-        from .microsam import MicroSamEngine
-
-        make = MicroSamEngine
-    else:
-        raise WrongParameter(f"engine {name!r} is unknown, expected one of {', '.join(ENGINES)}")
-    accepted = inspect.signature(make).parameters
-    for option in options.keys() - accepted.keys():
+    given = {
+        option: value
+        for option, value in options.items()
+        if value is not None or description.options.get(option, {}).get("default", "") is not None
+    }
+    for problem in parameter_problems(given, description.options, f"engine {name}: option"):
+        raise WrongParameter(problem)
+    try:
+        make: Callable[..., Engine] = pkgutil.resolve_name(description.build)
+    except ImportError as error:
         raise WrongParameter(
-            f"engine {name} has no option {option!r}, expected {', '.join(accepted) or 'none'}"
-        )
-    return make(**options)
+            f"engine {name!r} of {plugin.origin} cannot be imported ({error}), expected "
+            f"{', '.join(description.requirements) or 'all that it imports'} to be installed"
+        ) from error
+    engine = make(**options)
+    if plugin.distribution == OWN_DISTRIBUTION:
+        return engine
+    return cast(Engine, _OfDistribution(engine, {plugin.distribution: plugin.version}))
+
+
+class _OfDistribution:
+    """An engine whose description also names the distribution that it comes from."""
+
+    def __init__(self, engine: Engine, versions: dict[str, str]) -> None:
+        self._engine = engine
+        self._versions = versions
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def describe(self) -> dict[str, Any]:
+        """See :meth:`Engine.describe`."""
+        described = self._engine.describe()
+        return described | {"versions": {**described["versions"], **self._versions}}

@@ -38,8 +38,8 @@ from samcourier.benchmark.table import (
 )
 from samcourier.connection.throughput import Payload, Sample
 from samcourier.errors import Denied, ServiceFailed, TransportFailed
+from samcourier.testing.fake import FakeTransport, Scripted
 from samcourier.transports.base import Endpoint
-from samcourier.transports.fake import FakeTransport, Scripted
 from samservice.engines.watershed import WatershedEngine
 from samservice.server.app import Limits, SegmentationService
 

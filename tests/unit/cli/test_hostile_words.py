@@ -21,8 +21,8 @@ from samcourier.cli.terminal import say
 from samcourier.diagnostics.verify import verify_service
 from samcourier.errors import InputError
 from samcourier.formatting import plain_lines
+from samcourier.testing.fake import FakeTransport
 from samcourier.transports import Endpoint
-from samcourier.transports.fake import FakeTransport
 
 REPO = Path(__file__).parents[3]
 ESCAPES = "\x1b]0;owned\x07\x1b[31m\u202e\x9b2J\x00"

@@ -17,7 +17,7 @@ from samcourier.connection.retry import Policy
 from samcourier.connection.throughput import Payload
 from samcourier.errors import Overloaded
 from samcourier.results.connection_log import ConnectionJournal
-from samcourier.transports.fake import FakeTransport, Scripted
+from samcourier.testing.fake import FakeTransport, Scripted
 
 
 @pytest.mark.parametrize(

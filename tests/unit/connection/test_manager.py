@@ -31,7 +31,7 @@ from samcourier.errors import (
 )
 from samcourier.results.connection_log import ConnectionJournal
 from samcourier.results.service_description import ServiceDescription
-from samcourier.transports.fake import FakeTransport, Scripted
+from samcourier.testing.fake import FakeTransport, Scripted
 
 #: A testing switch without waiting: pauses of nothing.
 PATIENT = Policy(

@@ -18,8 +18,8 @@ from samcourier.connection.retry import Policy
 from samcourier.connection.throughput import Payload
 from samcourier.errors import CourierError, Denied, Overloaded, ServiceGone, TransportFailed
 from samcourier.results.connection_log import ConnectionJournal
+from samcourier.testing.fake import FakeTransport, Scripted
 from samcourier.transports.base import Endpoint, Transport
-from samcourier.transports.fake import FakeTransport, Scripted
 from samcourier.transports.session import list_services
 
 POLICY = Policy(open_timeout_s=1.0, gone_pause_s=0.01, gone_patience_s=1.0)

@@ -20,7 +20,7 @@ from samcourier.connection.throughput import Payload
 from samcourier.connection.watchdog import Watch, loss
 from samcourier.errors import CourierError, Overloaded, ServiceGone, TransportFailed
 from samcourier.results.connection_log import ConnectionJournal
-from samcourier.transports.fake import FakeTransport, Scripted
+from samcourier.testing.fake import FakeTransport, Scripted
 
 POLICY = Policy(
     beat_s=0.05, silence_s=0.15, silence_unmeasured_s=0.15, silence_alone_s=5.0, open_timeout_s=1.0

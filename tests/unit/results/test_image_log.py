@@ -162,7 +162,7 @@ def test_the_schema_is_printed_by_its_command() -> None:
         ("key", None),
         ("failure", {"kind": "image", "name": "ImageUnfit", "message": "but it is done"}),
         ("status", "failed"),
-        ("attempts.1.transport", "pigeon"),
+        ("attempts.1.transport", ""),
         ("attempts.1.bytes.up", -1),
         ("attempts.1.outcome", "failed"),
         ("attempts.0.error", None),

@@ -24,7 +24,7 @@ from samcourier.results.service_description import ServiceDescription
 from samcourier.samples.sheet import Batch, ImageRow
 from samcourier.segmentation.batch import BatchRun
 from samcourier.segmentation.settings import BatchSettings
-from samcourier.transports.fake import FakeTransport
+from samcourier.testing.fake import FakeTransport
 
 #: Capabilities of Linux by which root passes over permissions.
 _DAC_OVERRIDE, _DAC_READ_SEARCH = 1, 2

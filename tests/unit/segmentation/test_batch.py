@@ -49,7 +49,7 @@ from samcourier.samples.sheet import Batch, ImageRow
 from samcourier.segmentation.batch import AT_HAND, SERVICE_FAILURES, BatchRun, batch_lock
 from samcourier.segmentation.embedding_cache import EmbeddingStore
 from samcourier.segmentation.settings import BatchSettings
-from samcourier.transports.fake import FakeTransport, Scripted
+from samcourier.testing.fake import FakeTransport, Scripted
 from samservice.contract.errors import ImageTooLarge, NotFinite, ServiceError, WrongParameter
 from samservice.contract.wire import MASK_CODEC, pack_array
 from samservice.server.app import SegmentationService

@@ -30,7 +30,7 @@ from samcourier.samples.sheet import Batch, ImageRow
 from samcourier.segmentation.batch import BatchRun
 from samcourier.segmentation.settings import BatchSettings
 from samcourier.settings.run_settings import TileSettings
-from samcourier.transports.fake import FakeTransport
+from samcourier.testing.fake import FakeTransport
 from samservice.contract.channels import to_gray
 from samservice.contract.errors import NotFinite, ServiceError
 from samservice.server.app import Limits, SegmentationService

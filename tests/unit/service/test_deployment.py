@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
 from samservice import __version__
+from samservice.contract.engine_description import ENGINES, describe_engine
 
 SERVICE_DIR = Path(__file__).parents[3] / "service"
 MANIFEST = yaml.safe_load((SERVICE_DIR / "manifest.yaml").read_text())
@@ -20,6 +22,20 @@ TREE = ast.parse((SERVICE_DIR / "deployment.py").read_text())
 @pytest.mark.parametrize("key", ["name", "id", "id_emoji", "description"])
 def test_the_manifest_is_complete(key: str) -> None:
     assert isinstance(MANIFEST[key], str) and MANIFEST[key]
+
+
+def test_the_app_installs_what_the_built_in_engines_require() -> None:
+    (common, own) = (
+        ast.literal_eval(node.value)
+        for node in TREE.body
+        if isinstance(node, ast.Assign)
+        and ast.unparse(node.targets[0]) in ("REQUIREMENTS", "ENGINE_REQUIREMENTS")
+    )
+    assert own.keys() <= ENGINES.built_in.keys()
+    for name in ENGINES.built_in:
+        assert set(describe_engine(name).requirements) <= {*common, *own.get(name, [])}
+    pyproject = tomllib.loads((SERVICE_DIR.parent / "pyproject.toml").read_text())
+    assert set(own["microsam"]) <= set(pyproject["project"]["optional-dependencies"]["microsam"])
 
 
 def test_the_manifest_names_this_app() -> None:

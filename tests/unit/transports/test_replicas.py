@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from samcourier.diagnostics.doctor import gather
-from samcourier.errors import CourierError, Denied, ServiceGone, TransportFailed
-from samcourier.transports import Endpoint, Replicas, pick_replica, replicas
-from samcourier.transports.fake import FakeTransport
+from samcourier.errors import CourierError, Denied, InputError, ServiceGone, TransportFailed
+from samcourier.testing.fake import FakeTransport
+from samcourier.transports import Endpoint, Replicas, build_transports, pick_replica, replicas
+
+from ..installed import Install
 
 ENDPOINT = Endpoint("https://hypha.example.org", "lab", "sam", "sam-rtc", "token")
 TWO = ["lab/sam-b:sam", "lab/sam-a:sam"]
@@ -101,3 +103,38 @@ async def test_the_doctor_proves_a_replica_that_hypha_can_resolve(
     monkeypatch.setattr(gather, "build_transports", build)
     await gather._verdicts(ENDPOINT, "auto", 10.0)
     assert proved == ["lab/sam-a:sam"]
+
+
+TRANSPORT = """
+from samcourier.transports.description import TransportDescription
+
+PIGEON = TransportDescription("pigeon", "carries letters", "pigeon_transport:build", False)
+"""
+BUILD = """
+from samcourier.testing.fake import FakeTransport
+
+def build(endpoint, session):
+    return FakeTransport(object(), name="pigeon")
+"""
+
+
+async def test_a_transport_of_another_package_is_built_where_it_is_named(
+    session: type[Session], install: Install
+) -> None:
+    entry = "[samcourier.transports]\npigeon = pigeon_door:PIGEON\n"
+    install("courier-pigeon", entry, pigeon_door=TRANSPORT, pigeon_transport=BUILD)
+    assert [each.name for each in build_transports(ENDPOINT, "pigeon")] == ["pigeon"]
+    built_in = ["websocket", "webrtc", "http"]
+    assert [each.name for each in build_transports(ENDPOINT)] == built_in
+    (transports,) = (await Replicas(ENDPOINT, "pigeon").find()).values()
+    assert [each.name for each in transports] == ["pigeon"]
+    # It says that it does not need Hypha.
+    assert session.opened == 0
+
+
+@pytest.mark.parametrize("wanted", ["pigeons", "pigeon"])
+def test_a_transport_that_cannot_be_built_is_named(install: Install, wanted: str) -> None:
+    entry = "[samcourier.transports]\npigeon = pigeon_door:PIGEON\n"
+    install("courier-pigeon", entry, pigeon_door=TRANSPORT, pigeon_transport="import no_such")
+    with pytest.raises(InputError, match=f"transport '{wanted}' (is unknown|cannot be imported)"):
+        build_transports(ENDPOINT, wanted)

@@ -11,7 +11,7 @@ from typing import Any
 
 from hypha_rpc import connect_to_server
 
-from ..transports.base import Endpoint, TransportName
+from ..transports.base import Endpoint
 from ..transports.session import call_remote
 from ..transports.translate import translate
 
@@ -19,7 +19,7 @@ from ..transports.translate import translate
 class NaiveTransport:
     """What a script does: ``connect_to_server``, ``get_service``, call."""
 
-    name: TransportName = "naive"
+    name = "naive"
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint

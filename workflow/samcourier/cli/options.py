@@ -12,6 +12,7 @@ import click
 import msgspec
 from click.core import ParameterSource
 
+from ..pipeline.names import check_names
 from ..settings.frozen import FrozenRun, read_frozen
 from ..settings.run_settings import RunSettings
 from .setting_option import parameter_name, setting_option
@@ -181,7 +182,8 @@ def _with_options(command: Callable[..., R], keys: Mapping[str, str]) -> Callabl
 def make_settings(values: Mapping[str, Any], dataset_dir: Path | None = None) -> RunSettings:
     """Return the settings with ``values`` by key; every other key has its default.
 
-    Raises InputError for ICE servers or certificates that cannot be used.
+    Raises InputError for ICE servers or certificates that cannot be used, and for an engine or a
+    transport that no installed package offers.
     """
     from ..transports.network import make_network
 
@@ -197,7 +199,9 @@ def make_settings(values: Mapping[str, Any], dataset_dir: Path | None = None) ->
     network = nested.get("network", {})
     bundle = network.get("ca_bundle")
     make_network(network.get("ice_servers", []), None if bundle is None else Path(bundle))
-    return msgspec.convert(nested, RunSettings)
+    settings = msgspec.convert(nested, RunSettings)
+    check_names(settings)
+    return settings
 
 
 def example(*commands: str) -> str:

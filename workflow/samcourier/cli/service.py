@@ -79,7 +79,7 @@ def verify(run: RunOptions, out: Path) -> None:
 
     Exits 1 when none works, or the service refuses the parameters or has no embeddings to keep.
     """
-    from ..diagnostics.verify import verify_service, working_transports
+    from ..diagnostics.verify import check_engine_described, verify_service, working_transports
     from ..pipeline.run import embedding_store
     from ..results.service_description import ServiceDescription
     from ..segmentation.requirements import check_run
@@ -100,6 +100,8 @@ def verify(run: RunOptions, out: Path) -> None:
         raise ServiceGone("no transport reaches the service; each one's reason stands above")
     embeddings = embedding_store(settings, run.dataset_dir)
     description = ServiceDescription.of(verdict["description"])
+    if settings.service.target == "bioengine":
+        check_engine_described(settings.service.engine, description)
     check_run(settings.parameters, description, keeps_embeddings=embeddings is not None)
     if embeddings is not None:
         click.echo(foretell(embeddings, description), err=True)

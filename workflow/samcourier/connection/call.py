@@ -67,7 +67,7 @@ def attempt_record(
             receive=sample.receive_s,
         )
     return Attempt(
-        transport=choice.name,  # type: ignore[arg-type]
+        transport=choice.name,
         replica=replica,
         reason=choice.reason,
         started_at=started_at,

@@ -10,6 +10,10 @@ from pathlib import Path
 import msgspec
 import uvloop
 
+from samservice.contract.engine_description import describe_engine, find_engine, known_engines
+from samservice.contract.errors import WrongParameter
+from samservice.contract.plugins import OWN_DISTRIBUTION
+
 from ..errors import InputError
 from ..files.atomic import write_private
 from ..settings.run_settings import NetworkSettings, RunSettings
@@ -154,7 +158,22 @@ def _bioengine(settings: RunSettings) -> tuple[WorkerAddress, AppPlan]:
         token=read_token(service.token_file),
         ca_bundle=network.ca_bundle,
     )
-    return address, plan_app(pack_app(), service, network.ice_servers)
+    requirements = _requirements(service.engine)
+    return address, plan_app(pack_app(), service, network.ice_servers, requirements)
+
+
+def _requirements(engine: str) -> tuple[str, ...]:
+    """Return pip's lines for an engine of another distribution; the app has the built-in ones'.
+
+    An engine that is unknown here may be known on the worker, which refuses it otherwise.
+    """
+    if engine not in known_engines():
+        return ()
+    try:
+        is_built_in = find_engine(engine).distribution == OWN_DISTRIBUTION
+        return () if is_built_in else describe_engine(engine).requirements
+    except WrongParameter as error:
+        raise InputError(f"service.engine: {error.message}") from error
 
 
 def _endpoint(settings: RunSettings, address: WorkerAddress, found: Found) -> Endpoint:

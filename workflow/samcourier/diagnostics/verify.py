@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 
 from msgspec import to_builtins
 
+from samservice.contract.engine_description import known_engines
+
 from ..connection.probe import Probed, probe_transport
 from ..connection.retry import Policy
 from ..connection.throughput import Payload, Sample
-from ..errors import CourierError, TransportFailed
+from ..errors import CourierError, RequestRefused, TransportFailed
 from ..failure import Failure
-from ..results.service_description import checked_description
+from ..results.service_description import ServiceDescription, checked_description
 from ..results.timestamps import utc_now
 from ..transports.base import Endpoint, Transport
 from ..transports.known_defects import Step, find_defect
@@ -203,6 +205,20 @@ def _failure_verdict(transport: str, failed: _FailedAt) -> dict[str, Any]:
         "advice": defect.advice,
         "failure": to_builtins(failure),
     }
+
+
+def check_engine_described(name: str, description: ServiceDescription) -> None:
+    """Raise RequestRefused when a service describes another engine than ``name``.
+
+    One that does not describe itself is taken as it is.
+    """
+    described = description.engine
+    if described not in (None, name):
+        raise RequestRefused(
+            f"service.engine is {name!r}, but the service runs {described!r}; engines known here: "
+            f"{', '.join(known_engines())}",
+            name="WrongParameter",
+        )
 
 
 def working_transports(verdict: dict[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from ..files.strict_json import canonical_json
 from ..masks.integrity import OmeZarrVersion
 from ..results.layout import OUTPUTS
 from ..settings.run_settings import RunSettings
+from .names import check_names
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -91,10 +92,15 @@ def read_config(config: Mapping[str, Any]) -> RunSettings:
         raise InputError(describe_config_error(min(errors, key=_precedence)))
     _check_json(values)
     try:
-        return msgspec.convert(values, RunSettings)
+        settings = msgspec.convert(values, RunSettings)
     except msgspec.ValidationError as refused:
         what, _, where = str(refused).partition(" - at `$")
         raise InputError(f"config{where.removesuffix('`')}: {what}") from None
+    try:
+        check_names(settings)
+    except InputError as error:
+        raise InputError(f"config: {error}") from None
+    return settings
 
 
 @cache

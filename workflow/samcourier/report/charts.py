@@ -27,19 +27,22 @@ TRANSPORT_COLOURS = {
     "websocket": "#0072B2",
     "http": "#E69F00",
     "webrtc": "#009E73",
-    "fake": "#CC79A7",
 }
+#: Of a transport of another package.
+_OTHER_TRANSPORT_COLOUR = "#CC79A7"
 _FAILED_COLOUR = "#D55E00"
 
 Chart = dict[str, Any]
 
 
+def _colour(transport: str) -> str:
+    return TRANSPORT_COLOURS.get(transport, _OTHER_TRANSPORT_COLOUR)
+
+
 def calls_chart(line: Timeline, switches: Sequence[Mark]) -> Chart:
     """Return calls by transport over time as stacked bars, failed ones on top, switches marked."""
     series = [
-        _series(name, TRANSPORT_COLOURS[name], counts)
-        for name, counts in line.calls.items()
-        if any(counts)
+        _series(name, _colour(name), counts) for name, counts in line.calls.items() if any(counts)
     ]
     series += [
         _series(f"{name} failed", _FAILED_COLOUR, counts)
@@ -71,7 +74,7 @@ def rate_chart(line: Timeline) -> Chart:
         "y_label": "MB/s, both ways",
         "x": _middles(line),
         "series": [
-            _series(name, TRANSPORT_COLOURS[name], [rate and _short(rate) for rate in rates])
+            _series(name, _colour(name), [rate and _short(rate) for rate in rates])
             for name, rates in line.mb_s.items()
             if any(rate is not None for rate in rates)
         ],
@@ -129,7 +132,7 @@ def foretold_chart(calls: Sequence[Foretold], sentence: str) -> Chart:
         "series": [
             _series(
                 name,
-                TRANSPORT_COLOURS[name],
+                _colour(name),
                 [_short(each.measured_s) if each.transport == name else None for each in shown],
             )
             for name in names

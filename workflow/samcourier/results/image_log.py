@@ -72,8 +72,12 @@ class Attempt(Struct, frozen=True, forbid_unknown_fields=True):
     """One call for one image: over which transport, why that one, and how it went."""
 
     transport: Annotated[
-        Literal["websocket", "http", "webrtc", "fake"],
-        Meta(description="The transport of the call."),
+        str,
+        Meta(
+            min_length=1,
+            description="The transport of the call: websocket, http, webrtc, or one of another"
+            " package.",
+        ),
     ]
     reason: Annotated[str, Meta(description="Why this transport was chosen for this call.")]
     started_at: Annotated[Time, Meta(description="When the call began.")]

@@ -1,4 +1,4 @@
-"""Folders, patterns, OME-Zarr plates and files -> rows of a sample sheet. Standard library only.
+"""Folders, patterns, OME-Zarr plates and files -> rows of a sample sheet; opens no image.
 
 An id is a function of the file's own name alone, so that adding files renames none.
 """
@@ -18,14 +18,13 @@ from typing import Any
 
 from ..errors import InputError
 from ..files.zarr_names import ATTRIBUTES_FILES, METADATA_FILES
+from ..images.readers.built_in import BUILT_IN
+from ..images.readers.reader import installed_readers
 from .sheet import SAFE_ID, ImageRow
 
-#: Taken from a folder. A pattern takes what it matches, whatever its name ends in.
-IMAGE_SUFFIXES = (
-    *(".tif", ".tiff", ".btf", ".tf2", ".tf8", ".lsm"),
-    *(".png", ".jpg", ".jpeg"),
-    *(".czi", ".lif", ".nd2"),
-)
+#: Of the built-in readers, taken from a folder as those of the installed ones are. A pattern takes
+#: what it matches, whatever its name ends in.
+IMAGE_SUFFIXES = tuple(suffix for reader in BUILT_IN for suffix in reader.suffixes)
 #: Stands for "/" in an id.
 _BETWEEN_FOLDERS = "__"
 _MOST_READABLE = 150
@@ -50,7 +49,21 @@ class _Hit:
 
 def is_sheet(text: str) -> bool:
     """Tell whether ``text`` names a sample sheet, and not where to find images."""
-    return not (os.path.isdir(text) or _is_pattern(text) or text.lower().endswith(IMAGE_SUFFIXES))
+    return not (os.path.isdir(text) or _is_pattern(text) or _has_image_suffix(text))
+
+
+def _has_image_suffix(name: str) -> bool:
+    """Tell whether a file of this name is one for a reader that is installed."""
+    return name.lower().endswith(IMAGE_SUFFIXES) or name.lower().endswith(_installed_suffixes())
+
+
+def _is_image_folder(path: str) -> bool:
+    """Tell whether a folder that is no Zarr is one image, for a reader that is installed."""
+    return any(each.recognises_folder(Path(path)) for each in installed_readers().readers)
+
+
+def _installed_suffixes() -> tuple[str, ...]:
+    return tuple(suffix for each in installed_readers().readers for suffix in each.suffixes)
 
 
 def find_images(inputs: Sequence[str], known: Sequence[ImageRow] = ()) -> Found:
@@ -67,7 +80,8 @@ def find_images(inputs: Sequence[str], known: Sequence[ImageRow] = ()) -> Found:
         found = list(_hits(text))
         if not any(hit.is_image for hit in found):
             raise InputError(
-                f"{text}: no image there, expected files ending in {', '.join(IMAGE_SUFFIXES)},"
+                f"{text}: no image there, expected files ending in"
+                f" {', '.join((*IMAGE_SUFFIXES, *_installed_suffixes()))},"
                 " or OME-Zarr"
             )
         for hit in found:
@@ -163,13 +177,15 @@ def _hits(text: str) -> Iterator[_Hit]:
                 yield _hit(path, name)
             elif (attributes := zarr_attributes(path)) is not None:
                 yield from _zarr_hits(path, name, attributes)
+            elif _is_image_folder(path):
+                yield _hit(path, name)
         return
     if os.path.isdir(text):
         folder = text.rstrip("/") or "/"
         attributes = zarr_attributes(folder)
-        if attributes is None:
+        if attributes is None and not _is_image_folder(folder):
             yield from _folder_hits(folder, "", ())
-        elif "plate" in attributes:
+        elif attributes and "plate" in attributes:
             yield from (_hit(*each) for each in plate_images(folder, attributes["plate"]))
         else:
             yield _hit(folder, os.path.basename(os.path.abspath(folder)))
@@ -194,9 +210,11 @@ def _folder_hits(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -
             continue
         path, name = f"{folder}/{entry.name}", f"{prefix}{entry.name}"
         if not _is_folder(entry):
-            is_image = entry.name.lower().endswith(IMAGE_SUFFIXES)
+            is_image = _has_image_suffix(entry.name)
             yield replace(_hit(path, name), is_image=is_image)
-        elif (attributes := zarr_attributes(path)) is None:
+        elif (attributes := zarr_attributes(path)) is None and _is_image_folder(path):
+            yield _hit(path, name)
+        elif attributes is None:
             yield from _folder_hits(path, f"{name}/", (*above, here))
         elif "image-label" not in attributes:
             yield from _zarr_hits(path, name, attributes)

@@ -76,10 +76,10 @@ class ServiceSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         ),
     ] = "local"
     engine: Annotated[
-        str,
+        _Text,
         Meta(
-            description="watershed (scikit-image, no download) or microsam, unless target is"
-            " existing"
+            description="watershed (scikit-image, no download), microsam or an engine of another"
+            " package, unless target is existing"
         ),
     ] = "watershed"
     engine_options: Annotated[
@@ -333,8 +333,11 @@ class RunSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         Meta(description="folder to keep embeddings in; null for results/<dataset>/embeddings"),
     ] = None
     transport: Annotated[
-        Literal["auto", "websocket", "http", "webrtc"],
-        Meta(description="auto (what measures fastest), websocket, http or webrtc"),
+        _Text,
+        Meta(
+            description="auto (what measures fastest), websocket, http, webrtc or a transport of"
+            " another package"
+        ),
     ] = "auto"
     network: Annotated[
         NetworkSettings, Meta(description="how connections leave this site, a mapping of keys")

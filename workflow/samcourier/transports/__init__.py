@@ -18,10 +18,7 @@ if TYPE_CHECKING:
     from .webrtc import WebRTCTransport
     from .websocket import WebSocketTransport
 
-TRANSPORT_CHOICES = ("auto", "websocket", "webrtc", "http")
-
 __all__ = [
-    "TRANSPORT_CHOICES",
     "Endpoint",
     "HttpTransport",
     "HyphaSession",

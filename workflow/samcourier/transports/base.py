@@ -7,11 +7,9 @@ A transport opens, calls a method by name, and closes. It raises the classes of
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from .network import Network
-
-TransportName = Literal["websocket", "webrtc", "http", "naive", "fake"]
 
 
 @dataclass(frozen=True)
@@ -34,8 +32,8 @@ class Transport(Protocol):
     """One way to the service. Calls may overlap; ``close`` may be called at any time, twice."""
 
     @property
-    def name(self) -> TransportName:
-        """The word used in logs and config."""
+    def name(self) -> str:
+        """The word used in logs and config, that of its entry point."""
         ...
 
     async def open(self, timeout_s: float) -> None:

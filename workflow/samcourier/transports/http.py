@@ -17,7 +17,8 @@ from samservice.hypha.connection import is_loopback, tls_context
 from samservice.hypha.refusals import explain_refusal
 
 from ..errors import CourierError, Denied, Overloaded, RequestRefused, ServiceGone, TransportFailed
-from .base import Endpoint, TransportName
+from .base import Endpoint
+from .session import HyphaSession
 from .translate import is_from_far_side, last_line, translate
 
 _STATUS_CLASS: dict[int, type[CourierError]] = {
@@ -37,10 +38,15 @@ _PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 PIECE_BYTES = 128 * 1024
 
 
+def over_http(endpoint: Endpoint, session: HyphaSession) -> HttpTransport:
+    """Build the transport of this name; see :mod:`.description`."""
+    return HttpTransport(endpoint)
+
+
 class HttpTransport:
     """``POST /{workspace}/services/{service}/{method}`` with msgpack both ways."""
 
-    name: TransportName = "http"
+    name = "http"
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint

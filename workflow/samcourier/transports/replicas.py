@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import pkgutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from ..errors import CourierError, ServiceGone, TransportFailed
+from ..errors import CourierError, InputError, ServiceGone, TransportFailed
 from .base import Endpoint, Transport
-from .http import HttpTransport
+from .description import TransportDescription, describe_transports
 from .session import HyphaSession, list_services
-from .webrtc import WebRTCTransport
-from .websocket import WebSocketTransport
 
 OPEN_TIMEOUT_S = 20.0
 #: A way that takes longer is looked at for what it is, not waited for.
@@ -20,17 +19,28 @@ PICK_TIMEOUT_S = 4.0
 
 
 def build_transports(endpoint: Endpoint, wanted: str = "auto") -> list[Transport]:
-    """Return the wanted transports in order of preference; ``auto`` means all of them."""
-    return _over(HyphaSession(endpoint), endpoint, wanted)
+    """Return the wanted transports in order of preference; ``auto`` means all built-in ones.
+
+    Raises InputError as :func:`.description.describe_transports` does, and for a transport that
+    cannot be imported.
+    """
+    return _build(describe_transports(wanted), endpoint, HyphaSession(endpoint))
 
 
-def _over(session: HyphaSession, endpoint: Endpoint, wanted: str) -> list[Transport]:
-    built: list[Transport] = [
-        WebSocketTransport(session, endpoint),
-        WebRTCTransport(session, endpoint),
-        HttpTransport(endpoint),
-    ]
-    return [transport for transport in built if wanted in ("auto", transport.name)]
+def _build(
+    descriptions: Sequence[TransportDescription], endpoint: Endpoint, session: HyphaSession
+) -> list[Transport]:
+    built: list[Transport] = []
+    for description in descriptions:
+        try:
+            build = pkgutil.resolve_name(description.build)
+        except ImportError as error:
+            raise InputError(
+                f"transport {description.name!r} cannot be imported ({error}), expected what it"
+                " imports to be installed"
+            ) from error
+        built.append(build(endpoint, session))
+    return built
 
 
 async def pick_replica(endpoint: Endpoint, wanted: str = "auto") -> tuple[Endpoint, int]:
@@ -62,7 +72,7 @@ class Replicas:
 
     def __init__(self, endpoint: Endpoint, wanted: str = "auto") -> None:
         self._endpoint = endpoint
-        self._wanted = wanted
+        self._descriptions = describe_transports(wanted)
         self._session = HyphaSession(endpoint)
         self._last_ids: list[str] | None = None
 
@@ -77,12 +87,12 @@ class Replicas:
             self._last_ids = await self.ids()
         ids = self._last_ids
         if ids is None:
-            return {None: _over(self._session, self._endpoint, self._wanted)}
+            return {None: _build(self._descriptions, self._endpoint, self._session)}
         if not ids:
             raise ServiceGone(f"no service {self._endpoint.service_id!r} is registered there")
         return {
-            full_id.rpartition(":")[0].rpartition("/")[2]: _over(
-                self._session, _named(self._endpoint, full_id), self._wanted
+            full_id.rpartition(":")[0].rpartition("/")[2]: _build(
+                self._descriptions, _named(self._endpoint, full_id), self._session
             )
             for full_id in ids
         }
@@ -92,7 +102,8 @@ class Replicas:
 
         Raises TransportFailed, Overloaded or Denied.
         """
-        if ":" in self._endpoint.service_id or self._wanted == "http":
+        asks_hypha = any(each.asks_hypha for each in self._descriptions)
+        if ":" in self._endpoint.service_id or not asks_hypha:
             return None
         server = await self._session.server(OPEN_TIMEOUT_S, self)
         return await list_services(server, self._endpoint)

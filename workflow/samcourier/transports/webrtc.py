@@ -19,15 +19,20 @@ from samservice.webrtc.open import open_peer
 from samservice.webrtc.peer import Channel, Implementation, Peer, chunk_bytes
 
 from ..errors import TransportFailed
-from .base import Endpoint, TransportName
+from .base import Endpoint
 from .session import SILENCE_TIMEOUT_S, HyphaSession, call_remote
 from .translate import translate_opening
+
+
+def over_webrtc(endpoint: Endpoint, session: HyphaSession) -> WebRTCTransport:
+    """Build the transport of this name; see :mod:`.description`."""
+    return WebRTCTransport(session, endpoint)
 
 
 class WebRTCTransport:
     """The direct way: fastest where the relay is slow, impossible where UDP is closed."""
 
-    name: TransportName = "webrtc"
+    name = "webrtc"
 
     def __init__(
         self,

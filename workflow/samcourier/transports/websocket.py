@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from .base import Endpoint, TransportName
+from .base import Endpoint
 from .session import HyphaSession, call_remote
 from .translate import translate_opening
+
+
+def over_websocket(endpoint: Endpoint, session: HyphaSession) -> WebSocketTransport:
+    """Build the transport of this name; see :mod:`.description`."""
+    return WebSocketTransport(session, endpoint)
 
 
 class WebSocketTransport:
     """The way that works wherever Hypha is reached at all."""
 
-    name: TransportName = "websocket"
+    name = "websocket"
 
     def __init__(self, session: HyphaSession, endpoint: Endpoint | None = None) -> None:
         self._session = session

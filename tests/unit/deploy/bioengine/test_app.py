@@ -165,6 +165,16 @@ def test_a_plan_says_all_that_deploy_app_takes() -> None:
     assert "secret" not in repr(made)
 
 
+def test_a_plan_tells_the_worker_what_an_engine_of_another_package_requires() -> None:
+    package = AppPackage("samservice-0", "0.1.0", "0" * 64, ())
+    settings = ServiceSettings(engine="cells")
+    bare = plan_app(package, settings)
+    made = plan_app(package, settings, requirements=("courier-cells==1.0",))
+    environment = made.parameters["application_env_vars"][APP_CLASS]
+    assert json.loads(environment["SAMSERVICE_REQUIREMENTS"]) == ["courier-cells==1.0"]
+    assert made.fingerprint != bare.fingerprint
+
+
 @pytest.mark.parametrize(
     ("settings", "is_same"),
     [

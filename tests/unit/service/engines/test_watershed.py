@@ -11,9 +11,15 @@ import tifffile
 
 from samcourier.evaluation.accuracy import score
 from samcourier.samples.demo import DEMO_IMAGES, write_image
-from samservice.contract.errors import EmbeddingsUnsupported, WrongParameter
+from samcourier.testing import EngineTests
+from samservice.contract.errors import WrongParameter
 from samservice.engines.base import Engine, build_engine
 from samservice.engines.watershed import PARAMETERS
+
+
+class TestWhatEveryEngineOwes(EngineTests):
+    name = "watershed"
+
 
 REAL_IMAGES = Path(__file__).parents[5] / "shared" / "images"
 
@@ -202,18 +208,6 @@ def test_a_wrong_parameter_is_named_with_what_came_and_what_is_accepted(
     for refuse in (engine.check_parameters, lambda p: engine.segment(noise("uniform"), "YX", p)):
         with pytest.raises(WrongParameter, match="parameter " + said):
             refuse(parameters)
-
-
-def test_what_describe_returns_cannot_change_the_engine(engine: Engine) -> None:
-    engine.describe()["parameters"]["sigma_px"]["default"] = 20.0
-    assert PARAMETERS["sigma_px"]["default"] == 1.0
-
-
-def test_there_are_no_embeddings(engine: Engine) -> None:
-    with pytest.raises(EmbeddingsUnsupported):
-        engine.encode(np.zeros((4, 5)), "YX")
-    with pytest.raises(EmbeddingsUnsupported):
-        engine.segment_embedding({"features": np.zeros(3)}, {})
 
 
 def test_the_page_of_the_engine_has_every_parameter_as_it_is() -> None:

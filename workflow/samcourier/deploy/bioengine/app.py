@@ -117,8 +117,11 @@ def plan_app(
     package: AppPackage,
     settings: ServiceSettings,
     ice_servers: Sequence[IceServer] = (),
+    requirements: Sequence[str] = (),
 ) -> AppPlan:
     """Return what should run for these settings; raise InputError for an id BioEngine cannot hold.
+
+    ``requirements`` are pip's lines for an engine that is not built in.
 
     Everybody may read an application's parameters on the worker, so ICE servers that need a
     password are left out.
@@ -127,6 +130,8 @@ def plan_app(
     for name in ("memory_mb", "gpu_memory_mb"):
         if (value := getattr(settings, name)) is not None:
             environment[f"SAMSERVICE_{name.upper()}"] = str(value)
+    if requirements:
+        environment["SAMSERVICE_REQUIREMENTS"] = json.dumps(list(requirements))
     keywords: dict[str, Any] = {"engine_options": settings.engine_options}
     if public := [{"urls": list(each.urls)} for each in ice_servers if each.credential is None]:
         keywords["ice_servers"] = public

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,11 @@ def open_ome_zarr(
         return OmeZarrSource(path, group, attributes, among or tuple(names))
     except Exception as error:
         raise damaged(path, "OME-Zarr", error, "multiscales with axes") from error
+
+
+def opened_ome_zarr(path: Path, scene: int | str | None) -> AbstractContextManager[OmeZarrSource]:
+    """As :func:`open_ome_zarr`, in the form of a :data:`.base.Open`."""
+    return nullcontext(open_ome_zarr(path, scene))
 
 
 def ome_attributes(group: zarr.Group) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pkgutil
 import re
 import stat
 from collections.abc import Iterator
@@ -10,19 +12,13 @@ from pathlib import Path
 
 from ...errors import CourierError, ImageMissing, ImageUnfit
 from .base import Open, Source, is_passing, one_line, unread
-from .ome_zarr import is_zarr, open_ome_zarr
-from .raster import JPEG_MAGIC, PNG_MAGIC, open_jpeg, open_png
-from .tiff import TIFF_MAGIC, open_tiff
-from .vendor import vendor_readers
+from .built_in import BUILT_IN
+from .reader import HEAD_BYTES, Reader, installed_readers
 
 EXPECTED = "expected a TIFF, PNG, JPEG, CZI, LIF or ND2 file or an OME-Zarr"
 
-_READERS: tuple[tuple[tuple[bytes, ...], Open], ...] = (
-    (TIFF_MAGIC, open_tiff),
-    (PNG_MAGIC, open_png),
-    (JPEG_MAGIC, open_jpeg),
-    *vendor_readers(),
-)
+#: How much of a file's beginning a refusal shows.
+_SHOWN_BYTES = 8
 
 
 @contextmanager
@@ -47,13 +43,41 @@ def open_source(path: Path, scene: int | str | None = None) -> Iterator[Source]:
 
 
 def _opened(path: Path, scene: int | str | None, stack: ExitStack) -> Source:
-    if is_zarr(path):
-        return open_ome_zarr(path, scene)
+    reader = find_reader(path)
+    try:
+        open_it: Open = pkgutil.resolve_name(reader.open)
+    except ImportError as error:
+        raise ImageUnfit(
+            f"{path}: the reader of {reader.kind} files cannot be imported ({one_line(error)}),"
+            " expected what it imports to be installed"
+        ) from error
+    return stack.enter_context(open_it(path, scene))
+
+
+def find_reader(path: Path) -> Reader:
+    """Return the reader that recognises the image at ``path``, a built-in one before all others.
+
+    Raises ImageUnfit when none does, ImageMissing when nothing is there, ImageUnread when it cannot
+    be looked at this time.
+    """
+    if os.path.isdir(path):
+        for reader in _readers():
+            if reader.recognises_folder(path):
+                return reader
     head = _head(path)
-    for magic, open_it in _READERS:
-        if head.startswith(magic):
-            return stack.enter_context(open_it(path, scene))
-    raise ImageUnfit(f"{path}: begins with {head!r}, {EXPECTED}")
+    for reader in _readers():
+        if reader.recognises_file(path, head):
+            return reader
+    installed = installed_readers()
+    others = "".join(f" or {each.kind}" for each in installed.readers)
+    problems = "".join(f"; {problem}" for problem in installed.problems)
+    raise ImageUnfit(f"{path}: begins with {head[:_SHOWN_BYTES]!r}, {EXPECTED}{others}{problems}")
+
+
+def _readers() -> Iterator[Reader]:
+    """Yield the built-in readers, then those of other distributions, looked for only then."""
+    yield from BUILT_IN
+    yield from installed_readers().readers
 
 
 def _head(path: Path) -> bytes:
@@ -63,7 +87,7 @@ def _head(path: Path) -> bytes:
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             raise ImageUnfit(f"{path}: is no regular file, {EXPECTED}")
         with path.open("rb") as file:
-            head = file.read(8)
+            head = file.read(HEAD_BYTES)
     except FileNotFoundError:
         if re.search(r"\\x[0-9a-f]{2}", path.name):
             raise ImageUnfit(

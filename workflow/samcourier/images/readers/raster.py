@@ -17,9 +17,7 @@ import numpy as np
 
 from ...errors import ImageUnfit
 from .base import Index, check_fits_memory, damaged, pick_scene
-
-PNG_MAGIC = (b"\x89PNG\r\n\x1a\n",)
-JPEG_MAGIC = (b"\xff\xd8\xff",)
+from .built_in import JPEG
 
 _START_OF_SCAN = 0xDA
 _END_OF_IMAGE = b"\xff\xd9"
@@ -91,7 +89,7 @@ def _png(path: Path, data: bytes) -> np.ndarray:
 
 def _jpeg(path: Path, data: bytes) -> np.ndarray:
     """Decode a JPEG that has an end: libjpeg fills with grey what a cut file lacks."""
-    at = len(JPEG_MAGIC[0]) - 1
+    at = len(JPEG.magic[0]) - 1
     while (marker := data[at + 1]) != _START_OF_SCAN:
         if marker in _FRAME_HEADERS:
             sizes = struct.unpack_from(">HHB", data, at + 5)

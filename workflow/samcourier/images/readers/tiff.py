@@ -21,8 +21,6 @@ import zarr
 from ...errors import ImageUnfit
 from .base import Index, check_fits_memory, damaged, one_line, pick_scene, size_in_um
 
-TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
 #: Coarser than this, a plain TIFF's resolution is a printer's (254 dpi), not a microscope's.
 _COARSEST_TIFF_UM = 100.0
 

@@ -19,7 +19,6 @@ _BY_PLANE: dict[str, dict[str, Any]] = {
     "LIF": {"chunk_dims": ["Y", "X"]},
     "ND2": {},
 }
-_MAGIC = {"CZI": (b"ZISRAWFI",), "LIF": (b"\x70\0\0\0",), "ND2": (b"\xda\xce\xbe\x0a",)}
 
 
 class BioioSource:
@@ -45,12 +44,9 @@ class BioioSource:
             raise damaged(self._path, self._kind, error) from error
 
 
-def vendor_readers() -> list[tuple[tuple[bytes, ...], Open]]:
-    """Return what a file of each kind begins with, and what opens it."""
-    return [(magic, _opener(kind)) for kind, magic in _MAGIC.items()]
-
-
 def _opener(kind: str) -> Open:
+    """Return what opens a file of this kind."""
+
     @contextmanager
     def open_it(path: Path, scene: int | str | None) -> Iterator[BioioSource]:
         package = f"bioio-{kind.lower()}"
@@ -74,6 +70,9 @@ def _opener(kind: str) -> Open:
         yield source
 
     return open_it
+
+
+open_czi, open_lif, open_nd2 = map(_opener, ("CZI", "LIF", "ND2"))
 
 
 def _in_um(size: Any) -> float | None:

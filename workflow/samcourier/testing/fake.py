@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import CourierError, RequestRefused, TransportFailed
-from .base import TransportName
-from .translate import translate
+from ..transports.translate import translate
 
 
 @dataclass(frozen=True)
@@ -32,12 +31,12 @@ class FakeTransport:
         self,
         service: object,
         *,
-        name: TransportName = "fake",
+        name: str = "fake",
         opens: Iterable[Scripted] = (),
         calls: Iterable[Scripted] = (),
         asides: Iterable[Scripted] = (),
     ) -> None:
-        self.name: TransportName = name
+        self.name = name
         self.history: list[str] = []
         self._service = service
         self._opens = iter(opens)

@@ -1,0 +1,78 @@
+"""What is known of an engine before it is built: its name, its options, what it requires.
+
+Imports no engine: the client checks names with it, where the model's libraries may be missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .errors import WrongParameter
+from .parameters import Schema
+from .plugins import Plugin, PluginGroup, PluginProblem
+
+
+@dataclass(frozen=True)
+class EngineDescription:
+    """What an entry point of the group ``samcourier.engines`` names.
+
+    Its module imports neither the model's libraries nor the engine's own module: the engine may be
+    installed only where the service runs.
+
+    Attributes:
+        name: That of the entry point; what ``service.engine`` of the config says.
+        summary: One line for people.
+        build: ``module:callable``, called with the options as keywords; it returns a
+            :class:`samservice.engines.base.Engine`, and may take minutes.
+        options: What ``build`` accepts, {name: schema} in the form of an engine's parameters
+            (:meth:`samservice.engines.base.Engine.describe`); None is accepted where it is the
+            default.
+        requirements: pip's lines for what ``build`` imports.
+    """
+
+    name: str
+    summary: str
+    build: str
+    options: Mapping[str, Schema] = field(default_factory=dict)
+    requirements: tuple[str, ...] = ()
+
+
+ENGINES = PluginGroup(
+    group="samcourier.engines",
+    noun="engine",
+    kind=EngineDescription,
+    built_in={
+        "watershed": "samservice.engines.descriptions:WATERSHED",
+        "microsam": "samservice.engines.descriptions:MICROSAM",
+    },
+)
+
+
+def known_engines() -> tuple[str, ...]:
+    """Return the names of all engines that installed distributions offer."""
+    return ENGINES.names()
+
+
+def check_engine_name(name: str) -> None:
+    """Raise :class:`WrongParameter` with the known names unless a distribution offers ``name``."""
+    find_engine(name)
+
+
+def find_engine(name: str) -> Plugin:
+    """Return who offers the engine. Raises :class:`WrongParameter` as the check does."""
+    try:
+        return ENGINES.find(name)
+    except PluginProblem as problem:
+        raise WrongParameter(str(problem)) from None
+
+
+def describe_engine(name: str) -> EngineDescription:
+    """Return the description of an engine.
+
+    Raises :class:`WrongParameter` for an unknown name and a description that cannot be imported.
+    """
+    try:
+        return ENGINES.load(name)
+    except PluginProblem as problem:
+        raise WrongParameter(str(problem)) from problem

@@ -1,0 +1,59 @@
+"""The built-in engines as their entry points describe them; imports neither of them."""
+
+from __future__ import annotations
+
+from ..contract.engine_description import EngineDescription
+from .microsam_parameters import MODES
+
+WATERSHED = EngineDescription(
+    name="watershed",
+    summary="thresholds and a watershed for bright nuclei, on the CPU, nothing to download",
+    build="samservice.engines.watershed:WatershedEngine",
+    requirements=("scikit-image>=0.24",),
+)
+
+MICROSAM = EngineDescription(
+    name="microsam",
+    summary="any model that micro-sam can load",
+    build="samservice.engines.microsam:MicroSamEngine",
+    options={
+        "model": {
+            "default": "vit_b_lm",
+            "type": "string",
+            "description": "a name of micro-sam's registry",
+        },
+        "checkpoint": {
+            "default": None,
+            "type": "string",
+            "description": "file of weights to load instead of the registry's",
+        },
+        "mode": {
+            "default": "auto",
+            "type": "string",
+            "enum": ["auto", *MODES],
+            "description": "way of segmenting; auto is ais where the model has a decoder, else amg",
+        },
+        "device": {
+            "default": None,
+            "type": "string",
+            "description": "cpu, cuda or mps; none for the best there is",
+        },
+        "tile_shape": {
+            "default": None,
+            "type": "array",
+            "description": "(Y, X) of micro-sam's own tiles, pixels; comes with halo",
+        },
+        "halo": {
+            "default": None,
+            "type": "array",
+            "description": "(Y, X) around each of these tiles, pixels",
+        },
+        "trust_checkpoint": {
+            "default": False,
+            "type": "boolean",
+            "description": "load a checkpoint that holds more than weights, which may run any "
+            "program",
+        },
+    },
+    requirements=("micro-sam==1.8.14",),
+)
