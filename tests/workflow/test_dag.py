@@ -394,15 +394,15 @@ KNOWN = (
         ),
         (
             {"transport": "webrct"},
-            "config: transport 'webrct' is unknown, did you mean 'webrtc'? expected one of webs",
+            "config.transport: transport 'webrct' is unknown, did you mean 'webrtc'? expected one",
         ),
         (
             {"service": {"engine": "watershd"}},
-            "config: engine 'watershd' is unknown, did you mean 'watershed'? expected one of wat",
+            "config.service.engine: engine 'watershd' is unknown, did you mean 'watershed'? exp",
         ),
         (
             {"service": {"target": "slurm", "server_url": "http://a", "engine": "cellpose"}},
-            "config: engine 'cellpose' is unknown, expected one of watershed, microsam",
+            "config.service.engine: engine 'cellpose' is unknown, expected one of watershed, m",
         ),
         ({"ome_zarr": 0.6}, "config.ome_zarr: 0.6, expected: 0.4 (zarr 2;"),
         ({"tiles": {"edge_px": 64}}, "config.tiles.edge_px: 64, expected: side in pixels (256 or"),

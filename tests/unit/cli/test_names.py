@@ -12,6 +12,8 @@ import samcourier.cli.service as commands
 from samcourier.cli import main
 from samcourier.diagnostics.verify import check_engine_described
 from samcourier.errors import CourierError, InputError, RequestRefused
+from samcourier.results.service_description import ServiceDescription
+from samcourier.settings.run_settings import RunSettings
 
 from ..installed import Install
 
@@ -27,8 +29,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The engines of services that a command came to start."""
     engines: list[str] = []
 
-    def find(service: Any, dataset_dir: Path) -> None:
-        engines.append(service.engine)
+    def find(settings: RunSettings, dataset_dir: Path) -> None:
+        engines.append(settings.service.engine)
         raise InputError("no service in this test")
 
     monkeypatch.setattr(commands, "find_service", find)
@@ -46,7 +48,7 @@ def test_an_engine_that_is_unknown_here_is_refused_where_it_would_be_built_here(
     started: list[str], target: str
 ) -> None:
     status, said = verify("--target", target, "--engine", "watershd")
-    assert status == 2 and started == []
+    assert status == 1 and started == []
     assert "engine 'watershd' is unknown, did you mean 'watershed'? expected one of" in said
 
 
@@ -60,7 +62,7 @@ def test_elsewhere_the_service_may_know_engines_that_are_unknown_here(
 
 def test_an_unknown_transport_is_refused(started: list[str]) -> None:
     status, said = verify("--transport", "webrct")
-    assert status == 2 and started == []
+    assert status == 1 and started == []
     assert "transport 'webrct' is unknown, did you mean 'webrtc'? expected one of" in said
 
 
@@ -80,7 +82,7 @@ def test_an_app_that_runs_another_engine_is_refused_by_verify(
 ) -> None:
     caught: CourierError | None = None
     try:
-        check_engine_described("watershed", description)
+        check_engine_described("watershed", ServiceDescription.of(description))
     except RequestRefused as error:
         caught = error
     assert (caught is not None) == is_refused

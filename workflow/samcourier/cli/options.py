@@ -12,7 +12,6 @@ import click
 import msgspec
 from click.core import ParameterSource
 
-from ..pipeline.names import check_names
 from ..settings.frozen import FrozenRun, read_frozen
 from ..settings.run_settings import RunSettings
 from .setting_option import parameter_name, setting_option
@@ -185,6 +184,7 @@ def make_settings(values: Mapping[str, Any], dataset_dir: Path | None = None) ->
     Raises InputError for ICE servers or certificates that cannot be used, and for an engine or a
     transport that no installed package offers.
     """
+    from ..pipeline.names import check_names
     from ..transports.network import make_network
 
     nested: dict[str, Any] = {"dataset": "" if dataset_dir is None else dataset_dir.resolve().name}

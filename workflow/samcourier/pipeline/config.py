@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any, get_args
 
 import msgspec
+
+from samservice.contract.close_match import close_match
 
 from ..errors import InputError
 from ..files.strict_json import canonical_json
@@ -99,7 +100,7 @@ def read_config(config: Mapping[str, Any]) -> RunSettings:
     try:
         check_names(settings)
     except InputError as error:
-        raise InputError(f"config: {error}") from None
+        raise InputError(f"config.{error}") from None
     return settings
 
 
@@ -150,17 +151,11 @@ def listed(value: Any) -> list[str]:
     return [str(word).strip() for word in words]
 
 
-def hint_at_known(word: object, known: Iterable[str]) -> str:
-    """Return a hint at the known word that ``word`` may be a slip of, or nothing."""
-    close = difflib.get_close_matches(str(word), list(known), n=1)
-    return f"did you mean {close[0]!r}? " if close else ""
-
-
 def check_subset(images: Collection[str] | None, known: Collection[str], sheet: str | None) -> None:
     """Raise InputError for an id of the config's ``images`` that the sheet does not have."""
     for image in images or ():
         if image not in known:
-            hint = hint_at_known(image, known)
+            hint = close_match(image, known)
             raise InputError(f"config.images: {image!r}, {hint}expected ids of {sheet}")
 
 
@@ -170,7 +165,7 @@ def describe_config_error(error: Any) -> str:
     if error.validator == "additionalProperties":
         known = sorted(error.schema["properties"])
         unknown = min(str(key) for key in error.instance if key not in known)
-        hint = hint_at_known(unknown, known)
+        hint = close_match(unknown, known)
         return f"{where}: unknown key {unknown!r}, {hint}expected {', '.join(known)}"
     if error.validator == "required":
         return f"{where}: {error.message}"
@@ -242,7 +237,7 @@ def _outputs(value: Any) -> list[str]:
     names = [name for name in listed(value) if name]
     for name in names:
         if name not in OUTPUTS:
-            hint = hint_at_known(name, OUTPUTS)
+            hint = close_match(name, OUTPUTS)
             raise InputError(f"config.outputs: {name!r}, {hint}expected {', '.join(OUTPUTS)}")
     return names
 

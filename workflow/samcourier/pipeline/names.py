@@ -1,4 +1,4 @@
-"""Names of a config that installed packages may add to. Light: every parse looks at them."""
+"""Names in the settings that installed packages may add to. Light: every parse looks at them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from ..transports.description import check_transport_name
 OWN_ENGINE_TARGETS = ("local", "slurm")
 
 
-def check_engine_of_target(target: str, engine: str) -> None:
-    """Raise InputError, with the known names, for an engine that no installed package offers.
-
-    Elsewhere other packages may be installed: there the service itself refuses it, and
-    ``samcourier verify`` an app that runs another engine.
-    """
-    if target not in OWN_ENGINE_TARGETS:
-        return
-    try:
-        check_engine_name(engine)
-    except WrongParameter as error:
-        raise InputError(error.message) from None
-
-
 def check_names(settings: RunSettings) -> None:
-    """Raise InputError for an engine or a transport that no installed package offers."""
-    check_engine_of_target(settings.service.target, settings.service.engine)
-    check_transport_name(settings.transport)
+    """Raise InputError, with the known names, for what no installed package offers.
+
+    A job does not: its run has done so. On a BioEngine worker other packages may be installed than
+    here: there the service refuses an unknown engine itself, and ``samcourier verify`` an app that
+    runs another one.
+    """
+    service = settings.service
+    try:
+        if service.target in OWN_ENGINE_TARGETS:
+            check_engine_name(service.engine)
+    except WrongParameter as error:
+        raise InputError(f"service.engine: {error.message}") from None
+    try:
+        check_transport_name(settings.transport)
+    except InputError as error:
+        raise InputError(f"transport: {error}") from None

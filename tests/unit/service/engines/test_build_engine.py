@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from samcourier.deploy.targets import ServiceOptions, _requirements
+from samcourier.deploy.targets import _requirements
+from samcourier.settings.run_settings import ServiceSettings
 from samservice.contract.engine_description import ENGINES, describe_engine
 from samservice.contract.errors import WrongParameter
 from samservice.contract.identity import SERVICE_IDENTITY
@@ -115,5 +116,5 @@ def test_an_engine_whose_libraries_are_missing_says_what_to_install(install: Ins
 def test_a_worker_is_told_what_to_install_for_engines_that_it_does_not_have(cells: None) -> None:
     assert _requirements("cells") == ("courier-cells==1.0",)
     assert (
-        _requirements(ServiceOptions().engine) == _requirements("known-on-the-worker-alone") == ()
+        _requirements(ServiceSettings().engine) == _requirements("known-on-the-worker-alone") == ()
     )
