@@ -101,7 +101,7 @@ def run_batch(
         manifest: Manifest = uvloop.run(work())
     if embeddings is not None and (lost := embeddings.summary()):
         logger.warning(lost)
-    return replace(manifest, made_for=settings_digest(settings, batch.rows))
+    return msgspec.structs.replace(manifest, made_for=settings_digest(settings, batch.rows))
 
 
 def start_dataset(
