@@ -101,7 +101,6 @@ async def serve(server_url: str, client_id: str, token: str) -> None:
     others = []
     for name, chunk_bytes in (
         ("stock", None),
-        ("flooded", None),
         ("over-the-buffer", OVER_THE_BUFFER_BYTES),
         ("never-chunked", NEVER_CHUNK_BYTES),
     ):

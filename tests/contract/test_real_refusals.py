@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import pytest_asyncio
 
+from samcourier.deploy.supervisor import running_hypha
 from samcourier.transports import Endpoint, Transport
 from samservice.hypha.connection import connect
 
@@ -21,14 +23,16 @@ from .real_world import (
     BUILD,
     DEADLINE_S,
     OPEN_TIMEOUT_S,
+    ROOT_TOKEN,
     assert_works,
     failure_within,
+    scripted_service,
 )
 
 pytestmark = pytest.mark.live
 
-#: A few more messages than the server takes of one connection, and more than of one HTTP caller.
-FLOOD_CALLS = 205
+#: More messages than the server takes at once of one connection, and calls of one HTTP caller.
+FLOOD_CALLS = 260
 
 
 @asynccontextmanager
@@ -108,8 +112,17 @@ async def test_the_servers_http_limit_asks_to_wait(
         assert await transport.call("answer", {"value": 7}, OPEN_TIMEOUT_S) == 7
 
 
-async def test_the_servers_message_limit_asks_to_wait(scripted: Endpoint) -> None:
-    async with opened("websocket", beside(scripted, "flooded")) as transport:
+async def test_the_servers_message_limit_asks_to_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # At a rate that a busy machine exceeds as well.
+    monkeypatch.setenv("HYPHA_WS_MSG_RATE_LIMIT", "1")
+    monkeypatch.setenv("HYPHA_WS_MSG_BURST_LIMIT", str(FLOOD_CALLS - 60))
+    async with (
+        running_hypha(tmp_path, ROOT_TOKEN) as (url, _),
+        scripted_service(url) as (_, endpoint),
+        opened("websocket", endpoint) as transport,
+    ):
         held = ("hold", {"seconds": 3600}, OPEN_TIMEOUT_S)
         flood = [asyncio.ensure_future(transport.call(*held)) for _ in range(FLOOD_CALLS)]
         await asyncio.wait(flood, return_when=asyncio.FIRST_EXCEPTION)
@@ -121,7 +134,7 @@ async def test_the_servers_message_limit_asks_to_wait(scripted: Endpoint) -> Non
             call.cancel()
         ends = await asyncio.gather(*flood, return_exceptions=True)
     kinds = Counter(getattr(end, "kind", type(end).__name__) for end in ends)
-    assert kinds["overload"] > 0.8 * FLOOD_CALLS, kinds
+    assert kinds["overload"] > 0.6 * FLOOD_CALLS, kinds
     assert kinds["overload"] + len(unsent) == FLOOD_CALLS, kinds
 
 

@@ -28,15 +28,15 @@ from .real_world import BUILD
 pytestmark = pytest.mark.live
 
 BATCHES, IMAGES_OF_A_BATCH = 4, 3
-WORK_S = 0.5
+WORK_S = 1.0
 #: Long enough for any one image on a busy machine, far too short for twelve.
-POLICY = Policy(attempt_timeout_s=2.5, image_timeout_s=10.0)
+POLICY = Policy(attempt_timeout_s=5.5, image_timeout_s=60.0)
 #: So that some images find no place at first.
-LIMITS = Limits(max_queue=8)
+LIMITS = Limits(max_queue=10)
 
 
 class SlowEngine(WatershedEngine):
-    """Works for half a second, and counts."""
+    """Takes its time, and counts."""
 
     image_count = 0
 

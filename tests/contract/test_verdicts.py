@@ -34,7 +34,10 @@ SCHEMA = yaml.safe_load(
 )
 #: A run of so many pays for a look at WebRTC, however fast its images travel over WebSocket.
 MANY_CALLS = 1_000_000
-POLICY = Policy(open_timeout_s=10.0, webrtc_open_timeout_s=3.0, probe_timeout_s=30.0)
+#: What has failed rests until the end: on a slow machine it would be back before the last image.
+POLICY = Policy(
+    open_timeout_s=10.0, webrtc_open_timeout_s=3.0, probe_timeout_s=30.0, rest_after_failure_s=120.0
+)
 
 
 def left(dataset_dir: Path) -> set[str]:
@@ -149,5 +152,6 @@ async def test_a_run_uses_what_works_and_each_log_says_why_not_webrtc(
         assert log is not None
         assert {each.transport for each in log.attempts if each.outcome == "ok"} == {"websocket"}
         reasons.append(log.attempts[-1].reason)
-    assert all("; webrtc " in reason for reason in reasons), reasons
+    # It failed, was not looked at yet, or seemed slower before the look that it failed.
+    assert all(" webrtc " in reason for reason in reasons), reasons
     assert said in reasons[-1]

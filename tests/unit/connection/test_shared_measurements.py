@@ -16,7 +16,13 @@ from samcourier.connection.shared_measurements import (
 )
 from samcourier.connection.throughput import Estimate, Pace
 
-WEBRTC = Estimate((0.01,), (Pace(9, 2e-7), Pace(8, 3e-7)), (), measurements.time.time())
+NOW_UNIX_S = 1_800_000_000.0
+WEBRTC = Estimate((0.01,), (Pace(9, 2e-7), Pace(8, 3e-7)), (), NOW_UNIX_S)
+
+
+@pytest.fixture(autouse=True)
+def clock_that_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measurements.time, "time", lambda: NOW_UNIX_S)
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
