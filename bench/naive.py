@@ -39,6 +39,7 @@ from samcourier.samples.demo import DEMO_IMAGES, write_image
 from samcourier.samples.sheet import Batch, ImageRow
 from samcourier.segmentation.batch import BatchRun
 from samcourier.segmentation.settings import BatchSettings
+from samcourier.settings.run_settings import RunSettings
 from samcourier.transports import Endpoint, build_transports
 from samservice.contract.wire import FAST_IMAGE_CODEC, pack_array, packed_nbytes, unpack_array
 
@@ -96,7 +97,7 @@ async def courier_files(endpoint: Endpoint, paths: list[Path], out: Path) -> flo
     rows = tuple(ImageRow(path.stem, path) for path in paths)
     with ConnectionJournal(out / "journal.jsonl") as journal:
         async with connected(build_transports(endpoint), journal, len(rows)) as (manager, found):
-            run = BatchRun(BatchSettings(out), manager, found)
+            run = BatchRun(BatchSettings(out, RunSettings(dataset="bench")), manager, found)
             start_s = time.perf_counter()
             await run.run(Batch("0001", rows))
             return time.perf_counter() - start_s

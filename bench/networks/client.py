@@ -35,6 +35,7 @@ from samcourier.results.timestamps import parse_time
 from samcourier.samples.sheet import Batch, ImageRow
 from samcourier.segmentation.batch import BatchRun
 from samcourier.segmentation.settings import BatchSettings
+from samcourier.settings.run_settings import RunSettings
 from samcourier.transports import Endpoint, build_transports
 from samcourier.transports.description import AUTO, TRANSPORTS
 
@@ -137,7 +138,12 @@ async def run_courier(
         begin = 0
         for until, name in phases:
             manager, description = await opening[name]
-            run = BatchRun(BatchSettings(out), manager, description, progress.answered)
+            run = BatchRun(
+                BatchSettings(out, RunSettings(dataset="bench")),
+                manager,
+                description,
+                progress.answered,
+            )
             await run.run(Batch("0001", tuple(rows[begin:until])))
             begin = until
         return progress.elapsed_s()

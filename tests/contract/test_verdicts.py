@@ -23,6 +23,7 @@ from samcourier.results.layout import log_path, mask_path
 from samcourier.samples.sheet import Batch, ImageRow
 from samcourier.segmentation.batch import BatchRun
 from samcourier.segmentation.settings import BatchSettings
+from samcourier.settings.run_settings import RunSettings
 from samcourier.transports import Endpoint, HyphaSession, WebSocketTransport, build_transports
 
 from .defective_services import FULL, PLAIN, ForgetfulWebRTC, defective_service
@@ -135,7 +136,9 @@ async def test_a_run_uses_what_works_and_each_log_says_why_not_webrtc(
             manager = ConnectionManager(OnlyReplica(transports), journal, POLICY)
             try:
                 description = await manager.start(MANY_CALLS)
-                run = BatchRun(BatchSettings(tmp_path), manager, description)
+                run = BatchRun(
+                    BatchSettings(tmp_path, RunSettings(dataset="cells")), manager, description
+                )
                 early = await run.run(Batch("0001", rows[:-1]))
                 async with asyncio.timeout(POLICY.probe_timeout_s):
                     while "webrtc" not in left(tmp_path):

@@ -23,7 +23,6 @@ from samcourier.results.manifest import Manifest
 from samcourier.results.service_description import ServiceDescription
 from samcourier.samples.sheet import Batch, ImageRow
 from samcourier.segmentation.batch import BatchRun
-from samcourier.segmentation.settings import BatchSettings
 from samcourier.testing.fake import FakeTransport
 
 #: Capabilities of Linux by which root passes over permissions.
@@ -55,7 +54,9 @@ async def run_batch(
         try:
             await manager.start(len(rows))
             description = ServiceDescription(**identity, segmentation_version=1)
-            run = BatchRun(BatchSettings(dataset_dir), manager, description)
+            run = BatchRun(
+                BatchSettings(dataset_dir, RunSettings(dataset="cells")), manager, description
+            )
             return await run.run(Batch("0001", tuple(rows)))
         finally:
             await manager.close()

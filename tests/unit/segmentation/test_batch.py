@@ -48,11 +48,12 @@ from samcourier.results.service_description import ServiceDescription
 from samcourier.samples.sheet import Batch, ImageRow
 from samcourier.segmentation.batch import AT_HAND, SERVICE_FAILURES, BatchRun, batch_lock
 from samcourier.segmentation.embedding_cache import EmbeddingStore
-from samcourier.segmentation.settings import BatchSettings
 from samcourier.testing.fake import FakeTransport, Scripted
 from samservice.contract.errors import ImageTooLarge, NotFinite, ServiceError, WrongParameter
 from samservice.contract.wire import MASK_CODEC, pack_array
 from samservice.server.app import SegmentationService
+
+from .batch_settings import batch_settings
 
 SCHEMA = json.loads(
     (Path(__file__).parents[3] / "workflow/schemas/image-log.schema.json").read_text()
@@ -200,7 +201,7 @@ class Bench:
                 if description.is_empty:
                     description = ServiceDescription(**(identity or DESCRIPTION))
                 run = BatchRun(
-                    BatchSettings(self.dataset_dir, **settings), manager, description, on_image
+                    batch_settings(self.dataset_dir, **settings), manager, description, on_image
                 )
                 return await run.run(Batch("0001", rows))
             finally:

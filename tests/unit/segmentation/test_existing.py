@@ -23,8 +23,8 @@ from samcourier.segmentation.existing import (
     find_existing,
 )
 from samcourier.segmentation.prepared import Prepared
-from samcourier.segmentation.settings import BatchSettings
 
+from .batch_settings import batch_settings
 from .one_image import prepared_image, write_image
 
 OBJECT_COUNT = 2
@@ -78,7 +78,7 @@ async def existing_of(
     **settings: Any,
 ) -> Existing:
     """Return what holds of these masks and this log; assert that looking changed nothing."""
-    batch = BatchSettings(tmp_path / "results", **settings)
+    batch = batch_settings(tmp_path / "results", **settings)
     async with prepared_image(write_image(tmp_path), batch) as prepared:
         for container, state in masks.items():
             leave_mask(prepared, batch.dataset_dir, container, state)

@@ -25,6 +25,7 @@ from samcourier.segmentation.prepared import Prepared
 from samcourier.segmentation.settings import BatchSettings
 from samcourier.tiling.cache import KeptTile, TileStore
 
+from .batch_settings import batch_settings
 from .one_image import prepared_image, write_image
 
 LABELS = np.arange(120, dtype=np.uint32).reshape(10, 12)
@@ -33,12 +34,12 @@ SEGMENTED = Segmented(LABELS, 119, "a note")
 
 @pytest.fixture
 async def prepared(tmp_path: Path) -> AsyncIterator[Prepared]:
-    async with prepared_image(write_image(tmp_path), BatchSettings(tmp_path)) as prepared:
+    async with prepared_image(write_image(tmp_path), batch_settings(tmp_path)) as prepared:
         yield prepared
 
 
 def settings_for(tmp_path: Path, container: MaskContainer = "folder") -> BatchSettings:
-    return BatchSettings(tmp_path / "results", mask_container=container)
+    return batch_settings(tmp_path / "results", mask_container=container)
 
 
 @pytest.mark.parametrize(("container", "other"), [("folder", "zip"), ("zip", "folder")])

@@ -19,9 +19,10 @@ from samcourier.samples.sheet import ImageRow
 from samcourier.segmentation.events import Record
 from samcourier.segmentation.image import Recorded, process_image
 from samcourier.segmentation.plane import PlaneCaller, Segmented
-from samcourier.segmentation.settings import BatchSettings, Shared
+from samcourier.segmentation.settings import Shared
 
 from ..conftest import OVER_WEBSOCKET
+from .batch_settings import batch_settings
 from .one_image import DESCRIPTION, write_image
 
 
@@ -46,7 +47,7 @@ async def process(
     root: Path, caller: ScriptedCaller, settings: dict[str, Any] | None = None, **cells: Any
 ) -> Recorded:
     row = ImageRow("cell", root / "cell.ome.tif", **cells)
-    batch = BatchSettings(root / "results", **(settings or {}))
+    batch = batch_settings(root / "results", **(settings or {}))
     room = Places(lambda: 1)
     shared = Shared(batch, DESCRIPTION, caller, places=room, measuring=room)
     recorded = await process_image(row, shared)

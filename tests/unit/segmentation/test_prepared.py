@@ -12,9 +12,9 @@ import pytest
 
 from samcourier.images.selection import Selection, parse_pick
 from samcourier.segmentation.prepared import FileVersion
-from samcourier.segmentation.settings import BatchSettings
 from samcourier.tiling.grid import TileSettings
 
+from .batch_settings import batch_settings
 from .one_image import prepared_image, write_image
 
 VOLUME = Selection(z=parse_pick("volume", volume=True))
@@ -39,7 +39,7 @@ async def test_a_plane_is_at_hand_unless_it_goes_as_tiles(
     plane_count: int,
 ) -> None:
     path = write_image(tmp_path, (3, 10, 12), "ZYX")
-    settings = BatchSettings(tmp_path, tiles=tiles)
+    settings = batch_settings(tmp_path, tiles=tiles)
     async with prepared_image(path, settings, selection=selection) as prepared:
         assert (prepared.plane is not None) == has_plane
         assert (len(prepared.tiling) if prepared.tiling else None) == tile_count
@@ -62,7 +62,7 @@ async def test_the_form_has_the_sizes_of_the_sheet_before_those_of_the_file(
     spacing_um: tuple[float, ...],
 ) -> None:
     path = write_image(tmp_path, (3, 10, 12), "ZYX")
-    settings = BatchSettings(tmp_path, ome_zarr="0.5")
+    settings = batch_settings(tmp_path, ome_zarr="0.5")
     cells = {"selection": selection, "pixel_size_um": of_the_sheet_um}
     async with prepared_image(path, settings, **cells) as prepared:
         assert prepared.spacing_um == spacing_um
@@ -93,10 +93,10 @@ async def test_the_key_changes_with_what_changes_labels_alone(
     (tmp_path / "inside.png").write_bytes(imagecodecs.png_encode(np.ones((10, 12), np.uint8)))
     if "foreground" in cells:
         cells = cells | {"foreground": tmp_path / cells["foreground"]}
-    plain = BatchSettings(tmp_path, parameters={"sigma": 1})
+    plain = batch_settings(tmp_path, parameters={"sigma": 1})
     async with prepared_image(path, plain) as prepared:
         key = prepared.key
-    other = BatchSettings(tmp_path, **({"parameters": {"sigma": 1}} | settings))
+    other = batch_settings(tmp_path, **({"parameters": {"sigma": 1}} | settings))
     async with prepared_image(path, other, **cells) as prepared:
         assert (prepared.key == key) == is_same_key
 

@@ -20,10 +20,10 @@ from samcourier.segmentation.events import TilesKept, TimeSpent, timed
 from samcourier.segmentation.finish import Finished
 from samcourier.segmentation.prepared import Prepared
 from samcourier.segmentation.recorder import Recorder
-from samcourier.segmentation.settings import BatchSettings
 from samcourier.tiling.grid import TileSettings
 
 from ..conftest import OVER_WEBSOCKET, WEBRTC_FAILED
+from .batch_settings import batch_settings
 from .one_image import prepared_image, write_image
 
 SCHEMA = json.loads(
@@ -34,7 +34,7 @@ RECORDS = {"preview": OutputRecord("0123456789abcdef", 1, 10, "0" * 64)}
 
 @pytest.fixture
 async def prepared(tmp_path: Path) -> AsyncIterator[Prepared]:
-    settings = BatchSettings(
+    settings = batch_settings(
         tmp_path, parameters={"sigma": 1}, tiles=TileSettings(edge_px=8, halo_px=2, above_px=100)
     )
     selection = Selection(t=parse_pick("all", volume=False))

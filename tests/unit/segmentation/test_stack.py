@@ -18,10 +18,10 @@ from samcourier.results.image_log import Attempt
 from samcourier.segmentation.events import Event, Record, TimeSpent
 from samcourier.segmentation.plane import PlaneCaller, Segmented
 from samcourier.segmentation.prepared import Prepared
-from samcourier.segmentation.settings import BatchSettings
 from samcourier.segmentation.stack import OnPlane, segment_stack
 
 from ..conftest import OVER_WEBSOCKET
+from .batch_settings import batch_settings
 from .one_image import prepared_image, write_image
 
 MOVIE = Selection(t=parse_pick("all", volume=False))
@@ -75,7 +75,7 @@ async def test_planes_are_put_at_their_position_in_whatever_order_they_come(
     def on_plane(number: int, pixels: np.ndarray, mask: np.ndarray) -> None:
         seen[number] = (int(pixels[0, 0]), int(mask[0, 0]))
 
-    async with prepared_image(path, BatchSettings(tmp_path), selection=MOVIE) as prepared:
+    async with prepared_image(path, batch_settings(tmp_path), selection=MOVIE) as prepared:
         made = await segmented(prepared, caller, events.append, on_plane)
     expected = np.arange(PLANE_COUNT, dtype=np.uint32)[:, np.newaxis, np.newaxis]
     np.testing.assert_array_equal(made.mask[...], np.broadcast_to(expected, (4, 10, 12)))
@@ -89,7 +89,7 @@ async def test_planes_are_put_at_their_position_in_whatever_order_they_come(
 async def test_a_plane_that_fails_leaves_what_the_others_reported(tmp_path: Path) -> None:
     path = write_image(tmp_path, (PLANE_COUNT, 10, 12), "TYX")
     events: list[Event] = []
-    async with prepared_image(path, BatchSettings(tmp_path), selection=MOVIE) as prepared:
+    async with prepared_image(path, batch_settings(tmp_path), selection=MOVIE) as prepared:
         caller = ScriptedCaller(fails=0)
         with pytest.raises(ServiceFailed, match="no GPU"):
             await segmented(prepared, caller, events.append)
@@ -98,7 +98,7 @@ async def test_a_plane_that_fails_leaves_what_the_others_reported(tmp_path: Path
 
 async def test_pixels_other_than_those_of_the_key_have_no_mask(tmp_path: Path) -> None:
     path = write_image(tmp_path, (PLANE_COUNT, 10, 12), "TYX")
-    async with prepared_image(path, BatchSettings(tmp_path), selection=MOVIE) as prepared:
+    async with prepared_image(path, batch_settings(tmp_path), selection=MOVIE) as prepared:
         with tifffile.TiffFile(path, mode="r+b") as tiff:
             offset = tiff.pages[2].dataoffsets[0]
         with path.open("r+b") as stream:

@@ -29,7 +29,7 @@ from samcourier.results.layout import log_path, mask_path
 from samcourier.samples.sheet import Batch, ImageRow
 from samcourier.segmentation.batch import BatchRun
 from samcourier.segmentation.settings import BatchSettings
-from samcourier.settings.run_settings import TileSettings
+from samcourier.settings.run_settings import RunSettings, TileSettings
 from samcourier.testing.fake import FakeTransport
 from samservice.contract.channels import to_gray
 from samservice.contract.errors import NotFinite, ServiceError
@@ -151,7 +151,9 @@ class Lab:
             manager = ConnectionManager(OnlyReplica([transport]), journal, PATIENCE)
             try:
                 description = await manager.start(1)
-                settings = BatchSettings(self.dataset_dir, tiles=tiles)
+                settings = BatchSettings(
+                    self.dataset_dir, RunSettings(dataset="cells", tiles=tiles)
+                )
                 await BatchRun(settings, manager, description).run(Batch("0001", (row,)))
             finally:
                 self.calls_left = manager.calls_left

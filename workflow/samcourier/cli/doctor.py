@@ -69,7 +69,7 @@ def doctor(run: RunOptions, to_segment: Path | None) -> None:
     assert run.sheet is not None
     rows = read_sheet(run.sheet)
     batches = make_batches(rows, settings.batch_size)
-    rows = asked_rows(rows, frozenset(settings.images) if settings.images else None)
+    rows = asked_rows(rows, settings.subset)
     left = _rows_left(rows, batches, dataset_dir, to_segment)
     keeps_embeddings = settings.embeddings == "keep"
     asked = Asked(

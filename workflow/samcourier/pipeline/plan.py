@@ -49,7 +49,7 @@ class Plan:
     @cached_property
     def subset(self) -> frozenset[str] | None:
         """Ids of the images that the run is limited to, None for every image."""
-        return frozenset(self.settings.images) if self.settings.images else None
+        return self.settings.subset
 
     @cached_property
     def batches(self) -> Mapping[str, Batch]:

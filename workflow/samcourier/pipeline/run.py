@@ -65,23 +65,12 @@ def run_batch(
     """
     require_outputs_extra(settings.outputs)
     embeddings = embedding_store(settings, dataset_dir)
-    only = frozenset(settings.images) if settings.images else None
-    batch_settings = BatchSettings(
-        dataset_dir,
-        settings.parameters,
-        settings.ome_zarr,
-        settings.mask_container,
-        settings.retry_failed,
-        only,
-        settings.tiles,
-        embeddings,
-        settings.outputs,
-    )
+    batch_settings = BatchSettings(dataset_dir, settings, embeddings)
 
     async def work() -> Manifest:
         endpoint = await asyncio.to_thread(find_service, settings, dataset_dir)
         shared = measurements_path(dataset_dir)
-        images = len(asked_rows(batch.rows, only))
+        images = len(asked_rows(batch.rows, settings.subset))
         known = read_measurements(shared, endpoint.service_id)
         replicas = Replicas(endpoint, settings.transport)
         with ConnectionJournal(connection_journal_path(dataset_dir, batch.batch_id)) as journal:
@@ -116,12 +105,11 @@ def start_dataset(
     while a batch of an earlier run, cut otherwise, is at work.
     """
     batches = asked_batches(settings, rows)
-    only = frozenset(settings.images) if settings.images else None
-    to_make = asked_rows(rows, only)
+    to_make = asked_rows(rows, settings.subset)
     forecast = files_ahead(
         to_make, len(batches), settings.mask_container, settings.ome_zarr, settings.outputs
     )
-    start_record(dataset_dir, batches, only=only, cut=cut_of(rows, settings.batch_size))
+    start_record(dataset_dir, batches, only=settings.subset, cut=cut_of(rows, settings.batch_size))
     command: Literal["segment", "rerun"] = "segment" if rerun_of is None else "rerun"
     keep_circumstances(
         dataset_dir,
@@ -136,9 +124,8 @@ def start_dataset(
 
 def asked_batches(settings: RunSettings, rows: Sequence[ImageRow]) -> list[Batch]:
     """Return the batches that have an image which the run is asked for."""
-    only = frozenset(settings.images) if settings.images else None
     batches = make_batches(rows, settings.batch_size)
-    return [each for each in batches if asked_rows(each.rows, only)]
+    return [each for each in batches if asked_rows(each.rows, settings.subset)]
 
 
 def segment_dataset(
@@ -168,9 +155,8 @@ def write_run_report(
     batches = make_batches(rows, settings.batch_size)
     if not settings.images:
         remove_stale_manifests(dataset_dir, batches)
-    only = frozenset(settings.images) if settings.images else None
-    built = build_report(rows, batches, dataset_dir, only)
-    digest = report_digest(settings, asked_rows(rows, only))
+    built = build_report(rows, batches, dataset_dir, settings.subset)
+    digest = report_digest(settings, asked_rows(rows, settings.subset))
     without_mask = write_report(built, html, tsv, complete, digest)
     return WrittenReport(tuple(without_mask), write_crate(built))
 

@@ -95,11 +95,11 @@ class BatchRun:
         RequestRefused before any image where the service says that it refuses the parameters.
         """
         check_run(
-            self._settings.parameters,
+            self._settings.run.parameters,
             self._description,
             keeps_embeddings=self._settings.embeddings is not None,
         )
-        asked = asked_rows(batch.rows, self._settings.only)
+        asked = asked_rows(batch.rows, self._settings.run.subset)
         self._asked_count = len(asked)
         # What is there of the others may be of other settings: the run that asks for them looks.
         entries = {row.image: ManifestEntry("not_asked") for row in batch.rows}

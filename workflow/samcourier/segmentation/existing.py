@@ -67,11 +67,11 @@ def find_existing(prepared: Prepared, settings: BatchSettings) -> Existing:
     masks = [mask for path in paths if (mask := _whole_mask(path, key)) is not None]
     log = read_image_log(log_path(settings.dataset_dir, image))
     if masks:
-        wanted = mask_path(settings.dataset_dir, image, settings.mask_container)
+        wanted = mask_path(settings.dataset_dir, image, settings.run.mask_container)
         mask = min(masks, key=lambda each: each.path != wanted)
         holds = mask.path == wanted and mask.form == prepared.form
         return (MaskHolds if holds else LabelsHold)(log, mask.path, mask.object_count)
-    if log is not None and _is_own_fault(log, key) and not settings.retry_failed:
+    if log is not None and _is_own_fault(log, key) and not settings.run.retry_failed:
         return FailureHolds(log)
     return NothingHolds(log)
 

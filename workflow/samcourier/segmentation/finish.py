@@ -42,7 +42,7 @@ async def write(
     Raises StorageFailed; then a mask that was there before still is.
     """
     image = prepared.request.row.image
-    mask = mask_path(settings.dataset_dir, image, settings.mask_container)
+    mask = mask_path(settings.dataset_dir, image, settings.run.mask_container)
     with timed("write", record), storage_errors(mask):
         await asyncio.to_thread(
             write_mask,
@@ -51,7 +51,7 @@ async def write(
             prepared.planes.mask_axes,
             provenance=prepared.provenance(segmented.object_count),
             pixel_size_um=prepared.spacing_um,
-            ome_zarr=settings.ome_zarr,
+            ome_zarr=settings.run.ome_zarr,
         )
         await asyncio.to_thread(delete_replaced, image, settings)
     return Finished(mask, segmented.object_count, segmented.note, prepared.file)
@@ -61,7 +61,7 @@ def delete_replaced(image: str, settings: BatchSettings) -> None:
     """Delete what a whole mask of ``image`` replaces: kept tiles and masks in another container."""
     discard_tiles(mask_path(settings.dataset_dir, image))
     for container in MASK_SUFFIXES:
-        if container != settings.mask_container:
+        if container != settings.run.mask_container:
             delete(mask_path(settings.dataset_dir, image, container))
 
 

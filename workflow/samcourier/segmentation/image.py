@@ -104,7 +104,7 @@ async def _record_failure(
 def _outputs(prepared: Prepared, settings: BatchSettings) -> Outputs:
     source = OutputsSource(prepared.request.row, prepared.planes, prepared.key, prepared.spacing_um)
     return Outputs(
-        settings.dataset_dir, settings.outputs, source, retry_refused=settings.retry_failed
+        settings.dataset_dir, settings.run.outputs, source, retry_refused=settings.run.retry_failed
     )
 
 

@@ -34,7 +34,7 @@ class Request:
     @classmethod
     def of(cls, row: ImageRow, settings: BatchSettings, description: ServiceDescription) -> Request:
         """Return the request of one row to the service of this description."""
-        parameters = {**settings.parameters, **row.parameters}
+        parameters = {**settings.run.parameters, **row.parameters}
         return cls(row, parameters, service_identity(description))
 
 
@@ -125,7 +125,7 @@ async def prepare(
         planes.plane_axes,
         planes.plane_shape,
         planes.dtype.itemsize,
-        settings.tiles,
+        settings.run.tiles,
         ServiceLimits.of(description),
     )
     plane = None if tiling else await asyncio.to_thread(planes.read)
@@ -143,7 +143,7 @@ async def prepare(
         tiling.identity if tiling else None,
         foreground.sha256 if foreground else None,
     )
-    form = _form(settings.ome_zarr, row.pixel_size_um, planes)
+    form = _form(settings.run.ome_zarr, row.pixel_size_um, planes)
     return Prepared(request, file, planes, plane, tiling, foreground, digest, key, form)
 
 

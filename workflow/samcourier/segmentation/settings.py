@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..concurrency import Places
-from ..masks.integrity import MaskContainer, OmeZarrVersion
 from ..results.service_description import ServiceDescription
-from ..settings.run_settings import TileSettings
+from ..settings.run_settings import RunSettings
 from .embedding_cache import EmbeddingStore
 from .plane import PlaneCaller
 
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """What a batch needs to know besides its images."""
+    """The settings of a run, its results folder, and where it keeps embeddings (None: nowhere)."""
 
     dataset_dir: Path
-    parameters: dict[str, Any] = field(default_factory=dict)
-    ome_zarr: OmeZarrVersion = "0.4"
-    mask_container: MaskContainer = "folder"
-    retry_failed: bool = False
-    only: Collection[str] | None = None
-    tiles: TileSettings = field(default_factory=TileSettings)
+    run: RunSettings
     embeddings: EmbeddingStore | None = None
-    outputs: Collection[str] = ()
 
 
 @dataclass(frozen=True)

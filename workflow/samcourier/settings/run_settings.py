@@ -365,6 +365,11 @@ class RunSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         ),
     ] = ()
 
+    @property
+    def subset(self) -> frozenset[str] | None:
+        """Ids of the images that the run is limited to, None for every image."""
+        return frozenset(self.images) if self.images else None
+
     def embeddings_dir(self, dataset_dir: Path) -> Path | None:
         """Return the folder of the kept embeddings, None where none are kept."""
         if self.embeddings == "none":
