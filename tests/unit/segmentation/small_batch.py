@@ -23,6 +23,8 @@ from samcourier.results.manifest import Manifest
 from samcourier.results.service_description import ServiceDescription
 from samcourier.samples.sheet import Batch, ImageRow
 from samcourier.segmentation.batch import BatchRun
+from samcourier.segmentation.settings import BatchSettings
+from samcourier.settings.run_settings import RunSettings
 from samcourier.testing.fake import FakeTransport
 
 #: Capabilities of Linux by which root passes over permissions.
