@@ -42,9 +42,9 @@ test-microsam: .venv-microsam/installed-microsam build/microsam/small_model.pt #
 	.venv-microsam/bin/python -m pytest tests/microsam
 
 # Training takes as long as it does; the tests of it have a time limit.
-SMALL_MODEL_PARTS := tests/microsam/make_small_model.py service/samservice/small_sam.py
+SMALL_MODEL_PARTS := tests/microsam/make_small_model.py tests/microsam/plugin/small_sam.py
 build/microsam/small_model.pt: $(SMALL_MODEL_PARTS) | .venv-microsam/installed-microsam
-	.venv-microsam/bin/python $< $@
+	PYTHONPATH=tests/microsam/plugin .venv-microsam/bin/python $< $@
 
 test-bioengine: .venv/installed-test ## the app on a stock BioEngine worker; BIOENGINE_PYTHON=its python
 	@test -x "$(BIOENGINE_PYTHON)" || { echo 'name the python of an environment with BioEngine (docs/bioengine.md): make test-bioengine BIOENGINE_PYTHON=...'; exit 1; }

@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 from scipy import ndimage
-
-from samservice.engines.small_sam import SmallArchitecture, build_small_sam, save_small_sam
+from small_sam import SmallArchitecture, build_small_sam, save_small_sam
 
 ARCHITECTURE = SmallArchitecture()
 SIDE_PX = 128

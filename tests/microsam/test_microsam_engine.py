@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from samcourier.testing import EngineTests
 from samservice.contract.channels import intensity_range, to_model_image
 from samservice.contract.errors import (
     EmbeddingsUnsupported,
@@ -45,8 +46,7 @@ def directly(checkpoint: Path, mode: str, prepared: Any, ndim: int, **arguments:
     """Call micro-sam as its own documentation does, with a model of its own."""
     from micro_sam.automatic_segmentation import automatic_instance_segmentation
     from micro_sam.instance_segmentation import get_instance_segmentation_generator
-
-    from samservice.engines.small_sam import load_small_sam
+    from small_sam import load_small_sam
 
     predictor, decoder = load_small_sam(checkpoint, "cpu")
     segmenter = get_instance_segmentation_generator(
@@ -55,6 +55,25 @@ def directly(checkpoint: Path, mode: str, prepared: Any, ndim: int, **arguments:
     return automatic_instance_segmentation(
         predictor, segmenter, prepared, ndim=ndim, verbose=False, **arguments
     )
+
+
+def small_engine(checkpoint: Path, **options: Any) -> Any:
+    """Return micro-sam with the small model, built as a service builds it from JSON."""
+    given = json.loads(json.dumps({"checkpoint": str(checkpoint), **options}))
+    return build_engine("microsam-small", given)
+
+
+class TestWhatEveryEngineOwes(EngineTests):
+    name = "microsam-small"
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, small_checkpoint: Path) -> Any:
+        return small_engine(small_checkpoint, device="cpu")
+
+    @pytest.fixture
+    def image(self, recipe: ModuleType) -> Any:
+        return recipe.draw_blobs(0)[0]
 
 
 def blobs(recipe: ModuleType, *shape: int) -> Any:
@@ -185,7 +204,7 @@ def test_an_embedding_is_of_a_plane(engine: Any, recipe: ModuleType) -> None:
 def test_only_ais_without_tiles_has_embeddings(
     small_checkpoint: Path, recipe: ModuleType, options: dict[str, Any]
 ) -> None:
-    other = build_engine("microsam", {"checkpoint": str(small_checkpoint), **options})
+    other = small_engine(small_checkpoint, **options)
     assert other.describe()["embeddings"] is False
     with pytest.raises(EmbeddingsUnsupported, match="mode ais without tiles"):
         other.encode(blobs(recipe, 64, 64), "YX")
@@ -241,7 +260,7 @@ def test_a_constant_image_has_an_embedding_too(engine: Any) -> None:
 def test_a_wrong_parameter_is_named_before_any_work(
     small_checkpoint: Path, mode: str, parameters: dict[str, Any], says: str
 ) -> None:
-    own = MicroSamEngine(checkpoint=str(small_checkpoint), mode=mode, device="cpu")
+    own = small_engine(small_checkpoint, mode=mode, device="cpu")
     image = np.eye(32, dtype=np.uint8)
     for call in (
         lambda: own.check_parameters(parameters),
@@ -305,7 +324,7 @@ def test_tiles_are_micro_sams_own(
     shape: tuple[int, ...],
     arguments: dict[str, int],
 ) -> None:
-    tiled = MicroSamEngine(checkpoint=str(small_checkpoint), mode=mode, device="cpu", **TILES)
+    tiled = small_engine(small_checkpoint, mode=mode, device="cpu", **TILES)
     image = blobs(recipe, *shape)
     spatial = len(axes.replace("C", ""))
     mask = tiled.segment(image, axes, {})
@@ -320,7 +339,7 @@ def test_tiles_are_micro_sams_own(
 
 def test_tiles_give_the_same_mask_every_time(small_checkpoint: Path, recipe: ModuleType) -> None:
     """With several threads micro-sam 1.8 gives one of several masks, in a third of the calls."""
-    tiled = MicroSamEngine(checkpoint=str(small_checkpoint), device="cpu", **TILES)
+    tiled = small_engine(small_checkpoint, device="cpu", **TILES)
     image = blobs(recipe, 200, 300)
     masks = [tiled.segment(image, "YX", {}) for _ in range(8)]
     for mask in masks[1:]:
@@ -331,7 +350,7 @@ def test_tiles_give_the_same_mask_every_time(small_checkpoint: Path, recipe: Mod
 def test_other_modes_are_micro_sams_own(
     small_checkpoint: Path, recipe: ModuleType, mode: str, parameters: dict[str, Any]
 ) -> None:
-    own = MicroSamEngine(checkpoint=str(small_checkpoint), mode=mode, device="cpu")
+    own = small_engine(small_checkpoint, mode=mode, device="cpu")
     image = blobs(recipe, 40, 48)
     mask = own.segment(image, "YX", parameters)
     expected = directly(small_checkpoint, mode, to_model_image(image, "YX"), 2, **parameters)
@@ -395,16 +414,14 @@ def test_a_failure_is_named_and_leaves_nothing_behind(
 def test_the_description_names_all_that_shapes_labels(engine: Any, small_checkpoint: Path) -> None:
     described = engine.describe()
     assert json.loads(json.dumps(described)) == described
-    assert described["engine"] == "microsam"
+    assert described["engine"] == "microsam-small"
     assert described["model"] == f"{small_checkpoint.name} (ais)"
     assert described["model_sha256"] == hashlib.sha256(small_checkpoint.read_bytes()).hexdigest()
     assert described["embeddings"] is True
     assert (described["device"], described["gpu"]) == ("cpu", None)
     assert described["model_cache"] == str(small_checkpoint.resolve().parent)
     assert set(described["versions"]) >= {"micro_sam", "torch"}
-    tiled = MicroSamEngine(
-        checkpoint=str(small_checkpoint), device="cpu", tile_shape=[64, 32], halo=[8, 4]
-    )
+    tiled = small_engine(small_checkpoint, device="cpu", tile_shape=[64, 32], halo=[8, 4])
     assert tiled.describe()["model"].endswith("(ais, tiles 64x32 px, halo 8x4 px)")
 
 

@@ -51,7 +51,7 @@ def home(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     dataset_dir = tmp_path_factory.mktemp("results") / "cells"
     options = {"checkpoint": str(small_checkpoint), "device": "cpu"}
     directory = dataset_dir / "service"
-    yield Home(dataset_dir, options, ensure_local_service(directory, "microsam", options))
+    yield Home(dataset_dir, options, ensure_local_service(directory, "microsam-small", options))
     stop_local_service(directory)
 
 
@@ -81,7 +81,7 @@ async def test_the_service_says_which_model_it_is(
     transport: Transport, engine: Any, small_checkpoint: Path
 ) -> None:
     described = await transport.call("describe", {}, CALL_TIMEOUT_S)
-    assert described["engine"] == "microsam"
+    assert described["engine"] == "microsam-small"
     assert described["model"] == f"{small_checkpoint.name} (ais)"
     assert described["model_sha256"] == hashlib.sha256(small_checkpoint.read_bytes()).hexdigest()
     assert described["versions"] == engine.describe()["versions"]
@@ -109,9 +109,9 @@ async def test_the_mask_is_micro_sams_own(
 ) -> None:
     from micro_sam.automatic_segmentation import automatic_instance_segmentation
     from micro_sam.instance_segmentation import get_instance_segmentation_generator
+    from small_sam import load_small_sam
 
     from samservice.contract.channels import to_model_image
-    from samservice.engines.small_sam import load_small_sam
 
     image = images_of(recipe)["YX"]
     predictor, decoder = load_small_sam(small_checkpoint, "cpu")
@@ -157,7 +157,7 @@ async def test_an_unknown_parameter_is_refused_by_name(
 def segment_files(home: Home, results: Path, images: list[Path], *options: str) -> str:
     """Run ``samcourier segment`` into ``results`` over the service at home."""
     command = [sys.executable, "-m", "samcourier.cli", "segment", *map(str, images)]
-    command += ["--dataset-dir", str(results), "--engine", "microsam"]
+    command += ["--dataset-dir", str(results), "--engine", "microsam-small"]
     command += ["--engine-options", json.dumps(home.engine_options), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=BATCH_TIMEOUT_S)
     assert done.returncode == 0, done.stderr
@@ -207,7 +207,7 @@ def test_a_batch_ends_with_masks_and_a_report(
         np.testing.assert_array_equal(mask, engine.segment(image, "YX", PARAMETERS))
         log = json.loads((home.dataset_dir / "logs" / f"{name}.json").read_text())
         assert log["status"] == "done"
-        assert log["service"]["engine"] == "microsam"
+        assert log["service"]["engine"] == "microsam-small"
         assert log["parameters"] == PARAMETERS
     assert (home.dataset_dir / "report.html").stat().st_size > 0
     assert (home.dataset_dir / "complete.json").exists()

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
+from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -147,6 +148,28 @@ def test_a_package_is_typed_and_of_the_project_version(package: str) -> None:
     module: Any = importlib.import_module(package)
     assert module.__version__ == PYPROJECT["project"]["version"]
     assert Path(module.__file__).with_name("py.typed").exists()
+
+
+def test_the_wheel_holds_both_packages_whole_and_names_its_entry_points(tmp_path: Path) -> None:
+    (built,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with zipfile.ZipFile(built) as wheel:
+        names = set(wheel.namelist())
+        (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
+        registered = wheel.read(entry_points).decode()
+    sources = {
+        path.relative_to(folder).as_posix()
+        for folder, package in (("workflow", "samcourier"), ("service", "samservice"))
+        for folder in [ROOT / folder]
+        for path in (folder / package).rglob("*.py")
+    }
+    assert sources <= names
+    assert {
+        f"samcourier/testing/{each}.py" for each in ("engines", "readers", "transports")
+    } <= names
+    assert not any("small_sam" in name for name in names)
+    for group, entries in PYPROJECT["project"]["entry-points"].items():
+        section = registered.partition(f"[{group}]\n")[2].partition("\n\n")[0]
+        assert dict(line.split(" = ") for line in section.splitlines()) == entries
 
 
 def test_the_citation_is_of_the_project_version() -> None:

@@ -50,9 +50,9 @@ class MicroSamEngine:
     """Implements :class:`samservice.engines.base.Engine` with a model of micro-sam.
 
     ``model`` is a name of micro-sam's registry, ``checkpoint`` a file to load instead of the
-    registry's weights: micro-sam's own formats (``model`` then names the encoder) or one of
-    :mod:`samservice.engines.small_sam`. One that holds more than weights, as those of training do,
-    is refused unless ``trust_checkpoint``: reading it may run any program.
+    registry's weights, in one of micro-sam's own formats; ``model`` then names the encoder. One
+    that holds more than weights, as those of training do, is refused unless ``trust_checkpoint``:
+    reading it may run any program.
 
     ``mode``: ``ais`` (needs a decoder), ``amg``, ``apg`` (needs a decoder) or ``auto``: AIS when
     the checkpoint has a decoder, else AMG. ``device``: ``cpu``, ``cuda``, ``mps``; None takes
@@ -83,10 +83,17 @@ class MicroSamEngine:
         self._model_sha256 = sha256_of(weights)
         self._weights_folder = weights[0].resolve().parent
         self._name = Path(checkpoint).name if checkpoint else model
-        self._predictor, self._segmenter = load_segmenter(
-            model, Path(checkpoint) if checkpoint else None, mode, self._device, bool(self._tiling)
+        self._predictor, self._segmenter = self.load_model(
+            model, Path(checkpoint) if checkpoint else None, mode
         )
         self._mode = mode_of(self._segmenter)
+
+    def load_model(self, model: str, checkpoint: Path | None, mode: str) -> tuple[Any, Any]:
+        """Return micro-sam's predictor and segmenter on the engine's device.
+
+        A subclass loads weights of another format here. Raises :class:`WrongParameter`.
+        """
+        return load_segmenter(model, checkpoint, mode, self._device, bool(self._tiling))
 
     def describe(self) -> dict[str, Any]:
         """See :meth:`samservice.engines.base.Engine.describe`; adds ``mode``, ``tile_shape``,

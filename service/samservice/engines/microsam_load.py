@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from ..contract.errors import SegmentationFailed, WrongParameter
-from .small_sam import is_small_sam, load_small_sam
 
 
 def checked_device(device: str | None) -> str:
@@ -108,9 +107,7 @@ def load_segmenter(
     from micro_sam.automatic_segmentation import get_predictor_and_segmenter
 
     try:
-        with _pickle_restored():
-            if checkpoint is not None and is_small_sam(checkpoint):
-                return _load_small(checkpoint, mode, device, is_tiled)
+        with pickle_restored():
             loaded: tuple[Any, Any] = get_predictor_and_segmenter(
                 model, checkpoint, device, segmentation_mode=mode, is_tiled=is_tiled
             )
@@ -121,17 +118,8 @@ def load_segmenter(
         ) from error
 
 
-def _load_small(checkpoint: Path, mode: str, device: str, is_tiled: bool) -> tuple[Any, Any]:
-    from micro_sam.instance_segmentation import get_instance_segmentation_generator
-
-    predictor, decoder = load_small_sam(checkpoint, device)
-    wanted = None if mode == "auto" else mode
-    segmenter = get_instance_segmentation_generator(predictor, is_tiled, decoder, wanted)
-    return predictor, segmenter
-
-
 @contextmanager
-def _pickle_restored() -> Iterator[None]:
+def pickle_restored() -> Iterator[None]:
     """Undo micro-sam's replacing of ``pickle.Unpickler`` for the whole process."""
     original = pickle.Unpickler
     try:

@@ -3,15 +3,14 @@
 micro-sam's smallest own weights are 375 MB behind a public server, and cost 36 CPU seconds an
 image. Its code, however, takes any Segment Anything model: this module builds one with a
 two-layer encoder for 128 x 128 inputs, and stores it in a file that carries its architecture.
-:class:`samservice.engines.microsam.MicroSamEngine` loads such a file like any other checkpoint;
-from there on everything that runs is micro-sam's.
+:class:`small_microsam_engine.SmallMicroSamEngine` loads such a file; from there on everything that
+runs is micro-sam's.
 
 torch, torch_em and micro_sam are imported inside the functions: they cost seconds.
 """
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -84,23 +83,17 @@ def save_small_sam(path: Path, sam: Any, unetr: Any, architecture: SmallArchitec
     torch.save(checkpoint, path)
 
 
-def is_small_sam(path: Path) -> bool:
-    """Whether ``path`` was written by :func:`save_small_sam`; False for any other file."""
-    return _read_checkpoint(path) is not None
-
-
 def load_small_sam(path: Path, device: str) -> tuple[Any, Any]:
     """Return ``(predictor, decoder)`` as micro-sam's ``get_predictor_and_decoder`` does.
 
     ``predictor`` is a ``SamPredictor``, ``decoder`` a ``micro_sam`` ``DecoderAdapter``, both in
-    float32 on ``device``. Raises ValueError when the file is not one of :func:`save_small_sam`.
+    float32 on ``device``.
     """
+    import torch
     from micro_sam.instance_segmentation import DecoderAdapter
     from micro_sam.util import SamPredictor
 
-    checkpoint = _read_checkpoint(path)
-    if checkpoint is None:
-        raise ValueError(f"{path} carries no {ARCHITECTURE_KEY!r}")
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     stored = checkpoint[ARCHITECTURE_KEY]
     stored["global_attention_layers"] = tuple(stored["global_attention_layers"])
     sam, unetr = build_small_sam(SmallArchitecture(**stored))
@@ -121,17 +114,3 @@ def load_small_sam(path: Path, device: str) -> tuple[Any, Any]:
 
 def _as_float32(state: dict[str, Any]) -> dict[str, Any]:
     return {name: weight.float() for name, weight in state.items()}
-
-
-def _read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """Return the file's content when it is ours; micro-sam's own formats need a full unpickler."""
-    import torch
-
-    try:
-        # mmap: looking at a file of another format must not read its gigabytes.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError):
-        return None
-    if not isinstance(content, dict) or ARCHITECTURE_KEY not in content:
-        return None
-    return content
