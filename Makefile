@@ -74,8 +74,9 @@ CHECKS := check/units check/types check/format check/workflow
 check: .venv/installed-test ## format, lint, types, workflow, unit tests (under a minute on two cores)
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target STEPS_AT_ONCE=yes $(CHECKS)
 
+# They compute, and each worker collects them all: no more workers than cores.
 check/units:
-	$(SIDE_BY_SIDE) --quiet tests/unit
+	$(SIDE_BY_SIDE) --numprocesses logical --maxprocesses 8 --quiet tests/unit
 
 check/types:
 	.venv/bin/mypy
