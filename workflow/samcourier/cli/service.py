@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import uvloop
 
 from ..deploy.targets import (
     deploy_service,
@@ -88,7 +87,7 @@ def verify(run: RunOptions, out: Path) -> None:
     settings = run.settings
     endpoint = find_service(settings, run.dataset_dir)
     one = _one_replica(endpoint, settings.transport)
-    verdict = uvloop.run(verify_service(endpoint, build_transports(one, settings.transport)))
+    verdict = run_interruptibly(verify_service(endpoint, build_transports(one, settings.transport)))
     write_json(out, verdict)
     for name, found in verdict["transports"].items():
         say(f"{name:10} {plain(_verdict_line(found))}")
@@ -111,7 +110,7 @@ def _one_replica(endpoint: Endpoint, transport: str) -> Endpoint:
     """Return the endpoint of a replica, saying which when there are several."""
     from ..transports import pick_replica
 
-    one, replicas = uvloop.run(pick_replica(endpoint, transport))
+    one, replicas = run_interruptibly(pick_replica(endpoint, transport))
     if replicas > 1:
         say(
             f"{replicas} replicas of {endpoint.service_id}, of which this looks at {one.service_id}"
@@ -226,6 +225,8 @@ def serve(
     owner_file: Path | None,
 ) -> None:
     """Serve an engine through a Hypha server until interrupted."""
+    import uvloop
+
     from samservice.contract.errors import ServiceError
     from samservice.engines.base import build_engine
     from samservice.server.serve import Address, ServeSettings, serve_until_interrupted

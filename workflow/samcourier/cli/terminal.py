@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-import uvloop
 
 from ..formatting import plain_lines
 
@@ -21,6 +20,8 @@ R = TypeVar("R")
 
 def run_interruptibly(work: Coroutine[Any, Any, R]) -> R:
     """Run to the end; Ctrl-C is no traceback."""
+    import uvloop
+
     try:
         result: R = uvloop.run(work)
     except KeyboardInterrupt:

@@ -1,21 +1,15 @@
-"""One Hypha WebSocket connection per process, shared by calls and by WebRTC's signalling."""
+"""One Hypha WebSocket connection per process, shared by calls and by WebRTC's signalling.
+
+hypha-rpc is imported when the connection is opened: it takes a quarter of a second.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
-from websockets.exceptions import InvalidStatus
-from websockets.protocol import State
-
-from samservice.hypha.connection import (
-    answers,
-    connect,
-    connection_state,
-    end_connection,
-    moved_bytes,
-)
 from samservice.hypha.refusals import explain_refusal
+from samservice.hypha.state import answers, connection_state, moved_bytes
 
 from ..errors import Denied, RequestRefused, TransportFailed
 from .base import Endpoint
@@ -55,6 +49,10 @@ class HyphaSession:
             return self._server
 
     async def _open(self, timeout_s: float) -> Any:
+        from websockets.exceptions import InvalidStatus
+
+        from samservice.hypha.connection import connect
+
         try:
             async with asyncio.timeout(timeout_s):
                 server = await connect(
@@ -101,6 +99,8 @@ class HyphaSession:
     async def _disconnect(self) -> None:
         server, self._server = self._server, None
         if server is not None:
+            from samservice.hypha.connection import end_connection
+
             connection = server.rpc._connection
             if connection is not None:
                 await end_connection(connection, CLOSE_TIMEOUT_S)
@@ -111,6 +111,8 @@ def _fail_calls_when_lost(server: Any) -> None:
 
     It connects again by itself, but the answers that were on their way then are gone.
     """
+    from websockets.protocol import State
+
     rpc, connection = server.rpc, server.rpc._connection
 
     def on_disconnected(reason: str | None = None) -> None:
