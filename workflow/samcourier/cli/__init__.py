@@ -143,5 +143,9 @@ class _Cli(click.Group):
 
 @click.group(cls=_Cli)
 @click.version_option(__version__)
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Segment microscopy images with a remote service, over the transport that works fastest."""
+    from .terminal import shown_log
+
+    ctx.with_resource(shown_log())

@@ -22,7 +22,7 @@ from .token import read_token
 
 if TYPE_CHECKING:
     from .bioengine.app import AppPlan
-    from .bioengine.readiness import Found, Say
+    from .bioengine.readiness import Found
     from .bioengine.worker import WorkerAddress
     from .slurm.supervisor import SlurmPlan
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 BIOENGINE_RECORD = Path("service", "bioengine.json")
 
 
-def deploy_service(settings: RunSettings, dataset_dir: Path, say: Say) -> Endpoint:
+def deploy_service(settings: RunSettings, dataset_dir: Path) -> Endpoint:
     """As :func:`find_service`, but bring the app up on a BioEngine worker, or the service up in a
     SLURM job, where it is missing.
 
@@ -42,7 +42,7 @@ def deploy_service(settings: RunSettings, dataset_dir: Path, say: Say) -> Endpoi
 
         token = read_token(settings.service.token_file)
         timeout_s = settings.service.deploy_timeout_s
-        bring_up_job(dataset_dir / "service", _slurm_plan(settings), token, timeout_s, say)
+        bring_up_job(dataset_dir / "service", _slurm_plan(settings), token, timeout_s)
     if settings.service.target != "bioengine":
         return find_service(settings, dataset_dir)
     import uvloop
@@ -50,12 +50,12 @@ def deploy_service(settings: RunSettings, dataset_dir: Path, say: Say) -> Endpoi
     from .bioengine.deploy import bring_up
 
     address, plan = _bioengine(settings)
-    found = uvloop.run(bring_up(address, plan, settings.service.deploy_timeout_s, say))
+    found = uvloop.run(bring_up(address, plan, settings.service.deploy_timeout_s))
     _write_found(dataset_dir, address, plan, found)
     return _endpoint(settings, address, found)
 
 
-def undeploy_service(settings: RunSettings, dataset_dir: Path, say: Say) -> None:
+def undeploy_service(settings: RunSettings, dataset_dir: Path) -> None:
     """Take the app away from the BioEngine worker, or end the service's SLURM job.
 
     Raises InputError for any other target.
@@ -63,7 +63,7 @@ def undeploy_service(settings: RunSettings, dataset_dir: Path, say: Say) -> None
     if settings.service.target == "slurm":
         from .slurm.service_job import take_down as take_down_job
 
-        take_down_job(dataset_dir / "service", say)
+        take_down_job(dataset_dir / "service")
         return
     if settings.service.target != "bioengine":
         raise InputError(
@@ -75,7 +75,7 @@ def undeploy_service(settings: RunSettings, dataset_dir: Path, say: Say) -> None
     from .bioengine.deploy import take_down
 
     address, plan = _bioengine(settings)
-    uvloop.run(take_down(address, plan, say))
+    uvloop.run(take_down(address, plan))
     (dataset_dir / BIOENGINE_RECORD).unlink(missing_ok=True)
 
 

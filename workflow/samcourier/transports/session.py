@@ -6,6 +6,9 @@ hypha-rpc is imported when the connection is opened: it takes a quarter of a sec
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from samservice.hypha.refusals import explain_refusal
@@ -24,6 +27,18 @@ ANSWER_TIMEOUT_S = 2.0
 #: hypha-rpc gives a call up when neither an answer nor its own heartbeat came for this long. Above
 #: ``Policy.silence_alone_s``, so that who watches the transport decides first.
 SILENCE_TIMEOUT_S = 180.0
+
+
+@contextmanager
+def root_logger_kept() -> Iterator[None]:
+    """Undo what the import of hypha-rpc does to the root logger, which is the program's own."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 class HyphaSession:
@@ -51,7 +66,8 @@ class HyphaSession:
     async def _open(self, timeout_s: float) -> Any:
         from websockets.exceptions import InvalidStatus
 
-        from samservice.hypha.connection import connect
+        with root_logger_kept():
+            from samservice.hypha.connection import connect
 
         try:
             async with asyncio.timeout(timeout_s):
