@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import logging
 import os
 import re
 import signal
@@ -35,6 +36,13 @@ TEMPORARY_PREFIXES = ("samcourier", "samservice")
 #: hypha-rpc starts a call's timer once the request is sent, even when the answer was faster. Nobody
 #: stops it then; it ends by itself, without effect, after the connection's method timeout (30 s).
 TASKS_OF_OTHERS = {("hypha_rpc.rpc", "Timer._job")}
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What samcourier logs during the test, as a program that asks for it gets it."""
+    caplog.set_level(logging.INFO, logger="samcourier")
+    return caplog
 
 
 @dataclass

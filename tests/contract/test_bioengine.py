@@ -60,7 +60,7 @@ class Site:
     url: str
     workspace: str
     tokens: dict[str, str]
-    said: list[str] = field(default_factory=list)
+    log: pytest.LogCaptureFixture
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def worker(
@@ -87,10 +87,10 @@ class Site:
     async def bring_up(
         self, plan: AppPlan, address: WorkerAddress | None = None, timeout_s: float = TIMEOUT_S
     ) -> Found:
-        return await bring_up(address or self.address(), plan, timeout_s, self.said.append, QUICK)
+        return await bring_up(address or self.address(), plan, timeout_s, QUICK)
 
     async def take_down(self, plan: AppPlan) -> None:
-        await take_down(self.address(), plan, self.said.append, QUICK)
+        await take_down(self.address(), plan, QUICK)
 
     def endpoint(self, found: Found, user: str = "admin") -> Endpoint:
         return Endpoint(
@@ -116,7 +116,7 @@ async def hypha_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[s
 
 
 @pytest.fixture
-async def site(hypha_url: str) -> AsyncIterator[Site]:
+async def site(hypha_url: str, log: pytest.LogCaptureFixture) -> AsyncIterator[Site]:
     workspace = f"lab-{uuid.uuid4().hex[:8]}"
     root = await connect(hypha_url, token=ROOT_TOKEN)
     tokens = {}
@@ -131,7 +131,7 @@ async def site(hypha_url: str) -> AsyncIterator[Site]:
     await root.disconnect()
     # A workspace is gone with the last who is in it.
     resident = await connect(hypha_url, token=tokens["guest"], workspace=f"{workspace}-home")
-    made = Site(hypha_url, workspace, tokens)
+    made = Site(hypha_url, workspace, tokens, log)
     try:
         async with made.stack:
             yield made
@@ -167,11 +167,11 @@ async def test_the_app_is_brought_up_and_segments_over_every_transport(site: Sit
     finally:
         for transport in transports:
             await transport.close()
-    assert [line for line in site.said if "replica-1" in line] == [
+    assert [line for line in site.log.messages if "replica-1" in line] == [
         "  replica-1: loading",
         "  replica-1: loaded",
     ]
-    assert [line for line in site.said if line.startswith(("NOT_", "DEPL", "RUN"))] == [
+    assert [line for line in site.log.messages if line.startswith(("NOT_", "DEPL", "RUN"))] == [
         "DEPLOYING: the application is deploying",
         "RUNNING",
     ]
@@ -189,10 +189,10 @@ async def test_a_second_time_changes_nothing(site: Site, settings: dict[str, Any
     worker = await site.worker(Script(log=("loaded",)))
     first = await site.bring_up(plan(**settings))
     done = list(worker.changes)
-    site.said.clear()
+    site.log.clear()
     assert await site.bring_up(plan(**settings)) == first
     assert worker.changes == done
-    assert [line.partition(" ")[0] for line in site.said] == [
+    assert [line.partition(" ")[0] for line in site.log.messages] == [
         "worker",
         "application",
         "RUNNING",
@@ -285,8 +285,8 @@ async def test_without_its_own_endpoint_the_app_is_used_through_the_proxy(site: 
     assert found.service_id.endswith(f":{wanted.application_id}")
     assert found.rtc_service_id == f"{found.service_id}-rtc"
     assert found.without_direct == "the token has expired"
-    assert site.said[-2] == "its own endpoint is missing: the token has expired"
-    assert "undeploy and deploy it to give it a new one" in site.said[-1]
+    assert site.log.messages[-2] == "its own endpoint is missing: the token has expired"
+    assert "undeploy and deploy it to give it a new one" in site.log.messages[-1]
     assert await site.answers(found)
 
 
@@ -428,7 +428,7 @@ async def test_every_failure_is_one_line_with_the_worker_s_own_reason(
     for worker in workers:
         assert tuple(worker.changes) == case.changes
     for token in site.tokens.values():
-        assert token not in said + "".join(site.said)
+        assert token not in said + "".join(site.log.messages)
 
 
 async def test_an_artifact_of_that_name_with_other_content_is_not_taken_for_ours(
@@ -494,7 +494,7 @@ async def test_who_is_no_administrator_takes_nothing_down(site: Site) -> None:
     worker = await site.worker()
     found = await site.bring_up(plan())
     with pytest.raises(Denied, match="is not authorized for undeploying the application"):
-        await take_down(site.address("stranger"), plan(), site.said.append, QUICK)
+        await take_down(site.address("stranger"), plan(), QUICK)
     assert await site.answers(found)
     assert worker.changes == ["upload_app", "deploy_app"]
 

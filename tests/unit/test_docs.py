@@ -55,4 +55,6 @@ def test_each_page_is_in_the_contents_and_in_the_menu_of_the_site() -> None:
 def test_commands_parse(page: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(click.Path, "convert", lambda _, value, *__: Path(value))
     name, *arguments = shlex.split(command)[1:]
-    main.commands[name].make_context(name, arguments).close()
+    parsed = main.get_command(click.Context(main), name)
+    assert parsed is not None, f"no command {name}"
+    parsed.make_context(name, arguments).close()

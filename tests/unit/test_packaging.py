@@ -233,9 +233,3 @@ def test_uv_checks_the_hashes_of_constraints(
     assert done.returncode == status, done.stderr
     assert said in done.stderr
     assert (tmp_path / "target" / info).exists() == as_published
-
-
-def test_commands_that_call_nobody_load_nothing_that_speaks_to_a_network() -> None:
-    heavy = {"hypha_rpc", "aiortc", "httpx", "numpy"}
-    loaded = f"import sys, samcourier.cli; print(sorted({heavy} & set(sys.modules)))"
-    assert subprocess.check_output([sys.executable, "-c", loaded], text=True).strip() == "[]"

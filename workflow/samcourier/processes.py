@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import psutil
-
 _BOOT_ID_PATH = Path("/proc/sys/kernel/random/boot_id")
 _IDENTITY = re.compile("([0-9]{1,10})-[0-9A-Za-z-]{1,80}")
 
@@ -57,6 +55,8 @@ def _start_ticks(pid: int) -> int | None:
 
 
 def _created_ms(pid: int) -> int | None:
+    import psutil
+
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:

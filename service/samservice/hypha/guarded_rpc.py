@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgpack
-from hypha_rpc.rpc import RPC
 
 from ..contract.errors import ServiceBusy
+from .lean_rpc import rpc
 
 #: What Hypha vouches for; a message's second part says none of it.
 VERIFIED = ("from", "to", "ws", "user")
@@ -54,7 +54,7 @@ class _Cached:
     touched_s: float = field(default_factory=time.monotonic)
 
 
-class GuardedRPC(RPC):  # type: ignore[misc]
+class GuardedRPC(rpc.RPC):  # type: ignore[misc]
     """The same calls and answers for honest callers, and none of the ways round them."""
 
     #: Raises for the context of a caller whose large messages are not kept; None keeps everyone's.
@@ -75,7 +75,7 @@ class GuardedRPC(RPC):  # type: ignore[misc]
                 SLOW_LINK_CHUNK_BYTES, self._long_message_chunk_size
             )
         start_s = time.monotonic()
-        await RPC._send_chunks(sending, package, target_id, session_id)
+        await rpc.RPC._send_chunks(sending, package, target_id, session_id)
         seconds = time.monotonic() - start_s
         self._sends_slowly = len(package) < SLOW_LINK_BYTES_PER_S * seconds
 

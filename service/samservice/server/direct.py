@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..contract.errors import NotAuthorized
-from ..hypha.connection import answers
+from ..hypha.state import answers
 from .access import AccessRules
 from .app import SegmentationService
 from .serve import Address, ServeSettings, serve_through

@@ -21,8 +21,9 @@ from typing import Any
 
 from ..contract.errors import NotConnected, WrongParameter
 from ..engines.base import Engine
-from ..hypha.connection import connect, is_connected, is_refused, refusal
+from ..hypha.connection import connect
 from ..hypha.refusals import explain_refusal
+from ..hypha.state import is_connected, is_refused, refusal
 from ..webrtc.endpoint import register_rtc_endpoint
 from ..webrtc.peer import Implementation
 from .access import AccessRules

@@ -18,13 +18,9 @@ from typing import Any
 
 from ..hypha.guarded_rpc import GuardedRPC
 from .open import open_peer
-from .peer import Channel, Implementation, Peer, chunk_bytes
+from .peer import HOST_CANDIDATES_ONLY, Channel, Implementation, Peer, chunk_bytes
 
 logger = logging.getLogger(__name__)
-
-#: One entry without urls: host candidates only. An empty list would count as unset in
-#: hypha-rpc and fall back to a public STUN server.
-HOST_CANDIDATES_ONLY: list[dict[str, Any]] = [{"urls": []}]
 
 MAX_PEERS = 64
 

@@ -18,6 +18,10 @@ Implementation = Literal["wrtc", "aiortc"]
 #: An offer or an answer, as it travels: ``sdp`` and ``type``.
 Description = dict[str, str]
 
+#: One entry without urls: host candidates only. An empty list would count as unset in
+#: hypha-rpc and fall back to a public STUN server.
+HOST_CANDIDATES_ONLY: list[dict[str, Any]] = [{"urls": []}]
+
 #: What a peer takes that does not say (RFC 8841), and the most that both libraries take.
 DEFAULT_MESSAGE_BYTES = 64 * 1024
 MAX_MESSAGE_BYTES = 256 * 1024

@@ -222,11 +222,12 @@ def service() -> Iterable[SegmentationService]:
     made.close()
 
 
-async def test_every_transport_is_measured_in_turn(service: SegmentationService) -> None:
+async def test_every_transport_is_measured_in_turn(
+    service: SegmentationService, log: pytest.LogCaptureFixture
+) -> None:
     transports = [FakeTransport(service, name="http"), FakeTransport(service, name="naive")]
-    said: list[str] = []
-    compared = await compare_transports(transports, SMALL, said.append)
-    assert said == ["measuring 64 KiB", "measuring 256 KiB"]
+    compared = await compare_transports(transports, SMALL)
+    assert log.messages == ["measuring 64 KiB", "measuring 256 KiB"]
     assert compared.description["engine"] == "watershed"
     assert compared.any_works
     assert len(compared.rows) == 2 * 3 * 2
@@ -259,11 +260,12 @@ async def test_a_transport_that_does_not_work_is_a_line(
     assert compared.any_works
 
 
-async def test_nothing_is_measured_when_nothing_works(service: SegmentationService) -> None:
-    said: list[str] = []
+async def test_nothing_is_measured_when_nothing_works(
+    service: SegmentationService, log: pytest.LogCaptureFixture
+) -> None:
     broken = FakeTransport(service, opens=[Scripted(error=TransportFailed("refused"))])
-    compared = await compare_transports([broken], SMALL, said.append)
-    assert said == []
+    compared = await compare_transports([broken], SMALL)
+    assert log.messages == []
     assert not compared.any_works
     assert broken.history == ["open", "close", "close"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import yaml
 from click.testing import CliRunner
 
 from samcourier.cli import main
-from samcourier.cli.terminal import say
+from samcourier.cli.terminal import shown_log
 from samcourier.diagnostics.verify import verify_service
 from samcourier.errors import InputError
 from samcourier.formatting import plain_lines
@@ -28,10 +29,11 @@ REPO = Path(__file__).parents[3]
 ESCAPES = "\x1b]0;owned\x07\x1b[31m\u202e\x9b2J\x00"
 
 
-def test_what_is_said_has_lines_and_no_escapes(capsys: pytest.CaptureFixture[str]) -> None:
-    say(f"a{ESCAPES}\nb\tc\r\nd")
-    said = capsys.readouterr().err
-    assert said.splitlines() == ["a\ufffd]0;owned\ufffd\ufffd[31m\ufffd\ufffd2J\ufffd", "b c", "d"]
+def test_what_is_shown_has_lines_and_no_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+    with shown_log():
+        logging.getLogger("samcourier.cli").info("%s", f"a{ESCAPES}\nb\tc\r\nd")
+    shown = capsys.readouterr().err
+    assert shown.splitlines() == ["a\ufffd]0;owned\ufffd\ufffd[31m\ufffd\ufffd2J\ufffd", "b c", "d"]
     assert plain_lines("") == ""
 
 

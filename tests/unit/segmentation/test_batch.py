@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import logging
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable
@@ -253,6 +254,20 @@ async def test_a_batch_writes_masks_logs_and_a_manifest(bench: Bench) -> None:
         assert [attempt.outcome for attempt in log.attempts] == ["ok"]
         assert log.attempts[0].bytes.up > 0 and log.attempts[0].bytes.down > 0
         assert None not in (log.seconds.read, log.seconds.pack, log.seconds.write)
+
+
+async def test_each_image_is_logged_with_what_became_of_it(
+    bench: Bench, log: pytest.LogCaptureFixture
+) -> None:
+    bench.path("cell1").write_bytes(b"no image")
+    await bench.run()
+    found = {record.image: record for record in log.records}
+    assert sorted(found) == bench.images
+    assert found["cell0"].getMessage() == "cell0: 2 objects, fake"
+    assert (found["cell0"].levelno, found["cell0"].transport) == (logging.INFO, "fake")
+    assert found["cell0"].seconds > 0
+    assert found["cell1"].getMessage().startswith("cell1: failed (image): ImageUnfit: ")
+    assert (found["cell1"].levelno, found["cell1"].transport) == (logging.WARNING, None)
 
 
 async def test_a_service_that_knows_only_ndarrays_is_served(bench: Bench) -> None:

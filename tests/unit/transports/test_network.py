@@ -10,7 +10,7 @@ import pytest
 from samcourier.errors import InputError, TransportFailed
 from samcourier.transports import Endpoint, HttpTransport
 from samcourier.transports.network import IceServer, Network, make_network
-from samservice.hypha.connection import is_loopback
+from samservice.hypha.network import is_loopback
 
 ENVIRONMENT = {"TURN_USER": "lab", "TURN_PASSWORD": "s3cret", "EMPTY": ""}
 TURN = {

@@ -6,9 +6,10 @@ machine or the network meets all of them. The first round of each size is thrown
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +25,8 @@ from ..results.service_description import ServiceDescription, checked_descriptio
 from ..results.timestamps import utc_now
 from ..transports.base import Endpoint, Transport
 from .table import BASELINE, DIRECTIONS, Case, Record, Row, as_tsv, size_text, table_rows
+
+logger = logging.getLogger("samcourier.benchmark")
 
 BENCH_SCHEMA = "samcourier/bench/1"
 
@@ -168,10 +171,9 @@ class _Lane:
 async def compare_transports(
     transports: Sequence[Transport],
     settings: SpeedSettings,
-    say: Callable[[str], None] = lambda line: None,
     policy: Policy | None = None,
 ) -> Comparison:
-    """Measure all transports and close them; ``say`` is told what is being measured.
+    """Measure all transports and close them; log which size is being measured.
 
     A transport that fails is part of the table, not an error.
     """
@@ -188,7 +190,8 @@ async def compare_transports(
         for payload_bytes in (each for each in sizes if each <= limit_bytes):
             if all(lane.record.failure is not None for lane in lanes):
                 break
-            say(f"measuring {size_text(payload_bytes)}")
+            fields = {"payload_bytes": payload_bytes}
+            logger.info("measuring %s", size_text(payload_bytes), extra=fields)
             payload = os.urandom(payload_bytes)
             for round_number in range(settings.runs + 1):
                 for direction in DIRECTIONS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +27,9 @@ from .options import (
     run_options,
     settings_options,
 )
-from .terminal import batch_in_words, say, say_outcome
+from .terminal import batch_in_words
+
+logger = logging.getLogger("samcourier.cli")
 
 if TYPE_CHECKING:
     pass
@@ -93,7 +96,7 @@ def batch(
     assert run.sheet is not None
     own = read_batch(run.sheet, batch_id, run.settings.batch_size)
     _check_rows(run.sheet, batch_id, own.rows, rows_digest)
-    manifest = run_batch(run.settings, own, run.dataset_dir, say_outcome, submission)
+    manifest = run_batch(run.settings, own, run.dataset_dir, submission=submission)
     if made_for is not None:
         manifest = msgspec.structs.replace(manifest, made_for=made_for)
     write_manifest(out, manifest)
@@ -144,7 +147,7 @@ def segment_rows(
     from ..pipeline.run import segment_dataset, start_dataset
     from .terminal import progress_of
 
-    say(str(start_dataset(settings, rows, dataset_dir, rerun_of)))
+    logger.info("%s", start_dataset(settings, rows, dataset_dir, rerun_of))
     asked = len([row for row in rows if not settings.images or row.image in settings.images])
     with progress_of("segmenting", asked) as on_image:
         segment_dataset(settings, rows, dataset_dir, on_image)
@@ -186,9 +189,9 @@ def _report(
     from ..pipeline.run import write_run_report
 
     written = write_run_report(settings, rows, dataset_dir, html, tsv, complete)
-    say(f"report: {html}\nmasks:  {dataset_dir / 'masks'}")
+    logger.info("report: %s\nmasks:  %s", html, dataset_dir / "masks")
     if written.crate is not None:
-        say(f"crate:  {written.crate}")
+        logger.info("crate:  %s", written.crate)
     if missing := written.without_mask:
         shown = ", ".join(missing[:20]) + (" ..." if len(missing) > 20 else "")
         raise click.ClickException(f"{len(missing)} images have no mask: {shown}")

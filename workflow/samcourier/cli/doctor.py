@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import uvloop
 
 from ..deploy.targets import find_service
 from ..formatting import plain
@@ -59,6 +58,8 @@ def doctor(run: RunOptions, to_segment: Path | None) -> None:
     """
     # Before the imports: on a busy machine they take seconds.
     start_s = time.monotonic()
+    import uvloop
+
     from ..diagnostics.doctor.facts import Asked
     from ..diagnostics.doctor.gather import Here, gather_facts
     from ..diagnostics.doctor.judge import has_failed, judge

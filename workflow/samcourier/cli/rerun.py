@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,11 +17,13 @@ from ..formatting import plain
 from ..settings.run_settings import RunSettings
 from .dataset import segment_rows
 from .options import SERVICE_KEYS, TRANSPORT_KEYS, example, settings_options
-from .terminal import run_interruptibly, say
+from .terminal import run_interruptibly
 
 if TYPE_CHECKING:
     from ..provenance.rerun import RecordedRun
     from ..results.service_description import ServiceDescription
+
+logger = logging.getLogger("samcourier.cli")
 
 
 @click.command(epilog=example("samcourier rerun results/plate7 --out results/plate7-again"))
@@ -63,7 +66,7 @@ def rerun(
     rows = located(run.rows, images_dir)
     problems = differing_images(rows, run.masks)
     for problem in problems:
-        say(plain(problem))
+        logger.error("%s", plain(problem))
     if problems:
         raise click.ClickException(f"{len(problems)} of {len(rows)} images are not the recorded")
     if context.get_parameter_source("service_engine") is ParameterSource.DEFAULT:
@@ -100,7 +103,7 @@ def rerun(
         raise failure
     if equal_count < len(rows):
         raise click.ClickException(f"{len(rows) - equal_count} of {len(rows)} masks differ")
-    say(f"all {len(rows)} masks equal the recorded ones")
+    logger.info("all %d masks equal the recorded ones", len(rows))
 
 
 def _check_new(out: Path, folder: Path, run: RecordedRun) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import click
-import uvloop
 
 from ..deploy.targets import (
     deploy_service,
@@ -31,7 +31,9 @@ from .options import (
     settings_options,
 )
 from .setting_option import POSITIVE
-from .terminal import run_interruptibly, say
+from .terminal import run_interruptibly
+
+logger = logging.getLogger("samcourier.cli")
 
 
 @click.command(epilog=example("samcourier deploy --dataset-dir results/plate7 --out endpoint.json"))
@@ -39,7 +41,7 @@ from .terminal import run_interruptibly, say
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
 def deploy(run: RunOptions, out: Path) -> None:
     """Bring the service up, if it is ours to bring up, and write where it is to --out."""
-    endpoint = deploy_service(run.settings, run.dataset_dir, say)
+    endpoint = deploy_service(run.settings, run.dataset_dir)
     write_json(
         out,
         {
@@ -62,7 +64,7 @@ def undeploy(run: RunOptions) -> None:
 
     Twice is no error.
     """
-    undeploy_service(run.settings, run.dataset_dir, say)
+    undeploy_service(run.settings, run.dataset_dir)
 
 
 @click.command(
@@ -88,14 +90,16 @@ def verify(run: RunOptions, out: Path) -> None:
     settings = run.settings
     endpoint = find_service(settings, run.dataset_dir)
     one = _one_replica(endpoint, settings.transport)
-    verdict = uvloop.run(verify_service(endpoint, build_transports(one, settings.transport)))
+    verdict = run_interruptibly(verify_service(endpoint, build_transports(one, settings.transport)))
     write_json(out, verdict)
     for name, found in verdict["transports"].items():
-        say(f"{name:10} {plain(_verdict_line(found))}")
+        level = logging.INFO if found["works"] else logging.WARNING
+        line = plain(_verdict_line(found))
+        logger.log(level, "%-10s %s", name, line, extra={"transport": name})
     failed = [found for found in verdict["transports"].values() if not found["works"]]
     known = {found["defect"]: found["advice"] for found in failed if found["defect"] != "other"}
     for defect, advice in known.items():
-        say(f"{defect}: {advice}")
+        logger.warning("%s: %s", defect, advice, extra={"defect": defect})
     if not working_transports(verdict):
         raise ServiceGone("no transport reaches the service; each one's reason stands above")
     embeddings = embedding_store(settings, run.dataset_dir)
@@ -111,10 +115,12 @@ def _one_replica(endpoint: Endpoint, transport: str) -> Endpoint:
     """Return the endpoint of a replica, saying which when there are several."""
     from ..transports import pick_replica
 
-    one, replicas = uvloop.run(pick_replica(endpoint, transport))
+    one, replicas = run_interruptibly(pick_replica(endpoint, transport))
     if replicas > 1:
-        say(
-            f"{replicas} replicas of {endpoint.service_id}, of which this looks at {one.service_id}"
+        logger.info(
+            "%d replicas of %s, of which this looks at %s",
+            *(replicas, endpoint.service_id, one.service_id),
+            extra={"service": one.service_id},
         )
     return one
 
@@ -164,7 +170,7 @@ def bench(
     endpoint = _one_replica(find_service(run.settings, run.dataset_dir), transport)
     transports = [*build_transports(endpoint, transport), NaiveTransport(endpoint)]
     speed = SpeedSettings(runs, max_mib << 20, call_limit_s)
-    compared = run_interruptibly(compare_transports(transports, speed, say))
+    compared = run_interruptibly(compare_transports(transports, speed))
     write_comparison(out, compared, endpoint, speed)
     print_table(compared.rows, Console())
     for note in compared.notes:
@@ -174,8 +180,8 @@ def bench(
     try:
         plot_table(compared.rows, out)
     except ImportError:
-        say("no plot: matplotlib is missing, pip install 'samcourier[plot]'")
-    say(f"written to {out}")
+        logger.warning("no plot: matplotlib is missing, pip install 'samcourier[plot]'")
+    logger.info("written to %s", out)
 
 
 @click.command(
@@ -226,6 +232,8 @@ def serve(
     owner_file: Path | None,
 ) -> None:
     """Serve an engine through a Hypha server until interrupted."""
+    import uvloop
+
     from samservice.contract.errors import ServiceError
     from samservice.engines.base import build_engine
     from samservice.server.serve import Address, ServeSettings, serve_until_interrupted
@@ -233,7 +241,8 @@ def serve(
     from ..deploy.token import read_token
 
     async def announce(address: Address, _server: Any) -> None:
-        say(f"ready: {address.service_id} on {address.server_url}")
+        fields = {"service": address.service_id}
+        logger.info("ready: %s on %s", address.service_id, address.server_url, extra=fields)
 
     network = resolve_network(settings.network)
     serving = ServeSettings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from ..samples.discovery import find_images
 from ..samples.format import COLUMNS_LOOKED_AT, header, lines
 from ..samples.sheet import read_sheet, sheet_columns
 from .options import example
-from .terminal import say
+
+logger = logging.getLogger("samcourier.cli")
 
 
 @click.command(epilog=example("samcourier sheet /data/plate7 --out config/plate7.tsv"))
@@ -35,7 +37,7 @@ def sheet(inputs: tuple[str, ...], out: Path | None) -> None:
     if found.skipped:
         kinds = Counter(path.suffix or path.name for path in found.skipped)
         named = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(8))
-        say(f"left out by their names: {named}")
+        logger.info("left out by their names: %s", named)
     old = {row.image for row in known}
     looks = list(look_at([row for row in found.rows if row.image not in old]))
     remarks = summary(looks)
@@ -53,6 +55,6 @@ def sheet(inputs: tuple[str, ...], out: Path | None) -> None:
     else:
         out.write_text(text, encoding="utf-8")
         read_sheet(out)
-        say(f"{len(rows)} images added to {out}" if known else f"{len(rows)} images in {out}")
+        logger.info("%d images added to %s" if known else "%d images in %s", len(rows), out)
     for remark in remarks:
-        say(remark)
+        logger.info("%s", remark)

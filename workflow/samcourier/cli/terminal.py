@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-import uvloop
 
 from ..formatting import plain_lines
 
@@ -18,9 +19,15 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+_STYLES = {logging.WARNING: "yellow", logging.ERROR: "red"}
+
+_STYLES = {logging.WARNING: "yellow", logging.ERROR: "red"}
+
 
 def run_interruptibly(work: Coroutine[Any, Any, R]) -> R:
     """Run to the end; Ctrl-C is no traceback."""
+    import uvloop
+
     try:
         result: R = uvloop.run(work)
     except KeyboardInterrupt:
@@ -28,9 +35,50 @@ def run_interruptibly(work: Coroutine[Any, Any, R]) -> R:
     return result
 
 
-def say(line: str) -> None:
-    """Print a line on standard error; standard output is for results."""
-    click.echo(plain_lines(line), err=True)
+class _Shown(logging.Handler):
+    """Shows what is logged on standard error, which is free of results.
+
+    On a terminal with rich, warnings and errors in colour; elsewhere as plain lines.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show one record; others' control characters in it do not reach the terminal."""
+        try:
+            text = plain_lines(record.getMessage())
+            if sys.stderr.isatty():
+                _show_with_rich(text, _STYLES.get(record.levelno, ""))
+            else:
+                click.echo(text, err=True)
+        except Exception:
+            self.handleError(record)
+
+
+def _show_with_rich(text: str, style: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    # Made anew, since standard error is another file while a progress bar is shown.
+    Console(stderr=True).print(Text(text, style), soft_wrap=True)
+
+
+_shown = _Shown()
+
+
+@contextmanager
+def shown_log() -> Iterator[None]:
+    """Show what samcourier logs, while a command runs."""
+    logger = logging.getLogger("samcourier")
+    before = logger.level, logger.propagate
+    logger.addHandler(_shown)
+    logger.setLevel(logging.INFO)
+    # hypha-rpc gives the root logger a handler of its own, which would show it again.
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(_shown)
+        level, logger.propagate = before
+        logger.setLevel(level)
 
 
 def batch_in_words(manifest: Manifest, seconds: float) -> str:
@@ -40,24 +88,11 @@ def batch_in_words(manifest: Manifest, seconds: float) -> str:
     return f"{said} in {seconds:.0f} s"
 
 
-def say_outcome(log: ImageLog) -> None:
-    """Print how an image ended, and which of its outputs could not be made."""
-    if log.failure is not None:
-        line = f"failed ({log.failure.kind}): {log.failure.name}: {log.failure.message}"
-    else:
-        carried = log.attempts[-1].transport if log.attempts and not log.reused else "no call"
-        line = f"{log.object_count} objects, {carried}"
-    say(f"{log.image}: {line}")
-    for name, output in log.outputs.items():
-        if output.refused is not None:
-            say(f"{log.image}: no {name}: {output.refused}")
-
-
 @contextmanager
 def progress_of(title: str, image_count: int) -> Iterator[Callable[[ImageLog], None]]:
     """Show a progress bar on a terminal; yield what must be called with the log of each image.
 
-    Elsewhere, in a log file, each image has a line.
+    Beside the bar only warnings are shown; elsewhere, in a log file, each image has a line.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -74,7 +109,9 @@ def progress_of(title: str, image_count: int) -> Iterator[Callable[[ImageLog], N
 
         def on_image(log: ImageLog) -> None:
             progress.advance(task)
-            if log.failure is not None or not console.is_terminal:
-                say_outcome(log)
 
-        yield on_image
+        _shown.setLevel(logging.WARNING if console.is_terminal else logging.NOTSET)
+        try:
+            yield on_image
+        finally:
+            _shown.setLevel(logging.NOTSET)

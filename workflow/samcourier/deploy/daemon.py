@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -57,11 +57,23 @@ def start_detached(
     raise ServiceFailed(f"{name} was not ready within {timeout_s:g} s (see {log_path})")
 
 
-def say(line: str) -> None:
-    """Write a line, with its time, to the log of this detached process."""
-    # The log lies on the file system whose errors it may tell of.
-    with suppress(OSError):
-        print(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+class _Log(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes a line, with its time, for each record."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Do nothing: the log lies on the file system whose errors it may tell of."""
+
+
+def log_to_stderr() -> None:
+    """Write what samcourier logs to standard error, the log file of this detached process."""
+    logger = logging.getLogger("samcourier")
+    logger.addHandler(_Log())
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 def end_process(identity: str, timeout_s: float) -> None:

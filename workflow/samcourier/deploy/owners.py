@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from pathlib import Path
 
 from ..errors import ServiceFailed
 from ..processes import is_running, process_identity
+
+logger = logging.getLogger("samcourier.deploy")
 
 #: Set by the Snakefile to its own process, so that the service lives as long as the run.
 OWNER_VARIABLE = "SAMCOURIER_RUN_PID"
@@ -50,11 +53,10 @@ def living_owners(directory: Path) -> list[str]:
 class OwnersWatch:
     """Whether a service is needed: an owner lives, or nobody can tell just now.
 
-    A file system that errs or is away is said once and asked again.
+    A file system that errs or is away is logged once and asked again.
     """
 
     directory: Path
-    say: Callable[[str], None]
     clock: Callable[[], float] = time.monotonic
     _seen: tuple[str, ...] = ()
     _unknown_since_s: float | None = None
@@ -82,7 +84,7 @@ class OwnersWatch:
         now_s = self.clock()
         if self._unknown_since_s is None:
             self._unknown_since_s = now_s
-            self.say(f"who needs the service is not known just now: {error}")
+            logger.warning("who needs the service is not known just now: %s", error)
         if now_s - self._unknown_since_s >= UNKNOWN_LIMIT_S:
             raise ServiceFailed(
                 f"who needs the service was not known for {UNKNOWN_LIMIT_S / 60:g} min: {error}"

@@ -1,41 +1,36 @@
 """Where the service is, by target: started when needed, here, on a worker or in a cluster's job,
-or somebody else's."""
+or somebody else's.
+
+What one target alone needs is imported when a service of that target is looked for.
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
-import uvloop
-
-from samservice.contract.engine_description import describe_engine, find_engine, known_engines
-from samservice.contract.errors import WrongParameter
-from samservice.contract.plugins import OWN_DISTRIBUTION
 
 from ..errors import InputError
 from ..files.atomic import write_private
 from ..settings.run_settings import NetworkSettings, RunSettings
 from ..transports.base import Endpoint
 from ..transports.network import Network, make_network
-from .bioengine.app import AppPlan, pack_app, plan_app
-from .bioengine.deploy import bring_up, locate, take_down
-from .bioengine.readiness import Found, Say
-from .bioengine.worker import WorkerAddress
-from .local.start import ensure_local_service
-from .slurm.commands import SlurmSettings
-from .slurm.service_job import bring_up as bring_up_job
-from .slurm.service_job import recorded_plan, wait_until_registered
-from .slurm.service_job import take_down as take_down_job
-from .slurm.supervisor import SlurmPlan
 from .token import read_token
+
+if TYPE_CHECKING:
+    from .bioengine.app import AppPlan
+    from .bioengine.readiness import Found
+    from .bioengine.worker import WorkerAddress
+    from .slurm.supervisor import SlurmPlan
 
 #: Beside the endpoint of the run: which application was brought up, so that no job asks again.
 BIOENGINE_RECORD = Path("service", "bioengine.json")
 
 
-def deploy_service(settings: RunSettings, dataset_dir: Path, say: Say) -> Endpoint:
+def deploy_service(settings: RunSettings, dataset_dir: Path) -> Endpoint:
     """As :func:`find_service`, but bring the app up on a BioEngine worker, or the service up in a
     SLURM job, where it is missing.
 
@@ -43,32 +38,44 @@ def deploy_service(settings: RunSettings, dataset_dir: Path, say: Say) -> Endpoi
     :func:`samcourier.deploy.slurm.service_job.bring_up` raise too.
     """
     if settings.service.target == "slurm":
+        from .slurm.service_job import bring_up as bring_up_job
+
         token = read_token(settings.service.token_file)
         timeout_s = settings.service.deploy_timeout_s
-        bring_up_job(dataset_dir / "service", _slurm_plan(settings), token, timeout_s, say)
+        bring_up_job(dataset_dir / "service", _slurm_plan(settings), token, timeout_s)
     if settings.service.target != "bioengine":
         return find_service(settings, dataset_dir)
+    import uvloop
+
+    from .bioengine.deploy import bring_up
+
     address, plan = _bioengine(settings)
-    found = uvloop.run(bring_up(address, plan, settings.service.deploy_timeout_s, say))
+    found = uvloop.run(bring_up(address, plan, settings.service.deploy_timeout_s))
     _write_found(dataset_dir, address, plan, found)
     return _endpoint(settings, address, found)
 
 
-def undeploy_service(settings: RunSettings, dataset_dir: Path, say: Say) -> None:
+def undeploy_service(settings: RunSettings, dataset_dir: Path) -> None:
     """Take the app away from the BioEngine worker, or end the service's SLURM job.
 
     Raises InputError for any other target.
     """
     if settings.service.target == "slurm":
-        take_down_job(dataset_dir / "service", say)
+        from .slurm.service_job import take_down as take_down_job
+
+        take_down_job(dataset_dir / "service")
         return
     if settings.service.target != "bioengine":
         raise InputError(
             f"service.target {settings.service.target}: nothing to undeploy, expected target"
             " bioengine or slurm"
         )
+    import uvloop
+
+    from .bioengine.deploy import take_down
+
     address, plan = _bioengine(settings)
-    uvloop.run(take_down(address, plan, say))
+    uvloop.run(take_down(address, plan))
     (dataset_dir / BIOENGINE_RECORD).unlink(missing_ok=True)
 
 
@@ -82,11 +89,11 @@ def find_service(settings: RunSettings, dataset_dir: Path) -> Endpoint:
     """
     service = settings.service
     if service.target == "local":
+        from .local.start import ensure_local_service
+
         return ensure_local_service(dataset_dir / "service", service.engine, service.engine_options)
     if service.target == "bioengine":
-        address, plan = _bioengine(settings)
-        found = _read_found(dataset_dir, address, plan) or uvloop.run(locate(address, plan))
-        return _endpoint(settings, address, found)
+        return _find_app(settings, dataset_dir)
     if service.target == "slurm":
         return _find_job_service(settings, dataset_dir / "service")
     missing = [name for name in ("server_url", "service_id") if not getattr(service, name)]
@@ -121,6 +128,9 @@ def _named(settings: RunSettings, service_id: str) -> Endpoint:
 
 def _slurm_plan(settings: RunSettings) -> SlurmPlan:
     """Return the plan without a name, which the one that is brought up gets."""
+    from .slurm.commands import SlurmSettings
+    from .slurm.supervisor import SlurmPlan
+
     service, network = settings.service, resolve_network(settings.network)
     if not service.server_url:
         raise InputError("service.target slurm needs service.server_url")
@@ -141,13 +151,31 @@ def _slurm_plan(settings: RunSettings) -> SlurmPlan:
     )
 
 
+def _find_app(settings: RunSettings, dataset_dir: Path) -> Endpoint:
+    """Return the endpoint of the app that runs on the worker, from the run's record or asked."""
+    import uvloop
+
+    from .bioengine.deploy import locate
+
+    address, plan = _bioengine(settings)
+    found = _read_found(dataset_dir, address, plan) or uvloop.run(locate(address, plan))
+    return _endpoint(settings, address, found)
+
+
 def _find_job_service(settings: RunSettings, directory: Path) -> Endpoint:
+    import uvloop
+
+    from .slurm.service_job import recorded_plan, wait_until_registered
+
     endpoint = _named(settings, recorded_plan(directory).service_name)
     uvloop.run(wait_until_registered(endpoint, settings.service.deploy_timeout_s, directory))
     return endpoint
 
 
 def _bioengine(settings: RunSettings) -> tuple[WorkerAddress, AppPlan]:
+    from .bioengine.app import pack_app, plan_app
+    from .bioengine.worker import WorkerAddress
+
     service, network = settings.service, resolve_network(settings.network)
     if not service.server_url:
         raise InputError("service.target bioengine needs service.server_url")
@@ -167,6 +195,10 @@ def _requirements(engine: str) -> tuple[str, ...]:
 
     An engine that is unknown here may be known on the worker, which refuses it otherwise.
     """
+    from samservice.contract.engine_description import describe_engine, find_engine, known_engines
+    from samservice.contract.errors import WrongParameter
+    from samservice.contract.plugins import OWN_DISTRIBUTION
+
     if engine not in known_engines():
         return ()
     try:
@@ -205,6 +237,8 @@ def _write_found(dataset_dir: Path, address: WorkerAddress, plan: AppPlan, found
 
 def _read_found(dataset_dir: Path, address: WorkerAddress, plan: AppPlan) -> Found | None:
     """Return what the run's deploy found, None when that was another app or is not readable."""
+    from .bioengine.readiness import Found
+
     try:
         record = json.loads((dataset_dir / BIOENGINE_RECORD).read_text())
         is_this = all(record[name] == value for name, value in _identity(address, plan).items())

@@ -6,19 +6,21 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import msgpack
-
 _DIGEST_BYTES = 32
 
 
 def sealed(value: Any) -> bytes:
     """Return what a file of ``value`` holds: JSON values and bytes."""
+    import msgpack
+
     packed: bytes = msgpack.packb(value)
     return hashlib.sha256(packed).digest() + packed
 
 
 def read_sealed(path: Path) -> Any:
     """Return the value in the file, None when it is absent or damaged."""
+    import msgpack
+
     try:
         content = path.read_bytes()
     except OSError:

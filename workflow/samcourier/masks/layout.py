@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numcodecs
-import zarr
-from zarr.codecs import BloscCodec
+if TYPE_CHECKING:
+    import zarr
 
 from .integrity import OmeZarrVersion
 
@@ -51,6 +50,10 @@ def create_array(
     path: Path, shape: tuple[int, ...], axes: str, ome_zarr: OmeZarrVersion
 ) -> zarr.Array[Any]:
     """Create the array of one level, uint32; every chunk is written, empty or not."""
+    import numcodecs
+    import zarr
+    from zarr.codecs import BloscCodec
+
     is_v2 = ome_zarr == "0.4"
     return zarr.create_array(
         path,

@@ -20,11 +20,9 @@ from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
-import zarr
-from zarr.storage import ZipStore
 
 from ..errors import ServiceFailed
 from ..images.readers import check_fits_memory
@@ -38,6 +36,9 @@ from .layout import (
     ome_attributes,
 )
 from .zipped import NO_DIGEST, write_zip
+
+if TYPE_CHECKING:
+    import zarr
 
 #: Larger masks are written, halved and compared block by block, of so many chunks along Y and X.
 _CHUNKS_A_BLOCK = 4
@@ -174,6 +175,9 @@ def kept_mask(path: Path) -> MaskPixels:
 @contextmanager
 def opened_mask(path: Path) -> Iterator[zarr.Array[Any]]:
     """Open level 0 of a mask, to be read by the part."""
+    import zarr
+    from zarr.storage import ZipStore
+
     if not path.is_file():
         yield zarr.open_array(path / "0", mode="r")
         return
@@ -216,6 +220,8 @@ def _write_and_digest(
 ) -> tuple[int, str]:
     """Write every level and return their number and :func:`labels_sha256`."""
     if not isinstance(mask, np.ndarray):
+        import zarr
+
         level_count = _write_levels(store, mask, axes, ome_zarr)
         return level_count, labels_sha256(zarr.open_array(store / "0", mode="r"))
     # What is in memory is digested meanwhile: sha256 leaves the interpreter to others.

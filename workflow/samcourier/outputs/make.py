@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import psutil
 
 from ..errors import CourierError, InputError
 from ..files.atomic import whole_or_absent
@@ -155,6 +154,8 @@ class Outputs:
         mask_bytes = math.prod(planes.plane_shape[-2:]) * max(
             _BYTES_A_PIXEL[name] for name in names
         )
+        import psutil
+
         needed, left = pixels_bytes + mask_bytes, psutil.virtual_memory().available
         if needed <= left:
             return None

@@ -54,7 +54,7 @@ def run_batch(
     settings: RunSettings,
     batch: Batch,
     dataset_dir: Path,
-    on_image: Callable[[ImageLog], None],
+    on_image: Callable[[ImageLog], None] | None = None,
     submission: int = 1,
 ) -> Manifest:
     """Run one batch under its lock, over a connection of its own; return its manifest.

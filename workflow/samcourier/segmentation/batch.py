@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,8 @@ from .prepared import FileVersion, Request, changed_in_work
 from .recorder import Recorder
 from .requirements import check_run
 from .settings import BatchSettings, Shared
+
+logger = logging.getLogger("samcourier.segmentation")
 
 #: Beside what is called for, one is read and one written: more only takes memory.
 AT_HAND = 2
@@ -147,6 +150,7 @@ class BatchRun:
         log = recorded.log
         self._count_failure(log)
         self._has_mask |= log.status == "done"
+        log_outcome(log)
         self._on_image(log)
         return await asyncio.to_thread(manifest_entry, self._settings.dataset_dir, log)
 
@@ -162,6 +166,22 @@ class BatchRun:
                 f"last: {failure.message}; look at its log before going on",
                 name=failure.name,
             )
+
+
+def log_outcome(log: ImageLog) -> None:
+    """Log what became of an image, and of the outputs that it was refused."""
+    attempt = log.attempts[-1] if log.attempts and not log.reused else None
+    transport = attempt.transport if attempt is not None else None
+    fields = {"image": log.image, "transport": transport, "seconds": log.seconds.total}
+    if (failure := log.failure) is not None:
+        line = f"failed ({failure.kind}): {failure.name}: {failure.message}"
+        logger.warning("%s: %s", log.image, line, extra=fields)
+    else:
+        line = f"{log.object_count} objects, {transport or 'no call'}"
+        logger.info("%s: %s", log.image, line, extra=fields)
+    for name, output in log.outputs.items():
+        if output.refused is not None:
+            logger.info("%s: no %s: %s", log.image, name, output.refused, extra=fields)
 
 
 @contextmanager

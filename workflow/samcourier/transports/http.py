@@ -8,12 +8,12 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
 import msgpack
 import numpy as np
 
 from samservice.contract.errors import parse_service_error
-from samservice.hypha.connection import is_loopback, tls_context
+from samservice.hypha.lean_httpx import httpx
+from samservice.hypha.network import is_loopback, tls_context
 from samservice.hypha.refusals import explain_refusal
 
 from ..errors import CourierError, Denied, Overloaded, RequestRefused, ServiceGone, TransportFailed

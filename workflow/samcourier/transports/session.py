@@ -1,21 +1,18 @@
-"""One Hypha WebSocket connection per process, shared by calls and by WebRTC's signalling."""
+"""One Hypha WebSocket connection per process, shared by calls and by WebRTC's signalling.
+
+hypha-rpc is imported when the connection is opened: it takes a quarter of a second.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from websockets.exceptions import InvalidStatus
-from websockets.protocol import State
-
-from samservice.hypha.connection import (
-    answers,
-    connect,
-    connection_state,
-    end_connection,
-    moved_bytes,
-)
 from samservice.hypha.refusals import explain_refusal
+from samservice.hypha.state import answers, connection_state, moved_bytes
 
 from ..errors import Denied, RequestRefused, TransportFailed
 from .base import Endpoint
@@ -30,6 +27,18 @@ ANSWER_TIMEOUT_S = 2.0
 #: hypha-rpc gives a call up when neither an answer nor its own heartbeat came for this long. Above
 #: ``Policy.silence_alone_s``, so that who watches the transport decides first.
 SILENCE_TIMEOUT_S = 180.0
+
+
+@contextmanager
+def root_logger_kept() -> Iterator[None]:
+    """Undo what the import of hypha-rpc does to the root logger, which is the program's own."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 class HyphaSession:
@@ -55,6 +64,11 @@ class HyphaSession:
             return self._server
 
     async def _open(self, timeout_s: float) -> Any:
+        from websockets.exceptions import InvalidStatus
+
+        with root_logger_kept():
+            from samservice.hypha.connection import connect
+
         try:
             async with asyncio.timeout(timeout_s):
                 server = await connect(
@@ -101,6 +115,8 @@ class HyphaSession:
     async def _disconnect(self) -> None:
         server, self._server = self._server, None
         if server is not None:
+            from samservice.hypha.connection import end_connection
+
             connection = server.rpc._connection
             if connection is not None:
                 await end_connection(connection, CLOSE_TIMEOUT_S)
@@ -111,6 +127,8 @@ def _fail_calls_when_lost(server: Any) -> None:
 
     It connects again by itself, but the answers that were on their way then are gone.
     """
+    from websockets.protocol import State
+
     rpc, connection = server.rpc, server.rpc._connection
 
     def on_disconnected(reason: str | None = None) -> None:

@@ -13,10 +13,8 @@ import uuid
 from contextlib import suppress
 from typing import Any
 
-from samservice.hypha.guarded_rpc import GuardedRPC
-from samservice.webrtc.endpoint import HOST_CANDIDATES_ONLY
 from samservice.webrtc.open import open_peer
-from samservice.webrtc.peer import Channel, Implementation, Peer, chunk_bytes
+from samservice.webrtc.peer import HOST_CANDIDATES_ONLY, Channel, Implementation, Peer, chunk_bytes
 
 from ..errors import TransportFailed
 from .base import Endpoint
@@ -71,6 +69,8 @@ class WebRTCTransport:
             raise
 
     async def _find_service(self, server: Any) -> Any:
+        from samservice.hypha.guarded_rpc import GuardedRPC
+
         endpoint = await server.get_service(self._endpoint.rtc_service_id)
         opened: asyncio.Future[Channel | None] = asyncio.get_running_loop().create_future()
 

@@ -266,21 +266,20 @@ def test_a_tail_is_joined_where_it_goes_on(before: list[str], after: list[str], 
     assert overlap(before, after) == count
 
 
-def test_each_line_of_a_replica_is_shown_once() -> None:
-    shown: list[str] = []
-    tail = LogTail(shown.append)
+def test_each_line_of_a_replica_is_logged_once(log: pytest.LogCaptureFixture) -> None:
+    tail = LogTail()
 
     def status(logs: Any) -> dict[str, Any]:
         return {"deployments": {APP_CLASS: {"logs": logs}}}
 
-    tail.show(status({"r1": {"stdout": ["a", ""], "stderr": []}, "r2": {"stdout": ["a"]}}))
+    tail.log_new(status({"r1": {"stdout": ["a", ""], "stderr": []}, "r2": {"stdout": ["a"]}}))
     # What a worker tells of a replica beside its lines.
     about = {"creation_timestamp": 1764000000.5, "timezone": "UTC"}
-    tail.show(status({"r1": about | {"stdout": ["a", "", "b\x07"], "stderr": ["c"]}}))
-    tail.show(status({"error": "Error retrieving logs: gone"}))
-    tail.show(status(None))
-    tail.show({})
-    assert shown == ["  r1: a", "  r2: a", "  r1: b\ufffd", "  r1: c"]
+    tail.log_new(status({"r1": about | {"stdout": ["a", "", "b\x07"], "stderr": ["c"]}}))
+    tail.log_new(status({"error": "Error retrieving logs: gone"}))
+    tail.log_new(status(None))
+    tail.log_new({})
+    assert log.messages == ["  r1: a", "  r2: a", "  r1: b\ufffd", "  r1: c"]
 
 
 # The run's own record.
@@ -349,7 +348,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is(
     tmp_path: Path, command: Any, target: str, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        command(run_settings(target=target), tmp_path, print)
+        command(run_settings(target=target), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -120,7 +120,7 @@ async def test_a_server_that_went_away_for_good_has_taken_the_service_with_it(
 
 
 def test_a_slurm_that_does_not_answer_once_ends_no_deploy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
 ) -> None:
     keeper = str(process_identity(os.getpid()))
     write_private(
@@ -138,9 +138,9 @@ def test_a_slurm_that_does_not_answer_once_ends_no_deploy(
 
     monkeypatch.setattr(slurm, "job_state", job_state)
     monkeypatch.setattr(slurm, "POLL_S", 0.0)
-    said: list[str] = []
-    bring_up(tmp_path, PLAN, "token", 60.0, said.append)
-    assert said == [
+    bring_up(tmp_path, PLAN, "token", 60.0)
+    assert {record.job for record in log.records} == {"7"}
+    assert log.messages == [
         "waiting for SLURM: job 7 PENDING (Priority)",
         "waiting for SLURM: job 7 is not known just now: squeue did not answer within 60 s",
         "waiting for SLURM: job 7 RUNNING on gpu07",
@@ -149,17 +149,17 @@ def test_a_slurm_that_does_not_answer_once_ends_no_deploy(
 
 
 def test_files_that_cannot_be_read_just_now_end_no_deploy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
 ) -> None:
-    record, log = tmp_path / RECORD_NAME, log_path(tmp_path, "7")
+    record, job_log = tmp_path / RECORD_NAME, log_path(tmp_path, "7")
     keeper = str(process_identity(os.getpid()))
     write_private(record, json.dumps(to_builtins(SlurmRecord(keeper, PLAN, job_id="7"))))
     steps = iter(
         [
             lambda: record.rename(tmp_path / "away"),
             lambda: (tmp_path / "away").rename(record),
-            log.mkdir,
-            lambda: (log.rmdir(), log.write_text("ready: ws/c:samservice-1\n")),
+            job_log.mkdir,
+            lambda: (job_log.rmdir(), job_log.write_text("ready: ws/c:samservice-1\n")),
         ]
     )
 
@@ -169,7 +169,6 @@ def test_files_that_cannot_be_read_just_now_end_no_deploy(
 
     monkeypatch.setattr(slurm, "job_state", job_state)
     monkeypatch.setattr(slurm, "POLL_S", 0.0)
-    said: list[str] = []
-    bring_up(tmp_path, PLAN, "token", 60.0, said.append)
-    assert said[-1] == "the service's job 7 is ready"
+    bring_up(tmp_path, PLAN, "token", 60.0)
+    assert log.messages[-1] == "the service's job 7 is ready"
     assert next(steps, None) is None

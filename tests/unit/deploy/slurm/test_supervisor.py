@@ -94,9 +94,9 @@ def keep(
     ready: str,
     sbatch: Sequence[str] = (),
     is_known: Callable[[], bool] = lambda: True,
-) -> tuple[ScriptedQueue, list[str]]:
+) -> ScriptedQueue:
     """Run a keeper until the script is at its end, when the run has ended too."""
-    queue, said, now_s = ScriptedQueue(directory, jobs, ready, sbatch), [], [0.0]
+    queue, now_s = ScriptedQueue(directory, jobs, ready, sbatch), [0.0]
     (directory / TOKEN_NAME).write_text("secret")
 
     def sleep(seconds: float) -> None:
@@ -106,12 +106,11 @@ def keep(
         directory,
         PLAN,
         is_needed=lambda: is_known() and not queue.has_ended,
-        say=said.append,
         queue=queue,
         clock=lambda: now_s[0],
         sleep=sleep,
     ).run()
-    return queue, said
+    return queue
 
 
 LONG = ["RUNNING"] * 15
@@ -135,12 +134,17 @@ LONG = ["RUNNING"] * 15
     ],
 )
 def test_the_job_is_there_as_long_as_the_run_and_no_longer(
-    tmp_path: Path, jobs: list[list[str]], ready: str, submitted: int, last_words: str
+    tmp_path: Path,
+    log: pytest.LogCaptureFixture,
+    jobs: list[list[str]],
+    ready: str,
+    submitted: int,
+    last_words: str,
 ) -> None:
-    queue, said = keep(tmp_path, jobs, ready)
+    queue = keep(tmp_path, jobs, ready)
     assert len(queue.submitted) == submitted
     assert queue.cancelled == [str(submitted)]
-    assert said[-1] == last_words
+    assert log.messages[-1] == last_words
     record = read_record(tmp_path)
     assert record is not None
     assert (record.job_id, record.failure) == (str(submitted), None)
@@ -166,13 +170,13 @@ def test_the_job_is_there_as_long_as_the_run_and_no_longer(
     ],
 )
 def test_a_job_that_will_not_last_is_not_submitted_for_ever(
-    tmp_path: Path, jobs: list[list[str]], ready: str, failure: str
+    tmp_path: Path, log: pytest.LogCaptureFixture, jobs: list[list[str]], ready: str, failure: str
 ) -> None:
-    queue, said = keep(tmp_path, jobs, ready)
+    queue = keep(tmp_path, jobs, ready)
     record = read_record(tmp_path)
     assert record is not None
     assert failure in str(record.failure)
-    assert any(failure in line for line in said)
+    assert any(failure in line for line in log.messages)
     assert len(queue.submitted) == len([job for job in jobs if job != ["", ""]])
 
 
@@ -182,18 +186,22 @@ def test_a_job_that_will_not_last_is_not_submitted_for_ever(
     ids=["a controller that restarts", "a job whose id was not heard"],
 )
 def test_a_lost_job_is_replaced_once_however_sbatch_fares(
-    tmp_path: Path, sbatch: list[str], tries: int, submitted: list[str]
+    tmp_path: Path,
+    log: pytest.LogCaptureFixture,
+    sbatch: list[str],
+    tries: int,
+    submitted: list[str],
 ) -> None:
-    queue, said = keep(tmp_path, [[*LONG, "NODE_FAIL"], LONG], "12", sbatch)
+    queue = keep(tmp_path, [[*LONG, "NODE_FAIL"], LONG], "12", sbatch)
     assert (queue.tries, queue.submitted, queue.cancelled) == (tries, submitted, ["2"])
-    assert any(line.startswith("no other job can be submitted just now: ") for line in said)
+    assert any(line.startswith("no other job can be submitted just now: ") for line in log.messages)
     record = read_record(tmp_path)
     assert record is not None
     assert (record.job_id, record.failure) == ("2", None)
 
 
 def test_a_slurm_that_takes_no_job_for_half_an_hour_is_given_up(tmp_path: Path) -> None:
-    queue, _ = keep(tmp_path, [["RUNNING", "TIMEOUT"], [""]], "1", [TAKEN, *[REFUSED] * 999])
+    queue = keep(tmp_path, [["RUNNING", "TIMEOUT"], [""]], "1", [TAKEN, *[REFUSED] * 999])
     assert queue.tries == pytest.approx(1800 / LOOK_S, abs=3)
     record = read_record(tmp_path)
     assert record is not None
@@ -205,7 +213,7 @@ def test_a_slurm_that_takes_no_job_for_half_an_hour_is_given_up(tmp_path: Path) 
 def test_the_first_submission_is_tried_once_and_leaves_no_job(
     tmp_path: Path, sbatch: str, cancelled: list[str]
 ) -> None:
-    queue, _ = keep(tmp_path, [LONG], "1", [sbatch])
+    queue = keep(tmp_path, [LONG], "1", [sbatch])
     assert (queue.tries, queue.cancelled) == (1, cancelled)
     record = read_record(tmp_path)
     assert record is not None
@@ -220,6 +228,7 @@ def test_the_first_submission_is_tried_once_and_leaves_no_job(
 def test_a_file_system_that_errs_for_a_while_costs_no_job(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    log: pytest.LogCaptureFixture,
     method: str,
     name: str,
     first_failing: int,
@@ -236,10 +245,10 @@ def test_a_file_system_that_errs_for_a_while_costs_no_job(
         return real(path, *args, **options)
 
     monkeypatch.setattr(Path, method, hiccup)
-    queue, said = keep(tmp_path, [[*LONG, *["TIMEOUT"] * looks], LONG], "12")
+    queue = keep(tmp_path, [[*LONG, *["TIMEOUT"] * looks], LONG], "12")
     monkeypatch.undo()
     assert len(calls) > first_failing + 1
-    assert any("Stale file handle" in line for line in said)
+    assert any("Stale file handle" in line for line in log.messages)
     assert (queue.submitted, queue.cancelled) == (["1", "2"], ["2"])
     record = read_record(tmp_path)
     assert record is not None
@@ -256,7 +265,7 @@ def test_why_the_job_was_given_up_is_recorded(tmp_path: Path) -> None:
     def is_known() -> bool:
         raise ServiceFailed("who needs the service was not known for 15 min")
 
-    queue, _ = keep(tmp_path, [LONG], "1", is_known=is_known)
+    queue = keep(tmp_path, [LONG], "1", is_known=is_known)
     assert queue.cancelled == ["1"]
     record = read_record(tmp_path)
     assert record is not None

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import samservice
 
 from ...errors import InputError
@@ -79,6 +77,8 @@ def pack_app(directory: Path | None = None) -> AppPackage:
     BioEngine takes no version of an artifact twice, so a checkout with other files and the same
     version gets an artifact of its own. Raises InputError for a manifest that cannot be read.
     """
+    import yaml
+
     directory = directory or app_directory()
     package = Path(samservice.__file__).parent
     contents = {_ENTRY_NAME: (directory / _ENTRY_NAME).read_text("utf-8")}
@@ -104,6 +104,8 @@ def pack_app(directory: Path | None = None) -> AppPackage:
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
+    import yaml
+
     try:
         manifest = yaml.safe_load(path.read_text("utf-8"))
     except yaml.YAMLError as error:

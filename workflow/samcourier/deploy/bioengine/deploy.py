@@ -7,6 +7,7 @@ run under the same id is never replaced.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Any
 
@@ -17,7 +18,6 @@ from .readiness import (
     GONE,
     Found,
     Pace,
-    Say,
     find_direct,
     through_proxy,
     wait_for_answer,
@@ -32,9 +32,11 @@ from .worker import (
     list_ids,
 )
 
+logger = logging.getLogger("samcourier.deploy")
+
 
 async def bring_up(
-    address: WorkerAddress, plan: AppPlan, timeout_s: float, say: Say, pace: Pace | None = None
+    address: WorkerAddress, plan: AppPlan, timeout_s: float, pace: Pace | None = None
 ) -> Found:
     """Upload and deploy what differs, wait until it answers, and return where it is.
 
@@ -49,11 +51,11 @@ async def bring_up(
     pace = pace or Pace()
     deadline = time.monotonic() + timeout_s
     async with connected_worker(address, pace.poll_s) as worker:
-        say(f"worker {worker.worker_id}")
-        if await _must_deploy(worker, plan, pace, say):
-            await _deploy(worker, plan, address.token, say)
-        status = await wait_until_running(worker, plan, deadline, pace, say)
-        return await wait_for_answer(worker, plan, status, deadline, pace, say)
+        logger.info("worker %s", worker.worker_id, extra={"worker": worker.worker_id})
+        if await _must_deploy(worker, plan, pace):
+            await _deploy(worker, plan, address.token)
+        status = await wait_until_running(worker, plan, deadline, pace)
+        return await wait_for_answer(worker, plan, status, deadline, pace)
 
 
 async def locate(address: WorkerAddress, plan: AppPlan) -> Found:
@@ -68,9 +70,7 @@ async def locate(address: WorkerAddress, plan: AppPlan) -> Found:
         return await find_direct(worker, plan) or through_proxy(status, "it is not registered")
 
 
-async def take_down(
-    address: WorkerAddress, plan: AppPlan, say: Say, pace: Pace | None = None
-) -> None:
+async def take_down(address: WorkerAddress, plan: AppPlan, pace: Pace | None = None) -> None:
     """Stop the application and delete its artifact unless another application needs it.
 
     What is not there is no error. Raises what the worker refuses.
@@ -79,10 +79,10 @@ async def take_down(
     async with connected_worker(address, pace.poll_s) as worker:
         status = await worker.status_of(plan.application_id)
         if status["status"] == GONE:
-            say(f"application {plan.application_id} does not run on worker {worker.worker_id}")
+            _log(plan, f"does not run on worker {worker.worker_id}")
         else:
             await _stop(worker, plan.application_id, pace)
-            say(f"application {plan.application_id} is stopped")
+            _log(plan, "is stopped")
         artifact_id = status.get("artifact_id") or _artifact_id(worker, plan)
         others = await worker.ask("get_app_status", "what else runs", ANSWER_TIMEOUT_S, logs_tail=0)
         is_needed = any(each.get("artifact_id") == artifact_id for each in others.values())
@@ -94,7 +94,13 @@ async def take_down(
                 ANSWER_TIMEOUT_S,
                 artifact_id=artifact_id,
             )
-            say(f"artifact {artifact_id} is deleted")
+            logger.info("artifact %s is deleted", artifact_id, extra={"artifact": artifact_id})
+
+
+def _log(plan: AppPlan, what: str) -> None:
+    """Log what is or becomes of the planned application."""
+    fields = {"application": plan.application_id}
+    logger.info("application %s %s", plan.application_id, what, extra=fields)
 
 
 def _state(status: dict[str, Any], plan: AppPlan) -> str:
@@ -104,12 +110,12 @@ def _state(status: dict[str, Any], plan: AppPlan) -> str:
     return f"not running ({state})"
 
 
-async def _must_deploy(worker: Worker, plan: AppPlan, pace: Pace, say: Say) -> bool:
+async def _must_deploy(worker: Worker, plan: AppPlan, pace: Pace) -> bool:
     """Compare what runs with the plan; take away only what has failed."""
     status = await worker.status_of(plan.application_id)
     state = status["status"]
     if state == "DELETING":
-        say(f"application {plan.application_id} is being removed; waiting for that")
+        _log(plan, "is being removed; waiting for that")
         await _wait_until_gone(worker, plan.application_id, pace)
         return True
     if state == GONE:
@@ -123,15 +129,15 @@ async def _must_deploy(worker: Worker, plan: AppPlan, pace: Pace, say: Say) -> b
             name="ApplicationInUse",
         )
     if state not in FAILED:
-        say(f"application {plan.application_id} is there already, {state}")
+        _log(plan, f"is there already, {state}")
         return False
-    say(f"application {plan.application_id} is {state}, deploying it anew")
+    _log(plan, f"is {state}, deploying it anew")
     # Until the new one has started, the worker would go on telling the failure of the old.
     await _stop(worker, plan.application_id, pace)
     return True
 
 
-async def _deploy(worker: Worker, plan: AppPlan, token: str, say: Say) -> None:
+async def _deploy(worker: Worker, plan: AppPlan, token: str) -> None:
     if not await worker.ask("check_access", "for access", ANSWER_TIMEOUT_S):
         raise Denied(
             f"worker {worker.worker_id} lets only its administrators deploy, and the token's user"
@@ -139,12 +145,15 @@ async def _deploy(worker: Worker, plan: AppPlan, token: str, say: Say) -> None:
             " (service.target existing)"
         )
     artifact_id = _artifact_id(worker, plan)
+    version, fields = plan.package.version, {"artifact": artifact_id}
     if await _is_uploaded(worker, plan):
-        say(f"artifact {artifact_id} {plan.package.version} is there already")
+        logger.info("artifact %s %s is there already", artifact_id, version, extra=fields)
     else:
-        say(f"uploading {artifact_id} {plan.package.version}, {len(plan.package.files)} files")
+        count = len(plan.package.files)
+        logger.info("uploading %s %s, %d files", artifact_id, version, count, extra=fields)
         await _upload(worker, plan)
-    say(f"deploying application {plan.application_id}")
+    fields = {"application": plan.application_id}
+    logger.info("deploying application %s", plan.application_id, extra=fields)
     await worker.ask(
         "deploy_app",
         f"to deploy {plan.application_id}",

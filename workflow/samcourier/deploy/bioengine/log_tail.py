@@ -1,22 +1,23 @@
-"""The log tail of an application's replicas, each line shown once."""
+"""The log tail of an application's replicas, each line logged once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from typing import Any
 
 from ...formatting import plain
 
+logger = logging.getLogger("samcourier.deploy")
+
 
 class LogTail:
-    """Shows what is new in the tails that a worker repeats with every status."""
+    """Logs what is new in the tails that a worker repeats with every status."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._shown: dict[tuple[str, str], list[str]] = {}
+    def __init__(self) -> None:
+        self._logged: dict[tuple[str, str], list[str]] = {}
 
-    def show(self, status: dict[str, Any]) -> None:
-        """Show the lines that the last status did not have."""
+    def log_new(self, status: dict[str, Any]) -> None:
+        """Log the lines that the last status did not have."""
         for deployment in (status.get("deployments") or {}).values():
             for replica, streams in (deployment.get("logs") or {}).items():
                 # In place of the streams there may be a sentence why there are none.
@@ -24,13 +25,13 @@ class LogTail:
                     continue
                 for stream in ("stdout", "stderr"):
                     lines = [str(line) for line in streams.get(stream) or ()]
-                    self._show_new(str(replica), stream, lines)
+                    self._log_stream(str(replica), stream, lines)
 
-    def _show_new(self, replica: str, stream: str, lines: list[str]) -> None:
-        for line in lines[overlap(self._shown.get((replica, stream), []), lines) :]:
+    def _log_stream(self, replica: str, stream: str, lines: list[str]) -> None:
+        for line in lines[overlap(self._logged.get((replica, stream), []), lines) :]:
             if text := plain(line):
-                self._say(f"  {replica}: {text}")
-        self._shown[replica, stream] = lines
+                logger.info("  %s: %s", replica, text, extra={"replica": replica})
+        self._logged[replica, stream] = lines
 
 
 def overlap(before: list[str], after: list[str]) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from .app import AppPlan
 from .log_tail import LogTail
 from .worker import ANSWER_TIMEOUT_S, Worker, list_ids
 
-Say = Callable[[str], None]
+logger = logging.getLogger("samcourier.deploy")
 
 FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
 GONE = "NOT_RUNNING"
@@ -52,14 +52,14 @@ class Found:
 
 
 async def wait_until_running(
-    worker: Worker, plan: AppPlan, deadline: float, pace: Pace, say: Say
+    worker: Worker, plan: AppPlan, deadline: float, pace: Pace
 ) -> dict[str, Any]:
-    """Follow the worker's status, showing what changes and what the replicas log.
+    """Follow the worker's status, logging what changes and what the replicas log.
 
     ``deadline`` is of time.monotonic. Raises ServiceFailed with the worker's own reason,
     ServiceGone when the application was taken away.
     """
-    log, shown = LogTail(say), ""
+    log, shown = LogTail(), ""
     while True:
         status = await worker.status_of(plan.application_id, LOG_LINES)
         state, message = status["status"], plain(str(status.get("message") or ""))
@@ -67,9 +67,10 @@ async def wait_until_running(
         is_up = state == "RUNNING" and bool(ids.get("websocket_service_id"))
         # What an app that was there already has logged is nobody's news.
         if shown or not is_up:
-            log.show(status)
+            log.log_new(status)
         if (line := f"{state}: {message}".rstrip(": ")) != shown:
-            say(shown := line)
+            shown = line
+            logger.info("%s", line, extra={"application": plan.application_id})
         if state in FAILED:
             raise ServiceFailed(
                 f"worker {worker.worker_id} could not deploy {plan.application_id}, {state}:"
@@ -110,7 +111,6 @@ async def wait_for_answer(
     status: dict[str, Any],
     deadline: float,
     pace: Pace,
-    say: Say,
 ) -> Found:
     """Call the app until it answers: at its own endpoint, after a while also over the proxy.
 
@@ -124,10 +124,13 @@ async def wait_for_answer(
         if found is not None:
             try:
                 description = await _describe(worker, found)
-                say(f"{found.service_id} answers: engine {plain(str(description.engine))}")
+                fields = {"service": found.service_id}
+                engine = plain(str(description.engine))
+                logger.info("%s answers: engine %s", found.service_id, engine, extra=fields)
                 if found.without_direct:
-                    say(f"its own endpoint is missing: {found.without_direct}")
-                    say(_NEW_TOKEN)
+                    why = found.without_direct
+                    logger.warning("its own endpoint is missing: %s", why, extra=fields)
+                    logger.warning(_NEW_TOKEN, extra=fields)
                 return found
             except CourierError as error:
                 if isinstance(error, Denied) or time.monotonic() > deadline:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ...errors import CourierError, Denied, InputError, ServiceFailed, ServiceGone
 from ...formatting import plain
+from ...transports.session import root_logger_kept
 from ...transports.translate import is_from_far_side, translate, translate_opening
 
 SERVICE_NAME = "bioengine-worker"
@@ -150,7 +151,8 @@ async def connected_worker(address: WorkerAddress, watch_s: float = 2.0) -> Asyn
     is none, ServiceFailed when it is too old.
     """
     # Takes a second, which commands that ask no worker would spend in vain.
-    from samservice.hypha.connection import connect, end_connection
+    with root_logger_kept():
+        from samservice.hypha.connection import connect, end_connection
 
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):

@@ -30,7 +30,7 @@ from samservice.server.serve import Address, ServeSettings, serve
 from ...errors import CourierError, ServiceFailed
 from ...files.atomic import write_private
 from ...processes import process_identity
-from ..daemon import say
+from ..daemon import log_to_stderr
 from ..owners import OwnersWatch
 from .record import OWNERS_NAME, RECORD_NAME, SCRATCH_NAME, TOKEN_NAME, LocalRecord, write_record
 
@@ -148,7 +148,7 @@ async def _stop_when_unneeded(
     owners: Path, hypha: asyncio.subprocess.Process, stop: asyncio.Event
 ) -> None:
     """Set ``stop``, whatever comes. Raises ServiceFailed when it stays unknown who needs it."""
-    watch = OwnersWatch(owners, say)
+    watch = OwnersWatch(owners)
     try:
         while watch.is_needed() and hypha.returncode is None:
             await asyncio.sleep(OWNER_POLL_S)
@@ -163,6 +163,7 @@ def main() -> None:
     parser.add_argument("--engine", required=True)
     parser.add_argument("--engine-options", type=json.loads, default={})
     options = parser.parse_args()
+    log_to_stderr()
     try:
         uvloop.run(supervise(options.directory.resolve(), options.engine, options.engine_options))
     except Exception as error:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import secrets
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,12 +42,10 @@ UNREACHED_S = 120.0
 START_TIMEOUT_S = STOP_TIMEOUT_S = 320.0
 LOG_LINES = 15
 
-Say = Callable[[str], None]
+logger = logging.getLogger("samcourier.deploy")
 
 
-def bring_up(
-    directory: Path, plan: SlurmPlan, token: str | None, timeout_s: float, say: Say
-) -> None:
+def bring_up(directory: Path, plan: SlurmPlan, token: str | None, timeout_s: float) -> None:
     """Bring the service up where it is missing or another, and return once it was ready.
 
     A keeper submits the job and ends it with the run (the process in SAMCOURIER_RUN_PID, this
@@ -64,14 +62,14 @@ def bring_up(
     with one_at_a_time(directory):
         record = read_record(directory)
         if record is None or not _is_kept(record) or not record.plan.is_same_service(plan):
-            take_down(directory, say)
+            take_down(directory)
             plan = replace(plan, service_name=f"samservice-{secrets.token_hex(4)}")
             write_private(directory / TOKEN_NAME, token)
             _start_keeper(directory, plan)
-        _wait_until_ready(directory, timeout_s, say)
+        _wait_until_ready(directory, timeout_s)
 
 
-def take_down(directory: Path, say: Say) -> None:
+def take_down(directory: Path) -> None:
     """End the recorded keeper and its job, if they are there."""
     directory = directory.resolve()
     record = read_record(directory)
@@ -83,7 +81,7 @@ def take_down(directory: Path, say: Say) -> None:
     if record.job_id:
         # What a keeper that was killed left behind.
         cancel(record.job_id, record.plan.service_name)
-        say(f"the service's job {record.job_id} is cancelled")
+        _log(record.job_id, "the service's job %s is cancelled")
     for name in (RECORD_NAME, TOKEN_NAME, NEEDED_NAME):
         (directory / name).unlink(missing_ok=True)
 
@@ -156,8 +154,8 @@ def _start_keeper(directory: Path, plan: SlurmPlan) -> None:
         raise
 
 
-def _wait_until_ready(directory: Path, timeout_s: float, say: Say) -> None:
-    """Show what the job waits for until its service is ready."""
+def _wait_until_ready(directory: Path, timeout_s: float) -> None:
+    """Log what the job waits for until its service is ready."""
     record, shown = None, ""
     deadline_s = time.monotonic() + timeout_s
     while True:
@@ -169,19 +167,23 @@ def _wait_until_ready(directory: Path, timeout_s: float, say: Say) -> None:
         with suppress(OSError):
             has_come = is_ready(directory, record.job_id)
         if has_come:
-            say(f"the service's job {record.job_id} is ready")
+            _log(record.job_id, "the service's job %s is ready")
             return
         state = _state_in_words(record.job_id)
         if state != shown:
-            say(f"waiting for SLURM: job {record.job_id} {state}")
+            _log(record.job_id, "waiting for SLURM: job %s %s", state)
             shown = state
         if time.monotonic() > deadline_s:
-            take_down(directory, say)
+            take_down(directory)
             raise ServiceFailed(
                 f"the service's job {record.job_id} was not ready within {timeout_s:g} s, last"
                 f" {state}{_end_of_log(directory, record)}"
             )
         time.sleep(POLL_S)
+
+
+def _log(job_id: str, message: str, *words: object) -> None:
+    logger.info(message, job_id, *words, extra={"job": job_id})
 
 
 def _state_in_words(job_id: str) -> str:

@@ -8,6 +8,7 @@ process be lost itself, the job ends by its idle limit.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 import signal
@@ -28,11 +29,13 @@ from ...files import records
 from ...files.atomic import write_private
 from ...files.strict_json import parse_json
 from ...processes import process_identity
-from ..daemon import say
+from ..daemon import log_to_stderr
 from ..local.record import OWNERS_NAME, TOKEN_NAME
 from ..owners import OwnersWatch
 from . import commands as slurm_queue
 from .commands import LOST, JobState, SlurmSettings, sbatch_words
+
+logger = logging.getLogger("samcourier.deploy")
 
 RECORD_NAME = "slurm.json"
 NEEDED_NAME = "slurm.needed"
@@ -134,7 +137,6 @@ class Keeper:
     directory: Path
     plan: SlurmPlan
     is_needed: Callable[[], bool]
-    say: Callable[[str], None]
     queue: Queue = field(default_factory=lambda: slurm_queue)
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -146,6 +148,10 @@ class Keeper:
     #: Since when the job is over and no other is known to be queued.
     _missing_since_s: float | None = None
 
+    @property
+    def _fields(self) -> dict[str, str]:
+        return {"job": self._job_id, "service": self.plan.service_name}
+
     def run(self) -> None:
         """Keep the job until it is not needed or is given up; no job and no token is left."""
         try:
@@ -154,7 +160,7 @@ class Keeper:
             self._write()
             self._keep()
         except (CourierError, OSError) as error:
-            self.say(str(error))
+            logger.error("%s", error, extra=self._fields)
             with suppress(OSError):
                 self._write(failure=str(error))
         finally:
@@ -177,7 +183,7 @@ class Keeper:
         try:
             act()
         except OSError as error:
-            self.say(f"the file system fails just now: {error}")
+            logger.warning("the file system fails just now: %s", error, extra=self._fields)
 
     def _look(self) -> None:
         """See that there is a job; raise ServiceFailed if another would not help."""
@@ -192,13 +198,15 @@ class Keeper:
         try:
             state = self.queue.job_state(self._job_id)
         except CourierError as error:
-            self.say(f"SLURM cannot be asked just now: {error}")
+            logger.warning("SLURM cannot be asked just now: %s", error, extra=self._fields)
             return
         if state.state == "RUNNING" and self._running_since_s is None:
             self._running_since_s = self.clock()
         if state.is_over:
             self._count_life(state)
-            self.say(f"job {self._job_id} is over, {state}, and still needed")
+            logger.warning(
+                "job %s is over, %s, and still needed", self._job_id, state, extra=self._fields
+            )
             self._missing_since_s = self.clock()
 
     def _count_life(self, state: JobState) -> None:
@@ -227,13 +235,13 @@ class Keeper:
                 self._submit()
             else:
                 self._take(found)
-                self.say(f"job {found} is queued already")
+                logger.info("job %s is queued already", found, extra=self._fields)
         except (CourierError, OSError) as error:
             if self.clock() - missing_since_s >= SUBMIT_LIMIT_S:
                 raise ServiceFailed(
                     f"no other job could be submitted for {SUBMIT_LIMIT_S / 60:g} min: {error}"
                 ) from None
-            self.say(f"no other job can be submitted just now: {error}")
+            logger.warning("no other job can be submitted just now: %s", error, extra=self._fields)
 
     def _submit(self) -> None:
         self._renew()
@@ -241,7 +249,8 @@ class Keeper:
         plan = self.plan
         command = sbatch_words(plan.settings, plan.service_name, log, plan.cpus, plan.memory_mb)
         self._take(self.queue.submit(command, plan.script(self.directory)))
-        self.say(f"submitted job {self._job_id}: {shlex.join(command)}")
+        shown = shlex.join(command)
+        logger.info("submitted job %s: %s", self._job_id, shown, extra=self._fields)
 
     def _take(self, job_id: str) -> None:
         self._job_id = job_id
@@ -263,15 +272,16 @@ class Keeper:
                 self._job_id = self.queue.find_job(self.plan.service_name) or self._job_id
             if self._job_id:
                 self.queue.cancel(self._job_id, self.plan.service_name)
-                self.say(f"job {self._job_id} is cancelled")
+                logger.info("job %s is cancelled", self._job_id, extra=self._fields)
         except CourierError as error:
-            self.say(f"the service's job could not be cancelled: {error}")
+            logger.error("the service's job could not be cancelled: %s", error, extra=self._fields)
         for name in (TOKEN_NAME, NEEDED_NAME):
             self._bear(partial((self.directory / name).unlink, missing_ok=True))
 
 
 def main(argv: list[str]) -> None:
-    """Keep the job of the plan, JSON in ``argv``; what happens is said on standard error."""
+    """Keep the job of the plan, JSON in ``argv``; what happens is logged on standard error."""
+    log_to_stderr()
     directory = Path(argv[0])
     plan = records.decode(SlurmPlan, parse_json(argv[1]))
     if plan is None:
@@ -279,8 +289,8 @@ def main(argv: list[str]) -> None:
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
 
-    owners = OwnersWatch(directory / OWNERS_NAME, say)
-    Keeper(directory, plan, lambda: not stopped and owners.is_needed(), say).run()
+    owners = OwnersWatch(directory / OWNERS_NAME)
+    Keeper(directory, plan, lambda: not stopped and owners.is_needed()).run()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import psutil
 
 from ...errors import ImageUnfit, ImageUnread
 
@@ -95,6 +94,8 @@ def pick_scene(path: Path, names: Sequence[str], scene: int | str | None) -> int
 
 def check_fits_memory(path: Path, nbytes: int) -> None:
     """Raise ImageUnfit for more bytes than there is memory, ImageUnread for more than is left."""
+    import psutil
+
     memory = psutil.virtual_memory()
     if nbytes > memory.available:
         kind = ImageUnfit if nbytes > memory.total else ImageUnread

@@ -6,14 +6,16 @@ import math
 import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
 
 from ...errors import ImageUnfit
 from ...files.zarr_names import METADATA_FILES
 from .base import Index, check_fits_memory, damaged, pick_scene, size_in_um
+
+if TYPE_CHECKING:
+    import zarr
 
 
 class OmeZarrSource:
@@ -26,6 +28,8 @@ class OmeZarrSource:
         attributes: dict[str, Any],
         scene_names: tuple[str, ...],
     ) -> None:
+        import zarr
+
         multiscale = attributes["multiscales"][0]
         dataset = multiscale["datasets"][0]
         array = group.get(str(dataset["path"]))
@@ -63,6 +67,8 @@ def is_zarr(path: Path) -> bool:
 
 def image_folder(path: Path, scene: int | str | None) -> Path:
     """Return the folder of the image, or of the scene asked for of a bioformats2raw folder."""
+    import zarr
+
     group = zarr.open_group(path, mode="r")
     if "multiscales" in ome_attributes(group):
         return path
@@ -77,6 +83,8 @@ def open_ome_zarr(
 
     ``among`` are the names of all its scenes, where the image is one of them.
     """
+    import zarr
+
     try:
         group = zarr.open_group(path, mode="r")
         attributes = ome_attributes(group)

@@ -16,7 +16,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
-import zarr
 
 from ...errors import ImageUnfit
 from .base import Index, check_fits_memory, damaged, one_line, pick_scene, size_in_um
@@ -91,6 +90,8 @@ class TiffSource:
             return np.asarray(self._series.asarray())
         if self._plain_offset is not None:
             return self._read_plain(wanted, self._plain_offset)
+        import zarr
+
         parts = (
             slice(part.start, part.stop, part.step) if isinstance(part, range) else part
             for part in wanted
