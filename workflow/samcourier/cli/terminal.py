@@ -21,8 +21,6 @@ R = TypeVar("R")
 
 _STYLES = {logging.WARNING: "yellow", logging.ERROR: "red"}
 
-_STYLES = {logging.WARNING: "yellow", logging.ERROR: "red"}
-
 
 def run_interruptibly(work: Coroutine[Any, Any, R]) -> R:
     """Run to the end; Ctrl-C is no traceback."""
