@@ -70,7 +70,7 @@ def page(tmp_path: Path) -> Path:
                 | {"to_transport": "http", "reason": HOSTILE},
             ]
         ),
-        circumstances=None,
+        run_environment=None,
     )
     lines = np.zeros((100, 100), bool)
     lines[10:30, 10] = True
@@ -83,7 +83,7 @@ def page(tmp_path: Path) -> Path:
 
 def test_the_page_is_drawn_by_its_own_scripts_alone(browser: Any, page: Path) -> None:
     browser.open(page)
-    for chart in ("stages", "calls", "rates", "foretold"):
+    for chart in ("stages", "calls", "rates", "predicted"):
         browser.run(f"document.querySelector('[data-chart={chart}]').scrollIntoView()")
         browser.settle()
         drawn = f"""(() => {{

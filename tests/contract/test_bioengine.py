@@ -19,7 +19,7 @@ import pytest
 import pytest_asyncio
 
 from samcourier.deploy.bioengine.app import AppPlan, pack_app, plan_app
-from samcourier.deploy.bioengine.deploy import bring_up, locate, take_down
+from samcourier.deploy.bioengine.deploy import deploy_app, locate, undeploy_app
 from samcourier.deploy.bioengine.readiness import Found, Pace
 from samcourier.deploy.bioengine.worker import WorkerAddress
 from samcourier.deploy.local.supervisor import running_hypha
@@ -84,13 +84,13 @@ class Site:
     def address(self, user: str = "admin", worker_id: str | None = None) -> WorkerAddress:
         return WorkerAddress(self.url, self.workspace, worker_id, self.tokens.get(user))
 
-    async def bring_up(
+    async def deploy_app(
         self, plan: AppPlan, address: WorkerAddress | None = None, timeout_s: float = TIMEOUT_S
     ) -> Found:
-        return await bring_up(address or self.address(), plan, timeout_s, QUICK)
+        return await deploy_app(address or self.address(), plan, timeout_s, QUICK)
 
-    async def take_down(self, plan: AppPlan) -> None:
-        await take_down(self.address(), plan, QUICK)
+    async def undeploy_app(self, plan: AppPlan) -> None:
+        await undeploy_app(self.address(), plan, QUICK)
 
     def endpoint(self, found: Found, user: str = "admin") -> Endpoint:
         return Endpoint(
@@ -149,7 +149,7 @@ def plan(**settings: Any) -> AppPlan:
 async def test_the_app_is_brought_up_and_segments_over_every_transport(site: Site) -> None:
     worker = await site.worker(Script(log=("loading", "loaded")))
     wanted = plan()
-    found = await site.bring_up(wanted)
+    found = await site.deploy_app(wanted)
     assert worker.changes == ["upload_app", "deploy_app"]
     assert found == Found(
         f"{site.workspace}/{wanted.direct_name}", f"{site.workspace}/{wanted.direct_name}-rtc"
@@ -187,10 +187,10 @@ async def test_the_app_is_brought_up_and_segments_over_every_transport(site: Sit
 )
 async def test_a_second_time_changes_nothing(site: Site, settings: dict[str, Any]) -> None:
     worker = await site.worker(Script(log=("loaded",)))
-    first = await site.bring_up(plan(**settings))
+    first = await site.deploy_app(plan(**settings))
     done = list(worker.changes)
     site.log.clear()
-    assert await site.bring_up(plan(**settings)) == first
+    assert await site.deploy_app(plan(**settings)) == first
     assert worker.changes == done
     assert [line.partition(" ")[0] for line in site.log.messages] == [
         "worker",
@@ -203,7 +203,7 @@ async def test_a_second_time_changes_nothing(site: Site, settings: dict[str, Any
 
 async def test_a_user_of_another_workspace_names_the_worker_and_finds_the_app(site: Site) -> None:
     worker = await site.worker()
-    found = await site.bring_up(plan())
+    found = await site.deploy_app(plan())
     home = replace(site.address("guest", worker.service_id), workspace=None)
     assert await locate(home, plan()) == found
     by_name = replace(home, worker_id=f"{site.workspace}/bioengine-worker")
@@ -218,8 +218,8 @@ async def test_a_user_of_another_workspace_names_the_worker_and_finds_the_app(si
 @pytest.mark.parametrize("settings", [{"cpus": 2}, {"replicas": 2}, {"authorized_users": ("*",)}])
 async def test_other_settings_run_beside_the_first(site: Site, settings: dict[str, Any]) -> None:
     worker = await site.worker()
-    first = await site.bring_up(plan())
-    second = await site.bring_up(plan(**settings))
+    first = await site.deploy_app(plan())
+    second = await site.deploy_app(plan(**settings))
     assert second != first
     assert worker.changes == ["upload_app", "deploy_app", "deploy_app"]
     assert await site.answers(first)
@@ -239,10 +239,10 @@ async def test_an_app_of_that_name_with_other_settings_is_left_alone(
     site: Site, settings: dict[str, Any], differs: str
 ) -> None:
     worker = await site.worker()
-    first = await site.bring_up(plan(application_id="cells"))
+    first = await site.deploy_app(plan(application_id="cells"))
     done = list(worker.changes)
     with pytest.raises(RequestRefused, match=rf"runs with other settings \({differs}\)"):
-        await site.bring_up(plan(application_id="cells", **settings))
+        await site.deploy_app(plan(application_id="cells", **settings))
     assert worker.changes == done
     assert await site.answers(first)
     with pytest.raises(ServiceGone, match=rf"with other settings \({differs}\)"):
@@ -262,26 +262,26 @@ async def test_what_is_there_but_does_not_run_is_waited_for_or_made_anew(
     site: Site, state: str, changes: list[str]
 ) -> None:
     worker = await site.worker()
-    await site.bring_up(plan())
+    await site.deploy_app(plan())
     application = worker.applications[plan().application_id]
     application.states[:] = ["DEPLOYING"] * 3 + ["RUNNING"] if state == "DEPLOYING" else [state]
     if state == "DELETING":
         await worker._end(application)
     worker.changes.clear()
-    assert await site.answers(await site.bring_up(plan()))
+    assert await site.answers(await site.deploy_app(plan()))
     assert worker.changes == changes
 
 
 async def test_an_upload_that_another_run_was_faster_with_is_no_failure(site: Site) -> None:
     worker = await site.worker(Script(somebody_uploads=True))
-    assert await site.answers(await site.bring_up(plan()))
+    assert await site.answers(await site.deploy_app(plan()))
     assert worker.changes == ["deploy_app"]
 
 
 async def test_without_its_own_endpoint_the_app_is_used_through_the_proxy(site: Site) -> None:
     await site.worker(Script(no_direct="the token has expired"))
     wanted = plan(authorized_users=("*",))
-    found = await site.bring_up(wanted)
+    found = await site.deploy_app(wanted)
     assert found.service_id.endswith(f":{wanted.application_id}")
     assert found.rtc_service_id == f"{found.service_id}-rtc"
     assert found.without_direct == "the token has expired"
@@ -419,7 +419,7 @@ async def test_every_failure_is_one_line_with_the_worker_s_own_reason(
         for number in range(case.workers)
     ]
     with pytest.raises(CourierError) as caught:
-        await site.bring_up(plan(), site.address(case.user, case.worker_id), case.timeout_s)
+        await site.deploy_app(plan(), site.address(case.user, case.worker_id), case.timeout_s)
     said = str(caught.value)
     assert type(caught.value) is case.error, said
     assert case.says in said
@@ -435,13 +435,13 @@ async def test_an_artifact_of_that_name_with_other_content_is_not_taken_for_ours
     site: Site,
 ) -> None:
     worker = await site.worker()
-    await site.bring_up(plan())
-    await site.take_down(plan(application_id="none"))
+    await site.deploy_app(plan())
+    await site.undeploy_app(plan(application_id="none"))
     (artifact,) = worker.artifacts.values()
     artifact["manifest"]["content_sha256"] = "0" * 64
     worker.changes.clear()
     with pytest.raises(ServiceFailed, match="must be strictly greater than the highest existing"):
-        await site.bring_up(plan(application_id="other"))
+        await site.deploy_app(plan(application_id="other"))
     assert worker.changes == []
 
 
@@ -461,7 +461,7 @@ async def test_a_job_finds_no_app_that_does_not_run_and_changes_nothing(
 ) -> None:
     worker = await site.worker()
     if states is not None:
-        await site.bring_up(plan())
+        await site.deploy_app(plan())
         worker.applications[plan().application_id].states[:] = states
     worker.changes.clear()
     with pytest.raises(ServiceGone, match=f"{says}.*samcourier deploy brings it up"):
@@ -471,30 +471,30 @@ async def test_a_job_finds_no_app_that_does_not_run_and_changes_nothing(
 
 async def test_taking_down_ends_endpoints_and_artifact_and_twice_is_no_error(site: Site) -> None:
     worker = await site.worker()
-    found = await site.bring_up(plan())
+    found = await site.deploy_app(plan())
     worker.changes.clear()
-    await site.take_down(plan())
+    await site.undeploy_app(plan())
     assert worker.changes == ["stop_app", "delete_app"]
     assert not await site.answers(found)
-    await site.take_down(plan())
+    await site.undeploy_app(plan())
     assert worker.changes == ["stop_app", "delete_app"]
     assert (worker.applications, worker.artifacts) == ({}, {})
 
 
 async def test_an_artifact_that_another_app_runs_from_stays(site: Site) -> None:
     worker = await site.worker()
-    other = await site.bring_up(plan(replicas=2))
-    await site.bring_up(plan())
-    await site.take_down(plan())
+    other = await site.deploy_app(plan(replicas=2))
+    await site.deploy_app(plan())
+    await site.undeploy_app(plan())
     assert "delete_app" not in worker.changes
     assert await site.answers(other)
 
 
 async def test_who_is_no_administrator_takes_nothing_down(site: Site) -> None:
     worker = await site.worker()
-    found = await site.bring_up(plan())
+    found = await site.deploy_app(plan())
     with pytest.raises(Denied, match="is not authorized for undeploying the application"):
-        await take_down(site.address("stranger"), plan(), QUICK)
+        await undeploy_app(site.address("stranger"), plan(), QUICK)
     assert await site.answers(found)
     assert worker.changes == ["upload_app", "deploy_app"]
 

@@ -17,9 +17,9 @@ from unittest import mock
 
 import pytest
 
+from samcourier.diagnostics.doctor.assess import assess_facts, has_failed
 from samcourier.diagnostics.doctor.facts import Asked, DiskFact
 from samcourier.diagnostics.doctor.gather import LIMIT_S, Here, gather_facts
-from samcourier.diagnostics.doctor.judge import has_failed, judge
 from samcourier.diagnostics.doctor.lines import Line
 from samcourier.diagnostics.forecast import Forecast
 from samcourier.settings.run_settings import (
@@ -71,7 +71,7 @@ async def look(endpoint: Endpoint, transport: str = "auto", **asked: Any) -> dic
         )
     assert time.monotonic() - start_s < LIMIT_S + MARGIN_S
     by_topic: dict[str, list[Line]] = {}
-    for line in judge(facts):
+    for line in assess_facts(facts):
         by_topic.setdefault(line.topic, []).append(line)
     return by_topic
 

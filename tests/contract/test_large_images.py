@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from samcourier.evaluation.check import check_run
+from samcourier.evaluation.check import check_results
 from samcourier.files.atomic import write_private
 from samcourier.masks.integrity import read_provenance
 from samcourier.masks.omezarr import read_mask
@@ -64,7 +64,7 @@ def finished(command: list[str], dataset_dir: Path, *options: str) -> ImageLog:
         timeout=TIMEOUT_S,
     )
     assert done.returncode == 0, done.stdout
-    assert check_run(dataset_dir) == []
+    assert check_results(dataset_dir) == []
     log = read_image_log(log_path(dataset_dir, "slide"))
     assert log is not None
     return log

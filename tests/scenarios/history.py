@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from samcourier.evaluation.check import check_run
+from samcourier.evaluation.check import check_results
 from samcourier.masks.integrity import MASK_SUFFIX, is_whole
 from samcourier.masks.omezarr import read_mask
 from samcourier.results.image_log import read_image_log
@@ -93,7 +93,7 @@ def examine(
         if not path.name.startswith(LASTING_TEMPORARIES)
     ]
     made = folder.results.is_dir()
-    findings = map(str, check_run(folder.results)) if made else ["there are no results at all"]
+    findings = map(str, check_results(folder.results)) if made else ["there are no results at all"]
     return Remains(tuple(lost), tuple(wrong), tuple(watch.rewritten), tuple(findings), tuple(left))
 
 

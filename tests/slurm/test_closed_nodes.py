@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from samcourier.evaluation.check import check_run
+from samcourier.evaluation.check import check_results
 from samcourier.results.image_log import read_image_log
 from samcourier.results.layout import log_path
 from samcourier.transports import Endpoint
@@ -55,7 +55,7 @@ def test_nodes_without_udp_go_another_way_and_say_so(
     folder = Folder(tmp_path / "folder", served, inside)
     folder.end(folder.start())
     assert sorted(folder.masks()) == folder.images
-    assert check_run(folder.results) == []
+    assert check_results(folder.results) == []
     for image in folder.images:
         log = read_image_log(log_path(folder.results, image))
         assert log is not None

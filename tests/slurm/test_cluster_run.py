@@ -13,8 +13,8 @@ import psutil
 import pytest
 import yaml
 
-from samcourier.evaluation.check import check_run
-from samcourier.results.environment import read_circumstances
+from samcourier.evaluation.check import check_results
+from samcourier.results.environment import read_run_environment
 from samcourier.results.image_log import read_image_log
 from samcourier.results.layout import log_path
 from samcourier.transports import Endpoint
@@ -40,7 +40,7 @@ def test_a_run_makes_its_batches_in_jobs_at_the_same_time(folder: Folder, cluste
     folder.wait_for(lambda: len(running_batches(cluster)) == 3, run)
     folder.end(run)
     assert sorted(folder.masks()) == folder.images
-    assert check_run(folder.results) == []
+    assert check_results(folder.results) == []
     assert "Nothing to be done" in folder.end(folder.start())
 
 
@@ -80,7 +80,7 @@ def test_a_lost_job_comes_back_by_itself_and_its_masks_are_kept(
     written = folder.masks()
     assert sorted(written) == folder.images
     assert {image: written[image] for image in kept} == kept
-    assert check_run(folder.results) == []
+    assert check_results(folder.results) == []
     # A lost node's job is put back by SLURM itself, if it notices before Snakemake asks.
     assert "Trying to restart" in said or happens is lose_its_node
 
@@ -118,7 +118,7 @@ def test_nodes_without_internet_use_the_proxy_of_the_site(
     with proxy_in_a_thread(hosts) as proxy_url:
         folder.end(folder.start(HTTP_PROXY=proxy_url, http_proxy=proxy_url))
     assert sorted(folder.masks()) == folder.images
-    assert check_run(folder.results) == []
+    assert check_results(folder.results) == []
     # One connection for verify and one for each of the three batches.
     assert hosts.count("CONNECT hypha.site.test") == 4
 
@@ -143,11 +143,11 @@ def test_edits_while_a_run_is_at_work_change_nothing_of_it(
     folder.end(run)
     assert sorted(folder.masks()) == folder.images
     assert [path.name for path in (folder.directory / "results").iterdir()] == ["cells"]
-    assert check_run(folder.results) == []
+    assert check_results(folder.results) == []
     logs = [read_image_log(log_path(folder.results, image)) for image in folder.images]
     assert [log.parameters for log in logs if log is not None] == [{}] * len(folder.images)
-    circumstances = read_circumstances(folder.results)
-    assert circumstances is not None and circumstances.config["parameters"] == {}
+    run_environment = read_run_environment(folder.results)
+    assert run_environment is not None and run_environment.config["parameters"] == {}
     recorded = yaml.safe_load((folder.results / "provenance/config.yaml").read_text())
     assert (recorded["dataset"], recorded["parameters"]) == ("cells", {})
     # As it was when the run began.

@@ -12,7 +12,7 @@ import pytest
 
 from samcourier.deploy.local.record import TOKEN_NAME
 from samcourier.deploy.slurm.supervisor import SlurmRecord, read_record
-from samcourier.evaluation.check import check_run
+from samcourier.evaluation.check import check_results
 from samcourier.transports import Endpoint
 
 from .cluster import Cluster
@@ -69,7 +69,7 @@ def test_a_run_has_its_service_in_a_job_that_comes_back_and_ends_with_it(
     assert second.job_id != first.job_id
     assert second.plan == first.plan
     assert sorted(folder.masks()) == folder.images
-    assert check_run(folder.results) == []
+    assert check_results(folder.results) == []
     wait_until_gone(folder, cluster)
     assert "Nothing to be done" in folder.end(folder.start())
 
@@ -95,7 +95,7 @@ def test_two_runs_have_a_service_each_and_a_killed_run_leaves_none(
     kept = folder.masks()
     folder.end(folder.start())
     assert {image: folder.masks()[image] for image in kept} == kept
-    assert check_run(folder.results) == []
+    assert check_results(folder.results) == []
     wait_until_gone(folder, cluster)
     wait_until_gone(other, cluster)
 

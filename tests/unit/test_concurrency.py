@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from samcourier.concurrency import Places, end_all, together
+from samcourier.concurrency import Limiter, end_all, together
 from samcourier.errors import TransportFailed
 
 WORKS = 400
@@ -20,11 +20,11 @@ async def test_the_number_at_work_follows_the_capacity_at_a_cost_that_does_not_g
         looks += 1
         return 2 if done < WORKS // 2 else 5
 
-    places = Places(capacity)
+    limiter = Limiter(capacity)
 
     async def one() -> None:
         nonlocal at_work, done
-        async with places.place():
+        async with limiter.slot():
             at_work += 1
             most.append(at_work)
             await asyncio.sleep(0)

@@ -20,7 +20,7 @@ import msgspec
 from samcourier.masks.integrity import stat_mask
 from samcourier.pipeline.digests import report_digest, settings_digest
 from samcourier.results.layout import mask_path, output_path
-from samcourier.samples.sheet import asked_rows, make_batches, read_sheet
+from samcourier.samples.sheet import make_batches, read_sheet, rows_of_subset
 from samcourier.settings.frozen import FrozenRun, read_frozen
 
 
@@ -104,7 +104,7 @@ def batch(options: argparse.Namespace, script: dict[str, dict[str, str]]) -> Non
 def report(options: argparse.Namespace) -> int:
     run: FrozenRun = options.settings
     only = run.settings.images
-    asked = asked_rows(read_sheet(run.sheet), frozenset(only) if only else None)
+    asked = rows_of_subset(read_sheet(run.sheet), frozenset(only) if only else None)
     missing = [row.image for row in asked if not mask_path(run.dataset_dir, row.image).exists()]
     for path in (options.html, options.tsv):
         path.write_text(f"without mask: {missing}\n")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from samcourier.evaluation.check import check_run
+from samcourier.evaluation.check import check_results
 from samcourier.masks.integrity import whole_provenance
 from samcourier.results.image_log import read_image_log
 from samcourier.results.layout import log_path, mask_path
@@ -70,7 +70,7 @@ def test_nothing_is_to_be_done(folder: Path, arguments: list[str]) -> None:
 
 def test_its_records_are_read_and_its_masks_are_whole(folder: Path) -> None:
     results = folder / "results/cells"
-    assert check_run(results) == []
+    assert check_results(results) == []
     for image in IMAGES:
         log = read_image_log(log_path(results, image))
         assert log is not None and log.status == "done"

@@ -22,7 +22,12 @@ import pytest
 import tifffile
 import yaml
 
-from samcourier.deploy.local.record import RECORD_NAME, LocalRecord, read_record, write_record
+from samcourier.deploy.local.record import (
+    RECORD_NAME,
+    LocalRecord,
+    read_local_record,
+    write_local_record,
+)
 from samcourier.masks.integrity import read_provenance
 from samcourier.masks.omezarr import read_mask
 
@@ -281,7 +286,7 @@ def test_an_interrupted_run_leaves_no_service_and_is_taken_up_again(
 def test_a_killed_service_is_replaced(fresh: Folder, finished: Folder) -> None:
     with fresh.start() as process:
         fresh.wait_for(fresh.results / "service" / RECORD_NAME)
-        record = read_record(fresh.results / "service")
+        record = read_local_record(fresh.results / "service")
         assert record is not None
         os.kill(int(record.process.partition("-")[0]), signal.SIGKILL)
         process.communicate(timeout=RUN_TIMEOUT_S)
@@ -293,7 +298,7 @@ def test_a_killed_service_is_replaced(fresh: Folder, finished: Folder) -> None:
 def test_a_stale_record_fools_nobody(folder: Folder) -> None:
     # The pid is alive, but it is another process than the one that wrote the record.
     stale = LocalRecord(f"{os.getpid()}-1", "http://127.0.0.1:9", "ws", "ws/c:s", "ws/c:r", "x")
-    write_record(folder.results / "service", stale)
+    write_local_record(folder.results / "service", stale)
     shutil.rmtree(folder.mask("near"))
     folder.run()
     assert folder.log("near")["status"] == "done"

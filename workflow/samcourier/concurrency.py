@@ -10,7 +10,7 @@ from typing import Any
 from .errors import CourierError
 
 
-class Places:
+class Limiter:
     """Lets in as many as ``capacity`` says at the moment; who waits comes in as others leave."""
 
     def __init__(self, capacity: Callable[[], int]) -> None:
@@ -19,7 +19,7 @@ class Places:
         self._room = asyncio.Condition()
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
+    async def slot(self) -> AsyncIterator[None]:
         async with self._room:
             await self._room.wait_for(lambda: self._taken < self._capacity())
             self._taken += 1

@@ -16,7 +16,7 @@ _begin = Patience.__init__
 
 
 def _begin_with_little(self: Patience, policy: Policy, clock: Callable[[], float]) -> None:
-    _begin(self, replace(policy, gone_patience_s=PATIENCE_S), clock)
+    _begin(self, replace(policy, absence_limit_s=PATIENCE_S), clock)
 
 
 Patience.__init__ = _begin_with_little

@@ -82,10 +82,10 @@ CALL = Call("segment_all", {}, Payload(10, 10), take_all)
 POLICY = Policy(
     attempt_timeout_s=1.0,
     image_timeout_s=1.0,
-    beat_s=0.02,
+    heartbeat_s=0.02,
     overload_wait_s=0.1,
     overload_wait_max_s=0.1,
-    gone_patience_s=0.0,
+    absence_limit_s=0.0,
 )
 
 Start = Callable[..., Any]

@@ -35,9 +35,9 @@ from samcourier.testing.fake import FakeTransport, Scripted
 
 #: A testing switch without waiting: pauses of nothing.
 PATIENT = Policy(
-    overload_wait_s=0.0, webrtc_open_timeout_s=0.2, open_timeout_s=0.5, gone_pause_s=0.01
+    overload_wait_s=0.0, webrtc_open_timeout_s=0.2, open_timeout_s=0.5, absence_pause_s=0.01
 )
-IMPATIENT = replace(PATIENT, gone_patience_s=0.0)
+IMPATIENT = replace(PATIENT, absence_limit_s=0.0)
 
 
 def now() -> dict[str, float]:
@@ -256,7 +256,7 @@ async def test_a_service_that_comes_back_in_time_loses_no_image(bench: Make) -> 
 
 
 async def test_an_image_that_is_too_slow_over_the_only_way_fails_alone(bench: Make) -> None:
-    policy = replace(PATIENT, attempt_timeout_s=0.1, image_timeout_s=0.5, gone_patience_s=0.05)
+    policy = replace(PATIENT, attempt_timeout_s=0.1, image_timeout_s=0.5, absence_limit_s=0.05)
     made = bench(policy, websocket={"calls": [Scripted(delay_s=9)] * 9})
     await made.manager.start(5)
     with pytest.raises(CallFailed) as caught:
@@ -528,7 +528,7 @@ LOST, GONE = TransportFailed("lost"), ServiceGone("not found")
 async def test_how_long_a_service_is_waited_for(
     rounds: list[tuple[int, CourierError, bool]], ending: str | None
 ) -> None:
-    policy = Policy(gone_patience_s=30, gone_pause_s=0, loss_retries=3)
+    policy = Policy(absence_limit_s=30, absence_pause_s=0, loss_retries=3)
     now_s = 0.0
     patience = Patience(policy, lambda: now_s)
     go_on = []

@@ -14,16 +14,20 @@ import pytest
 
 from samcourier.connection.deadline import Deadline
 from samcourier.connection.link import Link
-from samcourier.connection.liveness import SignsOfLife
+from samcourier.connection.liveness import Liveness
 from samcourier.connection.retry import Policy
 from samcourier.connection.throughput import Payload
-from samcourier.connection.watchdog import Watch, loss
+from samcourier.connection.watchdog import Watchdog, loss
 from samcourier.errors import CourierError, Overloaded, ServiceGone, TransportFailed
 from samcourier.results.connection_log import ConnectionJournal
 from samcourier.testing.fake import FakeTransport, Scripted
 
 POLICY = Policy(
-    beat_s=0.05, silence_s=0.15, silence_unmeasured_s=0.15, silence_alone_s=5.0, open_timeout_s=1.0
+    heartbeat_s=0.05,
+    silence_s=0.15,
+    silence_unmeasured_s=0.15,
+    silence_alone_s=5.0,
+    open_timeout_s=1.0,
 )
 FOREVER = Scripted(delay_s=60.0)
 
@@ -49,7 +53,7 @@ def test_what_counts_as_lost(
 def test_signs_of_life_are_asked_for_the_rarer_the_longer_the_service_thinks() -> None:
     now_s = 0.0
     transport = FakeTransport(object())
-    signs = SignsOfLife(transport, Policy(), lambda: now_s)
+    signs = Liveness(transport, Policy(), lambda: now_s)
     signs.opened()
     asked_s = [0.0]
     for quarter in range(1, 4 * 600):
@@ -59,36 +63,36 @@ def test_signs_of_life_are_asked_for_the_rarer_the_longer_the_service_thinks() -
             signs.asked()
             asked_s.append(now_s)
             # A question that is not answered is what silence is counted from.
-            assert signs.silence_s() == Policy.beat_s
+            assert signs.silence_s() == Policy.heartbeat_s
             # Its own bytes do not count, however many they become.
             transport.moved_bytes += 1000
             signs.answered()
     pauses_s = [after - before for before, after in pairwise(asked_s)]
-    assert pauses_s[:5] == [Policy.beat_s] * 5
-    assert max(pauses_s) == Policy.beat_max_s
+    assert pauses_s[:5] == [Policy.heartbeat_s] * 5
+    assert max(pauses_s) == Policy.heartbeat_max_s
     assert len(asked_s) < 100
     signs.carried()
-    now_s += Policy.beat_s
+    now_s += Policy.heartbeat_s
     assert signs.is_due()
 
 
 def test_what_was_not_listened_to_before_a_question_is_no_excuse_for_its_answer() -> None:
     now_s = 0.0
-    signs = SignsOfLife(FakeTransport(object()), Policy(), lambda: now_s)
+    signs = Liveness(FakeTransport(object()), Policy(), lambda: now_s)
     signs.opened()
     now_s = 60.0
     signs.forgive(50.0)
     signs.asked()
     now_s += 3.0
-    assert signs.silence_s() == 3.0 + Policy.beat_s
+    assert signs.silence_s() == 3.0 + Policy.heartbeat_s
     signs.forgive(2.0)
-    assert signs.silence_s() == 1.0 + Policy.beat_s
+    assert signs.silence_s() == 1.0 + Policy.heartbeat_s
 
 
 def test_calls_that_wait_hear_of_the_service_although_their_transport_is_busy() -> None:
     now_s = 0.0
     transport = FakeTransport(object())
-    signs = SignsOfLife(transport, Policy(), lambda: now_s)
+    signs = Liveness(transport, Policy(), lambda: now_s)
     signs.opened()
     with signs.moving(Deadline(now_s, timeout_s=600)):
         for second in range(1, 10):
@@ -97,7 +101,7 @@ def test_calls_that_wait_hear_of_the_service_although_their_transport_is_busy() 
             signs.look()
             assert not signs.is_due()
             assert not signs.is_count_due()
-        now_s = Policy.beat_max_s
+        now_s = Policy.heartbeat_max_s
         assert signs.is_count_due()
         signs.note({"images_finished": 1})
         assert not signs.is_count_due()
@@ -120,7 +124,7 @@ def test_calls_that_wait_hear_of_the_service_although_their_transport_is_busy() 
     ],
 )
 def test_a_service_gets_on_when_it_finished_more_than_ever(counts: list[Any], got_on: bool) -> None:
-    signs = SignsOfLife(FakeTransport(object()), Policy(), lambda: 1.0)
+    signs = Liveness(FakeTransport(object()), Policy(), lambda: 1.0)
     signs.opened()
     for count in counts:
         signs.note({"images_finished": count})
@@ -164,7 +168,7 @@ class Pair:
         """Call over the WebSocket until answered, watched."""
         for link in (self.used, self.witness):
             await link.open()
-        watch = Watch([self.used, self.witness], POLICY, time.monotonic)
+        watch = Watchdog([self.used, self.witness], POLICY, time.monotonic)
         self._watching = asyncio.ensure_future(watch.run())
         return (await self.used.call("segment", {}, Payload(10, 10), 60.0))[0]
 
@@ -251,7 +255,7 @@ async def test_a_sign_of_life_that_fails_ends_the_call_at_once(
 async def test_what_this_process_did_not_listen_to_is_no_silence(pair: Make) -> None:
     made = pair(used=[Scripted(delay_s=0.3)])
     calling = asyncio.ensure_future(made.call())
-    await asyncio.sleep(2.5 * POLICY.beat_s)
+    await asyncio.sleep(2.5 * POLICY.heartbeat_s)
     time.sleep(2 * POLICY.silence_s)
     await asyncio.sleep(0)
     made.service.thinks.set()

@@ -30,8 +30,8 @@ from samcourier.deploy.local.record import (
     RECORD_NAME,
     TOKEN_NAME,
     LocalRecord,
-    read_record,
-    write_record,
+    read_local_record,
+    write_local_record,
 )
 from samcourier.deploy.local.start import ensure_local_service, stop_local_service
 from samcourier.deploy.owners import (
@@ -294,9 +294,9 @@ def test_a_process_that_ends_while_it_is_asked_to_is_no_error(
 
 
 def test_a_record_comes_back_as_it_was_written(tmp_path: Path, record: LocalRecord) -> None:
-    write_record(tmp_path, replace(record, engine="microsam"))
-    write_record(tmp_path, record)
-    assert read_record(tmp_path) == record
+    write_local_record(tmp_path, replace(record, engine="microsam"))
+    write_local_record(tmp_path, record)
+    assert read_local_record(tmp_path) == record
     assert [path.name for path in tmp_path.iterdir()] == [RECORD_NAME]
 
 
@@ -308,7 +308,7 @@ def test_record_and_token_are_private_whatever_the_umask(
     (tmp_path / TOKEN_NAME).chmod(0o644)
     before = os.umask(umask)
     try:
-        write_record(tmp_path, record)
+        write_local_record(tmp_path, record)
         write_private(tmp_path / TOKEN_NAME, "secret")
     finally:
         os.umask(before)
@@ -341,7 +341,7 @@ def test_a_private_file_does_not_follow_what_lies_in_its_way(tmp_path: Path) -> 
 def test_a_damaged_record_is_no_record(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / RECORD_NAME).write_bytes(text.encode("latin-1"))
-    assert read_record(tmp_path) is None
+    assert read_local_record(tmp_path) is None
     stop_local_service(tmp_path)
 
 
@@ -366,7 +366,7 @@ def test_a_record_serves_its_own_engine_while_its_process_lives(
 def test_a_record_of_another_process_with_its_pid_is_not_stopped(
     tmp_path: Path, child: subprocess.Popen[bytes], record: LocalRecord
 ) -> None:
-    write_record(tmp_path, replace(record, process=f"{child.pid}-1"))
+    write_local_record(tmp_path, replace(record, process=f"{child.pid}-1"))
     stop_local_service(tmp_path)
     assert child.poll() is None
 
@@ -379,7 +379,7 @@ def test_a_service_that_serves_is_found_and_not_started(
 
     monkeypatch.setattr(local, "_start", never)
     monkeypatch.delenv(OWNER_VARIABLE, raising=False)
-    write_record(tmp_path, record)
+    write_local_record(tmp_path, record)
     write_private(tmp_path / TOKEN_NAME, "secret")
     endpoint = ensure_local_service(tmp_path, "watershed", {"sigma": 2})
     assert (endpoint.server_url, endpoint.token) == (record.server_url, "secret")
@@ -395,7 +395,7 @@ def test_the_run_named_in_the_environment_owns_the_service_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(OWNER_VARIABLE, str(child.pid))
-    write_record(tmp_path, record)
+    write_local_record(tmp_path, record)
     write_private(tmp_path / TOKEN_NAME, "secret")
     ensure_local_service(tmp_path, "watershed", {"sigma": 2})
     living = {process_identity(pid) for pid in (os.getpid(), child.pid)}
@@ -414,7 +414,7 @@ def test_a_missing_or_dead_service_is_started(
         return record
 
     if stale:
-        write_record(tmp_path, replace(record, process=f"{os.getpid()}-1"))
+        write_local_record(tmp_path, replace(record, process=f"{os.getpid()}-1"))
         write_private(tmp_path / TOKEN_NAME, "old")
     monkeypatch.setattr(local, "_start", start)
     assert ensure_local_service(tmp_path, "watershed", {"sigma": 2}).token == "new"
@@ -549,7 +549,7 @@ def test_an_existing_service_is_found_where_it_is_said_to_be(
 
 
 def test_a_record_is_plain_json(tmp_path: Path, record: LocalRecord) -> None:
-    write_record(tmp_path, record)
+    write_local_record(tmp_path, record)
     assert json.loads((tmp_path / RECORD_NAME).read_text()) == to_builtins(record)
 
 

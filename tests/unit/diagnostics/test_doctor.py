@@ -18,6 +18,7 @@ from msgspec import structs
 
 from samcourier.cli import main
 from samcourier.diagnostics.doctor import gather
+from samcourier.diagnostics.doctor.assess import assess_facts, has_failed
 from samcourier.diagnostics.doctor.facts import (
     Asked,
     DiskFact,
@@ -28,7 +29,6 @@ from samcourier.diagnostics.doctor.facts import (
     VersionFact,
 )
 from samcourier.diagnostics.doctor.gather import Here, gather_facts
-from samcourier.diagnostics.doctor.judge import has_failed, judge
 from samcourier.diagnostics.doctor.machine import look_at_disk, look_at_pace, look_at_versions
 from samcourier.diagnostics.doctor.run_time import estimate_run
 from samcourier.diagnostics.forecast import Forecast
@@ -96,11 +96,13 @@ def described(**changes: Any) -> dict[str, ServiceDescription]:
 
 
 def lines_on(facts: Facts, topic: str) -> list[tuple[str, str, str]]:
-    return [(each.status, each.said, each.advice) for each in judge(facts) if each.topic == topic]
+    return [
+        (each.status, each.said, each.advice) for each in assess_facts(facts) if each.topic == topic
+    ]
 
 
 def test_where_all_is_well_each_line_is_ok() -> None:
-    lines = judge(GOOD)
+    lines = assess_facts(GOOD)
     assert {line.status for line in lines} == {"ok"}, lines
     assert not any(line.advice for line in lines)
     topics = ["server", "token", "service", "patched", "websocket", "webrtc", "http", "udp"]
@@ -327,7 +329,7 @@ async def test_what_hangs_is_late_and_holds_nobody_up(monkeypatch: pytest.Monkey
     assert isinstance(facts.disk, Unknown) and "ask again" in facts.disk.why
     assert isinstance(facts.service, Unknown) and facts.service.kind == "late"
     assert facts.forecast == FORECAST
-    assert has_failed(judge(facts))
+    assert has_failed(assess_facts(facts))
 
 
 async def test_the_server_is_looked_at_while_the_service_is_looked_for(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from samcourier.diagnostics.forecast import LOOKED_AT, files_ahead, files_of_mask
+from samcourier.diagnostics.forecast import LOOKED_AT, files_of_mask, forecast_files
 from samcourier.masks.integrity import OmeZarrVersion
 from samcourier.masks.omezarr import write_mask
 from samcourier.samples.sheet import ImageRow
@@ -44,19 +44,19 @@ def rows(folder: Path, count: int, are_there: bool = True) -> list[ImageRow]:
 
 def test_a_run_says_how_many_files_it_makes_and_how_few_zip_would(tmp_path: Path) -> None:
     assert files_of_mask((40, 50), "0.4") == 8
-    ahead = files_ahead(rows(tmp_path, 25), 3, "folder", "0.4", ["preview", "input_labels"])
+    ahead = forecast_files(rows(tmp_path, 25), 3, "folder", "0.4", ["preview", "input_labels"])
     said = str(ahead)
     assert (ahead.mask_pixels, ahead.image_bytes, ahead.unopened) == (2000, 4000, ())
     assert said == (
         "25 images make about 262 files and folders, and about 200 in their inputs;"
         " with mask_container: zip about 87"
     )
-    said = str(files_ahead(rows(tmp_path, 25), 3, "zip", "0.4", ["preview"]))
+    said = str(forecast_files(rows(tmp_path, 25), 3, "zip", "0.4", ["preview"]))
     assert said == "25 images make about 87 files and folders"
 
 
 def test_images_that_are_not_there_yet_are_the_least_they_can_be(tmp_path: Path) -> None:
-    ahead = files_ahead(rows(tmp_path, 2, are_there=False), 1, "folder", "0.5", [])
+    ahead = forecast_files(rows(tmp_path, 2, are_there=False), 1, "folder", "0.5", [])
     assert (ahead.mask_pixels, ahead.looked_at, len(ahead.unopened)) == (None, 2, 2)
     assert str(ahead) == f"2 images make at least {2 * 7 + 2 + 4} files and folders"
 
@@ -66,6 +66,6 @@ def test_few_of_many_images_are_opened(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(
         "samcourier.diagnostics.forecast._look", lambda row: opened.append(row.image) or "not there"
     )
-    files_ahead(rows(tmp_path, 10_000, are_there=False), 400, "folder", "0.4", [])
+    forecast_files(rows(tmp_path, 10_000, are_there=False), 400, "folder", "0.4", [])
     assert len(opened) == LOOKED_AT
     assert (opened[0], opened[-1]) == ("cell0", "cell9000")

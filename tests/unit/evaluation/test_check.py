@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from samcourier.evaluation.check import check_run
+from samcourier.evaluation.check import check_results
 from samcourier.failure import Failure
 from samcourier.files.strict_json import write_json
 from samcourier.masks.omezarr import write_mask
@@ -120,7 +120,7 @@ def other_mask(image: str) -> Damage:
 
 
 def test_a_finished_folder_has_nothing_wrong(dataset_dir: Path) -> None:
-    assert check_run(dataset_dir) == []
+    assert check_results(dataset_dir) == []
 
 
 def test_a_complete_folder_with_its_report_has_nothing_wrong(finished_run: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_complete_folder_with_its_report_has_nothing_wrong(finished_run: Path)
     report = build_report(rows, make_batches(rows, 2), out, only={"near", "far"})
     write_report(report, out / "report.html", out / "report.tsv", out / "complete.json")
     assert (out / "complete.json").exists()
-    assert check_run(out) == []
+    assert check_results(out) == []
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_a_planted_damage_is_found(
     dataset_dir: Path, damage: Damage, where: str, problem: str
 ) -> None:
     damage(dataset_dir)
-    found = check_run(dataset_dir)
+    found = check_results(dataset_dir)
     assert [each for each in found if each.where.startswith(where) and problem in each.problem], (
         f"found only: {'; '.join(map(str, found))}"
     )
@@ -235,26 +235,26 @@ def test_a_planted_damage_is_found(
 )
 def test_what_is_no_damage_is_not_reported(dataset_dir: Path, harmless: Damage) -> None:
     harmless(dataset_dir)
-    assert check_run(dataset_dir) == []
+    assert check_results(dataset_dir) == []
 
 
 def test_a_folder_without_batches_is_judged_by_its_logs_alone(dataset_dir: Path) -> None:
     shutil.rmtree(dataset_dir / "batches")
-    assert check_run(dataset_dir) == []
+    assert check_results(dataset_dir) == []
 
 
 def test_a_lock_that_is_held_says_that_a_run_is_at_work(dataset_dir: Path) -> None:
     with (dataset_dir / "batches" / "0001.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        (finding,) = check_run(dataset_dir)
+        (finding,) = check_results(dataset_dir)
     assert str(finding) == "batches/0001.lock: held by a process: a run is still at work"
-    assert check_run(dataset_dir) == []
+    assert check_results(dataset_dir) == []
 
 
 def test_findings_are_sorted_and_each_is_told_once(dataset_dir: Path) -> None:
     for image in ("near", "far", "empty"):
         shutil.rmtree(dataset_dir / "masks" / f"{image}.ome.zarr")
-    found = [str(finding) for finding in check_run(dataset_dir)]
+    found = [str(finding) for finding in check_results(dataset_dir)]
     assert found == [
         f"logs/{image}.json: done, but there is no mask" for image in ("empty", "far", "near")
     ]
@@ -265,20 +265,20 @@ def test_checking_changes_nothing(dataset_dir: Path) -> None:
         return sorted((str(path), path.stat().st_mtime_ns) for path in dataset_dir.rglob("*"))
 
     before = state()
-    check_run(dataset_dir)
+    check_results(dataset_dir)
     assert state() == before
 
 
 def test_a_folder_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such folder of results"):
-        check_run(tmp_path / "none")
+        check_results(tmp_path / "none")
 
 
 def test_an_empty_folder_has_nothing_wrong(tmp_path: Path) -> None:
-    assert check_run(tmp_path) == []
+    assert check_results(tmp_path) == []
 
 
 def test_a_complete_file_that_is_true_is_no_finding(dataset_dir: Path) -> None:
     key = json.loads((dataset_dir / "logs" / "near.json").read_text())["key"]
     write_json(dataset_dir / "complete.json", {"image_count": 1, "keys": {"near": key}})
-    assert check_run(dataset_dir) == []
+    assert check_results(dataset_dir) == []

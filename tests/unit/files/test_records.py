@@ -22,7 +22,7 @@ from samcourier.files.records import (
     read_versioned,
     write_record,
 )
-from samcourier.results.environment import Circumstances
+from samcourier.results.environment import RunEnvironment
 from samcourier.results.image_log import ImageLog
 from samcourier.results.manifest import Manifest
 from samcourier.results.run_record import RunRecord
@@ -136,7 +136,7 @@ def test_each_schema_has_its_decoder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "kind",
     [
-        Circumstances, ImageLog, LocalRecord, Manifest, Measurements, RunRecord, SlurmPlan,
+        RunEnvironment, ImageLog, LocalRecord, Manifest, Measurements, RunRecord, SlurmPlan,
         SlurmRecord,
     ],
 )  # fmt: skip

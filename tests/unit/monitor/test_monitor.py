@@ -40,7 +40,7 @@ from samcourier.results.image_log import (
     write_image_log,
 )
 from samcourier.results.manifest import Manifest, ManifestEntry, write_manifest
-from samcourier.results.run_record import Kept, cut_of, read_run_record, start_record
+from samcourier.results.run_record import Kept, batching_digest, read_run_record, start_record
 from samcourier.samples.sheet import Batch, ImageRow
 
 BEGAN = datetime(2026, 3, 1, 10, tzinfo=UTC)
@@ -684,8 +684,18 @@ def test_a_run_that_cuts_the_sheet_anew_waits_for_no_batch_of_the_old_cut(run: R
 
 def test_how_a_sheet_is_cut_follows_from_ids_and_batch_size_alone() -> None:
     rows = [row for batch in BATCHES for row in batch.rows]
-    assert cut_of(rows, 2) == cut_of([replace(row, model="m") for row in rows], 2)
-    assert len({cut_of(rows, 2), cut_of(rows, 3), cut_of(rows[::-1], 2), cut_of(rows[1:], 2)}) == 4
+    assert batching_digest(rows, 2) == batching_digest([replace(row, model="m") for row in rows], 2)
+    assert (
+        len(
+            {
+                batching_digest(rows, 2),
+                batching_digest(rows, 3),
+                batching_digest(rows[::-1], 2),
+                batching_digest(rows[1:], 2),
+            }
+        )
+        == 4
+    )
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from samcourier.provenance.mask_table import read_table
 from samcourier.provenance.rerun import located, read_crate, service_difference
 from samcourier.report import build_report, write_report
 from samcourier.results import environment as begun
-from samcourier.results.environment import keep_circumstances, read_circumstances
+from samcourier.results.environment import read_run_environment, write_run_environment
 from samcourier.results.service_description import ServiceDescription
 from samcourier.samples.format import format_sheet
 from samcourier.samples.sheet import ImageRow, make_batches, read_sheet
@@ -57,7 +57,7 @@ def write(folder: Path, **changes: Any) -> Path:
     dataset_dir = folder / "results" / "demo"
     rows = read_sheet(folder / "images.tsv")
     snakefile = REPO / "workflow" / "Snakefile"
-    keep_circumstances(dataset_dir, "snakemake", CONFIG | changes, rows, snakefile=snakefile)
+    write_run_environment(dataset_dir, "snakemake", CONFIG | changes, rows, snakefile=snakefile)
     report = build_report(rows, make_batches(rows, 2), dataset_dir)
     write_report(report, dataset_dir / "report.html", dataset_dir / "report.tsv")
     assert write_crate(report) == dataset_dir / "ro-crate-metadata.json"
@@ -121,7 +121,7 @@ def test_nobody_is_named_and_no_secret_kept(
 
 
 def test_the_run_begins_with_software_machine_and_commit(finished_run: Path) -> None:
-    kept = read_circumstances(write(finished_run))
+    kept = read_run_environment(write(finished_run))
     assert kept is not None
     assert kept.python == platform.python_version()
     assert kept.packages["numpy"] == np.__version__
@@ -133,8 +133,8 @@ def test_the_run_begins_with_software_machine_and_commit(finished_run: Path) -> 
 def test_outside_a_checkout_there_is_no_commit(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, finished_run: Path
 ) -> None:
-    monkeypatch.setattr(begun, "__file__", str(tmp_path / "a/b/c/d/circumstances.py"))
-    kept = read_circumstances(write(finished_run))
+    monkeypatch.setattr(begun, "__file__", str(tmp_path / "a/b/c/d/run_environment.py"))
+    kept = read_run_environment(write(finished_run))
     assert kept is not None
     assert (kept.workflow.commit, kept.workflow.is_dirty) == (None, None)
 

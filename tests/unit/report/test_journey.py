@@ -10,17 +10,17 @@ from msgspec.structs import replace
 
 from samcourier.evaluation.transport_changes import Switch
 from samcourier.failure import Failure
-from samcourier.report.charts import calls_chart, foretold_chart, stage_chart
+from samcourier.report.charts import calls_chart, prediction_chart, stage_chart
 from samcourier.report.journey import (
     MOST_BINS,
     MOST_POINTS,
     Clock,
-    Foretold,
     Mark,
+    Predicted,
     clock_of,
-    foretold,
-    how_well_foretold,
     marks,
+    predicted_calls,
+    prediction_quality,
     round_bin_s,
     timeline,
 )
@@ -118,8 +118,8 @@ def test_switches_of_this_run_are_marked() -> None:
 def test_predictions_are_held_against_what_was_measured() -> None:
     told = call("http", 0, predicted_s=0.1, travel_alone_s=0.2)
     failed = replace(told, outcome="failed", error=Failure("a", "b", "c"))
-    calls = foretold([log(0, 1, told, failed, call("http", 0))])
-    assert calls == [Foretold("http", 0.1, 0.2)]
+    calls = predicted_calls([log(0, 1, told, failed, call("http", 0))])
+    assert calls == [Predicted("http", 0.1, 0.2)]
 
 
 @pytest.mark.parametrize(
@@ -130,18 +130,18 @@ def test_predictions_are_held_against_what_was_measured() -> None:
     ],
 )
 def test_how_well_was_predicted_is_said(ratios: list[float], said: str) -> None:
-    assert said in str(how_well_foretold([Foretold("http", 1, ratio) for ratio in ratios]))
+    assert said in str(prediction_quality([Predicted("http", 1, ratio) for ratio in ratios]))
 
 
 def test_without_predictions_nothing_is_said() -> None:
-    assert how_well_foretold([]) is None
+    assert prediction_quality([]) is None
 
 
 def test_charts_are_bounded_and_their_series_as_long_as_their_axis() -> None:
     logs = [log(n, n + 1, call("http", n), call("webrtc", n, "failed")) for n in range(5000)]
     line = timeline(logs, clock_of(logs))
-    calls = [Foretold("http" if n % 2 else "webrtc", n + 1, n + 2) for n in range(5000)]
-    for chart in (calls_chart(line, []), foretold_chart(calls, "")):
+    calls = [Predicted("http" if n % 2 else "webrtc", n + 1, n + 2) for n in range(5000)]
+    for chart in (calls_chart(line, []), prediction_chart(calls, "")):
         assert len(chart["x"]) <= MOST_POINTS
         assert {len(each["values"]) for each in chart["series"]} == {len(chart["x"])}
     assert [each["label"] for each in calls_chart(line, [])["series"]] == [

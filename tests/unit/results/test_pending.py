@@ -14,7 +14,7 @@ from samcourier.results.pending import (
     batches_to_redo,
     has_failures,
     images_left,
-    read_manifest,
+    read_manifest_values,
     remove_stale_manifests,
 )
 from samcourier.samples.sheet import Batch, ImageRow, make_batches
@@ -203,8 +203,8 @@ def test_an_image_is_left_unless_a_manifest_and_the_mask_agree_that_it_is_done(
 def test_masks_of_other_settings_are_left_to_make(dataset: Path) -> None:
     path = manifest_path(dataset, "0001")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"made_for": "now"}))
-    assert images_left(dataset, BATCHES, made_for=lambda batch: "now") == ["c"]
-    assert images_left(dataset, BATCHES, made_for=lambda batch: "new") == ["a", "b", "c"]
+    assert images_left(dataset, BATCHES, settings_digest=lambda batch: "now") == ["c"]
+    assert images_left(dataset, BATCHES, settings_digest=lambda batch: "new") == ["a", "b", "c"]
     assert images_left(dataset, BATCHES, {"b"}, lambda batch: "new") == ["b"]
 
 
@@ -225,9 +225,12 @@ def test_an_image_that_was_missing_is_tried_once_it_is_there(dataset: Path) -> N
 def test_a_manifest_of_other_settings_is_not_true_whatever_snakemake_knows(dataset: Path) -> None:
     path = manifest_path(dataset, "0001")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"made_for": "now"}))
-    assert batches_to_redo(dataset, BATCHES[:1], made_for=lambda batch: "now") == set()
-    assert batches_to_redo(dataset, BATCHES, made_for=lambda batch: "now") == {"0002"}
-    assert batches_to_redo(dataset, BATCHES, made_for=lambda batch: "new") == {"0001", "0002"}
+    assert batches_to_redo(dataset, BATCHES[:1], settings_digest=lambda batch: "now") == set()
+    assert batches_to_redo(dataset, BATCHES, settings_digest=lambda batch: "now") == {"0002"}
+    assert batches_to_redo(dataset, BATCHES, settings_digest=lambda batch: "new") == {
+        "0001",
+        "0002",
+    }
 
 
 @pytest.mark.parametrize(
@@ -263,10 +266,10 @@ def test_only_files_of_the_format_count(tmp_path: Path) -> None:
 
 
 def test_a_sound_manifest_is_read_and_no_other(dataset: Path) -> None:
-    manifest = read_manifest(manifest_path(dataset, "0002"))
+    manifest = read_manifest_values(manifest_path(dataset, "0002"))
     assert manifest is not None
     assert manifest["batch"] == "0002"
-    assert read_manifest(dataset / "absent.json") is None
+    assert read_manifest_values(dataset / "absent.json") is None
 
 
 def test_manifests_of_batches_that_are_no_more_are_removed(tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from samcourier.errors import InputError
 from samcourier.images.selection import Pick, Selection, are_axes_valid, parse_pick
 from samcourier.samples.sheet import (
     ImageRow,
-    asked_rows,
     make_batches,
     read_batch,
     read_sheet,
     rows_digest,
+    rows_of_subset,
 )
 
 
@@ -326,7 +326,7 @@ def test_an_empty_batch_is_refused(size: int) -> None:
 def test_the_rows_asked_for_are_in_the_order_of_the_sheet(
     only: Collection[str] | None, expected: list[str]
 ) -> None:
-    assert [row.image for row in asked_rows(rows(3), only)] == expected
+    assert [row.image for row in rows_of_subset(rows(3), only)] == expected
 
 
 WHAT = Selection(channel=0, axes="YX")

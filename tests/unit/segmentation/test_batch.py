@@ -37,7 +37,7 @@ from samcourier.errors import (
     StorageFailed,
     TransportFailed,
 )
-from samcourier.evaluation.check import check_run
+from samcourier.evaluation.check import check_results
 from samcourier.images.selection import Selection, parse_pick
 from samcourier.masks.integrity import MaskContainer, read_provenance, stat_mask, zarr_files
 from samcourier.masks.omezarr import delete, read_mask
@@ -62,7 +62,7 @@ SCHEMA = json.loads(
 
 #: Transports are looked at again at once and nobody waits.
 IMPATIENT = Policy(
-    overload_wait_s=0.0, open_timeout_s=1.0, rest_after_failure_s=0.0, gone_patience_s=0.0
+    overload_wait_s=0.0, open_timeout_s=1.0, rest_after_failure_s=0.0, absence_limit_s=0.0
 )
 
 DESCRIPTION = {
@@ -567,7 +567,7 @@ async def test_a_second_segmentation_skips_the_encoder(tmp_path: Path) -> None:
     assert bench.calls() == (0, 3)
     for number, image in enumerate(bench.images):
         np.testing.assert_array_equal(read_mask(bench.mask(image)), bright(image_of(number)))
-    assert check_run(bench.dataset_dir) == []
+    assert check_results(bench.dataset_dir) == []
 
 
 async def test_masks_are_the_same_with_embeddings_and_without(tmp_path: Path) -> None:
@@ -598,7 +598,7 @@ async def test_each_plane_of_a_stack_has_an_embedding_and_a_volume_has_none(
     bench.cells = {"selection": MOVIE}
     await bench.run(embeddings=bench.store())
     assert (bench.calls(), bench.calls_left) == ((4, 4), 0)
-    assert check_run(bench.dataset_dir) == []
+    assert check_results(bench.dataset_dir) == []
     tifffile.imwrite(bench.path("cell0"), written, imagej=True, metadata={"axes": "ZYX"})
     bench.cells = {"selection": Selection(z=parse_pick("volume", volume=True))}
     bench.engine.labels = np.ones((4, 10, 12), np.uint32)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from samcourier.results.service_description import ServiceDescription
-from samcourier.segmentation.embedding_cache import SUFFIX, EmbeddingStore, foretell
+from samcourier.segmentation.embedding_cache import SUFFIX, EmbeddingStore, forecast_embeddings
 
 EMBEDDING: dict[str, Any] = {
     "features": {"wire": 1, "dtype": "<f4", "shape": [1, 2], "codec": "raw", "data": bytes(8)},
@@ -114,7 +114,7 @@ def test_a_folder_that_cannot_be_written_fails_no_image(tmp_path: Path) -> None:
     ],
 )
 def test_what_will_be_kept_is_said_beforehand(description: ServiceDescription, said: str) -> None:
-    assert said in foretell(EmbeddingStore(Path("f"), 20_000_000_000), description)
+    assert said in forecast_embeddings(EmbeddingStore(Path("f"), 20_000_000_000), description)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from samcourier.concurrency import Places
+from samcourier.concurrency import Limiter
 from samcourier.errors import Denied, ImageMissing, ImageUnfit, RequestRefused, ServiceFailed
 from samcourier.images.planes import Plane
 from samcourier.masks.integrity import is_whole
@@ -48,8 +48,8 @@ async def process(
 ) -> Recorded:
     row = ImageRow("cell", root / "cell.ome.tif", **cells)
     batch = batch_settings(root / "results", **(settings or {}))
-    room = Places(lambda: 1)
-    shared = Shared(batch, DESCRIPTION, caller, places=room, measuring=room)
+    room = Limiter(lambda: 1)
+    shared = Shared(batch, DESCRIPTION, caller, limiter=room, measuring=room)
     recorded = await process_image(row, shared)
     assert read_image_log(log_path(batch.dataset_dir, "cell")) == recorded.log
     return recorded

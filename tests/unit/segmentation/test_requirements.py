@@ -10,7 +10,7 @@ import pytest
 from samcourier.errors import ImageUnfit, RequestRefused
 from samcourier.results.service_description import ServiceDescription, checked_description
 from samcourier.samples.sheet import ImageRow
-from samcourier.segmentation.requirements import check_row, check_run
+from samcourier.segmentation.requirements import check_requirements, check_row_requirements
 from samservice.contract.parameters import parameter_problems
 from samservice.engines.microsam_parameters import PARAMETERS as MICROSAM
 from samservice.engines.watershed import PARAMETERS as WATERSHED
@@ -36,10 +36,10 @@ def test_a_slip_is_named_with_its_place_and_what_is_accepted(
     parameters: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(RequestRefused) as refused:
-        check_run(parameters, DESCRIPTION)
+        check_requirements(parameters, DESCRIPTION)
     assert str(refused.value).startswith(RUN + said)
     with pytest.raises(ImageUnfit) as unfit:
-        check_row(row(**parameters), DESCRIPTION)
+        check_row_requirements(row(**parameters), DESCRIPTION)
     assert str(unfit.value).startswith(f"sheet, image cell7, column parameters: {said}")
     assert {refused.value.name, unfit.value.name} == {"WrongParameter"}
 
@@ -62,29 +62,29 @@ def test_a_row_s_model_is_that_of_the_service_or_the_row_is_refused(
 ) -> None:
     asked = ImageRow("cell7", Path("cell7.tif"), model=model)
     if expected is None:
-        check_row(asked, description)
+        check_row_requirements(asked, description)
         return
     with pytest.raises(ImageUnfit, match=expected) as unfit:
-        check_row(asked, description)
+        check_row_requirements(asked, description)
     assert str(unfit.value).startswith("sheet, image cell7, column model: ")
 
 
 def test_every_slip_of_the_run_has_a_line_and_all_of_a_row_have_one() -> None:
     slips = {"sigma": 1, "min_distance_px": 0.5}
     with pytest.raises(RequestRefused) as refused:
-        check_run(slips, DESCRIPTION)
+        check_requirements(slips, DESCRIPTION)
     first, second = str(refused.value).splitlines()
     assert first.startswith(f"{RUN}parameter 'sigma'")
     assert second.startswith(f"{RUN}parameter 'min_distance_px' is 0.5")
     with pytest.raises(ImageUnfit, match=r"'sigma' .*; parameter 'min_distance_px'") as unfit:
-        check_row(row(**slips), DESCRIPTION)
+        check_row_requirements(row(**slips), DESCRIPTION)
     assert "\n" not in str(unfit.value)
 
 
 @pytest.mark.parametrize("accepted", [WATERSHED, *MICROSAM.values()])
 def test_defaults_and_limits_of_every_engine_are_accepted(accepted: dict[str, Any]) -> None:
     for key in ("default", "minimum", "maximum"):
-        check_run(
+        check_requirements(
             {name: schema[key] for name, schema in accepted.items() if key in schema},
             ServiceDescription(parameters=accepted),
         )
@@ -97,13 +97,13 @@ def test_a_service_that_does_not_say_what_it_accepts_is_left_to_refuse(
     answer: dict[str, Any],
 ) -> None:
     description = ServiceDescription.of(checked_description(answer))
-    check_run({"anything": object()}, description)
-    check_row(row(anything=1), description)
+    check_requirements({"anything": object()}, description)
+    check_row_requirements(row(anything=1), description)
 
 
 def test_a_service_that_accepts_nothing_says_so() -> None:
     with pytest.raises(RequestRefused, match="is unknown, expected none"):
-        check_run({"sigma": 1}, ServiceDescription(parameters={}))
+        check_requirements({"sigma": 1}, ServiceDescription(parameters={}))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from samcourier.concurrency import Places
+from samcourier.concurrency import Limiter
 from samcourier.errors import ImageChanged, ServiceFailed
 from samcourier.images.planes import Plane
 from samcourier.images.selection import Selection, parse_pick
@@ -62,7 +62,7 @@ class ScriptedCaller(PlaneCaller):
 async def segmented(
     prepared: Prepared, caller: ScriptedCaller, record: Record, on_plane: OnPlane | None = None
 ) -> Segmented:
-    return await segment_stack(prepared, caller, Places(lambda: PLANE_COUNT), record, on_plane)
+    return await segment_stack(prepared, caller, Limiter(lambda: PLANE_COUNT), record, on_plane)
 
 
 async def test_planes_are_put_at_their_position_in_whatever_order_they_come(

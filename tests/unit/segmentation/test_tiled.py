@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.retry import Policy
-from samcourier.evaluation.check import check_run
+from samcourier.evaluation.check import check_results
 from samcourier.images.selection import Selection, parse_pick
 from samcourier.masks.integrity import read_provenance
 from samcourier.masks.omezarr import read_mask
@@ -40,7 +40,7 @@ SCHEMA = json.loads(
 )
 TILES = TileSettings(edge_px=100, halo_px=24, above_px=20_000)
 WHOLE = TileSettings()
-PATIENCE = Policy(overload_wait_s=0.0, rest_after_failure_s=0.0, gone_patience_s=0.0)
+PATIENCE = Policy(overload_wait_s=0.0, rest_after_failure_s=0.0, absence_limit_s=0.0)
 TILE_COUNT = 9
 
 
@@ -207,7 +207,7 @@ async def test_tiles_give_the_mask_of_the_whole_image(lab: Lab) -> None:
     provenance = read_provenance(mask_path(lab.dataset_dir, "slide"))
     assert provenance is not None and provenance["tiles"] == {"edge_px": 100, "halo_px": 24}
     assert lab.kept == []
-    assert check_run(lab.dataset_dir) == []
+    assert check_results(lab.dataset_dir) == []
     assert (await lab.run()).finished_at == log.finished_at
     assert lab.called == 0
 
@@ -258,13 +258,13 @@ async def test_an_image_that_was_cut_off_is_continued_with_the_tiles_that_are_mi
     assert failed.status == "failed"
     kept = len(lab.kept)
     assert 0 < kept < TILE_COUNT
-    assert check_run(lab.dataset_dir) == []
+    assert check_results(lab.dataset_dir) == []
     lab.engine.fail_at = {}
     log_path(lab.dataset_dir, "slide").unlink()
     log = await lab.run()
     assert (lab.called, lab.calls_left) == (TILE_COUNT - kept, 0)
     assert (log.tiles_kept, lab.digest) == (kept, clean)
-    assert (lab.kept, check_run(lab.dataset_dir)) == ([], [])
+    assert (lab.kept, check_results(lab.dataset_dir)) == ([], [])
 
 
 async def test_after_kill_9_only_the_missing_tiles_are_called_for(lab: Lab) -> None:
@@ -282,7 +282,7 @@ async def test_after_kill_9_only_the_missing_tiles_are_called_for(lab: Lab) -> N
     log = await lab.run()
     assert 3 <= kept == log.tiles_kept < TILE_COUNT
     assert (lab.called, lab.digest) == (TILE_COUNT - kept, clean)
-    assert (lab.kept, check_run(lab.dataset_dir)) == ([], [])
+    assert (lab.kept, check_results(lab.dataset_dir)) == ([], [])
 
 
 def cut_short(tile: Path) -> None:
@@ -323,10 +323,10 @@ async def test_tiles_beside_a_whole_mask_are_found_and_go(lab: Lab) -> None:
     await lab.run()
     leftover = lab.dataset_dir / "masks" / ".slide.ome.zarr.tiles" / "key"
     leftover.mkdir(parents=True)
-    (finding,) = check_run(lab.dataset_dir)
+    (finding,) = check_results(lab.dataset_dir)
     assert finding.where == "masks/.slide.ome.zarr.tiles"
     await lab.run()
-    assert check_run(lab.dataset_dir) == []
+    assert check_results(lab.dataset_dir) == []
 
 
 async def test_a_cell_larger_than_the_halo_is_told_of(lab: Lab) -> None:
@@ -353,7 +353,7 @@ async def test_a_stack_of_large_planes_is_cut_plane_by_plane(lab: Lab) -> None:
     }
     for found, expected in zip(lab.mask, whole, strict=True):
         assert_same_objects(found, expected)
-    assert check_run(lab.dataset_dir) == []
+    assert check_results(lab.dataset_dir) == []
 
 
 async def test_a_volume_above_the_service_s_limit_is_refused_in_words(lab: Lab) -> None:

@@ -201,9 +201,9 @@ def _report(
 @click.argument("dataset_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def check(dataset_dir: Path) -> None:
     """Tell whether the finished folder DATASET_DIR is whole: masks, logs and manifests agree."""
-    from ..evaluation.check import check_run
+    from ..evaluation.check import check_results
 
-    findings = check_run(dataset_dir)
+    findings = check_results(dataset_dir)
     for finding in findings:
         click.echo(plain(str(finding)))
     if findings:

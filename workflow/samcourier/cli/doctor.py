@@ -14,7 +14,7 @@ import click
 from ..deploy.targets import find_service
 from ..formatting import plain
 from ..results.pending import images_left
-from ..samples.sheet import Batch, ImageRow, asked_rows, make_batches, read_sheet
+from ..samples.sheet import Batch, ImageRow, make_batches, read_sheet, rows_of_subset
 from .dataset import SEGMENT_BATCH_SIZE
 from .options import (
     CONNECTIONS_KEYS,
@@ -60,17 +60,17 @@ def doctor(run: RunOptions, to_segment: Path | None) -> None:
     start_s = time.monotonic()
     import uvloop
 
+    from ..diagnostics.doctor.assess import assess_facts, has_failed
     from ..diagnostics.doctor.facts import Asked
     from ..diagnostics.doctor.gather import Here, gather_facts
-    from ..diagnostics.doctor.judge import has_failed, judge
     from ..diagnostics.doctor.machine import look_at_disk, look_at_pace, look_at_versions
-    from ..diagnostics.forecast import files_ahead
+    from ..diagnostics.forecast import forecast_files
 
     settings, dataset_dir = run.settings, run.dataset_dir
     assert run.sheet is not None
     rows = read_sheet(run.sheet)
     batches = make_batches(rows, settings.batch_size)
-    rows = asked_rows(rows, settings.subset)
+    rows = rows_of_subset(rows, settings.subset)
     left = _rows_left(rows, batches, dataset_dir, to_segment)
     keeps_embeddings = settings.embeddings == "keep"
     asked = Asked(
@@ -88,7 +88,7 @@ def doctor(run: RunOptions, to_segment: Path | None) -> None:
     form = settings.mask_container, settings.ome_zarr, settings.outputs
     is_local = settings.service.target == "local"
     here = Here(
-        forecast=lambda: files_ahead(left, batch_count, *form),
+        forecast=lambda: forecast_files(left, batch_count, *form),
         disk=lambda: look_at_disk(dataset_dir),
         versions=lambda: look_at_versions(["local"] if is_local else []),
         pace=lambda: look_at_pace(dataset_dir),
@@ -104,7 +104,7 @@ def doctor(run: RunOptions, to_segment: Path | None) -> None:
         )
     except KeyboardInterrupt:
         raise click.Abort from None
-    lines = judge(facts)
+    lines = assess_facts(facts)
     for line in lines:
         _print(line)
     took_s = time.monotonic() - start_s
@@ -124,7 +124,7 @@ def _rows_left(
         left = set(to_segment.read_text(encoding="utf-8").splitlines())
     else:
         left = set(images_left(dataset_dir, batches, {row.image for row in rows}))
-    return asked_rows(rows, left)
+    return rows_of_subset(rows, left)
 
 
 def _print(line: Line) -> None:

@@ -108,9 +108,9 @@ def rerun(
 
 def _check_new(out: Path, folder: Path, run: RecordedRun) -> None:
     """Refuse a folder with other masks: those found there would be taken for made again."""
-    from ..results.environment import read_circumstances
+    from ..results.environment import read_run_environment
 
-    masks, begun = out / "masks", read_circumstances(out)
+    masks, begun = out / "masks", read_run_environment(out)
     is_the_same_rerun = begun is not None and begun.rerun_of == run.metadata_sha256
     has_masks = masks.exists() and any(masks.iterdir())
     if out.resolve() == folder or (has_masks and not is_the_same_rerun):

@@ -17,7 +17,7 @@ from ..deploy.targets import (
 from ..errors import ServiceGone
 from ..files.strict_json import write_json
 from ..formatting import plain
-from ..segmentation.embedding_cache import foretell
+from ..segmentation.embedding_cache import forecast_embeddings
 from ..settings.run_settings import RunSettings
 from ..transports.base import Endpoint
 from .options import (
@@ -84,7 +84,7 @@ def verify(run: RunOptions, out: Path) -> None:
     from ..diagnostics.verify import check_engine_described, verify_service, working_transports
     from ..pipeline.run import embedding_store
     from ..results.service_description import ServiceDescription
-    from ..segmentation.requirements import check_run
+    from ..segmentation.requirements import check_requirements
     from ..transports import build_transports
 
     settings = run.settings
@@ -106,9 +106,9 @@ def verify(run: RunOptions, out: Path) -> None:
     description = ServiceDescription.of(verdict["description"])
     if settings.service.target == "bioengine":
         check_engine_described(settings.service.engine, description)
-    check_run(settings.parameters, description, keeps_embeddings=embeddings is not None)
+    check_requirements(settings.parameters, description, keeps_embeddings=embeddings is not None)
     if embeddings is not None:
-        click.echo(foretell(embeddings, description), err=True)
+        click.echo(forecast_embeddings(embeddings, description), err=True)
 
 
 def _one_replica(endpoint: Endpoint, transport: str) -> Endpoint:

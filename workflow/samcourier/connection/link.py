@@ -17,7 +17,7 @@ from ..transports.base import Transport
 from ..transports.known_defects import OTHER, find_defect
 from .deadline import Deadline
 from .description import RunIdentity, describe
-from .liveness import SignsOfLife
+from .liveness import Liveness
 from .ranking import Candidate
 from .retry import Policy
 from .throughput import Estimate, Payload, Sample, learn, predict_s
@@ -54,7 +54,7 @@ class Link:
         #: Whether the server said that the service is not there.
         self.says_gone = False
         self.in_flight = 0
-        self.signs = SignsOfLife(transport, policy, clock)
+        self.signs = Liveness(transport, policy, clock)
         self._journal = journal
         self._policy = policy
         self._clock = clock

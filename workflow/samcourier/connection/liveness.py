@@ -14,7 +14,7 @@ from .deadline import Deadline
 from .retry import Policy
 
 
-class SignsOfLife:
+class Liveness:
     """What is noted of a transport while it is open; it stays when it is closed."""
 
     def __init__(self, transport: Transport, policy: Policy, clock: Callable[[], float]) -> None:
@@ -81,7 +81,7 @@ class SignsOfLife:
     def is_due(self) -> bool:
         """Tell whether a sign of life is to be asked for: the rarer, the longer nothing came."""
         policy, idle_s = self._policy, self._clock() - self._carried_s
-        pause_s = max(policy.beat_s, policy.beat_share * idle_s)
+        pause_s = max(policy.heartbeat_s, policy.heartbeat_share * idle_s)
         return self.heard_ago_s() >= min(pause_s, self._longest_pause_s())
 
     def is_count_due(self) -> bool:
@@ -91,12 +91,12 @@ class SignsOfLife:
 
     def _longest_pause_s(self) -> float:
         shortest_s = min((each.timeout_s for each in self._deadlines), default=math.inf)
-        return min(self._policy.beat_max_s, shortest_s / 4)
+        return min(self._policy.heartbeat_max_s, shortest_s / 4)
 
     def silent_since_s(self) -> float:
         """Return since when a sign of life is owed; what was not asked for is no silence."""
         asked_s = self._clock() if self._asked_s is None else self._asked_s
-        return max(self.last_heard_s, asked_s - self._policy.beat_s) + self._not_listened_s
+        return max(self.last_heard_s, asked_s - self._policy.heartbeat_s) + self._not_listened_s
 
     def silence_s(self) -> float:
         """Return for how long it has owed a sign of life."""

@@ -50,7 +50,7 @@ HOLD_MIN_TRAVEL_S = 0.2
 _TICK_S = 1.0
 
 
-class Scout:
+class Prober:
     """Keeps every transport measured without hurrying a call.
 
     ``calls_left`` tells how many calls are expected still, ``in_use`` the transport in use, None

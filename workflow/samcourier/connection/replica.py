@@ -21,12 +21,12 @@ from .call import Call, attempt_record
 from .description import RunIdentity
 from .link import PING, Link
 from .load_balancing import Load
-from .prober import Scout
+from .prober import Prober
 from .ranking import Choice, rank
 from .retry import Policy, may_pass
 from .shared_measurements import Measurements
 from .throughput import Estimate, Payload, Sample
-from .watchdog import Watch
+from .watchdog import Watchdog
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ class Replica:
         self._calls_left = calls_left
         self._queue = 0
         self._service_s: deque[float] = deque(maxlen=_KEPT_SERVICE_SECONDS)
-        self._scout: Scout | None = None
+        self._scout: Prober | None = None
         self._background: list[asyncio.Task[None]] = []
 
     @property
@@ -121,8 +121,8 @@ class Replica:
         link, description = await self._first_to_open(in_order)
         self.current = link.name
         self._note_limits(description.limits)
-        self._scout = Scout(self.links, self._calls_left, self._link_in_use)
-        watch = Watch(self.links, self._policy, self._clock)
+        self._scout = Prober(self.links, self._calls_left, self._link_in_use)
+        watch = Watchdog(self.links, self._policy, self._clock)
         self._background += [
             asyncio.ensure_future(self._scout.run()),
             asyncio.ensure_future(watch.run()),

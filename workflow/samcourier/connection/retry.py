@@ -33,12 +33,12 @@ class Policy:
     rest_after_failure_s: float = 1.0
     rest_max_s: float = 120.0
     #: A transport in use is asked for a sign of life after this long without one...
-    beat_s: float = 0.5
+    heartbeat_s: float = 0.5
     #: ...or after this share of the time that it has carried nothing else, if that is longer: the
     #: service's answers to all jobs come over one connection, which Hypha closes at 200 a second...
-    beat_share: float = 0.1
+    heartbeat_share: float = 0.1
     #: ...but not rarer than that.
-    beat_max_s: float = 10.0
+    heartbeat_max_s: float = 10.0
     #: Silent for so long while the service is heard over another transport, it is lost...
     silence_s: float = 1.2
     #: ...or for so many times the seconds predicted for what it carries, if that is longer...
@@ -55,10 +55,10 @@ class Policy:
     loss_retries: int = 5
     #: How long a service that no transport reaches is waited for before the run stops, also at its
     #: start: a server that restarts is back by then.
-    gone_patience_s: float = 30.0
-    gone_pause_s: float = 1.0
+    absence_limit_s: float = 30.0
+    absence_pause_s: float = 1.0
     #: Where a service may be away for an hour, one that is back is noticed within this.
-    gone_pause_max_s: float = 16.0
+    absence_pause_max_s: float = 16.0
 
     def open_timeout_for(self, transport: str) -> float:
         """Return the seconds a transport may take to open."""
@@ -70,7 +70,7 @@ class Policy:
 
     def pause_s(self, pauses: int) -> float:
         """Return the pause before another round over all transports, after ``pauses`` before it."""
-        return float(min(self.gone_pause_s * 2.0 ** min(pauses, 30), self.gone_pause_max_s))
+        return float(min(self.absence_pause_s * 2.0 ** min(pauses, 30), self.absence_pause_max_s))
 
     def overload_ceiling_s(self, waits: int) -> float:
         """Return the longest pause after ``waits`` pauses before it: doubling, bounded."""
@@ -129,7 +129,7 @@ class Patience:
         if self._gone_since_s is None:
             self._gone_since_s = self._clock()
         gone_s = self._clock() - self._gone_since_s
-        if self._losses > self._policy.loss_retries or gone_s >= self._policy.gone_patience_s:
+        if self._losses > self._policy.loss_retries or gone_s >= self._policy.absence_limit_s:
             return False
         self._loss = None
         # Not all jobs at the same moment: each has its images to send again.

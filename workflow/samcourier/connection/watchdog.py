@@ -17,7 +17,7 @@ from .retry import Policy
 #: How often the journal tells how each transport is, and idle ones are asked for a sign of life.
 HEALTH_S = 10.0
 
-#: Share of ``Policy.beat_s`` between two looks.
+#: Share of ``Policy.heartbeat_s`` between two looks.
 _LOOK_SHARE = 0.5
 
 
@@ -33,7 +33,7 @@ def loss(silence_s: float, patience_s: float, witness: str | None, alone_s: floa
     return None
 
 
-class Watch:
+class Watchdog:
     """Looks after the links of one service until cancelled."""
 
     def __init__(self, links: Sequence[Link], policy: Policy, clock: Callable[[], float]) -> None:
@@ -44,7 +44,7 @@ class Watch:
 
     async def run(self) -> None:
         """Look, ask for signs of life, and end the calls of a transport that is lost."""
-        pause_s = _LOOK_SHARE * self._policy.beat_s
+        pause_s = _LOOK_SHARE * self._policy.heartbeat_s
         try:
             await self._look_on(pause_s)
         finally:
@@ -69,7 +69,7 @@ class Watch:
                 self._tell()
 
     def _look(self) -> None:
-        beat_s = self._policy.beat_s
+        heartbeat_s = self._policy.heartbeat_s
         for link in self._links:
             if link.is_open:
                 link.signs.look()
@@ -77,14 +77,14 @@ class Watch:
         for link in busy:
             if link.signs.is_count_due():
                 link.beat()
-        quiet = [link for link in busy if link.signs.heard_ago_s() >= beat_s]
+        quiet = [link for link in busy if link.signs.heard_ago_s() >= heartbeat_s]
         if not quiet:
             return
         is_due = any(link.signs.is_due() for link in quiet)
         for link in self._links:
             if link.is_open:
                 # All at once, so that one that answers tells of one that does not.
-                if is_due and link.signs.heard_ago_s() >= beat_s:
+                if is_due and link.signs.heard_ago_s() >= heartbeat_s:
                     link.beat()
             elif not link.is_resting and not self._witnesses:
                 self._call_witness(link)
@@ -99,7 +99,7 @@ class Watch:
             if link is silent:
                 continue
             # Heard a whole beat after the other fell silent.
-            heard_s = silent.signs.silent_since_s() + self._policy.beat_s
+            heard_s = silent.signs.silent_since_s() + self._policy.heartbeat_s
             if link.is_open and link.signs.last_heard_s >= heard_s:
                 return f"heard over {link.name}"
             if link.says_gone:

@@ -34,23 +34,23 @@ def deploy_service(settings: RunSettings, dataset_dir: Path) -> Endpoint:
     """As :func:`find_service`, but bring the app up on a BioEngine worker, or the service up in a
     SLURM job, where it is missing.
 
-    Raises what :func:`samcourier.deploy.bioengine.deploy.bring_up` and
-    :func:`samcourier.deploy.slurm.service_job.bring_up` raise too.
+    Raises what :func:`samcourier.deploy.bioengine.deploy.deploy_app` and
+    :func:`samcourier.deploy.slurm.service_job.deploy_job` raise too.
     """
     if settings.service.target == "slurm":
-        from .slurm.service_job import bring_up as bring_up_job
+        from .slurm.service_job import deploy_job
 
         token = read_token(settings.service.token_file)
         timeout_s = settings.service.deploy_timeout_s
-        bring_up_job(dataset_dir / "service", _slurm_plan(settings), token, timeout_s)
+        deploy_job(dataset_dir / "service", _slurm_plan(settings), token, timeout_s)
     if settings.service.target != "bioengine":
         return find_service(settings, dataset_dir)
     import uvloop
 
-    from .bioengine.deploy import bring_up
+    from .bioengine.deploy import deploy_app
 
     address, plan = _bioengine(settings)
-    found = uvloop.run(bring_up(address, plan, settings.service.deploy_timeout_s))
+    found = uvloop.run(deploy_app(address, plan, settings.service.deploy_timeout_s))
     _write_found(dataset_dir, address, plan, found)
     return _endpoint(settings, address, found)
 
@@ -61,9 +61,9 @@ def undeploy_service(settings: RunSettings, dataset_dir: Path) -> None:
     Raises InputError for any other target.
     """
     if settings.service.target == "slurm":
-        from .slurm.service_job import take_down as take_down_job
+        from .slurm.service_job import undeploy_job
 
-        take_down_job(dataset_dir / "service")
+        undeploy_job(dataset_dir / "service")
         return
     if settings.service.target != "bioengine":
         raise InputError(
@@ -72,10 +72,10 @@ def undeploy_service(settings: RunSettings, dataset_dir: Path) -> None:
         )
     import uvloop
 
-    from .bioengine.deploy import take_down
+    from .bioengine.deploy import undeploy_app
 
     address, plan = _bioengine(settings)
-    uvloop.run(take_down(address, plan))
+    uvloop.run(undeploy_app(address, plan))
     (dataset_dir / BIOENGINE_RECORD).unlink(missing_ok=True)
 
 

@@ -65,7 +65,7 @@ class Forecast:
         return said
 
 
-def files_ahead(
+def forecast_files(
     rows: Sequence[ImageRow],
     batch_count: int,
     container: MaskContainer,

@@ -46,7 +46,7 @@ class Finding:
         return f"{self.where}: {self.problem}"
 
 
-def check_run(dataset_dir: Path) -> list[Finding]:
+def check_results(dataset_dir: Path) -> list[Finding]:
     """Return everything that is wrong with the folder, sorted; an empty list says it is whole.
 
     Every byte of every mask is read. An image that failed and says why is no finding. Raises

@@ -49,7 +49,7 @@ class Outcome:
         return self.log.object_count if self.log and self.status == "done" else None
 
 
-def judge(
+def evaluate_image(
     row: ImageRow, batch_id: str, dataset_dir: Path, manifests: Mapping[str, Manifest]
 ) -> Outcome:
     """Return the outcome of ``row``. ``manifests`` are those that exist, by batch id."""

@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..results.environment import Circumstances, read_circumstances
+from ..results.environment import RunEnvironment, read_run_environment
 from ..results.image_log import ImageLog
 from ..results.layout import manifest_path
 from ..results.manifest import Manifest, read_manifest
-from ..samples.sheet import Batch, ImageRow, asked_rows
-from .outcome import Outcome, judge
+from ..samples.sheet import Batch, ImageRow, rows_of_subset
+from .outcome import Outcome, evaluate_image
 from .transport_changes import Changes, read_changes
 
 
@@ -20,7 +20,7 @@ from .transport_changes import Changes, read_changes
 class Report:
     """Every asked image in the order of the sheet, and what the connections went through.
 
-    ``rows`` and ``outcomes`` go together. ``circumstances`` are None when the folder does not say
+    ``rows`` and ``outcomes`` go together. ``run_environment`` are None when the folder does not say
     what the run began with.
     """
 
@@ -29,7 +29,7 @@ class Report:
     outcomes: tuple[Outcome, ...]
     not_asked_count: int
     changes: Changes
-    circumstances: Circumstances | None
+    run_environment: RunEnvironment | None
 
     @property
     def without_mask(self) -> list[str]:
@@ -59,11 +59,11 @@ def build_report(
     ``only`` names the images that were asked for; None stands for all of ``rows``.
     """
     batch_ids = {row.image: batch.batch_id for batch in batches for row in batch.rows}
-    asked = asked_rows(rows, only)
+    asked = rows_of_subset(rows, only)
     manifests = _manifests(batches, dataset_dir)
 
     def judge_some(some: Sequence[ImageRow]) -> list[Outcome]:
-        return [judge(row, batch_ids[row.image], dataset_dir, manifests) for row in some]
+        return [evaluate_image(row, batch_ids[row.image], dataset_dir, manifests) for row in some]
 
     # What is compared with a truth takes memory, one after the other.
     at_once = 1 if any(row.truth is not None for row in asked) else _MASKS_AT_ONCE
@@ -76,7 +76,7 @@ def build_report(
         outcomes=outcomes,
         not_asked_count=len(rows) - len(asked),
         changes=read_changes(dataset_dir / "logs/connection"),
-        circumstances=read_circumstances(dataset_dir),
+        run_environment=read_run_environment(dataset_dir),
     )
 
 

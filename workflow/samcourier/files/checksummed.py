@@ -9,7 +9,7 @@ from typing import Any
 _DIGEST_BYTES = 32
 
 
-def sealed(value: Any) -> bytes:
+def checksummed(value: Any) -> bytes:
     """Return what a file of ``value`` holds: JSON values and bytes."""
     import msgpack
 
@@ -17,7 +17,7 @@ def sealed(value: Any) -> bytes:
     return hashlib.sha256(packed).digest() + packed
 
 
-def read_sealed(path: Path) -> Any:
+def read_checksummed(path: Path) -> Any:
     """Return the value in the file, None when it is absent or damaged."""
     import msgpack
 

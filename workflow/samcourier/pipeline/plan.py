@@ -17,10 +17,10 @@ from ..samples.format import COLUMNS_FOUND, found_sheet_path, header, known_rows
 from ..samples.sheet import (
     Batch,
     ImageRow,
-    asked_rows,
     make_batches,
     parse_sheet,
     read_sheet_content,
+    rows_of_subset,
 )
 from ..settings.frozen import FrozenRun
 from ..settings.run_settings import RunSettings
@@ -57,7 +57,7 @@ class Plan:
         return {
             batch.batch_id: batch
             for batch in make_batches(self.rows, self.settings.batch_size)
-            if asked_rows(batch.rows, self.subset)
+            if rows_of_subset(batch.rows, self.subset)
         }
 
     @cached_property
@@ -131,7 +131,7 @@ class Plan:
         complete = read_json(self.complete)
         if not isinstance(complete, dict):
             return False
-        asked = asked_rows(self.rows, self.subset)
+        asked = rows_of_subset(self.rows, self.subset)
         digest = complete.get("report_digest")
         if digest is not None:
             return bool(digest == report_digest(self.settings, asked))

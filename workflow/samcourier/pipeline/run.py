@@ -21,17 +21,17 @@ from ..connection.shared_measurements import (
     write_measurements,
 )
 from ..deploy.targets import find_service
-from ..diagnostics.forecast import Forecast, files_ahead
+from ..diagnostics.forecast import Forecast, forecast_files
 from ..evaluation.run import build_report
 from ..outputs.make import require_outputs_extra
 from ..results.connection_log import ConnectionJournal
-from ..results.environment import keep_circumstances
+from ..results.environment import write_run_environment
 from ..results.image_log import ImageLog
 from ..results.layout import connection_journal_path, manifest_path
 from ..results.manifest import Manifest, write_manifest
 from ..results.pending import remove_stale_manifests
-from ..results.run_record import cut_of, start_record
-from ..samples.sheet import Batch, ImageRow, asked_rows, make_batches
+from ..results.run_record import batching_digest, start_record
+from ..samples.sheet import Batch, ImageRow, make_batches, rows_of_subset
 from ..segmentation.batch import BatchRun, batch_lock
 from ..segmentation.embedding_cache import EmbeddingStore
 from ..segmentation.settings import BatchSettings
@@ -70,7 +70,7 @@ def run_batch(
     async def work() -> Manifest:
         endpoint = await asyncio.to_thread(find_service, settings, dataset_dir)
         shared = measurements_path(dataset_dir)
-        images = len(asked_rows(batch.rows, settings.subset))
+        images = len(rows_of_subset(batch.rows, settings.subset))
         known = read_measurements(shared, endpoint.service_id)
         replicas = Replicas(endpoint, settings.transport)
         with ConnectionJournal(connection_journal_path(dataset_dir, batch.batch_id)) as journal:
@@ -101,17 +101,19 @@ def start_dataset(
 ) -> Forecast:
     """Write what a run without Snakemake begins with, and return how many files it will make.
 
-    ``rerun_of`` as in :class:`samcourier.results.environment.Circumstances`. Raises InputError
+    ``rerun_of`` as in :class:`samcourier.results.environment.RunEnvironment`. Raises InputError
     while a batch of an earlier run, cut otherwise, is at work.
     """
-    batches = asked_batches(settings, rows)
-    to_make = asked_rows(rows, settings.subset)
-    forecast = files_ahead(
+    batches = batches_of_subset(settings, rows)
+    to_make = rows_of_subset(rows, settings.subset)
+    forecast = forecast_files(
         to_make, len(batches), settings.mask_container, settings.ome_zarr, settings.outputs
     )
-    start_record(dataset_dir, batches, only=settings.subset, cut=cut_of(rows, settings.batch_size))
+    start_record(
+        dataset_dir, batches, only=settings.subset, cut=batching_digest(rows, settings.batch_size)
+    )
     command: Literal["segment", "rerun"] = "segment" if rerun_of is None else "rerun"
-    keep_circumstances(
+    write_run_environment(
         dataset_dir,
         command,
         msgspec.to_builtins(settings),
@@ -122,10 +124,10 @@ def start_dataset(
     return forecast
 
 
-def asked_batches(settings: RunSettings, rows: Sequence[ImageRow]) -> list[Batch]:
+def batches_of_subset(settings: RunSettings, rows: Sequence[ImageRow]) -> list[Batch]:
     """Return the batches that have an image which the run is asked for."""
     batches = make_batches(rows, settings.batch_size)
-    return [each for each in batches if asked_rows(each.rows, settings.subset)]
+    return [each for each in batches if rows_of_subset(each.rows, settings.subset)]
 
 
 def segment_dataset(
@@ -135,7 +137,7 @@ def segment_dataset(
     on_image: Callable[[ImageLog], None],
 ) -> None:
     """Segment every row asked for, batch by batch, and write the manifests."""
-    for batch in asked_batches(settings, rows):
+    for batch in batches_of_subset(settings, rows):
         manifest = run_batch(settings, batch, dataset_dir, on_image)
         write_manifest(manifest_path(dataset_dir, batch.batch_id), manifest)
 
@@ -156,7 +158,7 @@ def write_run_report(
     if not settings.images:
         remove_stale_manifests(dataset_dir, batches)
     built = build_report(rows, batches, dataset_dir, settings.subset)
-    digest = report_digest(settings, asked_rows(rows, settings.subset))
+    digest = report_digest(settings, rows_of_subset(rows, settings.subset))
     without_mask = write_report(built, html, tsv, complete, digest)
     return WrittenReport(tuple(without_mask), write_crate(built))
 
@@ -176,7 +178,7 @@ def _policy(settings: RunSettings) -> Policy:
     if settings.service.target != "slurm":
         return policy
     # A service's job that is lost is submitted again, and may wait in the queue.
-    return replace(policy, gone_patience_s=settings.service.deploy_timeout_s)
+    return replace(policy, absence_limit_s=settings.service.deploy_timeout_s)
 
 
 def _command_options(settings: RunSettings) -> list[str]:

@@ -16,7 +16,7 @@ from typing import IO, Any
 from ..errors import InputError
 from ..results.layout import manifest_path
 from ..samples.format import write_found_sheet
-from ..samples.sheet import asked_rows
+from ..samples.sheet import rows_of_subset
 from ..settings.frozen import FrozenFiles, freeze, read_frozen
 from . import snakemake_internals as internals
 from .commands import batch_in_words, command_words, run_command
@@ -97,7 +97,7 @@ class WorkflowRun:
     def batch_message(self, wildcards: Any, output: Any) -> str:
         """Return what the log says of a batch that begins."""
         batch = self.plan.batches[wildcards.batch]
-        asked = asked_rows(batch.rows, self.plan.subset)
+        asked = rows_of_subset(batch.rows, self.plan.subset)
         return batch_in_words(batch.batch_id, len(self.plan.batches), len(asked))
 
     def batch_inputs(self, wildcards: Any) -> list[str]:
@@ -203,8 +203,8 @@ class WorkflowRun:
         """Write what this run is to make, and what it began with."""
         import msgspec
 
-        from ..results.environment import keep_circumstances
-        from ..results.run_record import cut_of, start_record
+        from ..results.environment import write_run_environment
+        from ..results.run_record import batching_digest, start_record
 
         plan = self.plan
         batches = plan.batches.items()
@@ -214,23 +214,23 @@ class WorkflowRun:
                 [batch for batch_id, batch in batches if batch_id in to_make],
                 [batch for batch_id, batch in batches if batch_id not in to_make],
                 plan.subset,
-                cut=cut_of(plan.rows, plan.settings.batch_size),
+                cut=batching_digest(plan.rows, plan.settings.batch_size),
             )
         except InputError as error:
             internals.end_run(error)
         settings = msgspec.to_builtins(plan.settings)
-        keep_circumstances(
+        write_run_environment(
             plan.dataset_dir, "snakemake", settings, plan.rows, snakefile=self._snakefile
         )
 
     def _forecast(self, to_make: set[str]) -> object:
         """Return how many files the batches of this run will make, before any of them is made."""
-        from ..diagnostics.forecast import files_ahead
+        from ..diagnostics.forecast import forecast_files
 
         plan, settings = self.plan, self.plan.settings
         rows = [row for batch_id in sorted(to_make) for row in plan.batches[batch_id].rows]
         form = settings.mask_container, settings.ome_zarr, settings.outputs
-        return files_ahead(asked_rows(rows, plan.subset), len(to_make), *form)
+        return forecast_files(rows_of_subset(rows, plan.subset), len(to_make), *form)
 
     def _bring_up_service(self) -> None:
         """Deploy and verify the service; end the run where that fails."""

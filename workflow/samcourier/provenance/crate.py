@@ -35,13 +35,13 @@ def write_crate(report: Report) -> Path | None:
     bytes, and a file that is as it should be is not touched.
     """
     dataset_dir = report.dataset_dir
-    circumstances = report.circumstances
-    if circumstances is None:
+    run_environment = report.run_environment
+    if run_environment is None:
         return None
     rows, services = make_rows(report.outcomes, dataset_dir)
     description = _description(dataset_dir)
     write_if_changed(dataset_dir / TABLE, format_table(rows))
-    write_if_changed(dataset_dir / CONFIG, _config_text(circumstances.config))
+    write_if_changed(dataset_dir / CONFIG, _config_text(run_environment.config))
     write_if_changed(
         dataset_dir / SERVICES,
         _json_text({"services": services, "described_itself": description}),
@@ -49,8 +49,8 @@ def write_crate(report: Report) -> Path | None:
     finished = [parse_time(row.finished_at) for row in rows if row.finished_at]
     run = entities.Run(
         dataset=dataset_dir.name,
-        circumstances=circumstances,
-        ended=max([*finished, parse_time(circumstances.started_at)]),
+        run_environment=run_environment,
+        ended=max([*finished, parse_time(run_environment.started_at)]),
         image_count=len(rows),
         without_mask=report.without_mask,
         services=services,

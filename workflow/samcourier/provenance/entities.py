@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..formatting import plain
-from ..results.environment import RECORD, SCRIPT, SHEET, SNAKEFILE, Circumstances
+from ..results.environment import RECORD, SCRIPT, SHEET, SNAKEFILE, RunEnvironment
 from ..results.timestamps import parse_time
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Run:
     """What is told of a run. ``services`` are those whose labels it has (SERVICE_IDENTITY)."""
 
     dataset: str
-    circumstances: Circumstances
+    run_environment: RunEnvironment
     ended: datetime
     image_count: int
     without_mask: Sequence[str]
@@ -76,7 +76,7 @@ class Run:
     @property
     def action_id(self) -> str:
         """The same whenever the crate of the same run is written."""
-        name = f"{self.dataset} {self.circumstances.started_at}"
+        name = f"{self.dataset} {self.run_environment.started_at}"
         return f"#{uuid.uuid5(uuid.NAMESPACE_OID, name)}"
 
 
@@ -115,7 +115,7 @@ def _refs(identifiers: Iterable[str]) -> list[dict[str, str]]:
 
 
 def _workflow_id(run: Run) -> str:
-    path: Path = SNAKEFILE if run.circumstances.command == "snakemake" else SCRIPT
+    path: Path = SNAKEFILE if run.run_environment.command == "snakemake" else SCRIPT
     return path.as_posix()
 
 
@@ -138,7 +138,7 @@ def _root(run: Run, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _action(run: Run, present: set[str]) -> dict[str, Any]:
-    begun = run.circumstances
+    begun = run.run_environment
     count = len(run.without_mask)
     results = [
         each for each in ("masks/", "provenance/masks.tsv", "report.html") if each in present
@@ -207,7 +207,7 @@ def _folder(name: str) -> dict[str, Any]:
 
 
 def _main_workflow(run: Run) -> dict[str, Any]:
-    begun = run.circumstances
+    begun = run.run_environment
     is_snakemake = begun.command == "snakemake"
     commit = begun.workflow.commit
     changed = " and changes that are not committed" if begun.workflow.is_dirty else ""
@@ -227,7 +227,7 @@ def _main_workflow(run: Run) -> dict[str, Any]:
 
 def _parameters(run: Run) -> list[dict[str, Any]]:
     """Return the slots of the workflow, and the value that is no file."""
-    parameters = run.circumstances.config.get("parameters") or {}
+    parameters = run.run_environment.config.get("parameters") or {}
     return [
         _slot("#sheet", "sheet", "File", "sample sheet, one row an image"),
         _slot("#parameters", "parameters", "PropertyValue", "given to the engine with each image"),
@@ -255,7 +255,7 @@ def _slot(identifier: str, name: str, kind: str, said: str) -> dict[str, Any]:
 def _software(run: Run) -> list[dict[str, Any]]:
     language = (
         {"@id": "#snakemake", "name": "Snakemake", "url": "https://snakemake.github.io"}
-        if run.circumstances.command == "snakemake"
+        if run.run_environment.command == "snakemake"
         else {
             "@id": "#shell",
             "name": "POSIX shell",
@@ -280,7 +280,7 @@ def _software(run: Run) -> list[dict[str, Any]]:
 
 def _applications(run: Run) -> list[dict[str, Any]]:
     """Return the programs that shape a mask: ours, Snakemake, and what the services run on."""
-    begun = run.circumstances
+    begun = run.run_environment
     versions = {"samcourier": begun.samcourier, "python": begun.python}
     for name in ("snakemake", "numpy", "zarr", "tifffile"):
         if name in begun.packages:

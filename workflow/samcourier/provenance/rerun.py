@@ -20,7 +20,7 @@ from ..errors import ImageUnfit, InputError
 from ..files.strict_json import read_json
 from ..images.planes import open_planes
 from ..masks.integrity import OmeZarrVersion
-from ..results.environment import RECORD, SHEET, Circumstances, read_circumstances
+from ..results.environment import RECORD, SHEET, RunEnvironment, read_run_environment
 from ..results.service_description import ServiceDescription
 from ..samples.sheet import ImageRow, read_sheet
 from ..settings.run_settings import TileSettings
@@ -39,7 +39,7 @@ class RecordedRun:
     ``services`` made them. ``metadata_sha256`` is that of the crate's metadata.
     """
 
-    circumstances: Circumstances
+    run_environment: RunEnvironment
     rows: tuple[ImageRow, ...]
     masks: Mapping[str, MaskRow]
     services: tuple[dict[str, Any], ...]
@@ -76,7 +76,7 @@ class RecordedRun:
         return engine, {"model": model} if engine == "microsam" else {}
 
     def _setting(self, name: str, kind: type, default: Any) -> Any:
-        value = self.circumstances.config.get(name, default)
+        value = self.run_environment.config.get(name, default)
         return value if isinstance(value, kind) and not isinstance(value, bool) else default
 
 
@@ -92,15 +92,15 @@ def read_crate(crate: Path) -> RecordedRun:
     except OSError as error:
         raise InputError(f"{metadata}: {error.strerror}, expected the crate of a run") from None
     _check_hashes(folder, read_json(metadata))
-    circumstances = read_circumstances(folder)
-    if circumstances is None:
+    run_environment = read_run_environment(folder)
+    if run_environment is None:
         raise InputError(f"{folder / RECORD}: missing or damaged, expected what a run began with")
     masks = {image: row for image, row in read_table(folder / TABLE).items() if row.labels_sha256}
     rows = tuple(row for row in read_sheet(folder / SHEET) if row.image in masks)
     if not rows or len(rows) < len(masks):
         raise InputError(f"{folder / SHEET}: {len(rows)} of {len(masks)} images with a mask")
     services = _services(folder / SERVICES, {mask.service for mask in masks.values()})
-    return RecordedRun(circumstances, rows, masks, services, digest)
+    return RecordedRun(run_environment, rows, masks, services, digest)
 
 
 def _check_hashes(folder: Path, metadata: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..evaluation.outcome import Outcome
-from .journey import MOST_BINS, MOST_POINTS, Foretold, Mark, Timeline
+from .journey import MOST_BINS, MOST_POINTS, Mark, Predicted, Timeline
 from .stages import STAGES, stage_seconds
 
 #: Okabe and Ito's colours with two greys and a brown, told apart by colour-blind readers too.
@@ -116,13 +116,13 @@ def stage_chart(outcomes: Sequence[Outcome]) -> Chart:
     }
 
 
-def foretold_chart(calls: Sequence[Foretold], sentence: str) -> Chart:
+def prediction_chart(calls: Sequence[Predicted], sentence: str) -> Chart:
     """Return predicted against measured seconds as points, at most :data:`MOST_POINTS`."""
     step = -(-len(calls) // MOST_POINTS) if calls else 1
     shown = sorted(calls[::step], key=lambda each: each.predicted_s)
     names = sorted({each.transport for each in shown})
     return {
-        "id": "foretold",
+        "id": "predicted",
         "kind": "points",
         "title": "Time to travel, measured against predicted",
         "alt": sentence,

@@ -100,7 +100,7 @@ def facts_of(report: Report) -> list[tuple[str, str]]:
     """Return (what, words) of what was run, by what, and where; others' text as it is."""
     facts = [("Dataset", report.dataset_dir.name)]
     facts += [("Segmented by", line) for line in describe_services(report.logs)]
-    began = report.circumstances
+    began = report.run_environment
     if began is None:
         return facts
     service = began.config.get("service")
@@ -129,7 +129,7 @@ def facts_of(report: Report) -> list[tuple[str, str]]:
 
 def rerun_command(report: Report) -> str | None:
     """Return the command that makes the masks again and compares them; None without a crate."""
-    if report.circumstances is None:
+    if report.run_environment is None:
         return None
     return shlex.join(["samcourier", "rerun", str(report.dataset_dir)])
 

@@ -1,4 +1,4 @@
-"""How the calls went over time: which transport, how fast, as foretold or not. Pure."""
+"""How the calls went over time: which transport, how fast, as predicted or not. Pure."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def marks(switches: Iterable[Switch], clock: Clock, most: int = 40) -> list[Mark
 
 
 @dataclass(frozen=True)
-class Foretold:
+class Predicted:
     """How long a call's bytes were expected to travel alone, and how long they did, in seconds."""
 
     transport: str
@@ -129,17 +129,17 @@ class Foretold:
     measured_s: float
 
 
-def foretold(logs: Iterable[ImageLog]) -> list[Foretold]:
+def predicted_calls(logs: Iterable[ImageLog]) -> list[Predicted]:
     """Return the calls that came back and of which both are known."""
     return [
-        Foretold(attempt.transport, attempt.predicted_s, attempt.travel_alone_s)
+        Predicted(attempt.transport, attempt.predicted_s, attempt.travel_alone_s)
         for log in logs
         for attempt in log.attempts
         if attempt.outcome == "ok" and attempt.predicted_s and attempt.travel_alone_s
     ]
 
 
-def how_well_foretold(calls: Sequence[Foretold]) -> str | None:
+def prediction_quality(calls: Sequence[Predicted]) -> str | None:
     """Return how near the predictions came, in a sentence; None without any."""
     if not calls:
         return None

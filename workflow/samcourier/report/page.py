@@ -44,8 +44,8 @@ def render_page(report: Report, pictures: Pictures | None = None) -> str:
     logs = report.logs
     stages = summarise_stages(logs)
     clock = journey.clock_of(logs)
-    calls = journey.foretold(logs)
-    sentence = journey.how_well_foretold(calls)
+    calls = journey.predicted_calls(logs)
+    sentence = journey.prediction_quality(calls)
     drawn = _charts(report, clock, calls, sentence)
     return environment.get_template("report.html.j2").render(
         name=report.dataset_dir.name,
@@ -61,7 +61,7 @@ def render_page(report: Report, pictures: Pictures | None = None) -> str:
         stages=stages,
         colours=charts.STAGE_COLOURS,
         transports=summarise_transports(logs),
-        foretold=sentence,
+        predicted=sentence,
         pause_count=clock.pause_count,
         charts=drawn,
         pictures=pictures,
@@ -92,7 +92,7 @@ def json_block(value: Any) -> str:
 def _charts(
     report: Report,
     clock: journey.Clock,
-    calls: list[journey.Foretold],
+    calls: list[journey.Predicted],
     sentence: str | None,
 ) -> list[charts.Chart]:
     drawn = []
@@ -104,7 +104,7 @@ def _charts(
         ]
         drawn.append(charts.stage_chart(report.outcomes))
     if sentence is not None:
-        drawn.append(charts.foretold_chart(calls, sentence))
+        drawn.append(charts.prediction_chart(calls, sentence))
     return drawn
 
 

@@ -57,7 +57,7 @@ class Workflow(Struct, frozen=True, forbid_unknown_fields=True):
     is_dirty: bool | None
 
 
-class Circumstances(Struct, frozen=True, forbid_unknown_fields=True):
+class RunEnvironment(Struct, frozen=True, forbid_unknown_fields=True):
     """What a run began with.
 
     ``config`` is the workflow's, whole, without what tells of people. ``packages`` are the
@@ -76,10 +76,10 @@ class Circumstances(Struct, frozen=True, forbid_unknown_fields=True):
     machine: Machine
 
 
-_DECODERS = {PROVENANCE_SCHEMA: decoder(Circumstances)}
+_DECODERS = {PROVENANCE_SCHEMA: decoder(RunEnvironment)}
 
 
-def keep_circumstances(
+def write_run_environment(
     dataset_dir: Path,
     command: Literal["snakemake", "segment", "rerun"],
     config: Mapping[str, Any],
@@ -93,11 +93,11 @@ def keep_circumstances(
 
     ``snakefile`` is copied with its rules; without one, ``segment_options`` are the command.
     """
-    circumstances = Circumstances(
+    run_environment = RunEnvironment(
         started_at=utc_now(),
         command=command,
         rerun_of=rerun_of,
-        config=without_people(config),
+        config=without_private_keys(config),
         samcourier=__version__,
         python=platform.python_version(),
         packages=_packages(),
@@ -117,10 +117,10 @@ def keep_circumstances(
         line = shlex.join(["samcourier", "segment", SHEET.name, *segment_options])
         write_atomic(dataset_dir / SCRIPT, f"{line}\n")
     # Last: a record stands for the rest of the folder.
-    write_record(dataset_dir / RECORD, circumstances, PROVENANCE_SCHEMA)
+    write_record(dataset_dir / RECORD, run_environment, PROVENANCE_SCHEMA)
 
 
-def read_circumstances(dataset_dir: Path) -> Circumstances | None:
+def read_run_environment(dataset_dir: Path) -> RunEnvironment | None:
     """Return what the run began with, None when it is absent or damaged."""
     found = read_versioned(dataset_dir / RECORD, _DECODERS)
     try:
@@ -129,7 +129,7 @@ def read_circumstances(dataset_dir: Path) -> Circumstances | None:
         return None
 
 
-def without_people(config: Mapping[str, Any]) -> dict[str, Any]:
+def without_private_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``config`` without workspace, users and where the token lies."""
     service = dict(config.get("service") or {})
     kept = {name: value for name, value in service.items() if name not in _PRIVATE}

@@ -315,13 +315,13 @@ def _has_sound_times(log: ImageLog) -> bool:
     return True
 
 
-def keep_log(path: Path, log: ImageLog) -> None:
+def save_log(path: Path, log: ImageLog) -> None:
     """Write an image's log. Raises StorageFailed."""
     with storage_errors(path):
         write_image_log(path, log)
 
 
-def _mark_as_seen(path: Path) -> None:
+def renew_log_time(path: Path) -> None:
     """Renew the time of a log that still holds: whoever watches sees that the run came by."""
     with storage_errors(path):
         os.utime(path)

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from ..masks.integrity import stat_mask
-from ..samples.sheet import Batch, ImageRow, asked_rows
+from ..samples.sheet import Batch, ImageRow, rows_of_subset
 from .layout import find_mask, manifest_path, output_path, stat_output
 
 #: A network file system answers each look after a while, but many at once.
 _LOOKS_AT_ONCE = 16
 
 
-def read_manifest(path: Path) -> dict[str, Any] | None:
+def read_manifest_values(path: Path) -> dict[str, Any] | None:
     """Return a batch's manifest, None when it is absent, damaged or no manifest."""
     try:
         manifest = json.loads(path.read_bytes())
@@ -33,7 +33,7 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
 
 def has_failures(dataset_dir: Path, batch_id: str) -> bool:
     """Tell whether the batch's manifest lists a failed image or a refused output."""
-    manifest = read_manifest(manifest_path(dataset_dir, batch_id))
+    manifest = read_manifest_values(manifest_path(dataset_dir, batch_id))
     return manifest is not None and any(map(_has_failed, manifest["images"].values()))
 
 
@@ -61,25 +61,25 @@ def batches_to_redo(
     batches: Iterable[Batch],
     only: Collection[str] | None = None,
     outputs: Collection[str] = (),
-    made_for: Callable[[Batch], str] | None = None,
+    settings_digest: Callable[[Batch], str] | None = None,
 ) -> set[str]:
-    """Return the ids of batches whose manifest exists and no longer tells the truth.
+    """Return the ids of batches whose manifest exists and is out of date.
 
-    That is a manifest that is damaged, is not of what ``made_for`` says of the batch, lists other
-    images than it has now, or has an image that is done with a missing or damaged mask or one of
-    ``outputs``, failed by more than its own fault, or was not asked for. ``only`` limits the look
-    at single images to these.
+    Such a manifest is damaged, was made with other settings than ``settings_digest`` tells of the
+    batch, or lists other images than the batch has now. Or one of its images is marked as done
+    while its mask or one of ``outputs`` is missing or damaged, failed through no fault of its own,
+    or was not part of the run. ``only`` limits the check of single images to these ids.
     """
 
     def must_be_redone(batch: Batch) -> bool:
         path = manifest_path(dataset_dir, batch.batch_id)
         if not path.exists():
             return False
-        manifest = read_manifest(path)
+        manifest = read_manifest_values(path)
         return (
             manifest is None
             # What Snakemake knows of it may have stayed behind when the folder was moved.
-            or (made_for is not None and manifest.get("made_for") != made_for(batch))
+            or (settings_digest is not None and manifest.get("made_for") != settings_digest(batch))
             or not _is_settled(dataset_dir, batch, manifest, only, outputs)
         )
 
@@ -93,26 +93,26 @@ def images_left(
     dataset_dir: Path,
     batches: Iterable[Batch],
     only: Collection[str] | None = None,
-    made_for: Callable[[Batch], str] | None = None,
+    settings_digest: Callable[[Batch], str] | None = None,
 ) -> list[str]:
     """Return the ids of images to segment: of those in ``only``, those without their mask.
 
     An image has it that a manifest calls done and whose mask is there as the manifest tells. A
-    manifest that is not of what ``made_for`` says of its batch counts for nothing.
+    manifest that is not of what ``settings_digest`` says of its batch counts for nothing.
     """
     batches = list(batches)
     entries: dict[str, dict[str, Any]] = {}
     for batch in batches:
-        manifest = read_manifest(manifest_path(dataset_dir, batch.batch_id))
+        manifest = read_manifest_values(manifest_path(dataset_dir, batch.batch_id))
         if manifest is not None and (
-            made_for is None or manifest.get("made_for") == made_for(batch)
+            settings_digest is None or manifest.get("made_for") == settings_digest(batch)
         ):
             entries |= manifest["images"]
 
     def left_of(batch: Batch) -> list[str]:
         return [
             row.image
-            for row in asked_rows(batch.rows, only)
+            for row in rows_of_subset(batch.rows, only)
             if not _has_mask(dataset_dir, row.image, entries.get(row.image, {}))
         ]
 
@@ -139,7 +139,7 @@ def _is_settled(
         return False
     return all(
         _is_image_settled(dataset_dir, row, images[row.image], outputs)
-        for row in asked_rows(batch.rows, only)
+        for row in rows_of_subset(batch.rows, only)
     )
 
 

@@ -14,9 +14,9 @@ from msgspec import Struct
 from ..errors import InputError
 from ..files.records import decoder, read_versioned, write_record
 from ..processes import pid_of, process_identity
-from ..samples.sheet import Batch, ImageRow, asked_rows
+from ..samples.sheet import Batch, ImageRow, rows_of_subset
 from .layout import is_held, manifest_path
-from .pending import read_manifest
+from .pending import read_manifest_values
 from .timestamps import parse_time, utc_now
 
 RUN_SCHEMA = "samcourier/run/2"
@@ -35,7 +35,7 @@ class RunRecord(Struct, frozen=True, forbid_unknown_fields=True):
 
     ``process`` is that of :func:`samcourier.processes.process_identity`. ``images`` and
     ``batches`` are all that were asked for, those kept included. ``cut`` is a digest of how the
-    sheet is cut into batches (:func:`cut_of`).
+    sheet is cut into batches (:func:`batching_digest`).
     """
 
     started_at: str
@@ -50,7 +50,7 @@ class RunRecord(Struct, frozen=True, forbid_unknown_fields=True):
 _DECODERS = {RUN_SCHEMA: decoder(RunRecord)}
 
 
-def cut_of(rows: Sequence[ImageRow], batch_size: int) -> str:
+def batching_digest(rows: Sequence[ImageRow], batch_size: int) -> str:
     """Return a digest of which image is in which batch."""
     words = [str(batch_size), *(row.image for row in rows)]
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
@@ -81,7 +81,7 @@ def start_record(
             f"{dataset_dir}: batch {', '.join(held)} of an earlier run is still at work, which cut"
             " the sheet into other batches; wait until it ends, or end it"
         )
-    manifests = [read_manifest(manifest_path(dataset_dir, batch.batch_id)) for batch in kept]
+    manifests = [read_manifest_values(manifest_path(dataset_dir, batch.batch_id)) for batch in kept]
     statuses = Counter(
         str(entry.get("status"))
         for manifest in manifests
@@ -90,7 +90,7 @@ def start_record(
         if only is None or image in only
     )
     kept_batches = len([manifest for manifest in manifests if manifest is not None])
-    image_count = sum(len(asked_rows(batch.rows, only)) for batch in to_make)
+    image_count = sum(len(rows_of_subset(batch.rows, only)) for batch in to_make)
     record = RunRecord(
         started_at=utc_now(),
         host=platform.node(),

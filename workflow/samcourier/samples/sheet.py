@@ -112,7 +112,7 @@ def make_batches(rows: Sequence[ImageRow], batch_size: int) -> list[Batch]:
     ]
 
 
-def asked_rows(rows: Sequence[ImageRow], only: Collection[str] | None) -> list[ImageRow]:
+def rows_of_subset(rows: Sequence[ImageRow], only: Collection[str] | None) -> list[ImageRow]:
     """Return those of ``rows`` that a run is asked for: the images in ``only``, None for all."""
     return [row for row in rows if only is None or row.image in only]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..concurrency import Places, together
+from ..concurrency import Limiter, together
 from ..connection import ConnectionManager
 from ..errors import (
     CourierError,
@@ -26,16 +26,16 @@ from ..errors import (
 )
 from ..masks.integrity import MASK_SUFFIXES
 from ..masks.omezarr import remove_leftovers
-from ..results.image_log import ImageLog, keep_log
+from ..results.image_log import ImageLog, save_log
 from ..results.layout import log_path, mask_path
 from ..results.manifest import Manifest, ManifestEntry, manifest_entry
 from ..results.service_description import ServiceDescription
-from ..samples.sheet import Batch, ImageRow, asked_rows
+from ..samples.sheet import Batch, ImageRow, rows_of_subset
 from .image import process_image
 from .plane import PlaneCaller
 from .prepared import FileVersion, Request, changed_in_work
 from .recorder import Recorder
-from .requirements import check_run
+from .requirements import check_requirements
 from .settings import BatchSettings, Shared
 
 logger = logging.getLogger("samcourier.segmentation")
@@ -80,15 +80,15 @@ class BatchRun:
         def capacity() -> int:
             return manager.capacity + AT_HAND
 
-        self._images_under_way = Places(capacity)
+        self._images_under_way = Limiter(capacity)
         self._shared = Shared(
             settings,
             description,
             PlaneCaller(manager, description, settings.embeddings),
             # Planes and tiles have places of their own: images that wait for them keep theirs.
-            places=Places(capacity),
+            limiter=Limiter(capacity),
             # Measuring a large plane takes a band of memory and a core.
-            measuring=Places(lambda: 1),
+            measuring=Limiter(lambda: 1),
         )
 
     async def run(self, batch: Batch) -> Manifest:
@@ -97,19 +97,19 @@ class BatchRun:
         Raises Denied, RequestRefused, ServiceGone, or ServiceUnfit where it fails again and again;
         RequestRefused before any image where the service says that it refuses the parameters.
         """
-        check_run(
+        check_requirements(
             self._settings.run.parameters,
             self._description,
             keeps_embeddings=self._settings.embeddings is not None,
         )
-        asked = asked_rows(batch.rows, self._settings.run.subset)
+        asked = rows_of_subset(batch.rows, self._settings.run.subset)
         self._asked_count = len(asked)
         # What is there of the others may be of other settings: the run that asks for them looks.
         entries = {row.image: ManifestEntry("not_asked") for row in batch.rows}
         await asyncio.to_thread(self._remove_leftovers, asked)
 
         async def one(row: ImageRow) -> None:
-            async with self._images_under_way.place():
+            async with self._images_under_way.slot():
                 entries[row.image] = await self._image(row)
 
         await together(one(row) for row in asked)
@@ -123,7 +123,7 @@ class BatchRun:
                 recorder = Recorder(Request.of(row, self._settings, self._description))
                 log = recorder.failed(changed_in_work(row.path))
                 path = log_path(self._settings.dataset_dir, row.image)
-                await asyncio.to_thread(keep_log, path, log)
+                await asyncio.to_thread(save_log, path, log)
                 entries[row.image] = manifest_entry(self._settings.dataset_dir, log)
         return Manifest(batch.batch_id, {row.image: entries[row.image] for row in batch.rows})
 

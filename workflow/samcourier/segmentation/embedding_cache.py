@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files.atomic import whole_or_absent
-from ..files.checksummed import read_sealed, sealed
+from ..files.checksummed import checksummed, read_checksummed
 from ..results.service_description import ServiceDescription
 
 SUFFIX = ".embedding"
@@ -40,7 +40,7 @@ class EmbeddingStore:
 
     def get(self, key: str) -> dict[str, Any] | None:
         """Return the embedding kept under ``key``, None where there is none that is whole."""
-        embedding: dict[str, Any] | None = read_sealed(self._path(key))
+        embedding: dict[str, Any] | None = read_checksummed(self._path(key))
         return embedding
 
     def keep(self, key: str, embedding: Mapping[str, Any]) -> bool:
@@ -48,7 +48,7 @@ class EmbeddingStore:
 
         That it cannot be written is no failure of the image: it is counted and remembered.
         """
-        content = sealed(dict(embedding))
+        content = checksummed(dict(embedding))
         try:
             with self._locked():
                 is_kept = self._write(self._path(key), content)
@@ -107,7 +107,7 @@ class EmbeddingStore:
             yield
 
 
-def foretell(store: EmbeddingStore, description: ServiceDescription) -> str:
+def forecast_embeddings(store: EmbeddingStore, description: ServiceDescription) -> str:
     """Return one line on how much will be kept, before anything is."""
     limit = f"up to {store.max_bytes / 1e9:g} GB in {store.folder}"
     each_bytes = description.embedding_bytes

@@ -10,7 +10,7 @@ from ..errors import ImageUnfit, RequestRefused
 from ..images.planes import opened_planes
 from ..masks.omezarr import kept_mask
 from ..outputs.make import Outputs, OutputsSource
-from ..results.image_log import NOTE_REUSED, ImageLog, _mark_as_seen, keep_log
+from ..results.image_log import NOTE_REUSED, ImageLog, renew_log_time, save_log
 from ..results.layout import log_path, mask_path
 from ..samples.sheet import ImageRow
 from ..tiling.cache import TileStore
@@ -20,7 +20,7 @@ from .finish import Finished, delete_replaced, make_outputs, write
 from .plane import Segmented
 from .prepared import FileVersion, Prepared, Request, changed_in_work, prepare
 from .recorder import Recorder
-from .requirements import check_row
+from .requirements import check_row_requirements
 from .settings import BatchSettings, Shared
 from .stack import segment_stack
 from .tiled import segment_tiles
@@ -52,7 +52,7 @@ async def process_image(row: ImageRow, shared: Shared) -> Recorded:
     prepared: Prepared | None = None
     finished: Finished | None = None
     try:
-        check_row(row, shared.description)
+        check_row_requirements(row, shared.description)
         file = FileVersion.now(row.path)
         async with opened_planes(row.path, row.selection) as planes:
             prepared = await prepare(request, file, planes, settings, shared.description)
@@ -61,7 +61,7 @@ async def process_image(row: ImageRow, shared: Shared) -> Recorded:
             if not isinstance(existing, NothingHolds):
                 shared.caller.expect(-1)
             if isinstance(existing, FailureHolds):
-                await asyncio.to_thread(_mark_as_seen, path)
+                await asyncio.to_thread(renew_log_time, path)
                 return Recorded(existing.log, None, file)
             outputs = _outputs(prepared, settings)
             if isinstance(existing, MaskHolds):
@@ -97,7 +97,7 @@ async def _record_failure(
         # The service refuses parameters of this row, not of the run.
         error = ImageUnfit(f"the sheet's parameters: {error}", name=error.name)
     log = recorder.failed(error, prepared, finished)
-    await asyncio.to_thread(keep_log, path, log)
+    await asyncio.to_thread(save_log, path, log)
     return Recorded(log, error, finished.file if finished else file)
 
 
@@ -128,7 +128,7 @@ async def _segment(
     elif prepared.plane is None or prepared.planes.stack_axes:
         # What a foreground cuts is not known plane by plane.
         on_plane = None if prepared.foreground else outputs.see
-        segmented = await segment_stack(prepared, shared.caller, shared.places, record, on_plane)
+        segmented = await segment_stack(prepared, shared.caller, shared.limiter, record, on_plane)
     else:
         segmented = await shared.caller.segment(prepared.plane, parameters, record)
     if prepared.file.has_changed:
@@ -144,6 +144,6 @@ async def _segment(
 def _keep(path: Path, log: ImageLog, earlier: ImageLog | None) -> None:
     """Write the log, or renew the time of ``earlier`` where it says the same."""
     if log == earlier:
-        _mark_as_seen(path)
+        renew_log_time(path)
     else:
-        keep_log(path, log)
+        save_log(path, log)

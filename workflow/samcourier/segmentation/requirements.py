@@ -18,7 +18,7 @@ from ..samples.sheet import ImageRow
 _PLACE = "config.parameters (--parameters)"
 
 
-def check_run(
+def check_requirements(
     parameters: Mapping[str, Any],
     description: ServiceDescription,
     *,
@@ -40,7 +40,7 @@ def check_run(
         )
 
 
-def check_row(row: ImageRow, description: ServiceDescription) -> None:
+def check_row_requirements(row: ImageRow, description: ServiceDescription) -> None:
     """Raise ImageUnfit, one line, for a model or parameters of a sheet's row that are refused."""
     if row.model is not None and row.model != description.model:
         raise ImageUnfit(

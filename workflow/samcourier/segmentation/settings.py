@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..concurrency import Places
+from ..concurrency import Limiter
 from ..results.service_description import ServiceDescription
 from ..settings.run_settings import RunSettings
 from .embedding_cache import EmbeddingStore
@@ -32,5 +32,5 @@ class Shared:
     settings: BatchSettings
     description: ServiceDescription
     caller: PlaneCaller
-    places: Places
-    measuring: Places
+    limiter: Limiter
+    measuring: Limiter

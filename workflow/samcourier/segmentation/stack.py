@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..concurrency import Places, together
+from ..concurrency import Limiter, together
 from ..images.planes import stack_sha256
 from ..images.readers import check_fits_memory
 from .events import Record, timed
@@ -22,7 +22,7 @@ OnPlane = Callable[[int, np.ndarray, np.ndarray], None]
 async def segment_stack(
     prepared: Prepared,
     caller: PlaneCaller,
-    places: Places,
+    limiter: Limiter,
     record: Record,
     on_plane: OnPlane | None = None,
 ) -> Segmented:
@@ -43,7 +43,7 @@ async def segment_stack(
 
     async def one(number: int) -> None:
         nonlocal object_count
-        async with places.place():
+        async with limiter.slot():
             with timed("read", record):
                 plane = await asyncio.to_thread(planes.read, number)
             digests[number] = plane.pixels_sha256

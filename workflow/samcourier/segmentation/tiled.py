@@ -72,7 +72,7 @@ class _TiledImage:
         self.shared.caller.expect(-kept_count)
         if not missing:
             return notes
-        async with self.shared.measuring.place():
+        async with self.shared.measuring.slot():
             with timed("read", self.record):
                 statistics = await asyncio.to_thread(self._statistics, number)
 
@@ -86,7 +86,7 @@ class _TiledImage:
     async def _segment(self, number: int, tile: Tile, statistics: ImageStatistics) -> str | None:
         """Bring one tile into the store and return what the service noted on it."""
         plane = number if self.prepared.planes.stack_axes else None
-        async with self.shared.places.place():
+        async with self.shared.limiter.slot():
             with timed("read", self.record):
                 sent = await asyncio.to_thread(self._sent, number, tile)
             segmented = await self.shared.caller.segment(

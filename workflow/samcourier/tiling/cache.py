@@ -16,7 +16,7 @@ import numpy as np
 from samservice.contract.wire import MASK_CODEC, WireError, pack_array, unpack_array
 
 from ..files.atomic import whole_or_absent
-from ..files.checksummed import read_sealed, sealed
+from ..files.checksummed import checksummed, read_checksummed
 from ..masks.integrity import TILES_SUFFIX
 
 __all__ = ["KeptTile", "TileStore", "discard_tiles"]
@@ -48,11 +48,11 @@ class TileStore:
         """Write one tile in one step. Raises OSError."""
         said = {"key": self._key, "note": kept.note, "mask": pack_array(kept.mask, MASK_CODEC)}
         with whole_or_absent(self._path(plane, tile)) as part:
-            part.write_bytes(sealed(said))
+            part.write_bytes(checksummed(said))
 
     def load(self, plane: int, tile: int) -> KeptTile | None:
         """Return a tile that was kept, None when it is absent or damaged."""
-        said = read_sealed(self._path(plane, tile))
+        said = read_checksummed(self._path(plane, tile))
         if said is None or said["key"] != self._key:
             return None
         try:

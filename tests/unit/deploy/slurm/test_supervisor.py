@@ -19,8 +19,8 @@ from samcourier.deploy.slurm.commands import JobState, SlurmSettings
 from samcourier.deploy.slurm.supervisor import (
     LOOK_S,
     NEEDED_NAME,
-    Keeper,
     SlurmPlan,
+    Supervisor,
     is_ready,
     log_path,
     main,
@@ -102,7 +102,7 @@ def keep(
     def sleep(seconds: float) -> None:
         now_s[0] += LOOK_S
 
-    Keeper(
+    Supervisor(
         directory,
         PLAN,
         is_needed=lambda: is_known() and not queue.has_ended,
@@ -278,11 +278,11 @@ def test_owners_that_cannot_be_listed_just_now_end_no_job(
     """The folder of the owners is not there, as when a mount is away."""
     kept: list[Callable[[], bool]] = []
 
-    class Recorder(Keeper):
+    class Recorder(Supervisor):
         def run(self) -> None:
             kept.append(self.is_needed)
 
-    monkeypatch.setattr(slurm_keeper, "Keeper", Recorder)
+    monkeypatch.setattr(slurm_keeper, "Supervisor", Recorder)
     monkeypatch.setattr(signal, "signal", lambda number, handler: None)
     main([str(tmp_path), json.dumps(to_builtins(PLAN))])
     assert kept[0]()

@@ -35,7 +35,7 @@ from .worker import (
 logger = logging.getLogger("samcourier.deploy")
 
 
-async def bring_up(
+async def deploy_app(
     address: WorkerAddress, plan: AppPlan, timeout_s: float, pace: Pace | None = None
 ) -> Found:
     """Upload and deploy what differs, wait until it answers, and return where it is.
@@ -70,7 +70,7 @@ async def locate(address: WorkerAddress, plan: AppPlan) -> Found:
         return await find_direct(worker, plan) or through_proxy(status, "it is not registered")
 
 
-async def take_down(address: WorkerAddress, plan: AppPlan, pace: Pace | None = None) -> None:
+async def undeploy_app(address: WorkerAddress, plan: AppPlan, pace: Pace | None = None) -> None:
     """Stop the application and delete its artifact unless another application needs it.
 
     What is not there is no error. Raises what the worker refuses.

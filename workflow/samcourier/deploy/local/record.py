@@ -40,11 +40,11 @@ class LocalRecord(Struct, frozen=True, forbid_unknown_fields=True):
         return same and is_running(self.process)
 
 
-def write_record(directory: Path, record: LocalRecord) -> None:
+def write_local_record(directory: Path, record: LocalRecord) -> None:
     """Publish the record; readers see the old one or this one."""
     write_private(directory / RECORD_NAME, json.dumps(asdict(record), indent=1))
 
 
-def read_record(directory: Path) -> LocalRecord | None:
+def read_local_record(directory: Path) -> LocalRecord | None:
     """Return the record, None when there is none or it cannot be read."""
     return records.read_record(directory / RECORD_NAME, LocalRecord)

@@ -13,7 +13,7 @@ from ...errors import InputError
 from ...transports.base import Endpoint
 from ..daemon import end_process, one_at_a_time, start_detached
 from ..owners import add_owner, add_run
-from .record import LOG_NAME, OWNERS_NAME, TOKEN_NAME, LocalRecord, read_record
+from .record import LOG_NAME, OWNERS_NAME, TOKEN_NAME, LocalRecord, read_local_record
 
 START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 20.0
@@ -32,7 +32,7 @@ def ensure_local_service(directory: Path, engine: str, engine_options: dict[str,
     # Also for itself: a job may outlive a killed Snakemake and still need its service.
     add_owner(owners, os.getpid())
     with one_at_a_time(directory):
-        record = read_record(directory)
+        record = read_local_record(directory)
         if record is None or not record.serves(engine, engine_options):
             if record is not None:
                 stop_local_service(directory)
@@ -61,7 +61,7 @@ def _start(directory: Path, engine: str, engine_options: dict[str, Any]) -> Loca
     command += ["--engine", engine, "--engine-options", json.dumps(engine_options)]
 
     def find_record(process: str | None) -> LocalRecord | None:
-        record = read_record(directory)
+        record = read_local_record(directory)
         return record if record is not None and record.process == process else None
 
     log_path = directory / LOG_NAME
@@ -70,6 +70,6 @@ def _start(directory: Path, engine: str, engine_options: dict[str, Any]) -> Loca
 
 def stop_local_service(directory: Path) -> None:
     """End the recorded service, if it runs, and wait until it is gone."""
-    record = read_record(directory)
+    record = read_local_record(directory)
     if record is not None:
         end_process(record.process, STOP_TIMEOUT_S)

@@ -32,7 +32,14 @@ from ...files.atomic import write_private
 from ...processes import process_identity
 from ..daemon import log_to_stderr
 from ..owners import OwnersWatch
-from .record import OWNERS_NAME, RECORD_NAME, SCRATCH_NAME, TOKEN_NAME, LocalRecord, write_record
+from .record import (
+    OWNERS_NAME,
+    RECORD_NAME,
+    SCRATCH_NAME,
+    TOKEN_NAME,
+    LocalRecord,
+    write_local_record,
+)
 
 OWNER_POLL_S = 1.0
 HYPHA_START_TIMEOUT_S = 90.0
@@ -118,7 +125,7 @@ async def supervise(directory: Path, engine_name: str, engine_options: dict[str,
             {"permission": "read_write", "expires_in": TOKEN_LIFETIME_S}
         )
         write_private(directory / TOKEN_NAME, token)
-        write_record(
+        write_local_record(
             directory,
             LocalRecord(
                 process=str(process_identity(os.getpid())),

@@ -45,7 +45,7 @@ LOG_LINES = 15
 logger = logging.getLogger("samcourier.deploy")
 
 
-def bring_up(directory: Path, plan: SlurmPlan, token: str | None, timeout_s: float) -> None:
+def deploy_job(directory: Path, plan: SlurmPlan, token: str | None, timeout_s: float) -> None:
     """Bring the service up where it is missing or another, and return once it was ready.
 
     A keeper submits the job and ends it with the run (the process in SAMCOURIER_RUN_PID, this
@@ -62,14 +62,14 @@ def bring_up(directory: Path, plan: SlurmPlan, token: str | None, timeout_s: flo
     with one_at_a_time(directory):
         record = read_record(directory)
         if record is None or not _is_kept(record) or not record.plan.is_same_service(plan):
-            take_down(directory)
+            undeploy_job(directory)
             plan = replace(plan, service_name=f"samservice-{secrets.token_hex(4)}")
             write_private(directory / TOKEN_NAME, token)
-            _start_keeper(directory, plan)
+            _start_supervisor(directory, plan)
         _wait_until_ready(directory, timeout_s)
 
 
-def take_down(directory: Path) -> None:
+def undeploy_job(directory: Path) -> None:
     """End the recorded keeper and its job, if they are there."""
     directory = directory.resolve()
     record = read_record(directory)
@@ -137,7 +137,7 @@ def _is_kept(record: SlurmRecord) -> bool:
     return record.failure is None and is_running(record.keeper)
 
 
-def _start_keeper(directory: Path, plan: SlurmPlan) -> None:
+def _start_supervisor(directory: Path, plan: SlurmPlan) -> None:
     (directory / RECORD_NAME).unlink(missing_ok=True)
     module = ["-m", "samcourier.deploy.slurm.supervisor"]
     command = [sys.executable, *module, str(directory), json.dumps(to_builtins(plan))]
@@ -174,7 +174,7 @@ def _wait_until_ready(directory: Path, timeout_s: float) -> None:
             _log(record.job_id, "waiting for SLURM: job %s %s", state)
             shown = state
         if time.monotonic() > deadline_s:
-            take_down(directory)
+            undeploy_job(directory)
             raise ServiceFailed(
                 f"the service's job {record.job_id} was not ready within {timeout_s:g} s, last"
                 f" {state}{_end_of_log(directory, record)}"

@@ -128,7 +128,7 @@ class Queue(Protocol):
 
 
 @dataclass
-class Keeper:
+class Supervisor:
     """One service's job.
 
     ``is_needed`` tells whether the run still lives; it raises ServiceFailed to give the job up.
@@ -290,7 +290,7 @@ def main(argv: list[str]) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
 
     owners = OwnersWatch(directory / OWNERS_NAME)
-    Keeper(directory, plan, lambda: not stopped and owners.is_needed()).run()
+    Supervisor(directory, plan, lambda: not stopped and owners.is_needed()).run()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from ...deploy.targets import resolve_network
 from ...deploy.token import read_token
 from ...errors import CourierError, Denied, RequestRefused, ServiceGone
 from ...results.service_description import RecentWork, ServiceDescription
-from ...segmentation.requirements import check_run
+from ...segmentation.requirements import check_requirements
 from ...settings.run_settings import RunSettings
 from ...transports import HyphaSession, build_transports, pick_replica
 from ...transports.base import Endpoint, Transport
@@ -285,7 +285,7 @@ def _refusals(asked: Asked, description: ServiceDescription) -> tuple[str, ...]:
     if description.is_empty:
         return ()
     try:
-        check_run(asked.parameters, description, keeps_embeddings=asked.keeps_embeddings)
+        check_requirements(asked.parameters, description, keeps_embeddings=asked.keeps_embeddings)
     except RequestRefused as error:
         return tuple(str(error).splitlines())
     return ()

@@ -13,7 +13,7 @@ from .run_time import estimate_bytes, estimate_run
 ROOM_FACTOR = 2.0
 
 
-def judge_images(facts: Facts) -> Iterator[Line]:
+def assess_images(facts: Facts) -> Iterator[Line]:
     ahead, asked = facts.forecast, facts.asked
     if isinstance(ahead, Unknown):
         yield Line("images", "warning", f"not looked at: {ahead.why}")
@@ -32,7 +32,7 @@ def judge_images(facts: Facts) -> Iterator[Line]:
     )
 
 
-def judge_disk(facts: Facts) -> Iterator[Line]:
+def assess_disk(facts: Facts) -> Iterator[Line]:
     disk, ahead = facts.disk, facts.forecast
     if isinstance(disk, Unknown):
         yield Line("disk", "failure", disk.why, "is the file system of the results folder there?")
@@ -69,7 +69,7 @@ def _room(free: float, needed: float) -> Status:
     return "warning" if free < ROOM_FACTOR * needed else "ok"
 
 
-def judge_versions(facts: Facts) -> Iterator[Line]:
+def assess_versions(facts: Facts) -> Iterator[Line]:
     versions = facts.versions
     if isinstance(versions, Unknown):
         yield Line("versions", "warning", versions.why)
@@ -98,7 +98,7 @@ def judge_versions(facts: Facts) -> Iterator[Line]:
         yield Line("versions", "ok", named)
 
 
-def judge_model(facts: Facts) -> Iterator[Line]:
+def assess_model(facts: Facts) -> Iterator[Line]:
     description = facts.description
     if description.is_empty:
         return
@@ -129,7 +129,7 @@ def judge_model(facts: Facts) -> Iterator[Line]:
         yield Line("model", "ok", f"on {device}, which suits {description.engine}{weights}")
 
 
-def judge_run_time(facts: Facts) -> Iterator[Line]:
+def assess_run_time(facts: Facts) -> Iterator[Line]:
     if not facts.asked.images_left:
         yield Line("time", "ok", "nothing to segment: every image has its mask")
         return

@@ -35,7 +35,7 @@ _WHAT_THE_SERVICE_DOES = {
 }
 
 
-def judge_server(facts: Facts) -> Iterator[Line]:
+def assess_server(facts: Facts) -> Iterator[Line]:
     server = facts.server
     if isinstance(server, Unknown):
         if server.kind == "not_asked":
@@ -64,7 +64,7 @@ def judge_server(facts: Facts) -> Iterator[Line]:
         yield Line("server", "ok", said)
 
 
-def judge_token(facts: Facts) -> Iterator[Line]:
+def assess_token(facts: Facts) -> Iterator[Line]:
     caller = facts.caller
     if isinstance(caller, Unknown):
         if caller.kind == "denied":
@@ -93,7 +93,7 @@ def judge_token(facts: Facts) -> Iterator[Line]:
         yield Line("token", "warning", f"{said}: {why}", "get one that lives longer")
 
 
-def judge_service(facts: Facts) -> Iterator[Line]:
+def assess_service(facts: Facts) -> Iterator[Line]:
     if isinstance(facts.service, Unknown):
         is_late = facts.service.kind == "late" and facts.asked.target == "local"
         yield Line(
@@ -148,7 +148,7 @@ def _patched(facts: Facts) -> Iterator[Line]:
         yield Line("patched", "warning", webrtc["defect"], webrtc["advice"])
 
 
-def judge_transports(facts: Facts) -> Iterator[Line]:
+def assess_transports(facts: Facts) -> Iterator[Line]:
     any_works = any(_works(each) for each in facts.verdicts.values())
     for name, verdict in facts.verdicts.items():
         if isinstance(verdict, Unknown):
@@ -204,7 +204,7 @@ def _working(facts: Facts, name: str, verdict: dict[str, object]) -> Line:
     )
 
 
-def judge_udp(facts: Facts) -> Iterator[Line]:
+def assess_udp(facts: Facts) -> Iterator[Line]:
     webrtc = facts.verdicts.get("webrtc")
     if not isinstance(webrtc, dict):
         return
@@ -214,7 +214,7 @@ def judge_udp(facts: Facts) -> Iterator[Line]:
         yield Line("udp", "warning", "no direct path to the service", ICE_FAILED.advice)
 
 
-def judge_ice_servers(facts: Facts) -> Iterator[Line]:
+def assess_ice_servers(facts: Facts) -> Iterator[Line]:
     for answer in facts.ice_servers:
         if answer.failure is None:
             yield Line("ice server", "ok", f"{answer.url} answers")
@@ -227,7 +227,7 @@ def judge_ice_servers(facts: Facts) -> Iterator[Line]:
             )
 
 
-def judge_limits(facts: Facts) -> Iterator[Line]:
+def assess_limits(facts: Facts) -> Iterator[Line]:
     limits = facts.description.limits
     taken = [
         f"{name} {limit:,}"

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from . import judge_connection as way
-from . import judge_workload as work
+from . import assess_connection as way
+from . import assess_workload as work
 from .facts import Facts
 from .lines import Line
 
 
-def judge(facts: Facts) -> list[Line]:
+def assess_facts(facts: Facts) -> list[Line]:
     """Return a line for everything that was looked at, in the order in which to mend it."""
     judges: tuple[Callable[[Facts], Iterable[Line]], ...] = (
-        way.judge_server,
-        way.judge_token,
-        way.judge_service,
-        way.judge_transports,
-        way.judge_udp,
-        way.judge_ice_servers,
-        way.judge_limits,
-        work.judge_images,
-        work.judge_disk,
-        work.judge_versions,
-        work.judge_model,
-        work.judge_run_time,
+        way.assess_server,
+        way.assess_token,
+        way.assess_service,
+        way.assess_transports,
+        way.assess_udp,
+        way.assess_ice_servers,
+        way.assess_limits,
+        work.assess_images,
+        work.assess_disk,
+        work.assess_versions,
+        work.assess_model,
+        work.assess_run_time,
     )
     return [line for each in judges for line in each(facts)]
 
