@@ -13,7 +13,7 @@ from msgspec import to_builtins
 
 from samcourier.deploy.slurm import service_job as slurm
 from samcourier.deploy.slurm.commands import JobState, SlurmSettings
-from samcourier.deploy.slurm.service_job import bring_up, wait_until_registered
+from samcourier.deploy.slurm.service_job import deploy_job, wait_until_registered
 from samcourier.deploy.slurm.supervisor import RECORD_NAME, SlurmPlan, SlurmRecord, log_path
 from samcourier.errors import (
     CourierError,
@@ -138,7 +138,7 @@ def test_a_slurm_that_does_not_answer_once_ends_no_deploy(
 
     monkeypatch.setattr(slurm, "job_state", job_state)
     monkeypatch.setattr(slurm, "POLL_S", 0.0)
-    bring_up(tmp_path, PLAN, "token", 60.0)
+    deploy_job(tmp_path, PLAN, "token", 60.0)
     assert {record.job for record in log.records} == {"7"}
     assert log.messages == [
         "waiting for SLURM: job 7 PENDING (Priority)",
@@ -169,6 +169,6 @@ def test_files_that_cannot_be_read_just_now_end_no_deploy(
 
     monkeypatch.setattr(slurm, "job_state", job_state)
     monkeypatch.setattr(slurm, "POLL_S", 0.0)
-    bring_up(tmp_path, PLAN, "token", 60.0)
+    deploy_job(tmp_path, PLAN, "token", 60.0)
     assert log.messages[-1] == "the service's job 7 is ready"
     assert next(steps, None) is None
