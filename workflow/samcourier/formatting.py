@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable
 
 _LONGEST_TEXT = 500
@@ -50,6 +48,9 @@ def duration(seconds: float) -> str:
 
 def format_tsv(rows: Iterable[Iterable[object]]) -> str:
     """Return one line for each row; a cell that holds a tab, a quote or a line break is quoted."""
+    import csv
+    import io
+
     stream = io.StringIO()
     csv.writer(stream, delimiter="\t", lineterminator="\n").writerows(rows)
     return stream.getvalue()

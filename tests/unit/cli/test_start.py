@@ -65,6 +65,7 @@ from samcourier.cli import main
 
 class Service:
     async def segment_all(self, **arguments):
+        assert "OPENBLAS_NUM_THREADS" not in os.environ
         list_modules()
         os._exit(0)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,7 +91,9 @@ def batch(
 
     Exits 0 with failed images named in the manifest; 1 when every image would fail alike.
     """
-    from ..pipeline.run import run_batch
+    # No batch multiplies matrices.
+    with _one_blas_thread():
+        from ..pipeline.run import run_batch
     from ..results.manifest import write_manifest
 
     start_s = time.monotonic()
@@ -101,6 +105,23 @@ def batch(
         manifest = msgspec.structs.replace(manifest, made_for=made_for)
     write_manifest(out, manifest)
     click.echo(batch_in_words(manifest, time.monotonic() - start_s))
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """Have numpy, imported meanwhile, start one thread for its OpenBLAS instead of one a core.
+
+    They spin before they sleep. Processes that are started later do not inherit the variable.
+    """
+    name = "OPENBLAS_NUM_THREADS"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def _check_rows(sheet: Path, batch_id: str, rows: Sequence[ImageRow], expected: str | None) -> None:

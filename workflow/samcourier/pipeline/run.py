@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import uvloop
@@ -21,8 +21,6 @@ from ..connection.shared_measurements import (
     write_measurements,
 )
 from ..deploy.targets import find_service
-from ..diagnostics.forecast import Forecast, forecast_files
-from ..evaluation.run import build_report
 from ..outputs.make import require_outputs_extra
 from ..results.connection_log import ConnectionJournal
 from ..results.environment import write_run_environment
@@ -39,7 +37,10 @@ from ..settings.run_settings import RunSettings
 from ..transports import Replicas
 from .digests import report_digest, settings_digest
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from ..diagnostics.forecast import Forecast
+
+logger = logging.getLogger("samcourier.pipeline")
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def run_batch(
     with batch_lock(dataset_dir, batch.batch_id, submission):
         manifest: Manifest = uvloop.run(work())
     if embeddings is not None and (lost := embeddings.summary()):
-        logger.warning(lost)
+        logger.warning("%s", lost, extra={"batch": batch.batch_id})
     return msgspec.structs.replace(manifest, made_for=settings_digest(settings, batch.rows))
 
 
@@ -104,6 +105,8 @@ def start_dataset(
     ``rerun_of`` as in :class:`samcourier.results.environment.RunEnvironment`. Raises InputError
     while a batch of an earlier run, cut otherwise, is at work.
     """
+    from ..diagnostics.forecast import forecast_files
+
     batches = batches_of_subset(settings, rows)
     to_make = rows_of_subset(rows, settings.subset)
     forecast = forecast_files(
@@ -151,6 +154,7 @@ def write_run_report(
     complete: Path,
 ) -> WrittenReport:
     """Write report and crate of the run, and ``complete`` where every image has a mask."""
+    from ..evaluation.run import build_report
     from ..provenance.crate import write_crate
     from ..report import write_report
 
