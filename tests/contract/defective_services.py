@@ -15,7 +15,7 @@ import pytest
 from hypha_rpc import connect_to_server
 from hypha_rpc.rpc import RPC
 
-from samcourier.transports import Endpoint, WebRTCTransport, webrtc
+from samcourier.transports import Endpoint, WebRTCTransport
 from samservice.contract.errors import NotAuthorized
 from samservice.webrtc.endpoint import HOST_CANDIDATES_ONLY, RtcEndpoint
 from samservice.webrtc.peer import Channel, Peer
@@ -157,7 +157,7 @@ class ForgetfulWebRTC(WebRTCTransport):
 
     async def _find_service(self, server: Any) -> Any:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(webrtc, "GuardedRPC", RPC)
+            patch.setattr("samservice.hypha.guarded_rpc.GuardedRPC", RPC)
             service = await super()._find_service(server)
         self._rpc.default_context = {}
         return service

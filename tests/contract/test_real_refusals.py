@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from samcourier.deploy.supervisor import running_hypha
+from samcourier.deploy.local.supervisor import running_hypha
 from samcourier.transports import Endpoint, Transport
 from samservice.hypha.connection import connect
 

@@ -536,5 +536,5 @@ def test_no_command_is_forgotten() -> None:
 
 def test_an_unknown_transport_is_refused(existing: list[object], tmp_path: Path) -> None:
     out = tmp_path / "service.json"
-    said = run("verify", *existing, "--transport", "pigeon", "--out", out, status=2)
+    said = run("verify", *existing, "--transport", "pigeon", "--out", out, status=1)
     assert "transport 'pigeon' is unknown, expected one of websocket, webrtc, http" in said

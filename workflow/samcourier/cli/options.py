@@ -12,6 +12,7 @@ import click
 import msgspec
 from click.core import ParameterSource
 
+from ..errors import InputError
 from ..settings.frozen import FrozenRun, read_frozen
 from ..settings.run_settings import RunSettings
 from .setting_option import parameter_name, setting_option
@@ -199,7 +200,10 @@ def make_settings(values: Mapping[str, Any], dataset_dir: Path | None = None) ->
     network = nested.get("network", {})
     bundle = network.get("ca_bundle")
     make_network(network.get("ice_servers", []), None if bundle is None else Path(bundle))
-    settings = msgspec.convert(nested, RunSettings)
+    try:
+        settings = msgspec.convert(nested, RunSettings)
+    except msgspec.ValidationError as refused:
+        raise InputError(_refusal(nested, str(refused))) from None
     check_names(settings)
     return settings
 
@@ -207,6 +211,15 @@ def make_settings(values: Mapping[str, Any], dataset_dir: Path | None = None) ->
 def example(*commands: str) -> str:
     """Return the epilog of a command's help that shows it used; click keeps its lines."""
     return "\n".join(["\b", "Example:", *(f"  {command}" for command in commands)])
+
+
+def _refusal(values: Any, message: str) -> str:
+    """Return msgspec's refusal as one line: the key, its value and what was expected."""
+    expected, _, where = message.partition(" - at `$.")
+    key = where.removesuffix("`")
+    for name in key.split("."):
+        values = values.get(name) if isinstance(values, dict) else values
+    return f"{key}: {values!r}: {expected}"
 
 
 def dataset_dir_option(command: Callable[..., R]) -> Callable[..., R]:
