@@ -192,6 +192,7 @@ class WorkflowRun:
         except BlockingIOError:
             lock.seek(0)
             owner = lock.read().strip()
+            lock.close()
             internals.end_run(
                 f"{self.dataset_dir} is in work by process {owner}, expected to run alone"
             )
