@@ -1,8 +1,10 @@
-"""The connection manager: measures the ways to a service, and calls over the fastest that works.
+"""The connection manager: measures transports, and calls over the fastest that works.
 
-``manager`` makes the calls. ``pool`` hands them to the replicas of the service (``replica``), each
-with its transports (``link``), which ``scout`` measures and ``watch`` listens to. ``choose``,
-``estimate`` and ``share`` decide, and are pure; ``retry`` says what follows a failure.
+``manager`` makes the calls. ``pool`` gives each call to one replica of the service (``replica``),
+which has its transports (``link``). ``prober`` measures them beside the calls, ``watchdog`` finds
+those that are lost. ``ranking`` and ``throughput`` are pure: they choose a transport from what was
+measured. ``shared_measurements`` keeps the measurements of one host, and ``retry`` decides what
+follows a failure.
 """
 
 from __future__ import annotations
