@@ -44,6 +44,15 @@ def test_each_page_is_in_the_contents_and_in_the_menu_of_the_site() -> None:
     assert pages <= menu, "mkdocs.yml: nav lacks a page"
 
 
+def test_each_module_of_the_api_reference_is_in_the_source() -> None:
+    modules = re.findall(r"^::: ([\w.]+)$", (ROOT / "docs/api.md").read_text(), re.M)
+    paths = [module.replace(".", "/") for module in modules]
+    sources = [ROOT / "workflow", ROOT / "service"]
+    lost = [path for path in paths if not any((s / f"{path}.py").exists() for s in sources)]
+    assert modules
+    assert lost == []
+
+
 @pytest.mark.parametrize(
     ("page", "command"),
     [
