@@ -1,8 +1,9 @@
-"""The connection manager: measures the ways to a service, and calls over the fastest that works.
+"""The connection manager: it measures the transports to a service and uses the fastest that works.
 
-``manager`` makes the calls. ``pool`` hands them to the replicas of the service (``replica``), each
-with its transports (``link``), which ``scout`` measures and ``watch`` listens to. ``choose``,
-``estimate`` and ``share`` decide, and are pure; ``retry`` says what follows a failure.
+``manager`` makes the calls. ``pool`` assigns them to the replicas of the service (``replica``).
+Each replica has its transports (``link``), which ``prober`` measures and ``watchdog`` checks.
+``ranking``, ``throughput`` and ``load_balancing`` decide, and are pure; ``retry`` decides what
+follows a failure.
 """
 
 from __future__ import annotations
