@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from samcourier.connection.retry import Patience, Policy
+from samcourier.connection.retry import OutageWait, Policy
 
 PATIENCE_S = 2.0
 
-_begin = Patience.__init__
+_begin = OutageWait.__init__
 
 
-def _begin_with_little(self: Patience, policy: Policy, clock: Callable[[], float]) -> None:
+def _begin_with_little(self: OutageWait, policy: Policy, clock: Callable[[], float]) -> None:
     _begin(self, replace(policy, absence_limit_s=PATIENCE_S), clock)
 
 
-Patience.__init__ = _begin_with_little
+OutageWait.__init__ = _begin_with_little

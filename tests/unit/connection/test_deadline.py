@@ -41,7 +41,7 @@ from samcourier.testing.fake import FakeTransport, Scripted
 def test_a_deadline_moves_on_with_the_images_before_it(
     counts: list[tuple[int, int]], late_s: float
 ) -> None:
-    deadline = Deadline(0.0, timeout_s=10, most_before=2)
+    deadline = Deadline(0.0, timeout_s=10, max_images_ahead=2)
     for now_s, images_finished in counts:
         deadline.note(images_finished, now_s)
     assert deadline.at_s == late_s

@@ -15,7 +15,7 @@ import pytest
 from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.call import Answer, Call, CallFailed
 from samcourier.connection.prober import FIRST_HOLD_S
-from samcourier.connection.retry import Patience, Policy, what_next
+from samcourier.connection.retry import OutageWait, Policy, what_next
 from samcourier.connection.shared_measurements import Measurements
 from samcourier.connection.throughput import Estimate, Pace, Payload
 from samcourier.errors import (
@@ -357,7 +357,7 @@ async def test_a_known_slower_transport_is_opened_beside_where_the_batch_is_long
     is_opened: bool,
 ) -> None:
     monkeypatch.setattr("samcourier.connection.prober._TICK_S", 0.01)
-    monkeypatch.setattr("samcourier.connection.prober.OTHER_LOOK_COST_S", opening_costs_s)
+    monkeypatch.setattr("samcourier.connection.prober.DEFAULT_PROBE_COST_S", opening_costs_s)
     made = bench(websocket={"calls": [Scripted(delay_s=0.02)] * 99}, webrtc={}, http={})
     slower = seen(5e6, round_trip_s=0.5)
     estimates = {"websocket": seen(50e6), "webrtc": slower, "http": slower}
@@ -516,7 +516,7 @@ LOST, GONE = TransportFailed("lost"), ServiceGone("not found")
         # At which second a round failed, by what, and whether the far side was heard in it.
         ([(0, LOST, False), (29, LOST, False)], None),
         ([(0, LOST, False), (29, LOST, False), (31, LOST, False)], "gone"),
-        # Images that take longer than the patience, or two short losses, are no service gone.
+        # Images that take longer than the outage limit, or two short losses, are no service gone.
         ([(600, LOST, True), (1201, LOST, True), (1803, LOST, True)], None),
         ([(0, LOST, False), (20, LOST, False), (25, LOST, True), (40, LOST, False)], None),
         ([(0, LOST, True), (20, LOST, False), (29, LOST, False), (31, LOST, False)], "gone"),
@@ -530,15 +530,15 @@ async def test_how_long_a_service_is_waited_for(
 ) -> None:
     policy = Policy(absence_limit_s=30, absence_pause_s=0, loss_retries=3)
     now_s = 0.0
-    patience = Patience(policy, lambda: now_s)
+    outage_wait = OutageWait(policy, lambda: now_s)
     go_on = []
     for at_s, error, was_heard in rounds:
         now_s = at_s
-        patience.note(error, was_heard=was_heard)
-        go_on.append(await patience.pause())
+        outage_wait.note(error, was_heard=was_heard)
+        go_on.append(await outage_wait.pause())
     assert go_on == [True] * (len(rounds) - 1) + [ending is None]
     if ending is not None:
-        assert str(patience.ending(ServiceGone("gone"))) == ending
+        assert str(outage_wait.ending(ServiceGone("gone"))) == ending
 
 
 def test_pauses_until_a_service_is_back_double_up_to_a_bound() -> None:

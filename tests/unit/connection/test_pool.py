@@ -168,7 +168,7 @@ async def test_a_copy_that_dies_costs_only_its_calls_under_way(bench: Make) -> N
 async def test_a_copy_that_comes_up_later_joins(
     bench: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("samcourier.connection.pool.FIND_AGAIN_S", 0.02)
+    monkeypatch.setattr("samcourier.connection.pool.UPDATE_INTERVAL_S", 0.02)
     found = Found(first=Replica(work_s=0.01))
     made = bench(found)
     await started(made, 1)
@@ -189,7 +189,7 @@ async def test_a_copy_that_comes_up_later_joins(
 async def test_a_run_may_end_at_any_moment_of_a_leaving(
     bench: Make, monkeypatch: pytest.MonkeyPatch, turns_of_the_loop: int
 ) -> None:
-    monkeypatch.setattr("samcourier.connection.pool.FIND_AGAIN_S", 0.001)
+    monkeypatch.setattr("samcourier.connection.pool.UPDATE_INTERVAL_S", 0.001)
     found = Found(stays=Replica(), leaves=Replica())
     made = bench(found)
     await started(made, 2)

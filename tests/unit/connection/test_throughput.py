@@ -16,8 +16,8 @@ from samcourier.connection.throughput import (
     Transfer,
     alone_s,
     learn,
+    merge_probe,
     predict_s,
-    renewed,
     trust,
 )
 from samcourier.connection.timing import Traffic
@@ -151,4 +151,4 @@ def test_a_round_trip_does_not_renew_the_trust_in_a_rate() -> None:
 def test_a_look_that_finds_it_much_faster_begins_anew(look_mb_s: float, samples_left: int) -> None:
     before = learned(sent_at(10))
     look = Sample(Payload(64_000, 0), 0.064 / look_mb_s, 0.0)
-    assert len(renewed(before, learn(before, look, 1.0)).up) == samples_left
+    assert len(merge_probe(before, learn(before, look, 1.0)).up) == samples_left

@@ -1,4 +1,4 @@
-"""A transport is lost when neither bytes nor signs of life move, never because of slow work."""
+"""A transport is lost when neither bytes nor heartbeats move, never because of slow work."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from samcourier.connection.link import Link
 from samcourier.connection.liveness import Liveness
 from samcourier.connection.retry import Policy
 from samcourier.connection.throughput import Payload
-from samcourier.connection.watchdog import Watchdog, loss
+from samcourier.connection.watchdog import Watchdog, loss_reason
 from samcourier.errors import CourierError, Overloaded, ServiceGone, TransportFailed
 from samcourier.results.connection_log import ConnectionJournal
 from samcourier.testing.fake import FakeTransport, Scripted
@@ -33,82 +33,87 @@ FOREVER = Scripted(delay_s=60.0)
 
 
 @pytest.mark.parametrize(
-    ("silence_s", "patience_s", "witness", "lost"),
+    ("silence_s", "silence_limit_s", "evidence", "lost"),
     [
-        (1, 2, "heard over http", None),
-        (3, 2, "heard over http", "silent for 3.0 s, while the service is heard over http"),
-        (3, 2, "gone, as http says", "silent for 3.0 s, while the service is gone, as http says"),
+        (1, 2, "the service is heard over http", None),
+        (
+            3,
+            2,
+            "the service is heard over http",
+            "silent for 3.0 s, while the service is heard over http",
+        ),
+        (3, 2, "http reports it", "silent for 3.0 s, while http reports it"),
         # The service thinks: nobody hears it.
         (99, 2, None, None),
         (100, 2, None, "silent for 100 s"),
-        (100, 200, "heard over http", "silent for 100 s"),
+        (100, 200, "the service is heard over http", "silent for 100 s"),
     ],
 )
 def test_what_counts_as_lost(
-    silence_s: float, patience_s: float, witness: str | None, lost: str | None
+    silence_s: float, silence_limit_s: float, evidence: str | None, lost: str | None
 ) -> None:
-    assert loss(silence_s, patience_s, witness, alone_s=100) == lost
+    assert loss_reason(silence_s, silence_limit_s, evidence, alone_s=100) == lost
 
 
 def test_signs_of_life_are_asked_for_the_rarer_the_longer_the_service_thinks() -> None:
     now_s = 0.0
     transport = FakeTransport(object())
-    signs = Liveness(transport, Policy(), lambda: now_s)
-    signs.opened()
+    liveness = Liveness(transport, Policy(), lambda: now_s)
+    liveness.note_opened()
     asked_s = [0.0]
     for quarter in range(1, 4 * 600):
         now_s = quarter / 4
-        signs.look()
-        if signs.is_due():
-            signs.asked()
+        liveness.check_bytes()
+        if liveness.is_heartbeat_due():
+            liveness.note_heartbeat_sent()
             asked_s.append(now_s)
             # A question that is not answered is what silence is counted from.
-            assert signs.silence_s() == Policy.heartbeat_s
+            assert liveness.silence_s() == Policy.heartbeat_s
             # Its own bytes do not count, however many they become.
             transport.moved_bytes += 1000
-            signs.answered()
+            liveness.note_heartbeat_answered()
     pauses_s = [after - before for before, after in pairwise(asked_s)]
     assert pauses_s[:5] == [Policy.heartbeat_s] * 5
     assert max(pauses_s) == Policy.heartbeat_max_s
     assert len(asked_s) < 100
-    signs.carried()
+    liveness.note_payload()
     now_s += Policy.heartbeat_s
-    assert signs.is_due()
+    assert liveness.is_heartbeat_due()
 
 
 def test_what_was_not_listened_to_before_a_question_is_no_excuse_for_its_answer() -> None:
     now_s = 0.0
-    signs = Liveness(FakeTransport(object()), Policy(), lambda: now_s)
-    signs.opened()
+    liveness = Liveness(FakeTransport(object()), Policy(), lambda: now_s)
+    liveness.note_opened()
     now_s = 60.0
-    signs.forgive(50.0)
-    signs.asked()
+    liveness.exclude_silence(50.0)
+    liveness.note_heartbeat_sent()
     now_s += 3.0
-    assert signs.silence_s() == 3.0 + Policy.heartbeat_s
-    signs.forgive(2.0)
-    assert signs.silence_s() == 1.0 + Policy.heartbeat_s
+    assert liveness.silence_s() == 3.0 + Policy.heartbeat_s
+    liveness.exclude_silence(2.0)
+    assert liveness.silence_s() == 1.0 + Policy.heartbeat_s
 
 
 def test_calls_that_wait_hear_of_the_service_although_their_transport_is_busy() -> None:
     now_s = 0.0
     transport = FakeTransport(object())
-    signs = Liveness(transport, Policy(), lambda: now_s)
-    signs.opened()
-    with signs.moving(Deadline(now_s, timeout_s=600)):
+    liveness = Liveness(transport, Policy(), lambda: now_s)
+    liveness.note_opened()
+    with liveness.extending(Deadline(now_s, timeout_s=600)):
         for second in range(1, 10):
             now_s = float(second)
             transport.moved_bytes += 1_000_000
-            signs.look()
-            assert not signs.is_due()
-            assert not signs.is_count_due()
+            liveness.check_bytes()
+            assert not liveness.is_heartbeat_due()
+            assert not liveness.is_progress_probe_due()
         now_s = Policy.heartbeat_max_s
-        assert signs.is_count_due()
-        signs.note({"images_finished": 1})
-        assert not signs.is_count_due()
-    with signs.moving(Deadline(now_s, timeout_s=8)):
+        assert liveness.is_progress_probe_due()
+        liveness.note_probe_answer({"images_finished": 1})
+        assert not liveness.is_progress_probe_due()
+    with liveness.extending(Deadline(now_s, timeout_s=8)):
         now_s += 2
-        assert signs.is_count_due()
-    assert not signs.is_count_due()
+        assert liveness.is_progress_probe_due()
+    assert not liveness.is_progress_probe_due()
 
 
 @pytest.mark.parametrize(
@@ -124,11 +129,11 @@ def test_calls_that_wait_hear_of_the_service_although_their_transport_is_busy() 
     ],
 )
 def test_a_service_gets_on_when_it_finished_more_than_ever(counts: list[Any], got_on: bool) -> None:
-    signs = Liveness(FakeTransport(object()), Policy(), lambda: 1.0)
-    signs.opened()
+    liveness = Liveness(FakeTransport(object()), Policy(), lambda: 1.0)
+    liveness.note_opened()
     for count in counts:
-        signs.note({"images_finished": count})
-    assert (signs.got_on_s == 1.0) is got_on
+        liveness.note_probe_answer({"images_finished": count})
+    assert (liveness.last_progress_s == 1.0) is got_on
 
 
 class Thinker:
@@ -207,7 +212,7 @@ async def test_a_silent_way_is_lost_when_the_server_says_that_the_service_is_gon
     pair: Make,
 ) -> None:
     gone = Scripted(error=ServiceGone("client not found"))
-    with pytest.raises(TransportFailed, match="gone, as http says"):
+    with pytest.raises(TransportFailed, match="http reports that the service is not available"):
         await pair(used=[FOREVER], witness=[gone]).call()
 
 

@@ -1,9 +1,8 @@
-"""The connection manager: measures transports, and calls over the fastest that works.
+"""The connection manager: it measures the transports to a service and uses the fastest that works.
 
-``manager`` makes the calls. ``pool`` gives each call to one replica of the service (``replica``),
-which has its transports (``link``). ``prober`` measures them beside the calls, ``watchdog`` finds
-those that are lost. ``ranking`` and ``throughput`` are pure: they choose a transport from what was
-measured. ``shared_measurements`` keeps the measurements of one host, and ``retry`` decides what
+``manager`` makes the calls. ``pool`` assigns them to the replicas of the service (``replica``).
+Each replica has its transports (``link``), which ``prober`` measures and ``watchdog`` checks.
+``ranking``, ``throughput`` and ``load_balancing`` decide, and are pure; ``retry`` decides what
 follows a failure.
 """
 

@@ -1,4 +1,4 @@
-"""One call to the service: what is asked, what comes back, and the record of every attempt."""
+"""One call to the service: its request, its answer, and the record of every attempt."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """One call to be carried out, over whichever transport.
+    """One call to the service, over any transport.
 
-    ``accept`` turns the service's answer into what the caller wants, or raises ServiceFailed
-    when the answer does not fit, which counts as a failed attempt.
+    ``accept`` converts the service's answer to the caller's value. It raises ServiceFailed when
+    the answer does not fit, which counts as a failed attempt.
     """
 
     method: Method
@@ -31,14 +31,14 @@ class Call(Generic[T]):
 
 @dataclass(frozen=True)
 class Answer(Generic[T]):
-    """What ``accept`` made of the answer, and every attempt that led to it."""
+    """The value that ``accept`` returned, and every attempt of the call."""
 
     value: T
     attempts: tuple[Attempt, ...]
 
 
 class CallFailed(Exception):
-    """A call failed for good: ``cause`` is the failure that decided, with all attempts."""
+    """A call failed finally: ``cause`` is the decisive failure, ``attempts`` are all attempts."""
 
     def __init__(self, cause: CourierError, attempts: Sequence[Attempt]) -> None:
         super().__init__(str(cause))
@@ -56,6 +56,18 @@ def attempt_record(
     alone: Sample | None,
     error: CourierError | None,
 ) -> Attempt:
+    """Return the log record of one attempt.
+
+    Args:
+        choice: The transport, why it was chosen, and the seconds predicted for it.
+        replica: The name of the replica, None for a service without names.
+        started_at: When the attempt started, as UTC text.
+        payload: The bytes of the request, and those expected of the answer.
+        total_s: How long the attempt took, in seconds.
+        sample: The measured seconds of each part, None when nothing was measured.
+        alone: The same, computed as if no other call had shared the transport.
+        error: Why the attempt failed, None if it succeeded.
+    """
     if sample is None:
         seconds = CallSeconds(total=total_s)
     else:

@@ -1,4 +1,4 @@
-"""The service's description over an open transport, and whether it is still the same service."""
+"""Read the service's description over an open transport, and check that the service is the same."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from ..transports.base import Transport
 
 
 class RunIdentity:
-    """What identifies the service of a run: its masks come from one model.
+    """The identity of the service of a run, so that all masks come from one model.
 
-    Behind the same id another service may be started at any time.
+    Another service may be started under the same id at any time.
     """
 
     def __init__(self) -> None:
-        self._mine: dict[str, Any] | None = None
+        self._expected: dict[str, Any] | None = None
 
     def check(self, identity: Mapping[str, Any]) -> None:
-        """Raise ServiceGone for a service that would make other masks; any will do at first."""
+        """Raise ServiceGone for a service that makes other masks; the first service is accepted."""
         other = _identity(identity)
-        if self._mine not in (None, other):
-            raise ServiceGone(f"it is another service: {other}, expected {self._mine}")
+        if self._expected not in (None, other):
+            raise ServiceGone(f"it is another service: {other}, expected {self._expected}")
 
     def settle(self, identity: Mapping[str, Any]) -> None:
-        """Go by this service from now on, if by none yet; raise as :meth:`check`."""
+        """Accept only this service from now on; raises ServiceGone as :meth:`check`."""
         self.check(identity)
-        self._mine = _identity(identity)
+        self._expected = _identity(identity)
 
 
-def _identity(told: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: told.get(name) for name in SERVICE_IDENTITY}
+def _identity(reported: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: reported.get(name) for name in SERVICE_IDENTITY}
 
 
 async def describe(transport: Transport, timeout_s: float) -> ServiceDescription:
-    """Return what the service says of itself over an open transport.
+    """Return the service's description, called over an open transport within ``timeout_s``.
 
-    It is empty of a service that has no ``describe``. Raises what the transport raises, and as
-    :func:`checked_description`.
+    The description is empty when the service has no method ``describe``. Raises the failures of
+    the transport, and those of :func:`checked_description`.
     """
     try:
         answer = await transport.call("describe", {}, timeout_s)

@@ -1,4 +1,4 @@
-"""One transport as the manager knows it: open or resting, and what was measured of it."""
+"""One transport of a replica: whether it is open or failed, and its measurements."""
 
 from __future__ import annotations
 
@@ -23,14 +23,22 @@ from .retry import Policy
 from .throughput import Estimate, Payload, Sample, learn, predict_s
 from .timing import Traffic, clock_offset_s, sample_of
 
-#: The round trip is measured with next to nothing.
+#: An empty payload: it measures the round trip alone.
 PING = Payload(0, 0)
 
 
 class Link:
-    """Opens a transport when needed, calls over it, measures it, and lets it rest when it failed.
+    """Opens a transport when needed, calls over it, measures it, and backs off after a failure.
 
     ``generation`` counts the openings: a failure of an earlier one must not close a later one.
+
+    Args:
+        transport: The transport, not open.
+        journal: Gets an event for each opening, probe and failure.
+        policy: All time limits.
+        clock: Returns monotonic seconds.
+        replica: The name of the replica for the journal, None for a service without names.
+        identity: The identity that the service must have.
     """
 
     def __init__(
@@ -45,22 +53,22 @@ class Link:
         self.transport = transport
         self.name = transport.name
         self.estimate = Estimate()
-        #: What the service said of itself at the last opening; {} if it has no ``describe``.
+        #: The service's description at the last opening; empty if it has no ``describe``.
         self.description = ServiceDescription()
         self.is_open = False
         self.generation = 0
         self.last_failure: str | None = None
         self._last_defect = ""
-        #: Whether the server said that the service is not there.
-        self.says_gone = False
+        #: Whether the server reported that the service is not available.
+        self.is_service_absent = False
         self.in_flight = 0
-        self.signs = Liveness(transport, policy, clock)
+        self.liveness = Liveness(transport, policy, clock)
         self._journal = journal
         self._policy = policy
         self._clock = clock
         self._replica = replica
         self._identity = identity or RunIdentity()
-        self._rests_until_s = 0.0
+        self._backoff_until_s = 0.0
         self._failures_in_a_row = 0
         self._needs_trial = False
         self._opening_count = 0
@@ -69,38 +77,41 @@ class Link:
         self._call_count = 0
         self._carried = PING
         self._lost: asyncio.Future[CourierError] | None = None
-        self._beating: asyncio.Task[None] | None = None
+        self._heartbeat: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
 
     @property
     def is_measured(self) -> bool:
-        """Whether anything but the round trip is known."""
+        """Whether a rate is known, not only the round trip."""
         return bool(self.estimate.up or self.estimate.down)
 
     @property
-    def wants_trial(self) -> bool:
-        """Whether it failed, has rested, and is to be tried before an image is given to it."""
-        return self._needs_trial and self._rests_until_s <= self._clock()
+    def is_trial_due(self) -> bool:
+        """Whether it failed, its backoff is over, and a probe must precede the next image."""
+        return self._needs_trial and self._backoff_until_s <= self._clock()
 
     @property
-    def is_resting(self) -> bool:
-        """Whether it failed and has not been tried since."""
+    def needs_trial(self) -> bool:
+        """Whether it failed and has not carried a call since."""
         return self._needs_trial
 
     def candidate(self, current: str | None, refused: str | None = None) -> Candidate:
-        """Return the transport as :func:`samcourier.connection.ranking.rank` wants to see it."""
+        """Return the input for :func:`samcourier.connection.ranking.rank`.
+
+        ``current`` names the transport in use; ``refused`` says why this one is excluded, if so.
+        """
         blocked = refused
-        if blocked is None and (self._needs_trial or self._rests_until_s > self._clock()):
+        if blocked is None and (self._needs_trial or self._backoff_until_s > self._clock()):
             blocked = f"failed: {self._last_defect}{self.last_failure}"
         elif blocked is None and not self.is_open and not self.is_measured and self.name != current:
             blocked = "not open yet"
         return Candidate(self.name, self.estimate, blocked)
 
     async def open(self) -> None:
-        """Open the transport once, whoever asks, and look whether the service is still the same.
+        """Open the transport unless it is open, and check that the service is still the same.
 
-        Raises what the transport raises, and ServiceGone where another service answers.
+        Raises the failures of the transport, and ServiceGone when another service answers.
         """
         async with self._opening:
             if self.is_open:
@@ -113,10 +124,10 @@ class Link:
             except CourierError:
                 await self.transport.close()
                 raise
-            self.is_open, self.says_gone = True, False
+            self.is_open, self.is_service_absent = True, False
             self.generation += 1
             self._opening_count += 1
-            self.signs.opened()
+            self.liveness.note_opened()
             self._lost = asyncio.get_running_loop().create_future()
             self._record("open", seconds=self._clock() - start_s, state=self.transport.state())
 
@@ -126,25 +137,36 @@ class Link:
         arguments: dict[str, Any],
         payload: Payload,
         timeout_s: float,
-        most_before: int = 0,
+        max_images_ahead: int = 0,
     ) -> tuple[Any, Sample | None, Sample | None]:
-        """Call over the open transport; return the answer, what it measured, and that as if alone.
+        """Call over the open transport and measure the call.
 
-        ``timeout_s`` begins anew with each of ``most_before`` images that the service finishes.
-        Raises what the transport raises, and TransportFailed as soon as it counts as lost.
+        Args:
+            method: The service's method.
+            arguments: Its keyword arguments.
+            payload: The bytes of the request, and those expected of the answer.
+            timeout_s: Seconds until the deadline; it is extended by as much with each of the next
+                ``max_images_ahead`` images that the service finishes.
+            max_images_ahead: How many images may be ahead of this one in the service's queue.
+
+        Returns:
+            The answer, its sample, and the sample computed as if no other call had shared the
+            transport; both samples are None when the answer has no times.
+
+        Raises the failures of the transport, and TransportFailed as soon as it counts as lost.
         """
         generation = self.generation
         sent_unix_s = time.time()
         token = self._traffic.begin(payload, sent_unix_s)
         self.in_flight += 1
-        self.signs.carried()
+        self.liveness.note_payload()
         try:
-            deadline = Deadline(self._clock(), timeout_s, most_before)
-            value = await self._unless_lost(
+            deadline = Deadline(self._clock(), timeout_s, max_images_ahead)
+            value = await self._call_unless_lost(
                 self.transport.call(method, arguments, deadline.longest_s), deadline
             )
-            self.signs.carried()
-            self.signs.heard()
+            self.liveness.note_payload()
+            self.liveness.note_heard()
             sample = sample_of(value, payload.up_bytes, sent_unix_s, self._clock_offset_s)
             alone: Sample | None = None
             if sample is not None:
@@ -165,7 +187,7 @@ class Link:
             self._failures_in_a_row = 0
         return value, sample, alone
 
-    async def _unless_lost(self, call: Any, deadline: Deadline) -> Any:
+    async def _call_unless_lost(self, call: Any, deadline: Deadline) -> Any:
         lost = self._lost
         if lost is None:
             call.close()
@@ -174,7 +196,7 @@ class Link:
         start_s = self._clock()
         either: set[asyncio.Future[Any]] = {calling, lost}
         try:
-            with self.signs.moving(deadline):
+            with self.liveness.extending(deadline):
                 while (left_s := deadline.at_s - self._clock()) > 0:
                     await asyncio.wait(either, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
                     if calling.done():
@@ -189,7 +211,7 @@ class Link:
             await end_all([calling])
 
     async def probe(self, payload: Payload) -> None:
-        """Measure with bytes of a call's size; a PING also compares the clocks."""
+        """Measure the transport with random bytes; a PING measures the clock offset instead."""
         arguments = {
             "payload": random.randbytes(payload.up_bytes),
             "reply_bytes": payload.down_bytes,
@@ -199,7 +221,7 @@ class Link:
             "probe", arguments, payload, self._policy.probe_timeout_s
         )
         if sample is None:
-            raise TransportFailed("the answer to a probe holds no times")
+            raise TransportFailed("the service's answer to a probe contains no times")
         if payload == PING:
             self._clock_offset_s = clock_offset_s(value, sent_unix_s)
             return
@@ -210,11 +232,11 @@ class Link:
             seconds=sample.send_s + sample.receive_s,
         )
 
-    def patience_s(self) -> float:
-        """Return how long it may be silent with what it carries now, if another way is not.
+    def silence_limit_s(self) -> float:
+        """Return the seconds it may be silent while the service is heard over another transport.
 
-        Bytes on the relay's far side move unseen, so what is under way gets several times the
-        seconds predicted for it.
+        Bytes beyond the relay move unseen, so the limit is a multiple of the seconds predicted for
+        the calls in flight.
         """
         if self._traffic.payload == PING:
             return self._policy.silence_s
@@ -223,56 +245,62 @@ class Link:
             return self._policy.silence_unmeasured_s
         return max(self._policy.silence_s, self._policy.silence_factor * predicted_s)
 
-    def beat(self) -> None:
-        """Ask the far side for a sign of life, unless it is being asked; its failure is a loss."""
-        if self.is_open and self._beating is None:
-            self.signs.asked()
-            self._beating = asyncio.ensure_future(self._beat(self.generation))
+    def send_heartbeat(self) -> None:
+        """Send a heartbeat unless one is in flight; the transport is lost when it fails."""
+        if self.is_open and self._heartbeat is None:
+            self.liveness.note_heartbeat_sent()
+            self._heartbeat = asyncio.ensure_future(self._send_heartbeat(self.generation))
 
-    async def _beat(self, generation: int) -> None:
+    async def _send_heartbeat(self, generation: int) -> None:
         sent_s = self._clock()
         error: CourierError | None = None
         try:
-            answer = await self._ask(self._policy.silence_alone_s)
+            answer = await self._empty_probe(self._policy.silence_alone_s)
         except CourierError as caught:
             error = caught
         finally:
-            self._beating = None
+            self._heartbeat = None
         if generation != self.generation:
             return
         if error is not None and error.ends_the_way:
             self.lose(error)
             return
         # Any other answer, even a refusal, comes from the far side.
-        self.signs.answered()
+        self.liveness.note_heartbeat_answered()
         if error is None:
             round_trip = Sample(PING, self._clock() - sent_s, 0.0)
             self.estimate = learn(self.estimate, round_trip, time.time())
-            self.signs.note(answer)
+            self.liveness.note_probe_answer(answer)
 
-    async def _ask(self, timeout_s: float) -> Any:
+    async def _empty_probe(self, timeout_s: float) -> Any:
         return await self.transport.call("probe", {"payload": b"", "reply_bytes": 0}, timeout_s)
 
-    async def has_room(self) -> bool:
-        """Ask whether the service takes one more image; True where only an image would tell."""
+    async def has_queue_space(self) -> bool:
+        """Ask with an empty probe whether the service's queue has space for one more image.
+
+        The answer is True when the probe fails otherwise or the service does not report its space.
+        """
         try:
-            answer = await self._ask(self._policy.open_timeout_for(self.name))
+            answer = await self._empty_probe(self._policy.open_timeout_for(self.name))
         except CourierError as error:
             return error.kind != "overload"
-        self.signs.heard()
-        self.signs.note(answer)
-        places_left = answer.get("places_left") if isinstance(answer, dict) else None
-        return not isinstance(places_left, int) or places_left > 0
+        self.liveness.note_heard()
+        self.liveness.note_probe_answer(answer)
+        space_left = answer.get("places_left") if isinstance(answer, dict) else None
+        return not isinstance(space_left, int) or space_left > 0
 
     def lose(self, error: CourierError) -> None:
-        """End every call under way with ``error``; an idle transport is left at once."""
+        """Fail every call in flight with ``error``; an idle transport is closed at once."""
         if self._lost is not None and not self._lost.done():
             self._lost.set_result(error)
         if self.in_flight == 0:
             self.leave(error, self.generation)
 
     def leave(self, error: CourierError, generation: int) -> None:
-        """Close a failed way and let it rest, unless it was opened anew since it failed."""
+        """Close a failed transport and start its backoff, unless it was reopened since it failed.
+
+        ``generation`` is that of the opening which failed with ``error``.
+        """
         if generation != self.generation:
             return
         # A second failure of the same opening must not close what is opened next.
@@ -282,22 +310,22 @@ class Link:
         self.is_open = False
         self._lost = None
         self.last_failure = str(error)
-        self.says_gone = isinstance(error, ServiceGone)
-        rest_s = self._policy.rest_s(self._failures_in_a_row)
+        self.is_service_absent = isinstance(error, ServiceGone)
+        backoff_s = self._policy.rest_s(self._failures_in_a_row)
         self._failures_in_a_row += 1
         self._needs_trial = True
-        self._rests_until_s = self._clock() + rest_s
-        self._record("left", kind=error.kind, error=str(error), rest_s=rest_s)
+        self._backoff_until_s = self._clock() + backoff_s
+        self._record("left", kind=error.kind, error=str(error), rest_s=backoff_s)
         closing = asyncio.ensure_future(self._close_transport())
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
     async def closed(self) -> None:
-        """Wait until what was left is closed."""
+        """Wait until every failed opening is closed."""
         await asyncio.gather(*self._closing)
 
     async def close(self) -> None:
-        """Close the transport for good."""
+        """Close the transport finally."""
         if self.is_open:
             self.record_health()
         self.is_open = False
@@ -305,16 +333,16 @@ class Link:
         await self.closed()
 
     async def _close_transport(self) -> None:
-        if self._beating is not None:
-            await end_all([self._beating])
+        if self._heartbeat is not None:
+            await end_all([self._heartbeat])
         await self.transport.close()
 
     def record_health(self) -> None:
-        """Write to the journal how the transport is and what it has carried."""
+        """Write the state of the transport and its measurements to the journal."""
         self._record(
             "health",
             state=self.transport.state(),
-            heard_s=self.signs.heard_ago_s(),
+            heard_s=self.liveness.heard_ago_s(),
             round_trip_s=self.estimate.round_trip_s if self.estimate.round_trips_s else None,
             up_bytes_per_s=self.estimate.up_bytes_per_s,
             down_bytes_per_s=self.estimate.down_bytes_per_s,

@@ -1,4 +1,4 @@
-"""Which replica of a service takes the next call. Pure."""
+"""Choose the replica of a service that takes the next call. Pure."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Load:
-    """One replica as the manager sees it now; seconds are None until measured.
+    """The load of one replica; seconds are None until measured.
 
-    ``limit`` is how many calls it may hold at once, ``in_parallel`` how many it works on.
+    ``limit`` is how many calls it may hold at once, ``in_parallel`` how many it processes at once.
     """
 
     travel_s: float | None
@@ -21,13 +21,13 @@ class Load:
 
 
 def next_replica(loads: Sequence[Load]) -> int | None:
-    """Return the place of the replica predicted to answer one more call first.
+    """Return the index of the replica predicted to answer one more call first.
 
-    None when all are full. One without measurements goes first while it is idle, so that it gets
-    some, and last as soon as it holds a call nobody knows the length of.
+    The result is None when all are full. A replica without measurements is preferred while it is
+    idle, so that it gets some, and is last as soon as it holds a call of unknown duration.
     """
-    free = [place for place, load in enumerate(loads) if load.in_flight < load.limit]
-    return min(free, key=lambda place: _predicted_s(loads[place]), default=None)
+    free = [index for index, load in enumerate(loads) if load.in_flight < load.limit]
+    return min(free, key=lambda index: _predicted_s(loads[index]), default=None)
 
 
 def _predicted_s(load: Load) -> tuple[float, int]:

@@ -1,8 +1,9 @@
-"""The connection manager: which transport carries the next call, and what follows a failure.
+"""The connection manager: it chooses the transport of each call and handles failures.
 
-It starts on the preferred transport at once, brings the others up beside it, measures each
+It starts with the preferred transport at once, opens the others in the background, measures each
 with a payload of the size really sent, and calls over the one that is predicted fastest.
-A failed way is left at once, with the same image, and looked at again later.
+When a transport fails, the same image goes over the next one at once; the failed one is probed
+again later.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from .description import RunIdentity
 from .link import Link
 from .pool import FindReplicas, ReplicaPool
 from .replica import Replica
-from .retry import Patience, Policy, what_next
+from .retry import OutageWait, Policy, what_next
 from .shared_measurements import Measurements
 from .throughput import Estimate
 
@@ -33,7 +34,14 @@ T = TypeVar("T")
 
 
 class ConnectionManager:
-    """Calls over the fastest working transport of the replica that answers first."""
+    """Calls over the fastest working transport of the replica predicted to answer first.
+
+    Args:
+        finder: Finds the replicas of the service.
+        journal: Gets the events of all connections.
+        policy: All time limits; the defaults if None.
+        clock: Returns monotonic seconds.
+    """
 
     def __init__(
         self,
@@ -45,10 +53,10 @@ class ConnectionManager:
         self._journal = journal
         self._policy = policy or Policy()
         self._clock = clock
-        #: How many calls are still expected: what is spent on measuring must pay over these.
+        #: How many calls are still expected: the cost of measuring must pay off over these.
         self.calls_left = 0
-        self._got_on_s = -math.inf
-        self._asking = asyncio.Lock()
+        self._last_progress_s = -math.inf
+        self._overload_lock = asyncio.Lock()
         self._pool = ReplicaPool(finder, self._replica, journal)
 
     def _replica(
@@ -70,38 +78,42 @@ class ConnectionManager:
 
     @property
     def current(self) -> str | None:
-        """The transport in use; of the first replica, where there are several."""
+        """The name of the transport in use, of the first replica if there are several."""
         return self._first.current if self._first else None
 
     @property
     def estimates(self) -> dict[str, Estimate]:
-        """What is known of each measured transport; of the first replica."""
+        """The estimates of each measured transport of the first replica, by name."""
         return self._first.estimates if self._first else {}
 
     @property
     def up_bytes_per_s(self) -> float | None:
-        """The rate at which the transport in use carries images, None until measured."""
+        """The upload rate of the transport in use, in bytes per second; None until measured."""
         return self._first.up_bytes_per_s if self._first else None
 
     @property
     def capacity(self) -> int:
-        """How many calls the service takes at once from this client."""
+        """How many calls the service accepts at once from this client."""
         return self._pool.capacity
 
     async def start(
         self, expected_calls: int, known: Measurements | None = None
     ) -> ServiceDescription:
-        """Open the service and return what it says of itself; {} when it has no ``describe``.
+        """Open the service and return its description, empty when it has no ``describe``.
 
-        ``known`` is what other jobs measured. An outage is waited for as during a call. Raises
-        what cannot pass by itself at once (Denied, RequestRefused, InputError), and ServiceGone,
-        Overloaded or TransportFailed when no transport works.
+        Args:
+            expected_calls: How many calls will follow.
+            known: The measurements of other jobs.
+
+        The manager waits for the end of an outage as during a call. It raises permanent failures
+        at once (Denied, RequestRefused, InputError), and ServiceGone, Overloaded or
+        TransportFailed when no transport works.
         """
         self.calls_left = expected_calls
-        return await self._pool.start(known, Patience(self._policy, self._clock))
+        return await self._pool.start(known, OutageWait(self._policy, self._clock))
 
     def expect(self, more_calls: int) -> None:
-        """Correct what :meth:`start` was told, once an image turns out to take more or fewer."""
+        """Add ``more_calls``, which may be negative, to the number of expected calls."""
         self.calls_left += more_calls
 
     async def close(self) -> None:
@@ -109,27 +121,27 @@ class ConnectionManager:
         await self._pool.close()
 
     async def call(self, call: Call[T]) -> Answer[T]:
-        """Call until answered or given up.
+        """Call the service, with retries, and return the answer with all attempts.
 
-        Raises CallFailed whose ``cause`` is the failure class that decided.
+        Raises CallFailed, whose ``cause`` is the decisive failure.
         """
         attempts: list[Attempt] = []
         tried: set[Link] = set()
-        service_failures = waits = 0
-        patience = Patience(self._policy, self._clock)
+        service_failures = wait_count = 0
+        outage_wait = OutageWait(self._policy, self._clock)
         start_s = self._clock()
         if self._first is not None:
             await self._first.hold(call.payload)
         try:
             while True:
-                async with self._pool.turn(call.payload, tried) as replica:
+                async with self._pool.reserve_replica(call.payload, tried) as replica:
                     choice = replica.choose(call.payload, tried) if replica else None
                     if replica is not None and choice is not None:
                         attempt_start_s = self._clock()
-                        outcome = await replica.attempt(choice, call, self._ends_s(start_s))
+                        outcome = await replica.attempt(choice, call, self._deadline_s(start_s))
                 if replica is None or choice is None:
-                    if not await patience.pause():
-                        raise CallFailed(patience.ending(self._gone()), attempts)
+                    if not await outage_wait.pause():
+                        raise CallFailed(outage_wait.ending(self._unreachable_error()), attempts)
                     tried.clear()
                     await self._pool.refresh()
                     continue
@@ -138,73 +150,79 @@ class ConnectionManager:
                 if error is None:
                     assert value is not None
                     return Answer(value, tuple(attempts))
-                patience.note(error, was_heard=replica.was_heard(choice.name, attempt_start_s))
+                outage_wait.note(error, was_heard=replica.was_heard(choice.name, attempt_start_s))
                 service_failures += error.kind == "service" and not isinstance(error, ServiceGone)
                 step = what_next(error, service_failures, self._policy)
                 if step == "next_transport":
-                    tried.update(self._spent(replica, choice.name, error))
+                    tried.update(self._links_to_skip(replica, choice.name, error))
                 elif step == "wait":
-                    waits = await self._wait_for_room(replica, choice.name, waits, start_s)
-                if step == "give_up" or self._clock() >= self._ends_s(start_s):
+                    wait_count = await self._wait_for_queue_space(
+                        replica, choice.name, wait_count, start_s
+                    )
+                if step == "give_up" or self._clock() >= self._deadline_s(start_s):
                     raise CallFailed(error, attempts)
         finally:
             self.calls_left -= 1
 
-    def _spent(self, replica: Replica, transport: str, error: CourierError) -> list[Link]:
-        """Return the ways that are not worth a try for this image after ``error``."""
+    def _links_to_skip(self, replica: Replica, transport: str, error: CourierError) -> list[Link]:
+        """Return the links not to try again with this image after ``error``."""
         has_others = len(self._pool.replicas) > 1
         if isinstance(error, ServiceGone) and has_others:
             return replica.links
         return [link for link in replica.links if link.name == transport]
 
-    def _ends_s(self, start_s: float) -> float:
-        """Return when an image's time is over; while the service gets on, it is the others'."""
-        self._got_on_s = max([self._got_on_s, *(each.got_on_s for each in self._pool.replicas)])
-        return max(start_s, self._got_on_s) + self._policy.image_timeout_s
+    def _deadline_s(self, start_s: float) -> float:
+        """Return the deadline of an image; progress of the service with other images extends it."""
+        self._last_progress_s = max(
+            [self._last_progress_s, *(each.last_progress_s for each in self._pool.replicas)]
+        )
+        return max(start_s, self._last_progress_s) + self._policy.image_timeout_s
 
-    async def _wait_for_room(
-        self, replica: Replica, transport: str, waits: int, start_s: float
+    async def _wait_for_queue_space(
+        self, replica: Replica, transport: str, wait_count: int, start_s: float
     ) -> int:
-        """Sleep until the full service has room or the image's time is over; return all its waits.
+        """Sleep until the service's queue has space or the image's deadline; return the wait count.
 
-        Longer each time, at random so that jobs spread out. Images carried to a full queue again
-        and again would fill the network, so a word asks whether there is room, for one at a time.
+        The pauses grow, and are random so that jobs spread out. Images sent to a full queue again
+        and again would fill the network, so an empty probe asks for space, for one image at a time.
         """
-        is_behind = self._asking.locked()
-        async with self._asking:
-            # Where the one before found room, there may be more.
-            if is_behind and await replica.has_room(transport):
-                return waits
-            while (left_s := self._ends_s(start_s) - self._clock()) > 0:
-                pause_s = random.uniform(0.5, 1) * self._policy.overload_ceiling_s(waits)
-                # Often enough to see the service get on.
+        has_waited = self._overload_lock.locked()
+        async with self._overload_lock:
+            # If the previous image found space, there may be more.
+            if has_waited and await replica.has_queue_space(transport):
+                return wait_count
+            while (left_s := self._deadline_s(start_s) - self._clock()) > 0:
+                pause_s = random.uniform(0.5, 1) * self._policy.overload_ceiling_s(wait_count)
+                # Often enough to notice the progress of the service.
                 pause_s = min(pause_s, left_s, self._policy.image_timeout_s / 4)
                 self._journal.record("overloaded", wait_s=pause_s)
                 await asyncio.sleep(pause_s)
-                waits += 1
-                # Of several replicas another may have it.
-                if len(self._pool.replicas) > 1 or await replica.has_room(transport):
+                wait_count += 1
+                # Another replica, if there are several, may have space.
+                if len(self._pool.replicas) > 1 or await replica.has_queue_space(transport):
                     break
-        return waits
+        return wait_count
 
-    def _gone(self) -> ServiceGone:
+    def _unreachable_error(self) -> ServiceGone:
         return (
-            self._first.gone() if self._first else ServiceGone("no replica of the service is left")
+            self._first.unreachable_error()
+            if self._first
+            else ServiceGone("no replica of the service is available")
         )
 
 
 class OnlyReplica:
-    """A service that runs once, reached by ``transports`` in order of preference."""
+    """A service with one replica; its ``transports`` are in order of preference."""
 
     def __init__(self, transports: Sequence[Transport]) -> None:
         self._transports = transports
 
     async def find(self) -> dict[str | None, Sequence[Transport]]:
-        """Return the one replica, which has no name."""
+        """Return the transports of the one replica, which has no name."""
         return {None: self._transports}
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to release."""
 
 
 @asynccontextmanager
@@ -217,8 +235,15 @@ async def connected(
 ) -> AsyncIterator[tuple[ConnectionManager, ServiceDescription]]:
     """Yield a started manager and the service's description; close everything at the end.
 
-    ``transports`` are those of a service that runs once, in order of preference, or what finds
-    the replicas of one that may run several times.
+    Args:
+        transports: The transports of a service with one replica, in order of preference, or a
+            finder of the replicas of a service that may have several.
+        journal: Gets the events of all connections.
+        expected_calls: How many calls will follow.
+        policy: All time limits; the defaults if None.
+        known: The measurements of other jobs.
+
+    Raises as :meth:`ConnectionManager.start`.
     """
     finder = OnlyReplica(transports) if isinstance(transports, Sequence) else transports
     manager = ConnectionManager(finder, journal, policy)

@@ -1,7 +1,7 @@
-"""The replicas of a service that run now, and which of them takes the next call.
+"""The pool of a service's replicas: it assigns each call to one of them.
 
-They share the work by speed. One that dies costs its calls under way, which go elsewhere; one
-that comes up later joins.
+The replicas share the work by speed. When one dies, its calls in flight go to the others; a
+replica that starts later is added to the pool.
 """
 
 from __future__ import annotations
@@ -19,31 +19,34 @@ from .description import RunIdentity
 from .link import Link
 from .load_balancing import next_replica
 from .replica import Replica
-from .retry import Patience, may_pass
+from .retry import OutageWait, may_pass
 from .shared_measurements import Measurements
 from .throughput import Payload
 
 
 class FindReplicas(Protocol):
-    """Finds the replicas of a service that run now."""
+    """Finds the running replicas of a service."""
 
     async def find(self) -> Mapping[str | None, Sequence[Transport]]:
-        """Return the transports of each replica, in order of preference, by its name."""
+        """Return the transports of each replica, in order of preference, by the replica's name."""
         ...
 
     async def close(self) -> None:
-        """Release what finding needed."""
+        """Release the connection that the search used."""
         ...
 
 
 MakeReplica = Callable[[str | None, Sequence[Transport], RunIdentity], Replica]
 
-#: Replicas that came or went are noticed this often.
-FIND_AGAIN_S = 30.0
+#: The pool looks for new and removed replicas this often.
+UPDATE_INTERVAL_S = 30.0
 
 
 class ReplicaPool:
-    """Starts the replicas that ``finder`` finds, keeps their number current, and hands them out."""
+    """Starts the replicas that ``finder`` finds, updates them regularly, and assigns the calls.
+
+    ``make`` builds a replica from its name, its transports and the expected identity.
+    """
 
     def __init__(self, finder: FindReplicas, make: MakeReplica, journal: ConnectionJournal) -> None:
         self.replicas: list[Replica] = []
@@ -55,68 +58,71 @@ class ReplicaPool:
         self._description: ServiceDescription | None = None
         self._failure: BaseException | None = None
         self._joining: dict[str | None, asyncio.Task[None]] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
-        self._room = asyncio.Condition()
-        self._finding: asyncio.Task[None] | None = None
+        self._closing_replicas: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Condition()
+        self._updating: asyncio.Task[None] | None = None
 
     @property
     def capacity(self) -> int:
-        """How many calls the service takes at once from this client."""
+        """How many calls the service accepts at once from this client."""
         return sum(replica.limit for replica in self.replicas)
 
-    async def start(self, known: Measurements | None, patience: Patience) -> ServiceDescription:
-        """Start every replica and return the description by the first that answers.
+    async def start(
+        self, known: Measurements | None, outage_wait: OutageWait
+    ) -> ServiceDescription:
+        """Start every replica and return the description of the first one that answers.
 
-        What may pass by itself is waited for as long as ``patience`` lasts. Raises Denied,
-        RequestRefused or InputError at once, and at last the reason why none answers.
+        ``known`` are the measurements of other jobs. Temporary failures are retried until
+        ``outage_wait`` ends. Raises Denied, RequestRefused or InputError at once, and otherwise
+        the reason why no replica answers.
         """
         self._known = known
         while True:
             try:
-                description = await self._first_to_join()
+                description = await self._first_description()
                 break
             except CourierError as error:
-                if not may_pass(error) or not await patience.pause():
+                if not may_pass(error) or not await outage_wait.pause():
                     raise
-        self._finding = asyncio.ensure_future(self._find_again())
+        self._updating = asyncio.ensure_future(self._update_periodically())
         return description
 
-    async def _first_to_join(self) -> ServiceDescription:
+    async def _first_description(self) -> ServiceDescription:
         self._failure = None
-        await self._take_in()
+        await self._update_replicas()
         while self._description is None:
             if not self._joining:
                 raise self._failure or ServiceGone("no replica of the service is registered")
             await asyncio.wait(self._joining.values(), return_when=asyncio.FIRST_COMPLETED)
-            # Their callbacks have to run before they count as ended.
+            # The callbacks of the tasks must run before the tasks count as ended.
             await asyncio.sleep(0)
         return self._description
 
-    async def _find_again(self) -> None:
+    async def _update_periodically(self) -> None:
         while True:
-            await asyncio.sleep(FIND_AGAIN_S)
+            await asyncio.sleep(UPDATE_INTERVAL_S)
             with suppress(CourierError):
-                await self._take_in()
+                await self._update_replicas()
 
     async def refresh(self) -> None:
-        """Look for replicas now, because those known do not answer."""
+        """Look for replicas now, because the known ones do not answer."""
         with suppress(CourierError):
-            await self._take_in()
+            await self._update_replicas()
             if self._joining:
                 await asyncio.wait(self._joining.values(), return_when=asyncio.FIRST_COMPLETED)
 
-    async def _take_in(self) -> None:
-        """Start the replicas that are new; let those go that are not registered any more."""
+    async def _update_replicas(self) -> None:
+        """Start the replicas that are new; close those that are no longer registered."""
         found = await self._finder.find()
         for replica in [each for each in self.replicas if each.name not in found]:
-            # The last one stays, to say why it cannot be reached.
+            # The last one stays, to report why it is unreachable.
             if not replica.in_flight and len(self.replicas) > 1:
                 self.replicas.remove(replica)
                 self._journal.record("replica_left", replica=replica.name)
-                # Closed apart, so that a look that is cut short leaves nothing open.
-                leaving = asyncio.ensure_future(replica.close())
-                self._leaving.add(leaving)
-                leaving.add_done_callback(self._leaving.discard)
+                # In a task of its own, so that a cancelled update leaves nothing open.
+                closing = asyncio.ensure_future(replica.close())
+                self._closing_replicas.add(closing)
+                closing.add_done_callback(self._closing_replicas.discard)
         for name in found.keys() - {each.name for each in self.replicas} - self._joining.keys():
             task = asyncio.ensure_future(self._join(self._make(name, found[name], self._identity)))
             self._joining[name] = task
@@ -137,45 +143,48 @@ class ReplicaPool:
         self.replicas.append(replica)
         if replica.name is not None:
             self._journal.record("replica", replica=replica.name, limit=replica.limit)
-        async with self._room:
-            self._room.notify_all()
+        async with self._changed:
+            self._changed.notify_all()
 
     @asynccontextmanager
-    async def turn(self, payload: Payload, tried: set[Link]) -> AsyncIterator[Replica | None]:
-        """Hold a place at the replica that is predicted to answer first, waiting for room.
+    async def reserve_replica(
+        self, payload: Payload, tried: set[Link]
+    ) -> AsyncIterator[Replica | None]:
+        """Reserve a call at the replica predicted to answer first; wait until one has capacity.
 
-        Yields None when every transport of every replica is in ``tried``.
+        ``payload`` are the bytes of the call. Yields None when every transport of every replica is
+        in ``tried``.
         """
-        replica = await self._take_turn(payload, tried)
+        replica = await self._reserve_replica(payload, tried)
         try:
             yield replica
         finally:
             if replica is not None:
                 replica.in_flight -= 1
-                async with self._room:
-                    self._room.notify_all()
+                async with self._changed:
+                    self._changed.notify_all()
 
-    async def _take_turn(self, payload: Payload, tried: set[Link]) -> Replica | None:
-        async with self._room:
+    async def _reserve_replica(self, payload: Payload, tried: set[Link]) -> Replica | None:
+        async with self._changed:
             while True:
                 untried = [each for each in self.replicas if not tried.issuperset(each.links)]
-                # One whose transports all rest is the last resort.
+                # A replica whose transports have all failed is the last choice.
                 usable = [each for each in untried if each.is_reachable(tried)] or untried
                 if not usable:
                     return None
-                place = next_replica([each.load(payload) for each in usable])
-                if place is not None:
-                    usable[place].in_flight += 1
-                    return usable[place]
-                await self._room.wait()
+                index = next_replica([each.load(payload) for each in usable])
+                if index is not None:
+                    usable[index].in_flight += 1
+                    return usable[index]
+                await self._changed.wait()
 
     async def close(self) -> None:
         """End the background work and close every replica."""
-        tasks = [*self._joining.values(), *([self._finding] if self._finding else [])]
+        tasks = [*self._joining.values(), *([self._updating] if self._updating else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*self._leaving)
+        await asyncio.gather(*self._closing_replicas)
         for replica in self.replicas:
             await replica.close()
         await self._finder.close()

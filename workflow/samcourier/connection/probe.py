@@ -1,4 +1,4 @@
-"""One probe over one open transport, its bytes counted and its ways measured."""
+"""One probe over an open transport: it counts the bytes and times both directions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .timing import clock_offset_s, sample_of
 
 @dataclass(frozen=True)
 class Probed:
-    """One answered probe. ``clock_offset_s`` is by this probe's own midpoints."""
+    """One answered probe. ``clock_offset_s`` is computed from this probe's own midpoints."""
 
     answer: dict[str, Any]
     sample: Sample
@@ -22,7 +22,7 @@ class Probed:
 
     @property
     def travel_s(self) -> float:
-        """The seconds both ways took, the service's own left out."""
+        """The seconds in both directions, without the service's own."""
         return self.sample.send_s + self.sample.receive_s
 
 
@@ -33,10 +33,18 @@ async def probe_transport(
     timeout_s: float,
     known_offset_s: float | None = None,
 ) -> Probed:
-    """Carry a probe both ways; without ``known_offset_s`` both ways count as equally long.
+    """Send a probe and measure its answer.
 
-    Raises ServiceFailed when other bytes arrive than were sent, or the answer has no times, and
-    what the transport raises.
+    Args:
+        transport: An open transport.
+        payload: The bytes to send.
+        reply_bytes: How many bytes the service shall return.
+        timeout_s: The deadline of the call, in seconds.
+        known_offset_s: The service's clock minus ours; without it, both directions are assumed to
+            take equally long.
+
+    Raises ServiceFailed when the number of bytes differs from the expected one or the answer has
+    no times, and the failures of the transport.
     """
     sent_unix_s = time.time()
     answer = await transport.call(

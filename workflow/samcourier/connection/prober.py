@@ -1,4 +1,4 @@
-"""Measuring beside the calls: the other transports come up, and losers are looked at again."""
+"""The prober: it opens and measures the other transports while calls run, and probes them again."""
 
 from __future__ import annotations
 
@@ -10,51 +10,53 @@ from contextlib import suppress
 from ..errors import CourierError
 from .link import PING, Link
 from .ranking import Candidate, promising, unproved
-from .throughput import TRUST_HALF_LIFE_S, Payload, predict_s, renewed
+from .throughput import TRUST_HALF_LIFE_S, Payload, merge_probe, predict_s
 
-#: A look can only pay for itself while this many calls are left to profit from it.
+#: A probe can only pay off while at least this many calls are left.
 PROBE_MIN_CALLS_LEFT = 3
 
-#: What opening a transport and looking at it costs, in seconds of one core: HTTP's library is
-#: only loaded then, and each end of a WebRTC handshake computes.
-LOOK_COST_S = {"http": 0.3}
-OTHER_LOOK_COST_S = 0.05
+#: The cost of opening and probing a transport, in seconds of one core: HTTP's library is only
+#: loaded then, and each end of a WebRTC handshake computes.
+PROBE_COST_S = {"http": 0.3}
+DEFAULT_PROBE_COST_S = 0.05
 
-#: A look pays while the images left will travel for so many times what it costs.
+#: A probe pays off while the transfer of the remaining images takes this multiple of its cost.
 WORTH_FACTOR = 20.0
 
-#: A look tells whether a transport may be worth it; only real images prove it.
-LOOK = Payload(64 << 10, 16 << 10)
+#: A small probe shows whether a transport may be faster; only real images prove it.
+SMALL_PROBE = Payload(64 << 10, 16 << 10)
 
-#: The first look at one is more than a chunk of an unmended hypha-rpc, so that what fails from
-#: there on (D1, D3 of decision 2) is known by its name before an image tries.
-FIRST_LOOK = Payload(256 << 10, 16 << 10)
+#: The first probe is larger than a chunk of an unpatched hypha-rpc, so that the defects of larger
+#: messages (D1, D3 of decision 2) are found and named before an image meets them.
+FIRST_PROBE = Payload(256 << 10, 16 << 10)
 
-#: Nothing goes on trial before the transport in use was measured so often.
+#: No transport gets an image on trial before the one in use has this many samples.
 TRIAL_MIN_SAMPLES = 2
 
-#: Losers are looked at again this often, for no more than this share of the bytes carried.
-LOOK_AGAIN_S = 3.0
-LOOK_AGAIN_SHARE = 0.02
+#: Unused transports are probed again this often, with at most this share of the bytes of calls.
+REPROBE_AFTER_S = 3.0
+REPROBE_SHARE = 0.02
 
-#: One that is not open is opened for it only once its measurement is worth half.
-OPEN_TO_LOOK_S = TRUST_HALF_LIFE_S
+#: A closed one is opened for a probe only after the trust in its measurement has halved.
+REPROBE_CLOSED_AFTER_S = TRUST_HALF_LIFE_S
 
-#: While the transports are still being compared, the first image waits so long at most...
+#: While the transports are still being compared, the first image waits at most this long...
 FIRST_HOLD_S = 0.2
-#: ...and the next ones set out as soon as one is answered, or after this...
+#: ...and the next ones start as soon as one is answered, or after this...
 HOLD_S = 0.5
-#: ...unless an image takes less than this: then nothing is gained by waiting.
+#: ...unless the transfer of an image takes less than this: then waiting gains nothing.
 HOLD_MIN_TRAVEL_S = 0.2
 
 _TICK_S = 1.0
 
 
 class Prober:
-    """Keeps every transport measured without hurrying a call.
+    """Keeps the measurements of every transport current, in the background.
 
-    ``calls_left`` tells how many calls are expected still, ``in_use`` the transport in use, None
-    before there is one.
+    Args:
+        links: The transports of one replica.
+        calls_left: Returns how many calls are still expected.
+        in_use: Returns the transport in use, None before there is one.
     """
 
     def __init__(
@@ -67,47 +69,49 @@ class Prober:
         self._calls_left = calls_left
         self._in_use = in_use
         self._first_payload: asyncio.Future[Payload] = asyncio.get_running_loop().create_future()
-        self._compared = len(links) == 1
-        self._may_go = asyncio.Event()
-        self._one_by_one = asyncio.Lock()
-        self._begun_s = 0.0
+        self._is_compared = len(links) == 1
+        self._release = asyncio.Event()
+        self._hold_lock = asyncio.Lock()
+        self._started_s = 0.0
         self._answered_count = 0
         self._carried_bytes = 0
-        self._looked_bytes = 0
+        self._reprobe_bytes = 0
 
     async def hold(self, payload: Payload) -> None:
-        """Let calls set out one by one until the transports are compared.
+        """Start calls one by one until the transports are compared.
 
-        A slow way would otherwise carry several images before a fast one is open, and its
-        handshake would wait behind them. ``payload`` is of the call; looks are cut to the first's.
+        Otherwise a slow transport would carry several images before a fast one is open, and the
+        handshake of the fast one would wait behind them. ``payload`` is that of the call; probes
+        are no larger than the payload of the first call.
         """
         pause_s = HOLD_S
         if not self._first_payload.done():
             self._first_payload.set_result(payload)
-            self._begun_s = time.monotonic()
+            self._started_s = time.monotonic()
             pause_s = FIRST_HOLD_S
         self._note_speed()
-        if self._compared:
+        if self._is_compared:
             return
-        async with self._one_by_one:
-            if not self._compared:
-                self._may_go.clear()
+        async with self._hold_lock:
+            if not self._is_compared:
+                self._release.clear()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._may_go.wait(), pause_s)
+                    await asyncio.wait_for(self._release.wait(), pause_s)
 
     def note_answer(self, payload: Payload) -> None:
-        """Count what an answered call carried; the next may go."""
+        """Count the bytes of an answered call, and let the next call start."""
         self._answered_count += 1
         self._carried_bytes += payload.up_bytes + payload.down_bytes
         self._note_speed()
-        self._may_go.set()
+        self._release.set()
 
     def trial(self, payload: Payload) -> Link | None:
-        """Return an idle transport that would be taken, were it only trusted in full.
+        """Return an idle transport that would be used if its measurements were fully trusted.
 
-        The next image proves it: bytes made for that alone would only hold the others up. Not on
-        the word of one look at the transport in use, which a busy machine makes look slow; and one
-        that was left for such a look gets an image as well (:func:`.choose.unproved`).
+        The next image tests it: a probe of an image's size would only delay the images. The result
+        is None while the transport in use has fewer than ``TRIAL_MIN_SAMPLES`` samples, because a
+        busy machine makes a single probe slow. A transport that was abandoned because of such a
+        probe is returned as well (:func:`.ranking.unproved`).
         """
         in_use = self._in_use()
         if in_use is None or in_use.estimate.sample_count < TRIAL_MIN_SAMPLES:
@@ -117,37 +121,37 @@ class Prober:
         return next((idle[name] for name in names if name in idle), None)
 
     async def run(self) -> None:
-        """Bring the transports up, look at them, and go on looking until cancelled."""
-        bringing_up = [asyncio.ensure_future(self._bring_up(link)) for link in self._links]
+        """Open and probe the transports, then probe them regularly until cancelled."""
+        preparing = [asyncio.ensure_future(self._prepare(link)) for link in self._links]
         try:
-            for brought in asyncio.as_completed(bringing_up):
-                await brought
+            for prepared in asyncio.as_completed(preparing):
+                await prepared
                 self._note_speed()
             self._end_hold()
             while True:
                 await asyncio.sleep(_TICK_S)
-                await self._look_again()
+                await self._reprobe_all()
         finally:
-            for task in bringing_up:
+            for task in preparing:
                 task.cancel()
-            await asyncio.gather(*bringing_up, return_exceptions=True)
+            await asyncio.gather(*preparing, return_exceptions=True)
 
-    async def _bring_up(self, link: Link) -> None:
+    async def _prepare(self, link: Link) -> None:
         if link is self._in_use():
             if len(self._links) > 1 and not link.is_measured:
-                await _measure(link, LOOK)
-        elif link.is_measured or link.name in LOOK_COST_S:
-            # What another job of this host measured lately needs no second look now, and is opened
-            # later (`_stand_by`); what is dear waits until it is known whether it pays.
+                await _measure(link, SMALL_PROBE)
+        elif link.is_measured or link.name in PROBE_COST_S:
+            # A transport that another job of this host has measured is opened later
+            # (`_open_standby`); an expensive one waits until it is known whether a probe pays off.
             return
         elif await _measure(link, PING):
-            payload = _cut(await self._first_payload, FIRST_LOOK)
+            payload = _limited(await self._first_payload, FIRST_PROBE)
             if link.is_open and self._pays(link):
                 await _measure(link, payload)
 
     def _note_speed(self) -> None:
-        """End the hold where it gains nothing: images travel fast, or a faster way is known."""
-        if self._compared or not self._first_payload.done():
+        """End the hold when transfers are fast or a faster transport is known."""
+        if self._is_compared or not self._first_payload.done():
             return
         travel_s = self._travel_s()
         is_fast = travel_s is not None and travel_s < HOLD_MIN_TRAVEL_S
@@ -155,8 +159,8 @@ class Prober:
             self._end_hold()
 
     def _end_hold(self) -> None:
-        self._compared = True
-        self._may_go.set()
+        self._is_compared = True
+        self._release.set()
 
     def _promising(self, payload: Payload) -> list[str]:
         in_use = self._in_use()
@@ -167,71 +171,74 @@ class Prober:
     def _candidates(self, in_use: Link) -> list[Candidate]:
         return [link.candidate(in_use.name) for link in self._links]
 
-    async def _look_again(self) -> None:
+    async def _reprobe_all(self) -> None:
         if not self._first_payload.done():
             return
-        payload = _cut(self._first_payload.result(), LOOK)
+        payload = _limited(self._first_payload.result(), SMALL_PROBE)
         for link in self._links:
-            await self._stand_by(link)
+            await self._open_standby(link)
             if not self._pays(link):
                 continue
-            if link.wants_trial or not (link.is_open or link.is_resting or link.is_measured):
-                await self._look(link, payload)
-            if link is self._in_use() or (link.is_resting and not link.is_open):
+            if link.is_trial_due or not (link.is_open or link.needs_trial or link.is_measured):
+                await self._reprobe(link, payload)
+            if link is self._in_use() or (link.needs_trial and not link.is_open):
                 continue
             age_s = time.time() - link.estimate.measured_unix_s
-            looked_bytes = self._looked_bytes + payload.up_bytes + payload.down_bytes
-            affordable = looked_bytes <= LOOK_AGAIN_SHARE * self._carried_bytes
-            if age_s >= (LOOK_AGAIN_S if link.is_open else OPEN_TO_LOOK_S) and affordable:
-                self._looked_bytes = looked_bytes
-                await self._look(link, payload)
+            reprobe_bytes = self._reprobe_bytes + payload.up_bytes + payload.down_bytes
+            affordable = reprobe_bytes <= REPROBE_SHARE * self._carried_bytes
+            if (
+                age_s >= (REPROBE_AFTER_S if link.is_open else REPROBE_CLOSED_AFTER_S)
+                and affordable
+            ):
+                self._reprobe_bytes = reprobe_bytes
+                await self._reprobe(link, payload)
 
-    async def _stand_by(self, link: Link) -> None:
-        """Open a transport that need not be looked at, should the one in use be lost."""
-        is_needed = link is not self._in_use() and not link.is_open and not link.is_resting
-        if is_needed and link.name not in LOOK_COST_S and self._lasts(OTHER_LOOK_COST_S):
+    async def _open_standby(self, link: Link) -> None:
+        """Open a transport that needs no probe, as a replacement if the one in use is lost."""
+        is_needed = link is not self._in_use() and not link.is_open and not link.needs_trial
+        if is_needed and link.name not in PROBE_COST_S and self._outlasts(DEFAULT_PROBE_COST_S):
             await _measure(link, PING)
 
-    async def _look(self, link: Link, payload: Payload) -> None:
+    async def _reprobe(self, link: Link, payload: Payload) -> None:
         before = link.estimate
         if await _measure(link, payload) and link.estimate.up:
-            link.estimate = renewed(before, link.estimate)
+            link.estimate = merge_probe(before, link.estimate)
 
     def _pays(self, link: Link) -> bool:
-        """Tell whether what is left to travel is worth a look at another transport."""
+        """Tell whether the remaining transfers are worth a probe of another transport."""
         if self._calls_left() < PROBE_MIN_CALLS_LEFT:
             return False
         travel_s = self._travel_s()
         if travel_s is None:
             return True
-        cost_s = LOOK_COST_S.get(link.name, OTHER_LOOK_COST_S)
+        cost_s = PROBE_COST_S.get(link.name, DEFAULT_PROBE_COST_S)
         return self._calls_left() * travel_s >= WORTH_FACTOR * cost_s
 
-    def _lasts(self, cost_s: float) -> bool:
-        """Tell whether what is left, going on as so far, takes so much longer than it costs."""
+    def _outlasts(self, cost_s: float) -> bool:
+        """Tell whether the remaining calls, at their pace so far, far outlast ``cost_s``."""
         calls_left = self._calls_left()
         if calls_left < PROBE_MIN_CALLS_LEFT:
             return False
-        each_s = (time.monotonic() - self._begun_s) / max(self._answered_count, 1)
+        each_s = (time.monotonic() - self._started_s) / max(self._answered_count, 1)
         return calls_left * each_s >= WORTH_FACTOR * cost_s
 
     def _travel_s(self) -> float | None:
-        """Return how long an image travels over the transport in use, None while unknown.
+        """Return the transfer seconds of an image over the transport in use, None while unknown.
 
-        Unknown also while that transport rests: any other would be worth a look.
+        It is unknown also while that transport has failed: then any other is worth a probe.
         """
         in_use = self._in_use()
-        if in_use is None or in_use.is_resting or not self._first_payload.done():
+        if in_use is None or in_use.needs_trial or not self._first_payload.done():
             return None
         return predict_s(in_use.estimate, self._first_payload.result())
 
 
-def _cut(payload: Payload, most: Payload) -> Payload:
-    return Payload(min(payload.up_bytes, most.up_bytes), min(payload.down_bytes, most.down_bytes))
+def _limited(payload: Payload, limit: Payload) -> Payload:
+    return Payload(min(payload.up_bytes, limit.up_bytes), min(payload.down_bytes, limit.down_bytes))
 
 
 async def _measure(link: Link, payload: Payload) -> bool:
-    """Open and probe a transport; when it fails it rests: one way less, nothing more."""
+    """Open and probe a transport; return False and start its backoff when that fails."""
     generation = link.generation
     try:
         await link.open()

@@ -1,8 +1,8 @@
-"""Measurements -> ranking of the transports, with a reason in words. Pure: no clock, no I/O.
+"""Rank the transports by their measurements, with a reason for the log. Pure: no clock, no I/O.
 
-Predicted seconds for *this* payload are its round trip plus its bytes over the rates seen each
-way. The transport in use stays unless another one is clearly faster; how clearly depends on how
-far the measurements of both can be trusted.
+The predicted seconds of a payload are the round trip plus its bytes over the rate in each
+direction. The transport in use stays unless another one is clearly faster; how clearly depends on
+the trust in the measurements of both.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from dataclasses import dataclass, field, replace
 
 from samservice.contract.wire import FAST_IMAGE_CODEC, SLOW_IMAGE_CODEC
 
-from .throughput import Estimate, Payload, is_only_looked_at, predict_s, trust
+from .throughput import Estimate, Payload, is_only_probed, predict_s, trust
 
-#: Another transport must promise at least this share of the time off, and at least so many
-#: seconds, before it is taken: as it is when both are trusted in full, more when they are not.
+#: Another transport must be predicted to save at least this share of the time, and at least this
+#: many seconds, to replace the one in use: this share at full trust in both, more at less trust.
 CLEAR_GAIN = 0.2
 CLEAR_GAIN_S = 0.005
 
-#: A switch needs so many samples of both, unless waiting for them costs more than this each time
-#: and the other promises to be twice as fast.
+#: A switch needs this many samples of both, unless the other is predicted to be twice as fast and
+#: to save more than ``WAIT_MAX_S`` per image.
 SWITCH_SAMPLES = 3
 WAIT_MAX_S = 0.2
 
 SLOW_LINK_BYTES_PER_S = 30e6
 
-#: A look at a fast transport may make it seem so many times slower than images find it: little of
-#: what it takes goes with the bytes, and a busy machine adds to it.
-LOOKS_MISLEAD = 3.0
+#: A probe may make a fast transport seem up to this many times slower than it is with images:
+#: little of the probe's time depends on its bytes, and a busy machine adds to it.
+PROBE_SLOWDOWN_MAX = 3.0
 
 _UNMEASURED = "not measured yet"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One transport as the manager sees it now. ``blocked`` says why it cannot be used."""
+    """One transport to rank. ``blocked`` says why it cannot be used, None if it can."""
 
     name: str
     estimate: Estimate = field(default_factory=Estimate)
@@ -45,7 +45,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """A usable transport, the seconds predicted for the payload (None: not measured), and why."""
+    """A usable transport, the seconds predicted (None: not measured), and the reason for it."""
 
     name: str
     predicted_s: float | None
@@ -53,9 +53,9 @@ class Choice:
 
 
 def image_codec(up_bytes_per_s: float | None) -> str:
-    """Return the codec for images on a link of this rate; the fast one until it is measured.
+    """Return the codec for images at this upload rate; the fast one until it is measured.
 
-    Below about 30 MB/s the bytes that Zstandard saves outweigh its slower packing.
+    Below about 30 MB/s the bytes that Zstandard saves outweigh its slower compression.
     """
     slow = up_bytes_per_s is not None and up_bytes_per_s < SLOW_LINK_BYTES_PER_S
     return SLOW_IMAGE_CODEC if slow else FAST_IMAGE_CODEC
@@ -67,12 +67,17 @@ def rank(
     current: str | None = None,
     now_unix_s: float = 0.0,
 ) -> list[Choice]:
-    """Order the usable transports, best first.
+    """Return the usable transports, best first.
 
-    ``candidates`` come in order of preference, which decides while nothing is measured. The
-    ``current`` transport stays first unless another is clearly faster. An unmeasured transport
-    comes after the measured ones. Every reason also says which others are not measured, and why
-    those that cannot be used are not.
+    The ``current`` transport stays first unless another is clearly faster. Unmeasured transports
+    come after the measured ones. Every reason also names the other transports that are not
+    measured, and those that cannot be used, with the cause.
+
+    Args:
+        candidates: All transports in order of preference, which decides while nothing is measured.
+        payload: The bytes of the next call.
+        current: The name of the transport in use, None if there is none.
+        now_unix_s: The time for which the age of a measurement is computed.
     """
     usable = [candidate for candidate in candidates if candidate.blocked is None]
     measured: list[tuple[float, Candidate]] = []
@@ -84,18 +89,20 @@ def rank(
         else:
             measured.append((seconds, candidate))
     measured.sort(key=lambda pair: pair[0])
-    without = "".join(f"; {c.name} {c.blocked}" for c in candidates if c.blocked is not None)
+    blocked = "".join(f"; {c.name} {c.blocked}" for c in candidates if c.blocked is not None)
 
-    def unknown_beside(chosen: Candidate) -> str:
+    def unmeasured_besides(chosen: Candidate) -> str:
         return "".join(f"; {c.name} {_UNMEASURED}" for c in unmeasured if c is not chosen)
 
     choices = [
-        Choice(c.name, seconds, _why(seconds, c, measured) + unknown_beside(c) + without)
+        Choice(c.name, seconds, _why(seconds, c, measured) + unmeasured_besides(c) + blocked)
         for seconds, c in measured
     ]
-    choices += [Choice(c.name, None, _UNMEASURED + unknown_beside(c) + without) for c in unmeasured]
+    choices += [
+        Choice(c.name, None, _UNMEASURED + unmeasured_besides(c) + blocked) for c in unmeasured
+    ]
     by_name = {candidate.name: candidate for candidate in usable}
-    return _keep_current(choices, by_name, current, now_unix_s)
+    return _prefer_current(choices, by_name, current, now_unix_s)
 
 
 def _is_measured(candidate: Candidate) -> bool:
@@ -108,7 +115,7 @@ def _why(seconds: float, candidate: Candidate, measured: Sequence[tuple[float, C
     return f"predicted {seconds:.3f} s{against}"
 
 
-def _keep_current(
+def _prefer_current(
     choices: list[Choice],
     candidates: dict[str, Candidate],
     current: str | None,
@@ -121,7 +128,7 @@ def _keep_current(
         choice
         for choice in choices
         if choice is not kept
-        and _is_proved_gain(
+        and _is_reliable_gain(
             kept,
             choice,
             candidates[kept.name].estimate,
@@ -136,10 +143,10 @@ def _keep_current(
     return [kept, *(choice for choice in choices if choice.name != current)]
 
 
-def _is_proved_gain(
+def _is_reliable_gain(
     current: Choice, other: Choice, of_current: Estimate, of_other: Estimate, now_unix_s: float
 ) -> bool:
-    """Tell whether a gain is clear enough for how far both measurements can be trusted."""
+    """Tell whether a gain is clear enough at the trust in both measurements."""
     if current.predicted_s is not None and other.predicted_s is not None:
         samples = min(of_current.sample_count, of_other.sample_count)
         waiting_costs_s = current.predicted_s - other.predicted_s
@@ -162,9 +169,9 @@ def _is_clear_gain(current: Choice, other: Choice, trusted: float) -> bool:
 def promising(
     candidates: Sequence[Candidate], payload: Payload, current: str, now_unix_s: float
 ) -> list[str]:
-    """Return the transports that would be taken if their measurements were trusted in full.
+    """Return the transports that would be used if their measurements were fully trusted.
 
-    They are worth another look now; best first. Blocked ones and the current one are not.
+    They are worth a trial now; best first. The blocked ones and the current one are excluded.
     """
     choices = {choice.name: choice for choice in rank(candidates, payload, current, now_unix_s)}
     kept = choices.get(current)
@@ -178,10 +185,10 @@ def promising(
 
 
 def unproved(candidates: Sequence[Candidate], payload: Payload, current: str) -> list[str]:
-    """Return the transports preferred to the current one that may be as fast, but for a look.
+    """Return the transports before the current one in preference that may be as fast as it.
 
-    They were left on the word of looks alone and would not be taken again, however fast images are
-    over them: worth one image.
+    They were abandoned because of probes alone and would not be used again, however fast images
+    are over them. So each is worth one image.
     """
     used = next((candidate for candidate in candidates if candidate.name == current), None)
     used_s = None if used is None else predict_s(used.estimate, payload)
@@ -192,9 +199,9 @@ def unproved(candidates: Sequence[Candidate], payload: Payload, current: str) ->
         seconds = predict_s(candidate.estimate, payload)
         if (
             candidate.blocked is None
-            and is_only_looked_at(candidate.estimate, payload)
+            and is_only_probed(candidate.estimate, payload)
             and seconds is not None
-            and seconds < LOOKS_MISLEAD * used_s
+            and seconds < PROBE_SLOWDOWN_MAX * used_s
         ):
             found.append(candidate.name)
     return found

@@ -1,4 +1,4 @@
-"""One replica of the service: its transports, which of them is in use, and how fast it is."""
+"""One replica of the service: its transports, the one in use, and the speed of the replica."""
 
 from __future__ import annotations
 
@@ -30,24 +30,30 @@ from .watchdog import Watchdog
 
 T = TypeVar("T")
 
-#: Beside the images a service works on, one more travels to it and one comes back.
+#: Besides the images that a service processes, one is on its way to it and one on its way back.
 TRAVELLING = 2
 
-#: Whatever a service says it takes at once: each image under way is in memory here.
-MOST_AT_ONCE = 64
+#: The most calls at once, whatever the service accepts: each image in flight is in memory here.
+MAX_PARALLEL_CALLS = 64
 
-#: The service's seconds are the median of so many calls.
+#: The service's seconds are the median of this many calls.
 _KEPT_SERVICE_SECONDS = 5
 
-#: Whatever a service says its queue holds.
-_LONGEST_QUEUE = 1024
+#: The longest queue that is believed, whatever the service reports.
+_MAX_QUEUE = 1024
 
 
 class Replica:
-    """Calls one replica of the service over whichever of its transports is fastest.
+    """Calls one replica of the service over its fastest transport.
 
-    ``name`` is None for a service that has no others. ``transports`` come in order of preference.
-    ``calls_left`` tells how many calls the service may still get.
+    Args:
+        name: The name of the replica, None for a service with one replica.
+        transports: Its transports in order of preference.
+        journal: Gets the events of all connections.
+        policy: All time limits.
+        clock: Returns monotonic seconds.
+        calls_left: Returns how many calls are still expected.
+        identity: The identity that the service must have.
     """
 
     def __init__(
@@ -72,30 +78,30 @@ class Replica:
         self._calls_left = calls_left
         self._queue = 0
         self._service_s: deque[float] = deque(maxlen=_KEPT_SERVICE_SECONDS)
-        self._scout: Prober | None = None
+        self._prober: Prober | None = None
         self._background: list[asyncio.Task[None]] = []
 
     @property
     def estimates(self) -> dict[str, Estimate]:
-        """What is known of each measured transport."""
+        """The estimates of each measured transport, by name."""
         return {link.name: link.estimate for link in self.links if link.is_measured}
 
     @property
     def up_bytes_per_s(self) -> float | None:
-        """The rate at which the transport in use carries images, None until measured."""
+        """The upload rate of the transport in use, in bytes per second; None until measured."""
         used = self._link_in_use()
         return used.estimate.up_bytes_per_s if used else None
 
     @property
-    def got_on_s(self) -> float:
-        """When the service was last seen to have finished an image, whosever it was."""
-        return max(link.signs.got_on_s for link in self.links)
+    def last_progress_s(self) -> float:
+        """When the service was last seen to have finished an image, of any client."""
+        return max(link.liveness.last_progress_s for link in self.links)
 
     def _link_in_use(self) -> Link | None:
         return next((link for link in self.links if link.name == self.current), None)
 
     def load(self, payload: Payload) -> Load:
-        """Return how busy it is, for :func:`samcourier.connection.load_balancing.next_replica`."""
+        """Return its load, for :func:`samcourier.connection.load_balancing.next_replica`."""
         best = self._ranked(payload, set())
         return Load(
             travel_s=best[0].predicted_s if best else None,
@@ -106,12 +112,14 @@ class Replica:
         )
 
     async def start(self, known: Measurements | None = None) -> ServiceDescription:
-        """Open the first transport that works and return what the service says of itself.
+        """Open the first transport that works and return the service's description.
 
-        ``known`` is what other jobs measured: the transport they ended on goes first. One that
-        takes its time is joined by the next; all come up in the background. An empty description
-        is that of a service which has no ``describe``. Raises Denied, or when no transport works
-        ServiceGone, or the first reason where none of them may pass by itself.
+        ``known`` are the measurements of other jobs: the transport they used last is opened first.
+        When a transport is slow to open, the next one is opened at the same time; all others are
+        opened in the background. The description is empty when the service has no ``describe``.
+
+        Raises Denied; ServiceGone when no transport works; the first failure when all of them are
+        permanent.
         """
         known_estimates = known.estimates if known is not None else {}
         for link in self.links:
@@ -121,16 +129,16 @@ class Replica:
         link, description = await self._first_to_open(in_order)
         self.current = link.name
         self._note_limits(description.limits)
-        self._scout = Prober(self.links, self._calls_left, self._link_in_use)
+        self._prober = Prober(self.links, self._calls_left, self._link_in_use)
         watch = Watchdog(self.links, self._policy, self._clock)
         self._background += [
-            asyncio.ensure_future(self._scout.run()),
+            asyncio.ensure_future(self._prober.run()),
             asyncio.ensure_future(watch.run()),
         ]
         return description
 
     async def _first_to_open(self, links: Sequence[Link]) -> tuple[Link, ServiceDescription]:
-        """Open one after another with a head start each (as RFC 8305 does with addresses)."""
+        """Open one transport after another, each with a head start (as RFC 8305 does)."""
         openings: dict[asyncio.Task[ServiceDescription], Link] = {}
         waiting, errors = list(links), list[CourierError]()
         try:
@@ -151,11 +159,13 @@ class Replica:
                         raise error
                     errors.append(error)
         finally:
-            # The others go on opening; who is too late is welcome as a second way.
-            self._background += [asyncio.ensure_future(_ended(task)) for task in openings]
+            # The others go on opening: a late one is a second transport.
+            self._background += [
+                asyncio.ensure_future(_wait_for_opening(task)) for task in openings
+            ]
         if errors and not any(map(may_pass, errors)):
             raise errors[0]
-        raise self.gone()
+        raise self.unreachable_error()
 
     async def _open(self, link: Link) -> ServiceDescription:
         generation = link.generation
@@ -172,19 +182,22 @@ class Replica:
         return link.description
 
     def _note_limits(self, limits: CallLimits) -> None:
-        self.in_parallel = min(limits.in_parallel, MOST_AT_ONCE)
-        self.limit = min(self.in_parallel + TRAVELLING, limits.max_queue or MOST_AT_ONCE)
-        self._queue = min(limits.max_queue or 0, _LONGEST_QUEUE)
+        self.in_parallel = min(limits.in_parallel, MAX_PARALLEL_CALLS)
+        self.limit = min(self.in_parallel + TRAVELLING, limits.max_queue or MAX_PARALLEL_CALLS)
+        self._queue = min(limits.max_queue or 0, _MAX_QUEUE)
 
     def choose(self, payload: Payload, tried: set[Link]) -> Choice | None:
-        """Take the best transport not in ``tried``, a resting one only as a last resort."""
+        """Choose the best transport not in ``tried``; a failed one only when no other is left.
+
+        Returns None when every transport is in ``tried``.
+        """
         ranking = self._ranked(payload, tried)
         if not ranking:
             untried = [link for link in self.links if link not in tried]
-            ranking = [Choice(link.name, None, "nothing else is left") for link in untried]
+            ranking = [Choice(link.name, None, "no other transport is left") for link in untried]
         if not ranking:
             return None
-        on_trial = self._scout.trial(payload) if self._scout is not None else None
+        on_trial = self._prober.trial(payload) if self._prober is not None else None
         for choice in ranking:
             if on_trial is not None and choice.name == on_trial.name != ranking[0].name:
                 return replace(choice, reason=f"on trial: {choice.reason}")
@@ -208,32 +221,38 @@ class Replica:
         return rank(candidates, payload, self.current, time.time())
 
     def is_reachable(self, tried: set[Link]) -> bool:
-        """Tell whether a transport not in ``tried`` has not failed."""
+        """Tell whether any transport not in ``tried`` can be used."""
         return any(
             link.candidate(self.current).blocked is None for link in self.links if link not in tried
         )
 
     def was_heard(self, transport: str, since_s: float) -> bool:
-        """Tell whether a transport opened, or its far side was heard, since then."""
+        """Tell whether a transport opened, or its far side was heard, since ``since_s``."""
         return any(
-            link.signs.last_heard_s >= since_s for link in self.links if link.name == transport
+            link.liveness.last_heard_s >= since_s for link in self.links if link.name == transport
         )
 
-    async def has_room(self, transport: str) -> bool:
-        """Ask over a transport whether the service takes one more image."""
-        return await next(link for link in self.links if link.name == transport).has_room()
+    async def has_queue_space(self, transport: str) -> bool:
+        """Ask over a transport whether the service's queue has space for one more image."""
+        return await next(link for link in self.links if link.name == transport).has_queue_space()
 
     async def hold(self, payload: Payload) -> None:
-        """Wait a little while the transports are still being compared."""
-        if self._scout is not None:
-            await self._scout.hold(payload)
+        """Wait shortly while the transports are still being compared."""
+        if self._prober is not None:
+            await self._prober.hold(payload)
 
     async def attempt(
         self, choice: Choice, call: Call[T], deadline_s: float
     ) -> tuple[Attempt, T | None, CourierError | None]:
-        """Try one transport once; the outcome is an Attempt in any case.
+        """Make one attempt over the chosen transport, and close the transport if it failed.
 
-        A transport that failed is left.
+        Args:
+            choice: The transport and why it was chosen.
+            call: The call to the service.
+            deadline_s: The end of the attempt, on the clock of this replica.
+
+        Returns:
+            The record of the attempt, the accepted value if it succeeded, and the failure if not.
         """
         link = next(link for link in self.links if link.name == choice.name)
         started_at, start_s = utc_now(), self._clock()
@@ -258,8 +277,8 @@ class Replica:
         total_s = (answered_s or self._clock()) - start_s
         if error is not None and error.ends_the_way:
             link.leave(error, generation)
-        if sample is not None and self._scout is not None:
-            self._scout.note_answer(sample.payload)
+        if sample is not None and self._prober is not None:
+            self._prober.note_answer(sample.payload)
         attempt = attempt_record(
             choice, self.name, started_at, call.payload, total_s, sample, alone, error
         )
@@ -267,8 +286,8 @@ class Replica:
             self._service_s.append(attempt.seconds.service)
         return attempt, accepted, error
 
-    def gone(self) -> ServiceGone:
-        """Return the error of a service that no transport reaches, with each one's reason."""
+    def unreachable_error(self) -> ServiceGone:
+        """Return the error that no transport reaches the service, with the failure of each."""
         reasons = "; ".join(
             f"{link.name}: {link.last_failure.removeprefix(f'{link.name}: ')}"
             for link in self.links
@@ -283,8 +302,8 @@ class Replica:
             await link.close()
 
 
-async def _ended(opening: asyncio.Task[ServiceDescription]) -> None:
-    """Wait for an opening nobody waits for any more; what it says is in the journal."""
+async def _wait_for_opening(opening: asyncio.Task[ServiceDescription]) -> None:
+    """Wait for an opening whose result is not needed; the journal has its outcome."""
     try:
         await asyncio.wait({opening})
     finally:

@@ -1,4 +1,4 @@
-"""How long anything may take, and what follows a failed attempt."""
+"""All time limits, and the decision what follows a failed attempt."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ Step = Literal["give_up", "next_transport", "wait", "retry"]
 
 @dataclass(frozen=True)
 class Policy:
-    """Deadlines and patience.
+    """The time limits of calls, openings, heartbeats, backoff and outages, in seconds.
 
-    Every call has a deadline of its own, because hypha-rpc can hang where it should fail (the
-    server's rate limit, a full buffer, a reply that is too large).
+    Every call has its own deadline, because hypha-rpc can hang where it should fail (the server's
+    rate limit, a full buffer, a reply that is too large).
     """
 
     attempt_timeout_s: float = 600.0
     image_timeout_s: float = 1800.0
     open_timeout_s: float = 20.0
-    #: WebRTC connects within a fraction of a second or, where UDP is closed, not for a minute.
+    #: WebRTC connects within a fraction of a second or, if UDP is blocked, fails after a minute.
     webrtc_open_timeout_s: float = 4.0
-    #: The next transport is opened beside one that has not opened after this long.
+    #: When a transport has not opened after this long, the next one is opened at the same time.
     head_start_s: float = 1.0
     probe_timeout_s: float = 60.0
-    #: How long a transport that failed rests before it is tried again; doubled each time.
+    #: The backoff of a failed transport before it is tried again; doubled each time.
     rest_after_failure_s: float = 1.0
     rest_max_s: float = 120.0
-    #: A transport in use is asked for a sign of life after this long without one...
+    #: A heartbeat is sent over a transport in use that was not heard for this long...
     heartbeat_s: float = 0.5
-    #: ...or after this share of the time that it has carried nothing else, if that is longer: the
-    #: service's answers to all jobs come over one connection, which Hypha closes at 200 a second...
+    #: ...or for this share of the time without payload, if that is longer: the service's answers
+    #: to all jobs come over one connection, which Hypha closes at 200 messages a second...
     heartbeat_share: float = 0.1
-    #: ...but not rarer than that.
+    #: ...but at least this often.
     heartbeat_max_s: float = 10.0
-    #: Silent for so long while the service is heard over another transport, it is lost...
+    #: A transport is lost when it is silent for this long while another one hears the service...
     silence_s: float = 1.2
-    #: ...or for so many times the seconds predicted for what it carries, if that is longer...
+    #: ...or for this multiple of the seconds predicted for its calls, if that is longer...
     silence_factor: float = 3.0
-    #: ...or for so long, as long as nothing can be predicted.
+    #: ...or for this long while nothing can be predicted.
     silence_unmeasured_s: float = 10.0
-    #: With nobody else to ask, only this long a silence is a loss: a service may think.
+    #: The limit of silence without another transport: the service may be computing.
     silence_alone_s: float = 120.0
     overload_wait_s: float = 0.5
     overload_wait_max_s: float = 20.0
     service_retries: int = 1
-    #: So often a call that was lost over every transport, though the service was heard, is sent
+    #: How often a call that was lost over every transport, although the service was heard, is sent
     #: again; with pauses of 1 s, doubled each time, for half a minute.
     loss_retries: int = 5
-    #: How long a service that no transport reaches is waited for before the run stops, also at its
-    #: start: a server that restarts is back by then.
+    #: The longest outage, in which no transport reaches the service, before the run stops, also at
+    #: its start: a server that restarts is back by then.
     absence_limit_s: float = 30.0
     absence_pause_s: float = 1.0
-    #: Where a service may be away for an hour, one that is back is noticed within this.
+    #: The longest pause, so that the end of an outage of an hour is noticed within this.
     absence_pause_max_s: float = 16.0
 
     def open_timeout_for(self, transport: str) -> float:
@@ -65,20 +65,22 @@ class Policy:
         return self.webrtc_open_timeout_s if transport == "webrtc" else self.open_timeout_s
 
     def rest_s(self, failures: int) -> float:
-        """Return the seconds of rest after ``failures`` failures before this one."""
+        """Return the backoff in seconds after ``failures`` failures before this one."""
         return float(min(self.rest_after_failure_s * 2.0 ** min(failures, 30), self.rest_max_s))
 
     def pause_s(self, pauses: int) -> float:
-        """Return the pause before another round over all transports, after ``pauses`` before it."""
+        """Return the seconds before another round over all transports, after ``pauses`` pauses."""
         return float(min(self.absence_pause_s * 2.0 ** min(pauses, 30), self.absence_pause_max_s))
 
-    def overload_ceiling_s(self, waits: int) -> float:
-        """Return the longest pause after ``waits`` pauses before it: doubling, bounded."""
-        return float(min(self.overload_wait_s * 2.0 ** min(waits, 30), self.overload_wait_max_s))
+    def overload_ceiling_s(self, wait_count: int) -> float:
+        """Return the longest pause in seconds after ``wait_count`` pauses: doubling, bounded."""
+        return float(
+            min(self.overload_wait_s * 2.0 ** min(wait_count, 30), self.overload_wait_max_s)
+        )
 
 
 def what_next(error: CourierError, service_failures: int, policy: Policy) -> Step:
-    """Decide what follows a failed attempt: the one place that knows what may be retried.
+    """Decide what follows a failed attempt; only this function decides what may be retried.
 
     ``service_failures`` counts the service's failures for this call, this one included.
     """
@@ -96,47 +98,50 @@ def what_next(error: CourierError, service_failures: int, policy: Policy) -> Ste
 
 
 def may_pass(error: CourierError) -> bool:
-    """Tell whether what failed may work later although nobody mends anything."""
+    """Tell whether a failure is temporary, so that the same call may work later unchanged."""
     return error.kind not in ("denied", "request", "input", "storage")
 
 
-class Patience:
-    """Pauses between rounds over all transports, until the service counts as gone.
+class OutageWait:
+    """The pauses between rounds over all transports, until the service counts as unavailable.
 
-    An attempt in which the far side was heard starts it anew, but a call that is lost in round
-    after round although it was heard is at fault itself.
+    An attempt in which the far side was heard restarts the outage. The number of such restarts is
+    limited: a call that is lost in every round although the service is heard is itself the cause.
     """
 
     def __init__(self, policy: Policy, clock: Callable[[], float]) -> None:
         self._policy = policy
         self._clock = clock
-        self._gone_since_s: float | None = None
+        self._outage_since_s: float | None = None
         self._pauses = 0
         self._losses = 0
         self._loss: CourierError | None = None
 
     def note(self, error: CourierError, *, was_heard: bool) -> None:
-        """Note a failed attempt; that a server says that the service is gone is no sign of life."""
+        """Note a failed attempt and whether the far side was heard during it.
+
+        A server's report that the service is not available does not count as heard.
+        """
         if was_heard and not isinstance(error, ServiceGone):
             self._loss = error
 
     async def pause(self) -> bool:
-        """Wait before another round; False when the patience is over."""
+        """Wait before another round; return False when the limit is reached."""
         if self._loss is not None:
-            self._gone_since_s = None
+            self._outage_since_s = None
             self._pauses = self._losses
             self._losses += 1
-        if self._gone_since_s is None:
-            self._gone_since_s = self._clock()
-        gone_s = self._clock() - self._gone_since_s
-        if self._losses > self._policy.loss_retries or gone_s >= self._policy.absence_limit_s:
+        if self._outage_since_s is None:
+            self._outage_since_s = self._clock()
+        outage_s = self._clock() - self._outage_since_s
+        if self._losses > self._policy.loss_retries or outage_s >= self._policy.absence_limit_s:
             return False
         self._loss = None
-        # Not all jobs at the same moment: each has its images to send again.
+        # Random, so that not all jobs send their images again at the same moment.
         await asyncio.sleep(random.uniform(0.75, 1.25) * self._policy.pause_s(self._pauses))
         self._pauses += 1
         return True
 
-    def ending(self, gone: ServiceGone) -> CourierError:
-        """Return what decided: ``gone``, unless the service was heard in the last round."""
-        return self._loss or gone
+    def ending(self, unreachable: ServiceGone) -> CourierError:
+        """Return the decisive failure: ``unreachable``, unless the service was heard last round."""
+        return self._loss or unreachable

@@ -1,4 +1,4 @@
-"""What the jobs of one host have measured of one service, so that each need not begin anew."""
+"""The measurements of one service that the jobs of one host share."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from msgspec.structs import replace
 from ..files.records import read_record, write_record
 from .throughput import Estimate
 
-#: Networks change: what is older counts as not measured, each transport by its own time.
+#: Networks change: an older measurement is ignored; each transport has its own time.
 TRUST_S = 600.0
 
 
 class Measurements(Struct, frozen=True, forbid_unknown_fields=True):
-    """Estimates by transport, the service they are of, the transport last used, and when."""
+    """The estimates of a service by transport, the transport used last, and when."""
 
     service_id: str
     used_unix_s: float
@@ -27,13 +27,13 @@ class Measurements(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def measurements_path(dataset_dir: Path) -> Path:
-    """Return the file that the jobs of this host share; another host has another network."""
+    """Return the file that the jobs of this host share; other hosts may have other networks."""
     host = re.sub(r"[^A-Za-z0-9.-]", "_", platform.node()) or "host"
     return dataset_dir / "service" / f"measurements-{host}.json"
 
 
 def read_measurements(path: Path, service_id: str) -> Measurements:
-    """Return what is known of this service and fresh enough to be trusted; else nothing known."""
+    """Return the fresh measurements of this service; none if the file has others or none."""
     found = read_record(path, Measurements)
     now_unix_s = time.time()
 
@@ -49,8 +49,8 @@ def read_measurements(path: Path, service_id: str) -> Measurements:
 def write_measurements(
     path: Path, service_id: str, last_used: str | None, estimates: dict[str, Estimate]
 ) -> None:
-    """Keep what was measured; the last job to end has the last word.
+    """Write the measurements; the last job to end overwrites those of earlier ones.
 
-    What it only read of a transport keeps its time.
+    An estimate that a job read but did not change keeps its time.
     """
     write_record(path, Measurements(service_id, time.time(), last_used, estimates))

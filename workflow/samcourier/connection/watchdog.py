@@ -1,8 +1,9 @@
-"""Watching the transports of one service: which of them is lost, and how each one is.
+"""The watchdog of one service's transports: it detects lost ones and records their health.
 
-A transport is lost when neither bytes nor signs of life move, never because the service is slow:
-a service that thinks without answering is silent over every transport alike. So a silent one
-counts as lost only while the service is heard over another, or is said to be gone by its server.
+A transport is lost when neither bytes nor heartbeats move, never because the service is slow: a
+service that computes without answering is silent over every transport alike. So a silent
+transport counts as lost only while the service is heard over another one, or while the server
+reports over another one that the service is not registered.
 """
 
 from __future__ import annotations
@@ -14,115 +15,122 @@ from ..errors import CourierError, TransportFailed
 from .link import Link
 from .retry import Policy
 
-#: How often the journal tells how each transport is, and idle ones are asked for a sign of life.
+#: How often the health of each transport is recorded, and a heartbeat sent over idle ones.
 HEALTH_S = 10.0
 
-#: Share of ``Policy.heartbeat_s`` between two looks.
-_LOOK_SHARE = 0.5
+#: Share of ``Policy.heartbeat_s`` between two checks.
+_CHECK_SHARE = 0.5
 
 
-def loss(silence_s: float, patience_s: float, witness: str | None, alone_s: float) -> str | None:
-    """Return why a transport silent for ``silence_s`` is lost, None while it is not.
+def loss_reason(
+    silence_s: float, silence_limit_s: float, evidence: str | None, alone_s: float
+) -> str | None:
+    """Return why a silent transport is lost, None while it is not.
 
-    ``witness`` says what is known during that silence of the service over another transport.
+    Args:
+        silence_s: For how long the transport has been silent, in seconds.
+        silence_limit_s: How long it may be silent when there is evidence from another transport.
+        evidence: What another transport showed of the service during that silence.
+        alone_s: How long it may be silent without any evidence.
     """
     if silence_s >= alone_s:
         return f"silent for {silence_s:.0f} s"
-    if witness is not None and silence_s >= patience_s:
-        return f"silent for {silence_s:.1f} s, while the service is {witness}"
+    if evidence is not None and silence_s >= silence_limit_s:
+        return f"silent for {silence_s:.1f} s, while {evidence}"
     return None
 
 
 class Watchdog:
-    """Looks after the links of one service until cancelled."""
+    """Checks the links of one service until it is cancelled."""
 
     def __init__(self, links: Sequence[Link], policy: Policy, clock: Callable[[], float]) -> None:
         self._links = links
         self._policy = policy
         self._clock = clock
-        self._witnesses: set[asyncio.Task[None]] = set()
+        self._openings: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Look, ask for signs of life, and end the calls of a transport that is lost."""
-        pause_s = _LOOK_SHARE * self._policy.heartbeat_s
+        """Check the links, send heartbeats, and end the calls of a transport that is lost."""
+        pause_s = _CHECK_SHARE * self._policy.heartbeat_s
         try:
-            await self._look_on(pause_s)
+            await self._check_periodically(pause_s)
         finally:
-            for task in self._witnesses:
+            for task in self._openings:
                 task.cancel()
-            await asyncio.gather(*self._witnesses, return_exceptions=True)
+            await asyncio.gather(*self._openings, return_exceptions=True)
 
-    async def _look_on(self, pause_s: float) -> None:
-        looked_s = told_s = self._clock()
+    async def _check_periodically(self, pause_s: float) -> None:
+        checked_s = recorded_s = self._clock()
         while True:
             await asyncio.sleep(pause_s)
             now_s = self._clock()
             # A process that was stopped or starved did not listen: that silence is its own.
-            late_s = now_s - looked_s - pause_s
-            looked_s = now_s
+            late_s = now_s - checked_s - pause_s
+            checked_s = now_s
             if late_s > pause_s:
                 for link in self._links:
-                    link.signs.forgive(late_s)
-            self._look()
-            if now_s - told_s >= HEALTH_S:
-                told_s = now_s
-                self._tell()
+                    link.liveness.exclude_silence(late_s)
+            self._check()
+            if now_s - recorded_s >= HEALTH_S:
+                recorded_s = now_s
+                self._record_health()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         heartbeat_s = self._policy.heartbeat_s
         for link in self._links:
             if link.is_open:
-                link.signs.look()
+                link.liveness.check_bytes()
         busy = [link for link in self._links if link.is_open and link.in_flight]
         for link in busy:
-            if link.signs.is_count_due():
-                link.beat()
-        quiet = [link for link in busy if link.signs.heard_ago_s() >= heartbeat_s]
+            if link.liveness.is_progress_probe_due():
+                link.send_heartbeat()
+        quiet = [link for link in busy if link.liveness.heard_ago_s() >= heartbeat_s]
         if not quiet:
             return
-        is_due = any(link.signs.is_due() for link in quiet)
+        is_due = any(link.liveness.is_heartbeat_due() for link in quiet)
         for link in self._links:
             if link.is_open:
-                # All at once, so that one that answers tells of one that does not.
-                if is_due and link.signs.heard_ago_s() >= heartbeat_s:
-                    link.beat()
-            elif not link.is_resting and not self._witnesses:
-                self._call_witness(link)
+                # All at once: the answer of one transport is evidence about a silent one.
+                if is_due and link.liveness.heard_ago_s() >= heartbeat_s:
+                    link.send_heartbeat()
+            elif not link.needs_trial and not self._openings:
+                self._open_for_evidence(link)
         for link in quiet:
-            silence_s, alone_s = link.signs.silence_s(), self._policy.silence_alone_s
-            reason = loss(silence_s, link.patience_s(), self._witness(link), alone_s)
+            silence_s, alone_s = link.liveness.silence_s(), self._policy.silence_alone_s
+            evidence = self._evidence(link)
+            reason = loss_reason(silence_s, link.silence_limit_s(), evidence, alone_s)
             if reason is not None:
                 link.lose(TransportFailed(f"{link.name}: {reason}", name="Silent"))
 
-    def _witness(self, silent: Link) -> str | None:
+    def _evidence(self, silent: Link) -> str | None:
         for link in self._links:
             if link is silent:
                 continue
-            # Heard a whole beat after the other fell silent.
-            heard_s = silent.signs.silent_since_s() + self._policy.heartbeat_s
-            if link.is_open and link.signs.last_heard_s >= heard_s:
-                return f"heard over {link.name}"
-            if link.says_gone:
-                return f"gone, as {link.name} says"
+            # Heard a whole heartbeat after the other one fell silent.
+            heard_s = silent.liveness.silent_since_s() + self._policy.heartbeat_s
+            if link.is_open and link.liveness.last_heard_s >= heard_s:
+                return f"the service is heard over {link.name}"
+            if link.is_service_absent:
+                return f"{link.name} reports that the service is not available"
         return None
 
-    def _call_witness(self, link: Link) -> None:
-        """Open a transport that nobody uses: that it opens shows that the service is there."""
+    def _open_for_evidence(self, link: Link) -> None:
+        """Open a transport that nobody uses: success shows that the service is reachable."""
 
-        async def open_witness() -> None:
+        async def open_link() -> None:
             generation = link.generation
             try:
                 await link.open()
             except CourierError as error:
                 link.leave(error, generation)
 
-        task = asyncio.ensure_future(open_witness())
-        self._witnesses.add(task)
-        task.add_done_callback(self._witnesses.discard)
+        task = asyncio.ensure_future(open_link())
+        self._openings.add(task)
+        task.add_done_callback(self._openings.discard)
 
-    def _tell(self) -> None:
+    def _record_health(self) -> None:
         for link in self._links:
             if link.is_open:
                 if not link.in_flight:
-                    link.beat()
+                    link.send_heartbeat()
                 link.record_health()
