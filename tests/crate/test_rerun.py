@@ -157,7 +157,7 @@ def test_images_that_are_others_are_named_before_anything_is_called(lab: Lab) ->
         *("rerun", "results/cells", "--images-dir", others, "--out", "never"), status=1
     )
     assert [line.split(":")[0] for line in said.splitlines()] == ["near", "far", "Error"]
-    assert "2 of 3 images are not the recorded" in said
+    assert "2 of 3 images differ from the recorded ones" in said
     assert not (lab.directory / "never").exists()
 
 

@@ -248,7 +248,7 @@ def test_verify_proves_one_of_two_copies_under_one_name(
     verdict = json.loads(out.read_text())
     works = {name: found["works"] for name, found in verdict["transports"].items()}
     assert works == {"websocket": True, "webrtc": True, "http": True}, said
-    assert f"2 replicas of twice, of which this looks at {WORKSPACE}/twice-" in said
+    assert f"2 replicas of twice; this command tests {WORKSPACE}/twice-" in said
     assert re.search("(?m)^ok +service .*, 2 replicas$", doctor), doctor
 
 

@@ -61,7 +61,7 @@ rule doctor:
 
 
 rule undeploy:
-    """Take the service away from its BioEngine worker or SLURM job, whoever uses it."""
+    """Stop the service on its BioEngine worker or SLURM job, even while it is in use."""
     log:
         RUN.dataset_dir / "logs/undeploy.log",
     retries: 0

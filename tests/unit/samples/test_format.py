@@ -106,7 +106,7 @@ def test_a_sheet_without_the_column_that_is_needed_is_left_as_it_is(folder: Path
     write_scenes(folder / "c.tif")
     result = sheet("data", "--out", "images.tsv", status=1)
     assert (
-        "Error: images.tsv: no column scene, expected one, since files have several"
+        "Error: images.tsv: no column scene, expected one, since a file has several scenes"
         in result.stderr
     )
     assert Path("images.tsv").read_text() == "image\tpath\na\tdata/a.tif\n"

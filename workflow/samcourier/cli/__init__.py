@@ -17,7 +17,7 @@ from ..errors import CourierError
 from ..formatting import plain_lines
 
 
-class Named(NamedTuple):
+class LazyCommand(NamedTuple):
     """A command that is not imported yet: its module, its name there, and its help's first line."""
 
     module: str
@@ -27,75 +27,76 @@ class Named(NamedTuple):
 
 COMMANDS = MappingProxyType(
     {
-        "batch": Named(
+        "batch": LazyCommand(
             "dataset", "batch", "Segment one batch of SHEET and write its manifest to --out."
         ),
-        "bench": Named(
+        "bench": LazyCommand(
             "service",
             "bench",
-            "Measure the transports by payload size beside the naive client; table and plot go to"
+            "Compare the transports with the naive client by payload size; write table and plot to"
             " --out.",
         ),
-        "check": Named(
+        "check": LazyCommand(
             "dataset",
             "check",
-            "Tell whether the finished folder DATASET_DIR is whole: masks, logs and manifests"
-            " agree.",
+            "Check that the masks, logs and manifests in DATASET_DIR are complete and agree.",
         ),
-        "demo-data": Named(
+        "demo-data": LazyCommand(
             "dataset",
             "demo_data",
-            "Write the 24 synthetic images of the demo dataset, with their truth, to DIRECTORY.",
+            "Write the 24 synthetic images of the demo dataset and their ground truth to"
+            " DIRECTORY.",
         ),
-        "deploy": Named(
+        "deploy": LazyCommand(
             "service",
             "deploy",
-            "Bring the service up, if it is ours to bring up, and write where it is to --out.",
+            "Start the service unless --target is existing, and write its address to --out.",
         ),
-        "doctor": Named(
+        "doctor": LazyCommand(
             "doctor",
             "doctor",
-            "Look at all that the run of SHEET needs, in under 20 seconds, before it begins.",
+            "Check in under 20 seconds that a run of SHEET can start and succeed.",
         ),
-        "monitor": Named(
+        "monitor": LazyCommand(
             "monitor",
             "monitor",
-            "Watch the run whose results folder is RUN, e.g. results/demo, until it ends.",
+            "Show the progress of the run in the results folder RUN, e.g. results/demo, until it"
+            " ends.",
         ),
-        "report": Named(
+        "report": LazyCommand(
             "dataset",
             "report",
-            "Write the report of a run. Exits 1, after writing, when an image has no mask.",
+            "Write the report of a run; exit with status 1 if an image has no mask.",
         ),
-        "rerun": Named(
+        "rerun": LazyCommand(
             "rerun",
             "rerun",
-            "Make the masks of the run in CRATE again, here, and compare them with the recorded"
-            " ones.",
+            "Make the masks of the run in CRATE again and compare them with the recorded ones.",
         ),
-        "segment": Named(
+        "segment": LazyCommand(
             "dataset",
             "segment",
             "Segment image files, folders, patterns and plates, or one sample sheet (.tsv).",
         ),
-        "serve": Named(
-            "service", "serve", "Serve an engine through a Hypha server until interrupted."
+        "serve": LazyCommand(
+            "service", "serve", "Serve an engine through a Hypha server until you interrupt it."
         ),
-        "sheet": Named(
+        "sheet": LazyCommand(
             "sheet",
             "sheet",
             "Write a sample sheet of the images in folders, patterns ('*.tif') and OME-Zarr"
             " plates.",
         ),
-        "undeploy": Named(
+        "undeploy": LazyCommand(
             "service",
             "undeploy",
-            "Take the service away from its BioEngine worker or SLURM job, whoever uses it.",
+            "Stop the service on its BioEngine worker or SLURM job, even while it is in use.",
         ),
-        "verify": Named(
+        "verify": LazyCommand(
             "service",
             "verify",
-            "Prove each transport with a large payload both ways; the verdict goes to --out.",
+            "Test each transport with a large payload in both directions and write the result to"
+            " --out.",
         ),
     }
 )
@@ -109,28 +110,28 @@ class _Cli(click.Group):
         return sorted({*COMMANDS, *super().list_commands(ctx)})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command and return it, None when there is none of this name."""
-        named = COMMANDS.get(cmd_name)
-        if named is None:
+        """Import the command ``cmd_name`` and return it, or None if there is no such command."""
+        lazy = COMMANDS.get(cmd_name)
+        if lazy is None:
             return super().get_command(ctx, cmd_name)
-        module = import_module(f".{named.module}", __package__)
-        command: click.Command = getattr(module, named.attribute)
+        module = import_module(f".{lazy.module}", __package__)
+        command: click.Command = getattr(module, lazy.attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write every command's name and summary, without importing any."""
-        # As click.Group does it with commands that it has.
+        # The same layout as click.Group gives to imported commands.
         limit = formatter.width - 6 - max(map(len, COMMANDS))
         with formatter.section("Commands"):
             formatter.write_dl(
                 [
-                    (name, click.Command(name, help=named.summary).get_short_help_str(limit))
-                    for name, named in COMMANDS.items()
+                    (name, click.Command(name, help=lazy.summary).get_short_help_str(limit))
+                    for name, lazy in COMMANDS.items()
                 ]
             )
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command that was called."""
+        """Run the called command; show a CourierError or an OSError as one line, exit status 1."""
         try:
             return super().invoke(ctx)
         except CourierError as error:

@@ -1,4 +1,4 @@
-"""The commands about a dataset: its demo, its batches, its report, its soundness."""
+"""The commands about a dataset: demo-data, batch, segment, report and check."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -29,23 +28,20 @@ from .options import (
     run_options,
     settings_options,
 )
-from .terminal import batch_in_words
+from .terminal import batch_summary
 
 logger = logging.getLogger("samcourier.cli")
 
-if TYPE_CHECKING:
-    pass
 
-
-#: Images of one batch where no workflow says otherwise: one process makes all of them.
+#: Images of one batch without a workflow, where one process segments all batches.
 SEGMENT_BATCH_SIZE = 25
 
 
 @click.command("demo-data", epilog=example("samcourier demo-data data/demo"))
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--seed", default=7, show_default=True)
+@click.option("--seed", default=7, show_default=True, help="Seed of the random numbers.")
 def demo_data(directory: Path, seed: int) -> None:
-    """Write the 24 synthetic images of the demo dataset, with their truth, to DIRECTORY."""
+    """Write the 24 synthetic images of the demo dataset and their ground truth to DIRECTORY."""
     from ..deploy.local.start import require_local_extra
 
     require_local_extra("demo-data")
@@ -61,24 +57,32 @@ def demo_data(directory: Path, seed: int) -> None:
     )
 )
 @run_options({**SERVICE_KEYS, **SEGMENT_KEYS})
-@click.option("--batch", "batch_id", required=True, metavar="ID", help="E.g. 0001.")
+@click.option(
+    "--batch", "batch_id", required=True, metavar="ID", help="Id of the batch, e.g. 0001."
+)
 @click.option(
     "--rows-digest",
-    help="Make it only if the sheet's rows of the batch have this digest still.",
+    help="Fail unless the batch's rows of the sheet still have this digest.",
 )
 @click.option(
     "--made-for",
     metavar="DIGEST",
-    help="Written into the manifest in place of the digest of the settings.",
+    help="Digest to write into the manifest instead of the digest of the settings.",
 )
 @click.option(
     "--submission",
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Above 1: make it only if the last job was lost or its service had gone.",
+    help="Number of this submission of the batch's job. Above 1, the batch runs only if the last"
+    " job was lost or had no service.",
 )
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="File for the batch's manifest.",
+)
 def batch(
     run: RunOptions,
     batch_id: str,
@@ -89,7 +93,8 @@ def batch(
 ) -> None:
     """Segment one batch of SHEET and write its manifest to --out.
 
-    Exits 0 with failed images named in the manifest; 1 when every image would fail alike.
+    The exit status is 0 even if single images failed: the manifest names them. It is 1 if the
+    same error would stop every image, e.g. an expired token.
     """
     # No batch multiplies matrices.
     with _one_blas_thread():
@@ -98,13 +103,13 @@ def batch(
 
     start_s = time.monotonic()
     assert run.sheet is not None
-    own = read_batch(run.sheet, batch_id, run.settings.batch_size)
-    _check_rows(run.sheet, batch_id, own.rows, rows_digest)
-    manifest = run_batch(run.settings, own, run.dataset_dir, submission=submission)
+    own_batch = read_batch(run.sheet, batch_id, run.settings.batch_size)
+    _check_rows(run.sheet, batch_id, own_batch.rows, rows_digest)
+    manifest = run_batch(run.settings, own_batch, run.dataset_dir, submission=submission)
     if made_for is not None:
         manifest = msgspec.structs.replace(manifest, made_for=made_for)
     write_manifest(out, manifest)
-    click.echo(batch_in_words(manifest, time.monotonic() - start_s))
+    click.echo(batch_summary(manifest, time.monotonic() - start_s))
 
 
 @contextmanager
@@ -128,7 +133,7 @@ def _check_rows(sheet: Path, batch_id: str, rows: Sequence[ImageRow], expected: 
     if expected not in (None, rows_digest(rows)):
         raise InputError(
             f"{sheet}: the rows of batch {batch_id} changed since the run began, expected a sheet"
-            " that stays as it is until the run ends; run again"
+            " that does not change until the run ends; run again"
         )
 
 
@@ -141,15 +146,15 @@ def _check_rows(sheet: Path, batch_id: str, rows: Sequence[ImageRow], expected: 
 def segment(inputs: tuple[str, ...], settings: RunSettings, dataset_dir: Path) -> None:
     """Segment image files, folders, patterns and plates, or one sample sheet (.tsv).
 
-    Without Snakemake.
-    Leaves the same folder as the workflow, its report included.
+    The command needs no Snakemake. It writes the same results folder as the workflow, with the
+    report.
     """
     rows = _rows_of(inputs, dataset_dir)
-    _check_only(settings.images or (), rows)
-    segment_rows(_named_by(settings, inputs, dataset_dir), rows, dataset_dir)
+    _check_subset(settings.images or (), rows)
+    segment_rows(_with_names(settings, inputs, dataset_dir), rows, dataset_dir)
 
 
-def _named_by(settings: RunSettings, inputs: Sequence[str], dataset_dir: Path) -> RunSettings:
+def _with_names(settings: RunSettings, inputs: Sequence[str], dataset_dir: Path) -> RunSettings:
     """Return the settings with the names of the dataset and of its sheet."""
     sheet = inputs[0] if len(inputs) == 1 else None
     return msgspec.structs.replace(settings, dataset=dataset_dir.resolve().name, sheet=sheet)
@@ -161,16 +166,17 @@ def segment_rows(
     dataset_dir: Path,
     rerun_of: str | None = None,
 ) -> None:
-    """Segment the rows asked for with progress on the terminal, and write the report.
+    """Segment the subset of ``rows`` with progress on the terminal, and write the report.
 
-    Raises ClickException, after writing, for images without mask.
+    ``rerun_of`` is as in :func:`samcourier.pipeline.run.start_dataset`. Raises ClickException,
+    after the report is written, if an image has no mask.
     """
     from ..pipeline.run import segment_dataset, start_dataset
     from .terminal import progress_of
 
     logger.info("%s", start_dataset(settings, rows, dataset_dir, rerun_of))
-    asked = len([row for row in rows if not settings.images or row.image in settings.images])
-    with progress_of("segmenting", asked) as on_image:
+    subset_count = len([row for row in rows if not settings.images or row.image in settings.images])
+    with progress_of("segmenting", subset_count) as on_image:
         segment_dataset(settings, rows, dataset_dir, on_image)
     _report(settings, rows, dataset_dir, *_report_files(dataset_dir))
 
@@ -190,11 +196,26 @@ def _report_files(dataset_dir: Path) -> tuple[Path, Path, Path]:
     )
 )
 @run_options(SUBSET_KEYS)
-@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), required=True)
-@click.option("--tsv", type=click.Path(dir_okay=False, path_type=Path), required=True)
-@click.option("--complete", type=click.Path(dir_okay=False, path_type=Path), required=True)
+@click.option(
+    "--html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="File for the report as a page.",
+)
+@click.option(
+    "--tsv",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="File for the report as a table.",
+)
+@click.option(
+    "--complete",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="File that is written only if every image has a mask.",
+)
 def report(run: RunOptions, html: Path, tsv: Path, complete: Path) -> None:
-    """Write the report of a run. Exits 1, after writing, when an image has no mask."""
+    """Write the report of a run; exit with status 1 if an image has no mask."""
     assert run.sheet is not None
     _report(run.settings, read_sheet(run.sheet), run.dataset_dir, html, tsv, complete)
 
@@ -221,7 +242,7 @@ def _report(
 @click.command(epilog=example("samcourier check results/plate7"))
 @click.argument("dataset_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def check(dataset_dir: Path) -> None:
-    """Tell whether the finished folder DATASET_DIR is whole: masks, logs and manifests agree."""
+    """Check that the masks, logs and manifests in DATASET_DIR are complete and agree."""
     from ..evaluation.check import check_results
 
     findings = check_results(dataset_dir)
@@ -229,20 +250,20 @@ def check(dataset_dir: Path) -> None:
         click.echo(plain(str(finding)))
     if findings:
         raise click.ClickException(f"{dataset_dir}: {len(findings)} findings")
-    click.echo(f"{dataset_dir}: whole", err=True)
+    click.echo(f"{dataset_dir}: complete, without findings", err=True)
 
 
 def _rows_of(inputs: tuple[str, ...], dataset_dir: Path) -> list[ImageRow]:
-    """Return the rows of a sheet, or of what is found, of which a sheet is kept."""
+    """Return the rows of a sheet, or of the images found, whose sheet is then written."""
     if len(inputs) == 1 and inputs[0].endswith(".tsv"):
         return read_sheet(Path(inputs[0]))
-    kept = found_sheet_path(dataset_dir)
-    rows = find_images(inputs, known_rows(kept)).rows
-    write_found_sheet(kept, rows)
+    found_sheet = found_sheet_path(dataset_dir)
+    rows = find_images(inputs, known_rows(found_sheet)).rows
+    write_found_sheet(found_sheet, rows)
     return rows
 
 
-def _check_only(only: Sequence[str], rows: Sequence[ImageRow]) -> None:
-    unknown = sorted(set(only) - {row.image for row in rows})
+def _check_subset(subset: Sequence[str], rows: Sequence[ImageRow]) -> None:
+    unknown = sorted(set(subset) - {row.image for row in rows})
     if unknown:
         raise InputError(f"--only {unknown[0]}: the sheet has no such image")

@@ -1,4 +1,4 @@
-"""``samcourier doctor``: a look before a long run."""
+"""``samcourier doctor``: check before a long run that it can succeed."""
 
 from __future__ import annotations
 
@@ -47,16 +47,18 @@ _STYLES = {"ok": "green", "warning": "yellow", "failure": "red"}
 @click.option(
     "--to-segment",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Text file with an id a line: the images left, whatever the manifests and masks say.",
+    help="Text file with one image id per line: the pending images. Without it, the images whose"
+    " mask is missing.",
 )
 def doctor(run: RunOptions, to_segment: Path | None) -> None:
-    """Look at all that the run of SHEET needs, in under 20 seconds, before it begins.
+    """Check in under 20 seconds that a run of SHEET can start and succeed.
 
-    `snakemake --cores 1 doctor` does it with the options of config/config.yaml. A line each for
-    server, token, service, transports, limits, disk, versions, model and time: ok, a warning or a
-    failure with what to do. Exits 1 when there is a failure.
+    `snakemake --cores 1 doctor` runs this command with the options of config/config.yaml. It
+    prints one line each for server, token, service, transports, limits, disk, versions, model and
+    time. Each line is ok, a warning or a failure; a failure is followed by what to do. The exit
+    status is 1 if there is a failure.
     """
-    # Before the imports: on a busy machine they take seconds.
+    # The clock starts before the imports: on a busy machine they take seconds.
     start_s = time.monotonic()
     import uvloop
 
@@ -71,29 +73,29 @@ def doctor(run: RunOptions, to_segment: Path | None) -> None:
     rows = read_sheet(run.sheet)
     batches = make_batches(rows, settings.batch_size)
     rows = rows_of_subset(rows, settings.subset)
-    left = _rows_left(rows, batches, dataset_dir, to_segment)
+    pending = _pending_rows(rows, batches, dataset_dir, to_segment)
     keeps_embeddings = settings.embeddings == "keep"
     asked = Asked(
         target=settings.service.target,
         transport=settings.transport,
         parameters=settings.parameters,
-        images_left=len(left),
+        images_left=len(pending),
         images=len(rows),
         connections=settings.network.connections,
         outputs=settings.outputs,
         keeps_embeddings=keeps_embeddings,
         embeddings_max_bytes=int(settings.embeddings_max_gb * 1e9) if keeps_embeddings else 0,
     )
-    batch_count = -(-len(left) // settings.batch_size)
+    batch_count = -(-len(pending) // settings.batch_size)
     form = settings.mask_container, settings.ome_zarr, settings.outputs
     is_local = settings.service.target == "local"
     here = Here(
-        forecast=lambda: forecast_files(left, batch_count, *form),
+        forecast=lambda: forecast_files(pending, batch_count, *form),
         disk=lambda: look_at_disk(dataset_dir),
         versions=lambda: look_at_versions(["local"] if is_local else []),
         pace=lambda: look_at_pace(dataset_dir),
     )
-    # Never closed: that would wait for a look-up of a name or a disk that hangs.
+    # The runner is never closed: closing would wait for a name lookup or a disk that hangs.
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     spent_s = time.monotonic() - start_s
     try:
@@ -111,25 +113,25 @@ def doctor(run: RunOptions, to_segment: Path | None) -> None:
     failures, warnings = (
         sum(line.status == status for line in lines) for status in ("failure", "warning")
     )
-    click.echo(f"{failures} failures, {warnings} warnings, looked at in {took_s:.1f} s")
+    click.echo(f"{failures} failures, {warnings} warnings, checked in {took_s:.1f} s")
     sys.stdout.flush()
     os._exit(1 if has_failed(lines) else 0)
 
 
-def _rows_left(
+def _pending_rows(
     rows: list[ImageRow], batches: list[Batch], dataset_dir: Path, to_segment: Path | None
 ) -> list[ImageRow]:
-    """Return those of ``rows`` in the file ``to_segment``, without one those without their mask."""
+    """Return the ``rows`` listed in the file ``to_segment``; without it, those without mask."""
     if to_segment is not None:
-        left = set(to_segment.read_text(encoding="utf-8").splitlines())
+        pending = set(to_segment.read_text(encoding="utf-8").splitlines())
     else:
-        left = set(images_left(dataset_dir, batches, {row.image for row in rows}))
-    return rows_of_subset(rows, left)
+        pending = set(images_left(dataset_dir, batches, {row.image for row in rows}))
+    return rows_of_subset(rows, pending)
 
 
 def _print(line: Line) -> None:
-    said = plain(line.said)
+    message = plain(line.said)
     mark = click.style(f"{line.status:8}", fg=_STYLES[line.status])
-    click.echo(f"{mark} {line.topic:10}  {said}")
+    click.echo(f"{mark} {line.topic:10}  {message}")
     if line.advice:
         click.echo(f"{'':20} → {plain(line.advice)}")

@@ -1,4 +1,4 @@
-"""``samcourier monitor``: look at a run again and again until it has ended."""
+"""``samcourier monitor``: show the progress of a run until it ends."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     from ..monitor.status import Monitor, RunView
 
-LOOK_EVERY_S = 0.5
-#: In a log the end of a run is noticed this soon, whatever the time between lines.
+READ_EVERY_S = 0.5
+#: Without a terminal, the end of a run is noticed this soon, whatever ``--every-s`` is.
 NOTICE_END_S = 2.0
-#: Looking may take this share of one core; a larger folder is looked at less often.
-LOOKING_SHARE = 0.1
+#: Reading may take this share of one core; a larger folder is read less often.
+READING_SHARE = 0.1
 
 
 @click.command(epilog=example("samcourier monitor results/plate7"))
@@ -34,12 +34,13 @@ LOOKING_SHARE = 0.1
     type=POSITIVE,
     default=10.0,
     show_default=True,
-    help="Seconds between lines where the output is no terminal.",
+    help="Seconds between lines if the output is not a terminal.",
 )
 def monitor(run: Path, once: bool, every_s: float) -> None:
-    """Watch the run whose results folder is RUN, e.g. results/demo, until it ends.
+    """Show the progress of the run in the results folder RUN, e.g. results/demo, until it ends.
 
-    Reads files only: start it in another terminal, during or after the run, or not at all.
+    The command only reads files and never changes the run. Start it in another terminal, during
+    or after the run.
     """
     from rich.console import Console
 
@@ -72,7 +73,7 @@ def _watch_live(watched: Monitor, console: Console) -> None:
             live.update(render(view, console.height), refresh=True)
             if has_ended(view):
                 return
-            time.sleep(max(LOOK_EVERY_S, (time.monotonic() - start_s) / LOOKING_SHARE))
+            time.sleep(max(READ_EVERY_S, (time.monotonic() - start_s) / READING_SHARE))
 
 
 def _watch_in_lines(watched: Monitor, every_s: float) -> None:
@@ -88,9 +89,9 @@ def _watch_in_lines(watched: Monitor, every_s: float) -> None:
         if has_ended(view):
             return
         pause_s = min(NOTICE_END_S, max(next_line_s - time.monotonic(), 0.0))
-        time.sleep(max(pause_s, (time.monotonic() - start_s) / LOOKING_SHARE))
+        time.sleep(max(pause_s, (time.monotonic() - start_s) / READING_SHARE))
 
 
 def has_ended(view: RunView) -> bool:
-    """Tell whether there is nothing more to wait for."""
+    """Return whether the run has ended."""
     return view.state != "running"

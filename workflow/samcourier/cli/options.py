@@ -1,4 +1,4 @@
-"""Which options a command takes: the keys of the settings, or the settings file of a run."""
+"""The options of the commands: keys of the settings, or the settings file of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .setting_option import parameter_name, setting_option
 
 R = TypeVar("R")
 
-#: The keys that say which service segments and how it is started.
+#: The keys that describe the service and how it is started.
 SERVICE_KEYS = {
     "service.target": "--target",
     "service.engine": "--engine",
@@ -51,7 +51,7 @@ EMBEDDING_KEYS = {
     "embeddings_max_gb": "--embeddings-max-gb",
     "embeddings_folder": "--embeddings-folder",
 }
-#: What is asked of the service beside the images.
+#: The keys that a service can refuse: transport, parameters and embeddings.
 DEMAND_KEYS = {**TRANSPORT_KEYS, "parameters": "--parameters", **EMBEDDING_KEYS}
 FORM_KEYS = {
     "ome_zarr": "--ome-zarr",
@@ -75,9 +75,9 @@ CONNECTIONS_KEYS = {"network.connections": "--connections"}
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a command of a run is given: settings, results folder and sample sheet.
+    """Settings, results folder and sample sheet of a run, as its commands receive them.
 
-    ``sheet`` is None for a command that takes none.
+    ``sheet`` is None for a command that takes no sheet.
     """
 
     settings: RunSettings
@@ -88,10 +88,11 @@ class RunOptions:
 def settings_options(
     keys: Mapping[str, str], **defaults: Any
 ) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """Add an option for each of ``keys``; the command gets ``settings``.
+    """Add an option for each of ``keys``; the command receives ``settings``.
 
-    ``keys`` maps a key of the settings, ``tiles.edge_px``, to its option. ``defaults`` are those of
-    a command that has others. The settings have no ``dataset``, which a results folder names.
+    ``keys`` maps a key of the settings, e.g. ``tiles.edge_px``, to its option. ``defaults`` replace
+    the defaults of the settings for this command. The settings have an empty ``dataset``, since the
+    results folder gives it its name.
     """
 
     def decorate(command: Callable[..., R]) -> Callable[..., R]:
@@ -111,11 +112,11 @@ def run_options(
     takes_sheet: bool = True,
     batch_size: int | None = None,
 ) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """Add what a command of a run takes; the command gets ``run``, a :class:`RunOptions`.
+    """Add the options of a run's command; the command receives ``run``, a :class:`RunOptions`.
 
-    That is ``--settings FILE``, the file that a run wrote when it began, or in its place the sheet,
-    ``--dataset-dir`` and an option for each of ``keys``. ``batch_size`` is the default of
-    ``--batch-size``, which is required without one.
+    The command takes ``--settings FILE``, the file that a run wrote when it began. Without that
+    file it takes the sheet, ``--dataset-dir`` and an option for each of ``keys``. ``batch_size`` is
+    the default of ``--batch-size``; without a default that option is required.
     """
 
     def decorate(command: Callable[..., R]) -> Callable[..., R]:
@@ -126,7 +127,7 @@ def run_options(
             sheet = given.pop("sheet", None)
             size = given.pop("batch_size", None)
             if settings_file is not None:
-                _refuse_beside_settings(context, keys)
+                _refuse_options_beside_settings(context, keys)
                 frozen = read_frozen(settings_file)
                 return command(run=_of_frozen(frozen, takes_sheet), **given)
             if dataset_dir is None:
@@ -154,13 +155,13 @@ def run_options(
                 type=click.IntRange(1),
                 default=batch_size,
                 show_default=batch_size is not None,
-                help="Images that one job segments over one connection.",
+                help="Number of images that one job segments over one connection.",
             )(decorated)
         decorated = click.option(
             "--settings",
             "settings_file",
             type=click.Path(dir_okay=False, path_type=Path),
-            help="The settings file that a run wrote when it began, in place of the options that"
+            help="The settings file that a run wrote when it began. It replaces the options that"
             " describe the run.",
         )(decorated)
         if takes_sheet:
@@ -173,7 +174,7 @@ def run_options(
 
 
 def _with_options(command: Callable[..., R], keys: Mapping[str, str]) -> Callable[..., R]:
-    """Add the option of each key; the help shows them in this order."""
+    """Add the option of each key; the help lists them in this order."""
     for key, flag in reversed(list(keys.items())):
         command = setting_option(key, flag)(command)
     return command
@@ -182,8 +183,8 @@ def _with_options(command: Callable[..., R], keys: Mapping[str, str]) -> Callabl
 def make_settings(values: Mapping[str, Any], dataset_dir: Path | None = None) -> RunSettings:
     """Return the settings with ``values`` by key; every other key has its default.
 
-    Raises InputError for ICE servers or certificates that cannot be used, and for an engine or a
-    transport that no installed package offers.
+    Raises InputError for unusable ICE servers or certificates, and for an engine or a transport
+    that no installed package provides.
     """
     from ..pipeline.names import check_names
     from ..transports.network import make_network
@@ -209,7 +210,7 @@ def make_settings(values: Mapping[str, Any], dataset_dir: Path | None = None) ->
 
 
 def example(*commands: str) -> str:
-    """Return the epilog of a command's help that shows it used; click keeps its lines."""
+    """Return the epilog of a command's help with example ``commands``; click keeps its lines."""
     return "\n".join(["\b", "Example:", *(f"  {command}" for command in commands)])
 
 
@@ -240,9 +241,11 @@ def _of_frozen(frozen: FrozenRun, takes_sheet: bool) -> RunOptions:
     return RunOptions(frozen.settings, frozen.dataset_dir, frozen.sheet if takes_sheet else None)
 
 
-def _refuse_beside_settings(context: click.Context, keys: Mapping[str, str]) -> None:
+def _refuse_options_beside_settings(context: click.Context, keys: Mapping[str, str]) -> None:
     flags = {parameter_name(key): flag for key, flag in keys.items()}
     flags |= {"dataset_dir": "--dataset-dir", "batch_size": "--batch-size", "sheet": "SHEET"}
     for name, flag in flags.items():
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"{flag} beside --settings, which holds it already", context)
+            raise click.UsageError(
+                f"{flag} cannot be given with --settings, which already sets it", context
+            )

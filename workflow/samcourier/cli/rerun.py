@@ -1,4 +1,4 @@
-"""``samcourier rerun``: make the masks of a crate again, and tell whether they are the same."""
+"""``samcourier rerun``: make the masks of a crate again and compare them with the recorded ones."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ logger = logging.getLogger("samcourier.cli")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="New results folder; without it, the crate's with -rerun at its end.",
+    help="New results folder. Without it, the crate's folder with -rerun appended to its name.",
 )
 @click.option(
     "--images-dir",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Where the images lie now, by their path in the sheet or their name.",
+    help="Folder with the images. Each is found there by its path in the sheet or its file name.",
 )
-@click.option("--other-service", is_flag=True, help="Also with another engine, model or version.")
+@click.option("--other-service", is_flag=True, help="Allow another engine, model or version.")
 @settings_options({**SERVICE_KEYS, **TRANSPORT_KEYS})
 @click.pass_context
 def rerun(
@@ -49,11 +49,11 @@ def rerun(
     other_service: bool,
     settings: RunSettings,
 ) -> None:
-    """Make the masks of the run in CRATE again, here, and compare them with the recorded ones.
+    """Make the masks of the run in CRATE again and compare them with the recorded ones.
 
-    CRATE is a results folder with its ro-crate-metadata.json. Engine, model and parameters are
-    the crate's; the service is a local one unless the options name another. Exits 1 when an image
-    differs from the recorded one, or a mask does.
+    CRATE is a results folder with its ro-crate-metadata.json. The crate sets engine, model and
+    parameters; the service is a local one unless the options name another. The exit status is 1
+    if an image or a mask differs from the recorded one.
     """
     from ..masks.integrity import read_provenance
     from ..provenance.rerun import differing_images, located, read_crate
@@ -68,7 +68,9 @@ def rerun(
     for problem in problems:
         logger.error("%s", plain(problem))
     if problems:
-        raise click.ClickException(f"{len(problems)} of {len(rows)} images are not the recorded")
+        raise click.ClickException(
+            f"{len(problems)} of {len(rows)} images differ from the recorded ones"
+        )
     if context.get_parameter_source("service_engine") is ParameterSource.DEFAULT:
         engine, options = run.engine
         service = msgspec.structs.replace(
@@ -79,7 +81,7 @@ def rerun(
         settings = msgspec.structs.replace(settings, service=service)
     if not other_service:
         _check_service(settings, out, run)
-    # The rest is as where a config says nothing: how long a run took elsewhere says little.
+    # All other settings keep their defaults: the timeouts of another machine do not apply here.
     settings = msgspec.structs.replace(
         settings,
         dataset=out.resolve().name,
@@ -95,10 +97,11 @@ def rerun(
         failure = error
     equal_count = 0
     for row in rows:
-        made = (read_provenance(mask_path(out, row.image)) or {}).get("labels_sha256")
-        is_equal = made == run.masks[row.image].labels_sha256
+        labels_sha256 = (read_provenance(mask_path(out, row.image)) or {}).get("labels_sha256")
+        is_equal = labels_sha256 == run.masks[row.image].labels_sha256
         equal_count += is_equal
-        click.echo(f"{row.image}\t{'equal' if is_equal else 'differs' if made else 'no mask'}")
+        verdict = "equal" if is_equal else "differs" if labels_sha256 else "no mask"
+        click.echo(f"{row.image}\t{verdict}")
     if failure is not None:
         raise failure
     if equal_count < len(rows):
@@ -107,36 +110,36 @@ def rerun(
 
 
 def _check_new(out: Path, folder: Path, run: RecordedRun) -> None:
-    """Refuse a folder with other masks: those found there would be taken for made again."""
+    """Raise InputError for a folder with other masks, which would count as made by this rerun."""
     from ..results.environment import read_run_environment
 
-    masks, begun = out / "masks", read_run_environment(out)
-    is_the_same_rerun = begun is not None and begun.rerun_of == run.metadata_sha256
+    masks, earlier = out / "masks", read_run_environment(out)
+    is_same_rerun = earlier is not None and earlier.rerun_of == run.metadata_sha256
     has_masks = masks.exists() and any(masks.iterdir())
-    if out.resolve() == folder or (has_masks and not is_the_same_rerun):
+    if out.resolve() == folder or (has_masks and not is_same_rerun):
         raise InputError(f"{out}: holds other results, expected a new folder as --out")
 
 
 def _check_service(settings: RunSettings, out: Path, run: RecordedRun) -> None:
-    """Bring the service up and raise InputError when it is another than made the masks."""
+    """Start the service; raise InputError if it is not the service that made the masks."""
     from ..provenance.rerun import service_difference
 
     difference = service_difference(_describe(settings, out), run)
     if difference is not None:
         raise InputError(
-            f"the service is another than the crate's: {difference};"
-            " --other-service makes the masks all the same"
+            f"the service differs from the crate's: {difference};"
+            " add --other-service to make the masks with it"
         )
 
 
 def _describe(settings: RunSettings, out: Path) -> ServiceDescription:
-    """Return what the service says of itself."""
+    """Return the service's own description."""
     from ..connection import connected
     from ..results.connection_log import ConnectionJournal
     from ..transports import Replicas
 
     async def work() -> ServiceDescription:
-        # A look before the run; the run's own journals begin with its batches.
+        # This call precedes the run, whose journals begin with its batches.
         with ConnectionJournal(Path(os.devnull)) as journal:
             async with connected(Replicas(endpoint, settings.transport), journal, 1) as (
                 _,

@@ -1,4 +1,4 @@
-"""The commands about a service: bring it up, prove it, measure it, run it."""
+"""The commands about a service: deploy, undeploy, verify, bench and serve."""
 
 from __future__ import annotations
 
@@ -38,9 +38,14 @@ logger = logging.getLogger("samcourier.cli")
 
 @click.command(epilog=example("samcourier deploy --dataset-dir results/plate7 --out endpoint.json"))
 @run_options(SERVICE_KEYS, takes_sheet=False)
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="JSON file for the service's address.",
+)
 def deploy(run: RunOptions, out: Path) -> None:
-    """Bring the service up, if it is ours to bring up, and write where it is to --out."""
+    """Start the service unless --target is existing, and write its address to --out."""
     endpoint = deploy_service(run.settings, run.dataset_dir)
     write_json(
         out,
@@ -60,9 +65,9 @@ def deploy(run: RunOptions, out: Path) -> None:
 )
 @run_options(SERVICE_KEYS, takes_sheet=False)
 def undeploy(run: RunOptions) -> None:
-    """Take the service away from its BioEngine worker or SLURM job, whoever uses it.
+    """Stop the service on its BioEngine worker or SLURM job, even while it is in use.
 
-    Twice is no error.
+    Stopping a service that does not run is not an error.
     """
     undeploy_service(run.settings, run.dataset_dir)
 
@@ -75,11 +80,17 @@ def undeploy(run: RunOptions) -> None:
     )
 )
 @run_options({**SERVICE_KEYS, **DEMAND_KEYS}, takes_sheet=False)
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="JSON file for the result.",
+)
 def verify(run: RunOptions, out: Path) -> None:
-    """Prove each transport with a large payload both ways; the verdict goes to --out.
+    """Test each transport with a large payload in both directions and write the result to --out.
 
-    Exits 1 when none works, or the service refuses the parameters or has no embeddings to keep.
+    The exit status is 1 if no transport works, if the service refuses the parameters, or if it
+    has no embeddings to keep.
     """
     from ..diagnostics.verify import check_engine_described, verify_service, working_transports
     from ..pipeline.run import embedding_store
@@ -89,19 +100,20 @@ def verify(run: RunOptions, out: Path) -> None:
 
     settings = run.settings
     endpoint = find_service(settings, run.dataset_dir)
-    one = _one_replica(endpoint, settings.transport)
-    verdict = run_interruptibly(verify_service(endpoint, build_transports(one, settings.transport)))
+    replica = _pick_replica(endpoint, settings.transport)
+    transports = build_transports(replica, settings.transport)
+    verdict = run_interruptibly(verify_service(endpoint, transports))
     write_json(out, verdict)
-    for name, found in verdict["transports"].items():
-        level = logging.INFO if found["works"] else logging.WARNING
-        line = plain(_verdict_line(found))
+    for name, result in verdict["transports"].items():
+        level = logging.INFO if result["works"] else logging.WARNING
+        line = plain(_verdict_line(result))
         logger.log(level, "%-10s %s", name, line, extra={"transport": name})
-    failed = [found for found in verdict["transports"].values() if not found["works"]]
-    known = {found["defect"]: found["advice"] for found in failed if found["defect"] != "other"}
+    failed = [result for result in verdict["transports"].values() if not result["works"]]
+    known = {each["defect"]: each["advice"] for each in failed if each["defect"] != "other"}
     for defect, advice in known.items():
         logger.warning("%s: %s", defect, advice, extra={"defect": defect})
     if not working_transports(verdict):
-        raise ServiceGone("no transport reaches the service; each one's reason stands above")
+        raise ServiceGone("no transport reaches the service; the lines above give the reasons")
     embeddings = embedding_store(settings, run.dataset_dir)
     description = ServiceDescription.of(verdict["description"])
     if settings.service.target == "bioengine":
@@ -111,40 +123,59 @@ def verify(run: RunOptions, out: Path) -> None:
         click.echo(forecast_embeddings(embeddings, description), err=True)
 
 
-def _one_replica(endpoint: Endpoint, transport: str) -> Endpoint:
-    """Return the endpoint of a replica, saying which when there are several."""
+def _pick_replica(endpoint: Endpoint, transport: str) -> Endpoint:
+    """Return the endpoint of one replica; log its id if there are several."""
     from ..transports import pick_replica
 
-    one, replicas = run_interruptibly(pick_replica(endpoint, transport))
-    if replicas > 1:
+    replica, replica_count = run_interruptibly(pick_replica(endpoint, transport))
+    if replica_count > 1:
         logger.info(
-            "%d replicas of %s, of which this looks at %s",
-            *(replicas, endpoint.service_id, one.service_id),
-            extra={"service": one.service_id},
+            "%d replicas of %s; this command tests %s",
+            *(replica_count, endpoint.service_id, replica.service_id),
+            extra={"service": replica.service_id},
         )
-    return one
+    return replica
 
 
-def _verdict_line(found: dict[str, Any]) -> str:
-    if not found["works"]:
-        defect = "" if found["defect"] == "other" else f" ({found['defect']})"
-        return f"does not work{defect}: {found['failure']['message']}"
-    large = found["large"]
+def _verdict_line(result: dict[str, Any]) -> str:
+    if not result["works"]:
+        defect = "" if result["defect"] == "other" else f" ({result['defect']})"
+        return f"does not work{defect}: {result['failure']['message']}"
+    large = result["large"]
     if large["send_s"] is None:
-        return "works, 4 MiB up; the service has no probe to measure with"
+        return "works, 4 MiB up; the service has no probe to measure speed with"
     return f"works, {large['send_s']:.2f} s up, {large['receive_s']:.2f} s down for 4 MiB"
 
 
 @click.command(epilog=example("samcourier bench --dataset-dir results/plate7 --out build/speed"))
 @run_options({**SERVICE_KEYS, **TRANSPORT_KEYS}, takes_sheet=False)
-@click.option("--runs", type=click.IntRange(1), default=5, show_default=True)
 @click.option(
-    "--max-mib", type=click.IntRange(1), default=64, show_default=True, help="Largest payload."
+    "--runs",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Number of measurements of each transport and payload.",
 )
 @click.option(
-    "--call-limit-s", type=POSITIVE, default=30.0, show_default=True, help="Longest call."
+    "--max-mib",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Size of the largest payload, in MiB.",
 )
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
+@click.option(
+    "--call-limit-s",
+    type=POSITIVE,
+    default=30.0,
+    show_default=True,
+    help="Longest duration of one call, in seconds.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder for the table and the plot.",
+)
 def bench(
     run: RunOptions,
     runs: int,
@@ -152,9 +183,9 @@ def bench(
     call_limit_s: float,
     out: Path,
 ) -> None:
-    """Measure the transports by payload size beside the naive client; table and plot go to --out.
+    """Compare the transports with the naive client by payload size; write table and plot to --out.
 
-    Exits 1 when no transport works.
+    The exit status is 1 if no transport works.
     """
     from rich.console import Console
 
@@ -164,10 +195,10 @@ def bench(
     from ..benchmark.table import print_table
     from ..transports import build_transports
 
-    # Before minutes of measuring, not after.
+    # An unwritable folder must fail before the minutes of measuring.
     out.mkdir(parents=True, exist_ok=True)
     transport = run.settings.transport
-    endpoint = _one_replica(find_service(run.settings, run.dataset_dir), transport)
+    endpoint = _pick_replica(find_service(run.settings, run.dataset_dir), transport)
     transports = [*build_transports(endpoint, transport), NaiveTransport(endpoint)]
     speed = SpeedSettings(runs, max_mib << 20, call_limit_s)
     compared = run_interruptibly(compare_transports(transports, speed))
@@ -176,12 +207,14 @@ def bench(
     for note in compared.notes:
         click.echo(plain(note))
     if not compared.any_works:
-        raise ServiceGone("no transport reaches the service; each one's reason stands above")
+        raise ServiceGone("no transport reaches the service; the lines above give the reasons")
     try:
         plot_table(compared.rows, out)
     except ImportError:
-        logger.warning("no plot: matplotlib is missing, pip install 'samcourier[plot]'")
-    logger.info("written to %s", out)
+        logger.warning(
+            "no plot was made: matplotlib is missing; pip install 'samcourier[plot]' installs it"
+        )
+    logger.info("table and plot: %s", out)
 
 
 @click.command(
@@ -197,28 +230,36 @@ def bench(
         **NETWORK_KEYS,
     }
 )
-@click.option("--server-url", required=True, help="The Hypha server to serve through.")
-@click.option("--workspace", help="Without it, the token's own.")
-@click.option("--service-id", default="samservice", show_default=True)
+@click.option("--server-url", required=True, help="URL of the Hypha server.")
+@click.option("--workspace", help="Hypha workspace of the service. Without it, the token's.")
+@click.option(
+    "--service-id", default="samservice", show_default=True, help="Hypha id of the service."
+)
 @click.option(
     "--visibility",
     type=click.Choice(("protected", "public")),
     default="protected",
     show_default=True,
+    help="Who may call: users with a token for the workspace (protected), or everyone (public).",
 )
-@click.option("--token-file", type=click.Path(path_type=Path))
+@click.option("--token-file", type=click.Path(path_type=Path), help="File with the Hypha token.")
 @click.option(
     "--authorized-user",
     "authorized_users",
     multiple=True,
-    help="E-mail address or id of a user who may call; may be repeated. Without it, everyone "
-    "whom the visibility lets through.",
+    help="E-mail address or id of a user who may call; may be repeated. Without it, every user"
+    " whom --visibility admits.",
 )
-@click.option("--idle-limit-s", type=POSITIVE, help="End when not needed for so long.")
+@click.option(
+    "--idle-limit-s",
+    type=POSITIVE,
+    help="Stop the service after so many seconds without images or a renewed --owner-file.",
+)
 @click.option(
     "--owner-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Whoever renews this file's time needs the service, even without images.",
+    help="A process that still needs the service, even without images, renews the modification"
+    " time of this file.",
 )
 def serve(
     settings: RunSettings,
@@ -231,7 +272,7 @@ def serve(
     idle_limit_s: float | None,
     owner_file: Path | None,
 ) -> None:
-    """Serve an engine through a Hypha server until interrupted."""
+    """Serve an engine through a Hypha server until you interrupt it."""
     import uvloop
 
     from samservice.contract.errors import ServiceError

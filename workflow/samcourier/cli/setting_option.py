@@ -1,6 +1,6 @@
-"""One option of the command line for a key of the settings, made from the key's type.
+"""Make the command-line option for a key of the settings from the key's type.
 
-The default, the limits and the help of an option are those of the key in
+An option takes its default, its limits and its help from the key in
 :mod:`samcourier.settings.run_settings`.
 """
 
@@ -23,21 +23,22 @@ R = TypeVar("R")
 
 POSITIVE = click.FloatRange(min=0, min_open=True)
 
-#: Help where a command line says it otherwise than a config.
+#: Help texts of the options whose form on the command line differs from that in a config.
 _HELP = {
-    "images": "Only this image; several may be given, @FILE for those on the lines of FILE.",
-    "outputs": "A file to make of each mask; several may be given.",
-    "retry_failed": "Try again also images that failed by their own fault.",
-    "service.authorized_users": "An e-mail address or Hypha id that may call the app, * for"
-    " everyone; several may be given.",
-    "service.slurm.extra": "A further word for sbatch, as it is; several may be given.",
-    "network.ice_servers": "A JSON list of STUN and TURN servers for WebRTC; credentials are named"
-    " by environment variables.",
+    "images": "Process only the image with this id; may be repeated. @FILE names a text file with"
+    " one id per line.",
+    "outputs": "A file to make from each mask; may be repeated.",
+    "retry_failed": "Also retry images that failed for a reason of their own, e.g. a damaged file.",
+    "service.authorized_users": "E-mail address or Hypha id of a user who may call the app, * for"
+    " everyone; may be repeated.",
+    "service.slurm.extra": "An additional argument for sbatch; may be repeated.",
+    "network.ice_servers": "A JSON list of STUN and TURN servers for WebRTC. It gives credentials"
+    " as names of environment variables.",
 }
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not valid JSON")
 
 
 class JsonObject(click.ParamType[dict[str, Any]]):
@@ -55,7 +56,9 @@ class JsonObject(click.ParamType[dict[str, Any]]):
         except ValueError:
             parsed = None
         if not isinstance(parsed, dict):
-            self.fail(f'{value!r} is no JSON object, expected e.g. {{"sigma_px": 2}}', param, ctx)
+            self.fail(
+                f'{value!r} is not a JSON object, expected e.g. {{"sigma_px": 2}}', param, ctx
+            )
         return parsed
 
 
@@ -72,41 +75,41 @@ class JsonList(click.ParamType[list[Any]]):
         except (TypeError, ValueError):
             parsed = value
         if not isinstance(parsed, list):
-            self.fail(f'{value!r} is no JSON list, expected e.g. [{{"urls": "stun:..."}}]')
+            self.fail(f'{value!r} is not a JSON list, expected e.g. [{{"urls": "stun:..."}}]')
         return parsed
 
 
 def parameter_name(key: str) -> str:
-    """Return the name under which a command is given the option of a key."""
+    """Return the name of the parameter by which a command receives the option of ``key``."""
     return key.replace(".", "_")
 
 
 def setting_option(key: str, flag: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Return the decorator that adds the option ``flag`` for one key of the settings."""
-    kind, description, default = _described(key)
+    kind, description, default = _describe_key(key)
     text = _HELP.get(key) or f"{description[:1].upper()}{description[1:]}."
-    # A command line has no null: the option is left out.
+    # A command line has no null: the user leaves the option out.
     text = text.replace("; null for", "; without it,")
-    words = [flag, parameter_name(key)]
+    names = [flag, parameter_name(key)]
     if key == "images":
         return click.option(
-            *words, multiple=True, metavar="IMAGE", callback=_named_images, help=text
+            *names, multiple=True, metavar="IMAGE", callback=_read_image_ids, help=text
         )
     if isinstance(kind, inspect.BoolType):
-        return click.option(*words, is_flag=True, default=default, help=text)
+        return click.option(*names, is_flag=True, default=default, help=text)
     if key == "outputs":
-        return click.option(*words, multiple=True, type=click.Choice(OUTPUTS), help=text)
+        return click.option(*names, multiple=True, type=click.Choice(OUTPUTS), help=text)
     if isinstance(kind, inspect.VarTupleType) and key != "network.ice_servers":
-        return click.option(*words, multiple=True, metavar="WORD", help=text)
-    shown = default not in (None, {}, ())
+        return click.option(*names, multiple=True, metavar="WORD", help=text)
+    shows_default = default not in (None, {}, ())
     if key == "network.ice_servers":
         default = "[]"
     return click.option(
-        *words, type=_click_type(key, kind), default=default, show_default=shown, help=text
+        *names, type=_click_type(key, kind), default=default, show_default=shows_default, help=text
     )
 
 
-def _described(key: str) -> tuple[inspect.Type, str, Any]:
+def _describe_key(key: str) -> tuple[inspect.Type, str, Any]:
     """Return the type, the description and the default of a key of the settings."""
     folders, name = key.split(".")[:-1], key.rpartition(".")[2]
     struct: type[Any] = RunSettings
@@ -116,8 +119,8 @@ def _described(key: str) -> tuple[inspect.Type, str, Any]:
         struct = type(default)
     described = inspect.type_info(struct)
     assert isinstance(described, inspect.StructType)
-    (found,) = (each for each in described.fields if each.name == name)
-    kind, description = found.type, ""
+    (field,) = (each for each in described.fields if each.name == name)
+    kind, description = field.type, ""
     if isinstance(kind, inspect.Metadata):
         description = (kind.extra_json_schema or {}).get("description", "")
         kind = kind.type
@@ -145,7 +148,7 @@ def _click_type(key: str, kind: inspect.Type) -> click.ParamType[Any] | None:
 
 
 def _in_order(key: str, values: Sequence[Any]) -> list[str]:
-    """Return the choices as the type names them; msgspec sorts them."""
+    """Return the choices in the order of the type, since msgspec sorts ``values``."""
     struct: Any = RunSettings
     *folders, name = key.split(".")
     for folder in folders:
@@ -154,16 +157,16 @@ def _in_order(key: str, values: Sequence[Any]) -> list[str]:
     return [str(each) for each in typing.get_args(hint)] or [str(each) for each in values]
 
 
-def _named_images(
-    context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
+def _read_image_ids(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Return the ids given; no id begins with the @ of a file."""
-    named = ((each,) if not each.startswith("@") else _ids_in(Path(each[1:])) for each in given)
-    return tuple(image for images in named for image in images)
+    """Return the ids in ``values`` and in the files named as @FILE; no id begins with @."""
+    ids = ((each,) if not each.startswith("@") else _ids_in(Path(each[1:])) for each in values)
+    return tuple(image for images in ids for image in images)
 
 
 def _ids_in(path: Path) -> list[str]:
-    """Return the image ids on the lines of ``path``. Raises InputError when there is none."""
+    """Return the image ids on the lines of ``path``. Raises InputError if there is none."""
     problem = "names no image"
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

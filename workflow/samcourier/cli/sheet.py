@@ -1,4 +1,4 @@
-"""``samcourier sheet``: what is found, as a sheet to look at and edit."""
+"""``samcourier sheet``: write the images found to a sheet that the user can edit."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ logger = logging.getLogger("samcourier.cli")
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Sheet to write; images that one already there lacks are appended.  [default: stdout]",
+    help="Sheet to write. Images missing from an existing sheet are appended to it."
+    "  [default: stdout]",
 )
 def sheet(inputs: tuple[str, ...], out: Path | None) -> None:
     """Write a sample sheet of the images in folders, patterns ('*.tif') and OME-Zarr plates.
 
-    One row an image. Scene and pixel size are those of the file; time points, depths and channels
-    are left empty, with a comment on what there is to choose.
+    The sheet has one row per image. Scene and pixel size come from the file. The columns for time
+    points, depths and channels stay empty; a comment lists the choices.
     """
     from ..samples.inspection import look_at, summary
 
@@ -36,19 +37,21 @@ def sheet(inputs: tuple[str, ...], out: Path | None) -> None:
     found = find_images(inputs, known)
     if found.skipped:
         kinds = Counter(path.suffix or path.name for path in found.skipped)
-        named = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(8))
-        logger.info("left out by their names: %s", named)
+        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(8))
+        logger.info("files left out by their names: %s", counts)
     old = {row.image for row in known}
-    looks = list(look_at([row for row in found.rows if row.image not in old]))
-    remarks = summary(looks)
-    rows = [row for look in looks for row in look.rows]
+    inspections = list(look_at([row for row in found.rows if row.image not in old]))
+    remarks = summary(inspections)
+    rows = [row for inspection in inspections for row in inspection.rows]
     columns: tuple[str, ...] = COLUMNS_LOOKED_AT
     text = header(columns)
     if out is not None and out.exists():
         text = out.read_text(encoding="utf-8-sig").rstrip("\n") + "\n"
         columns = sheet_columns(out)
         if "scene" not in columns and any(row.selection.scene is not None for row in rows):
-            raise InputError(f"{out}: no column scene, expected one, since files have several")
+            raise InputError(
+                f"{out}: no column scene, expected one, since a file has several scenes"
+            )
     text += "".join(f"# {remark}\n" for remark in remarks) + lines(rows, columns)
     if out is None:
         click.echo(text, nl=False)

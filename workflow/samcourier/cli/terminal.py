@@ -1,4 +1,4 @@
-"""What a command shares with the terminal it was typed into."""
+"""Terminal output of the commands: log lines, progress bar and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STYLES = {logging.WARNING: "yellow", logging.ERROR: "red"}
 
 
 def run_interruptibly(work: Coroutine[Any, Any, R]) -> R:
-    """Run to the end; Ctrl-C is no traceback."""
+    """Run ``work`` to its end and return its result. Raises click.Abort on Ctrl-C."""
     import uvloop
 
     try:
@@ -34,13 +34,13 @@ def run_interruptibly(work: Coroutine[Any, Any, R]) -> R:
 
 
 class _Shown(logging.Handler):
-    """Shows what is logged on standard error, which is free of results.
+    """Shows log records on standard error, which never carries results.
 
-    On a terminal with rich, warnings and errors in colour; elsewhere as plain lines.
+    A terminal shows warnings and errors in colour; any other output gets plain lines.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show one record; others' control characters in it do not reach the terminal."""
+        """Show one record without the control characters that a foreign text may contain."""
         try:
             text = plain_lines(record.getMessage())
             if sys.stderr.isatty():
@@ -55,7 +55,7 @@ def _show_with_rich(text: str, style: str) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    # Made anew, since standard error is another file while a progress bar is shown.
+    # A new console each time: a progress bar replaces standard error while it is shown.
     Console(stderr=True).print(Text(text, style), soft_wrap=True)
 
 
@@ -64,12 +64,12 @@ _shown = _Shown()
 
 @contextmanager
 def shown_log() -> Iterator[None]:
-    """Show what samcourier logs, while a command runs."""
+    """Show the log records of samcourier while a command runs."""
     logger = logging.getLogger("samcourier")
     before = logger.level, logger.propagate
     logger.addHandler(_shown)
     logger.setLevel(logging.INFO)
-    # hypha-rpc gives the root logger a handler of its own, which would show it again.
+    # hypha-rpc adds its own handler to the root logger, which would show each record twice.
     logger.propagate = False
     try:
         yield
@@ -79,18 +79,18 @@ def shown_log() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def batch_in_words(manifest: Manifest, seconds: float) -> str:
+def batch_summary(manifest: Manifest, seconds: float) -> str:
     """Return the line that ends a batch in the log of a run."""
     statuses = Counter(entry.status for entry in manifest.images.values())
-    said = f"batch {manifest.batch}: {statuses['done']} done, {statuses['failed']} failed"
-    return f"{said} in {seconds:.0f} s"
+    counts = f"{statuses['done']} done, {statuses['failed']} failed"
+    return f"batch {manifest.batch}: {counts} in {seconds:.0f} s"
 
 
 @contextmanager
 def progress_of(title: str, image_count: int) -> Iterator[Callable[[ImageLog], None]]:
-    """Show a progress bar on a terminal; yield what must be called with the log of each image.
+    """Show a progress bar on a terminal; yield the function to call with the log of each image.
 
-    Beside the bar only warnings are shown; elsewhere, in a log file, each image has a line.
+    A terminal shows only warnings beside the bar; any other output gets one line per image.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
