@@ -72,3 +72,17 @@ def test_the_options_of_a_command_have_the_defaults_of_their_keys() -> None:
 
     assert CliRunner().invoke(command, []).exit_code == 0
     assert given == [RunSettings(dataset="")]
+
+
+def test_a_command_may_have_another_default_than_the_settings() -> None:
+    given: list[RunSettings] = []
+
+    @click.command()
+    @settings_options({"batch_size": "--batch-size"}, batch_size=25)
+    def command(settings: RunSettings) -> None:
+        given.append(settings)
+
+    CliRunner().invoke(command, [])
+    CliRunner().invoke(command, ["--batch-size", "3"])
+    assert [settings.batch_size for settings in given] == [25, 3]
+    assert "default: 25" in CliRunner().invoke(command, ["--help"]).output

@@ -99,9 +99,9 @@ def settings_options(
         @wraps(command)
         def with_settings(**given: Any) -> R:
             values = {key: given.pop(parameter_name(key)) for key in keys}
-            return command(settings=make_settings({**defaults, **values}), **given)
+            return command(settings=make_settings(values), **given)
 
-        return _with_options(with_settings, keys)
+        return _with_options(with_settings, keys, defaults)
 
     return decorate
 
@@ -173,10 +173,12 @@ def run_options(
     return decorate
 
 
-def _with_options(command: Callable[..., R], keys: Mapping[str, str]) -> Callable[..., R]:
-    """Add the option of each key; the help lists them in this order."""
+def _with_options(
+    command: Callable[..., R], keys: Mapping[str, str], defaults: Mapping[str, Any] | None = None
+) -> Callable[..., R]:
+    """Add the option of each key; the help shows them in this order."""
     for key, flag in reversed(list(keys.items())):
-        command = setting_option(key, flag)(command)
+        command = setting_option(key, flag, (defaults or {}).get(key))(command)
     return command
 
 

@@ -84,9 +84,16 @@ def parameter_name(key: str) -> str:
     return key.replace(".", "_")
 
 
-def setting_option(key: str, flag: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """Return the decorator that adds the option ``flag`` for one key of the settings."""
+def setting_option(
+    key: str, flag: str, own_default: Any = None
+) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Return the decorator that adds the option ``flag`` for one key of the settings.
+
+    ``own_default`` replaces the default of the settings for one command; None keeps it.
+    """
     kind, description, default = _describe_key(key)
+    if own_default is not None:
+        default = own_default
     text = _HELP.get(key) or f"{description[:1].upper()}{description[1:]}."
     # A command line has no null: the user leaves the option out.
     text = text.replace("; null for", "; without it,")
