@@ -202,7 +202,7 @@ def test_where_all_is_well_each_line_is_ok() -> None:
             *("webrtc", "warning", "takes us for root, the server for ann", "restricts"),
         ),
         (
-            {"ice_servers": (IceAnswer("turn:t.org", "it refuses: 401 Unauthorized"),)},
+            {"ice_servers": (IceAnswer("turn:t.org", "the server refuses: 401 Unauthorized"),)},
             *("ice server", "warning", "401", "network.ice_servers"),
         ),
         (

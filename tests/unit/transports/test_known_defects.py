@@ -61,7 +61,7 @@ from samcourier.transports.known_defects import Step, find_defect
         ),
         (
             "transport",
-            "webrtc: no channel within 4 s, connecting (UDP closed, or no route)",
+            "webrtc: no channel within 4 s, state new (UDP is blocked, or there is no route)",
             "webrtc",
             "open",
             "ice_failed",

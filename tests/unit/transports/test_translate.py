@@ -23,7 +23,7 @@ from samcourier.errors import (
     ServiceGone,
     TransportFailed,
 )
-from samcourier.transports.http import _refusal
+from samcourier.transports.http import _failure
 from samcourier.transports.translate import last_line, translate, translate_opening
 from samservice.contract.errors import (
     EmbeddingsUnsupported,
@@ -55,7 +55,7 @@ def proxied(error: Exception) -> RemoteException:
 
 
 def over_http(status: int, detail: str) -> CourierError:
-    return _refusal(httpx.Response(status, json={"success": False, "detail": detail}), "describe")
+    return _failure(httpx.Response(status, json={"success": False, "detail": detail}), "describe")
 
 
 @pytest.mark.parametrize(

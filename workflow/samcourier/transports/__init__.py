@@ -1,7 +1,7 @@
-"""The ways to reach a service, behind one seam.
+"""The transports to a service, behind one interface.
 
-What speaks to a network is imported when it is first asked for: hypha-rpc and aiortc take a second,
-which the commands that call nobody would spend in vain.
+The modules that use a network are imported on first use: hypha-rpc and aiortc take a second to
+import, which commands without a connection need not spend.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The seam between the connection manager and the ways to reach a service.
+"""The interface between the connection manager and the transports to a service.
 
-A transport opens, calls a method by name, and closes. It raises the classes of
-:mod:`samcourier.errors` only: foreign exceptions are translated at its edge.
+A transport opens, calls a method by name, and closes. It raises only the classes of
+:mod:`samcourier.errors`: it translates the exceptions of its libraries.
 """
 
 from __future__ import annotations
@@ -14,10 +14,15 @@ from .network import Network
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a service is: the server's URL, the workspace, Hypha ids, and how to be let in.
+    """The address of a service, and the credentials to call it.
 
-    ``service_id`` and ``rtc_service_id`` are ``workspace/client:name``, ``workspace/name`` or a
-    bare name, which Hypha resolves inside ``workspace``; None is the token's own workspace.
+    Attributes:
+        server_url: The URL of the Hypha server.
+        workspace: The workspace in which Hypha resolves bare names; None is the token's own.
+        service_id: ``workspace/client:name``, ``workspace/name`` or a bare name.
+        rtc_service_id: The same for the service that answers WebRTC offers.
+        token: The Hypha token, None for an anonymous caller.
+        network: The ICE servers and the certificates of the site.
     """
 
     server_url: str
@@ -29,32 +34,33 @@ class Endpoint:
 
 
 class Transport(Protocol):
-    """One way to the service. Calls may overlap; ``close`` may be called at any time, twice."""
+    """One transport to a service. Calls may overlap; ``close`` may be called at any time, twice."""
 
     @property
     def name(self) -> str:
-        """The word used in logs and config, that of its entry point."""
+        """The name of its entry point, used in logs and config."""
         ...
 
     async def open(self, timeout_s: float) -> None:
-        """Get ready to call, or raise TransportFailed, ServiceGone or Denied in time."""
+        """Connect within ``timeout_s`` seconds; raise TransportFailed, ServiceGone or Denied."""
         ...
 
     async def call(self, method: str, arguments: dict[str, Any], timeout_s: float) -> Any:
         """Call ``method(**arguments)`` on the service and return its answer.
 
-        Raises TransportFailed after ``timeout_s``, and any failure class the answer names.
+        Raises TransportFailed after ``timeout_s`` seconds, and any failure class that the answer
+        names.
         """
         ...
 
     def progress(self) -> int:
-        """Return how many bytes are known to have moved since it was made, either way."""
+        """Return how many bytes are known to have moved since its creation, in both directions."""
         ...
 
     def state(self) -> str:
-        """Return how the connection is, in a word or two of its own library."""
+        """Return the state of the connection, in the terms of its library."""
         ...
 
     async def close(self) -> None:
-        """Release everything, waiting for nobody."""
+        """Release everything, without waiting for the far side."""
         ...

@@ -1,4 +1,4 @@
-"""Whom a Hypha server takes us for, until when, and what it lets us do."""
+"""The caller as a Hypha server identifies it: user, rights, and expiry of the token."""
 
 from __future__ import annotations
 
@@ -12,10 +12,17 @@ from .session import ANSWER_TIMEOUT_S
 
 @dataclass(frozen=True)
 class Caller:
-    """Who the server says we are; ``parent`` is the user who made the token.
+    """The caller as reported by the server.
 
-    ``right`` is that to ``workspace``: list, read, write, admin or None. ``workspace_clients`` are
-    connected to that workspace, None where the server does not say.
+    Attributes:
+        user: The e-mail address or the id of the user.
+        workspace: The workspace of the connection.
+        is_anonymous: Whether the connection has no token.
+        right: The right to ``workspace``: list, read, write, admin or None.
+        expires_unix_s: When the token expires, None if the server does not report it.
+        parent: The user who made the token.
+        workspace_clients: How many clients are connected to ``workspace``, None if unknown.
+        server_version: The version of Hypha, None if the server does not report it.
     """
 
     user: str
@@ -28,12 +35,12 @@ class Caller:
     server_version: str | None = None
 
 
-#: Of Hypha's UserPermission.
+#: The values of Hypha's UserPermission.
 _RIGHTS = {"n": None, "l": "list", "r": "read", "rw": "write", "a": "admin"}
 
 
 async def identify(server: Any) -> Caller:
-    """Return what the server said of us when the connection was opened."""
+    """Return the caller as the server reported it when ``server`` was connected."""
     user = server.config.get("user") or {}
     workspace = str(server.config.get("workspace"))
     return Caller(
@@ -50,20 +57,25 @@ async def identify(server: Any) -> Caller:
 
 def _right_to(workspace: str, user: Mapping[str, Any]) -> str | None:
     workspaces = (user.get("scope") or {}).get("workspaces") or {}
-    said = workspaces.get(workspace) or workspaces.get("*")
-    return _RIGHTS.get(str(said), str(said)) if said is not None else None
+    right = workspaces.get(workspace) or workspaces.get("*")
+    return _RIGHTS.get(str(right), str(right)) if right is not None else None
 
 
-def _text(said: object) -> str | None:
-    return said if isinstance(said, str) and said else None
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
-def _number(said: object) -> float | None:
-    return float(said) if isinstance(said, int | float) and not isinstance(said, bool) else None
+def _number(value: object) -> float | None:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    return None
 
 
 async def _count_clients(server: Any) -> int | None:
-    """Return how many are connected to our workspace; older servers do not tell, nor all rights."""
+    """Return the number of clients in our workspace, None if the server does not report it.
+
+    Older servers do not report it, and others only to callers with certain rights.
+    """
     try:
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
             return len(await server.list_clients())

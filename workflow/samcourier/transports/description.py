@@ -1,4 +1,4 @@
-"""What is known of a transport before it is built, and which there are; speaks to no network."""
+"""The descriptions of the installed transports; this module uses no network."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from ..errors import InputError
 
 @dataclass(frozen=True)
 class TransportDescription:
-    """What an entry point of the group ``samcourier.transports`` names.
+    """The object that an entry point of the group ``samcourier.transports`` names.
 
-    Its module imports none of the transport's libraries: every command looks at it.
+    Its module must import none of the transport's libraries, because every command imports it.
 
     Attributes:
-        name: That of the entry point, of the transport, and what ``transport`` of the config says.
-        summary: One line for people.
+        name: The name of the entry point and the transport, and the value of ``transport`` in the
+            config.
+        summary: One line for users.
         build: ``module:callable``, called with an :class:`.base.Endpoint` and a
             :class:`.session.HyphaSession`; it returns a :class:`.base.Transport` that is not open.
-        asks_hypha: Whether the replicas of a service are looked for over Hypha's WebSocket;
-            False for a transport that must work where this is closed.
+        asks_hypha: Whether the client looks for the replicas of a service over Hypha's WebSocket;
+            False for a transport that must work where this is blocked.
     """
 
     name: str
@@ -47,7 +48,7 @@ HTTP = TransportDescription(
     asks_hypha=False,
 )
 
-#: All that are built in, which the connection manager measures and ranks.
+#: The name for all built-in transports, which the connection manager measures and ranks.
 AUTO = "auto"
 
 TRANSPORTS = PluginGroup(
@@ -63,14 +64,14 @@ TRANSPORTS = PluginGroup(
 
 
 def known_transports() -> tuple[str, ...]:
-    """Return the names of all transports that installed distributions offer."""
+    """Return the names of the transports of all installed distributions."""
     return TRANSPORTS.names()
 
 
 def check_transport_name(name: str) -> None:
     """Raise InputError with the known names unless one distribution offers ``name``.
 
-    ``auto`` is accepted too.
+    ``auto`` is also accepted.
     """
     if name == AUTO:
         return
@@ -83,9 +84,9 @@ def check_transport_name(name: str) -> None:
 def describe_transports(wanted: str) -> list[TransportDescription]:
     """Return the wanted transports in order of preference.
 
-    ``auto`` means the built-in ones: what is installed beside them is used when it is named, so
-    that installing a package changes no run. Raises InputError for an unknown name and for a
-    description that cannot be imported.
+    ``auto`` means the built-in ones. The config must name any other transport, so that installing
+    a package changes no run. Raises InputError for an unknown name and for a description that
+    cannot be imported.
     """
     names = tuple(TRANSPORTS.built_in) if wanted == AUTO else (wanted,)
     try:

@@ -1,4 +1,4 @@
-"""Calls through the Hypha server as single HTTP requests: store and forward, works anywhere."""
+"""Calls through the Hypha server as single HTTP requests, which pass almost every network."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ _STATUS_CLASS: dict[int, type[CourierError]] = {
 
 _PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 
-#: Small against what a slow link carries between two looks at it.
+#: Small compared with what a slow link carries between two checks of the progress.
 PIECE_BYTES = 128 * 1024
 
 
 def over_http(endpoint: Endpoint, session: HyphaSession) -> HttpTransport:
-    """Build the transport of this name; see :mod:`.description`."""
+    """Build the HTTP transport; see :mod:`.description`."""
     return HttpTransport(endpoint)
 
 
 class HttpTransport:
-    """``POST /{workspace}/services/{service}/{method}`` with msgpack both ways."""
+    """``POST /{workspace}/services/{service}/{method}`` with msgpack in both directions."""
 
     name = "http"
 
@@ -55,7 +55,7 @@ class HttpTransport:
         self._receiving: set[httpx.Response] = set()
 
     async def open(self, timeout_s: float) -> None:
-        """Ask the service to describe itself, which proves URL, token and service."""
+        """Call the service's ``describe``, which checks URL, token and service."""
         headers = {"Content-Type": "application/msgpack", "Accept": "application/msgpack"}
         if self._endpoint.token:
             headers["Authorization"] = f"Bearer {self._endpoint.token}"
@@ -64,20 +64,20 @@ class HttpTransport:
         try:
             await self.call("describe", {}, timeout_s)
         except BaseException as error:
-            # A service that has no such method is there all the same.
+            # This answer also shows that the service is reachable.
             if isinstance(error, RequestRefused) and error.name == "NoSuchMethod":
                 return
             await self.close()
             raise
 
     async def call(self, method: str, arguments: dict[str, Any], timeout_s: float) -> Any:
-        """Call the service, within ``timeout_s``."""
+        """Call the service within ``timeout_s`` seconds; see :class:`.base.Transport`."""
         path = f"{self._service_path()}/{method}"
         body = await asyncio.to_thread(msgpack.packb, arguments, default=_encode_ndarray)
-        # Closed, perhaps, by another call's failure while this one was packed.
+        # The failure of another call may have closed it while this one was packed.
         client = self._client
         if client is None:
-            raise TransportFailed("http: not open")
+            raise TransportFailed("http: the connection is closed")
         try:
             async with asyncio.timeout(timeout_s):
                 response = await self._post(client, path, body)
@@ -86,19 +86,19 @@ class HttpTransport:
                 f"http: {type(error).__name__}: {error}".rstrip(": "), name=type(error).__name__
             ) from error
         if not _is_from_hypha(response):
-            raise _said_in_between(response)
+            raise _intermediary_failure(response)
         if response.status_code != 200:
-            raise _refusal(response, method, self._endpoint.token)
+            raise _failure(response, method, self._endpoint.token)
         try:
             return await asyncio.to_thread(_unpack, response.content)
         except (ValueError, KeyError, TypeError) as error:
             raise TransportFailed(
-                f"http: an answer of {len(response.content)} bytes that is not msgpack: {error}",
+                f"http: the answer of {len(response.content)} bytes is not msgpack: {error}",
                 name=type(error).__name__,
             ) from error
 
     async def _post(self, client: httpx.AsyncClient, path: str, body: bytes) -> httpx.Response:
-        """Send the body piece by piece, so that it shows what moves."""
+        """Send the body piece by piece, so that :meth:`progress` changes with each piece."""
 
         async def pieces() -> AsyncIterator[bytes]:
             for start in range(0, len(body), PIECE_BYTES):
@@ -117,32 +117,35 @@ class HttpTransport:
         return response
 
     def progress(self) -> int:
-        """Return the bytes handed to the network and taken from it."""
+        """Return the bytes handed to the network and received from it."""
         return self._moved_bytes + sum(each.num_bytes_downloaded for each in self._receiving)
 
     def state(self) -> str:
-        """Tell whether connections are kept alive."""
+        """Return ``open`` or ``closed``."""
         return "closed" if self._client is None else "open"
 
     def _service_path(self) -> str:
-        # A full id names its own workspace, which need not be the caller's.
+        # A full id contains its own workspace, which may differ from the caller's.
         workspace, _, service = self._endpoint.service_id.rpartition("/")
         workspace = workspace or self._endpoint.workspace or ""
         if not workspace:
-            raise TransportFailed("http: needs service.workspace, or workspace/client:name as id")
+            raise TransportFailed(
+                "http: this transport needs service.workspace, or workspace/client:name as the id"
+            )
         return f"/{workspace}/services/{service}"
 
     async def close(self) -> None:
-        """Close the connections kept alive."""
+        """Close the connections that are kept alive."""
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
 
 
 def make_client(endpoint: Endpoint, **settings: Any) -> httpx.AsyncClient:
-    """Return a client for the endpoint's server, by the site's proxies and certificates.
+    """Return a client for the endpoint's server, with the site's proxies and certificates.
 
-    Raises TransportFailed naming what makes it impossible.
+    ``settings`` go to ``httpx.AsyncClient``. Raises TransportFailed with the name of the setting
+    or variable that is wrong.
     """
     url, ca_bundle = endpoint.server_url.rstrip("/"), endpoint.network.ca_bundle
     try:
@@ -156,18 +159,18 @@ def make_client(endpoint: Endpoint, **settings: Any) -> httpx.AsyncClient:
         where = f"network.ca_bundle {ca_bundle}" if ca_bundle else "SSL_CERT_FILE, SSL_CERT_DIR"
         raise TransportFailed(f"http: {where}: {error}", name=type(error).__name__) from error
     except httpx.InvalidURL as error:
-        # It quotes what may be part of a password.
+        # The text of this error may quote a part of a password.
         where = _proxy_variables() or "service.server_url"
-        raise TransportFailed(f"http: {where}: not a URL", name="InvalidURL") from error
+        raise TransportFailed(f"http: {where} is not a URL", name="InvalidURL") from error
     except (ImportError, ValueError) as error:
         where = _proxy_variables() or "service.server_url"
         raise TransportFailed(f"http: {where}: {error}", name=type(error).__name__) from error
 
 
 def _proxy_variables() -> str:
-    """Name the proxies of the environment, those alone that are no HTTP proxies if there are such.
+    """Return the names of the proxy variables; if some are not HTTP proxies, only of those.
 
-    Not their values, which may hold a password.
+    The values are left out, because they may contain a password.
     """
     given = {name: value for name, value in os.environ.items() if name.upper() in _PROXIES}
     odd = [
@@ -179,30 +182,34 @@ def _proxy_variables() -> str:
 
 
 def _is_from_hypha(response: httpx.Response) -> bool:
-    """Hypha packs its answers, and names its errors in JSON; gateways and firewalls write pages."""
+    """Tell whether Hypha wrote the response.
+
+    Hypha sends msgpack, and JSON for errors; gateways and firewalls send pages.
+    """
     kind = response.headers.get("content-type", "")
     return "msgpack" in kind or ("json" in kind and response.status_code != 200)
 
 
-def _said_in_between(response: httpx.Response) -> CourierError:
-    """Translate what was not said by Hypha, such as a gateway's page or a firewall's."""
+def _intermediary_failure(response: httpx.Response) -> CourierError:
+    """Return the failure for a response of a gateway or firewall instead of Hypha."""
     status = response.status_code
     error_class = Overloaded if status == 429 else TransportFailed
     kind = response.headers.get("content-type", "no content type")
     return error_class(
-        f"http: status {status} with {kind}, which is not Hypha's", name=f"HTTP{status}"
+        f"http: status {status} with {kind}: a gateway or firewall answered instead of Hypha",
+        name=f"HTTP{status}",
     )
 
 
-def _refusal(response: httpx.Response, method: str, token: str | None = None) -> CourierError:
-    """Translate an answer that is not 200: a named error in the text counts before the status."""
+def _failure(response: httpx.Response, method: str, token: str | None = None) -> CourierError:
+    """Return the failure for a status other than 200; a named error in the text is preferred."""
     text = _detail(response)
     if response.status_code == 404 and text.startswith(f"{method} not found"):
         return RequestRefused(f"the service has no method {method!r}", name="NoSuchMethod")
     translated = translate(RuntimeError(text), "http")
-    # Of what the method raised, Hypha guesses a status by its words: 404, 403 or 400 say nothing.
-    said_by_service = translated.name != "RuntimeError" or is_from_far_side(text)
-    error_class = None if said_by_service else _STATUS_CLASS.get(response.status_code)
+    # For an error of the method, Hypha guesses the status (404, 403, 400) from its words.
+    is_from_service = translated.name != "RuntimeError" or is_from_far_side(text)
+    error_class = None if is_from_service else _STATUS_CLASS.get(response.status_code)
     failure = translated
     if error_class is not None:
         failure = error_class(
@@ -216,7 +223,7 @@ def _refusal(response: httpx.Response, method: str, token: str | None = None) ->
 
 
 def _detail(response: httpx.Response) -> str:
-    """Return the reason an error answer gives, whichever of its two formats it uses."""
+    """Return the reason in an error response, from msgpack, JSON or plain text."""
     try:
         if "msgpack" in response.headers.get("content-type", ""):
             answer = msgpack.unpackb(response.content)
@@ -249,8 +256,8 @@ def _encode_ndarray(value: object) -> dict[str, Any]:
 def _decode_ndarray(value: dict[Any, Any]) -> Any:
     if value.get("_rtype") != "ndarray":
         return value
-    # numpy parses a dtype's name by a grammar of its own, whose errors are not all ValueErrors.
+    # numpy's own parser of dtype names raises more than ValueError.
     if not _DTYPE.fullmatch(value["_rdtype"]):
-        raise ValueError(f"dtype {value['_rdtype']!r:.40}")
+        raise ValueError(f"unknown dtype {value['_rdtype']!r:.40}")
     array = np.frombuffer(value["_rvalue"], dtype=value["_rdtype"])
     return array.reshape(value["_rshape"])

@@ -1,4 +1,4 @@
-"""Whether the STUN and TURN servers of the config answer, asked as WebRTC would ask them."""
+"""Check that the STUN and TURN servers of the config answer, with the requests of WebRTC."""
 
 from __future__ import annotations
 
@@ -11,25 +11,29 @@ from aioice import stun, turn
 from .network import IceServer
 
 ANSWER_TIMEOUT_S = 5.0
-#: Of ``stun`` and ``turn``, and of their forms over TLS (RFC 7064, RFC 7065).
+#: The default ports of ``stun`` and ``turn``, and of both over TLS (RFC 7064, RFC 7065).
 _PORTS = {"stun": 3478, "turn": 3478, "stuns": 5349, "turns": 5349}
 
 
 @dataclass(frozen=True)
 class IceAnswer:
-    """One URL of the config; ``failure`` is None for a server that answers."""
+    """The result for one URL of the config; ``failure`` is None for a server that answers."""
 
     url: str
     failure: str | None = None
 
 
 async def ask_ice_servers(servers: tuple[IceServer, ...]) -> tuple[IceAnswer, ...]:
-    """Ask all of them at once: a STUN server for our address, a TURN server for a relay."""
-    asked = [_ask(server, url) for server in servers for url in server.urls]
-    return tuple(await asyncio.gather(*asked))
+    """Ask all servers at once: a STUN server for our address, a TURN server for a relay.
+
+    Each answer is awaited for ``ANSWER_TIMEOUT_S`` seconds. The function raises nothing: failures
+    are part of the result.
+    """
+    checks = [_check_url(server, url) for server in servers for url in server.urls]
+    return tuple(await asyncio.gather(*checks))
 
 
-async def _ask(server: IceServer, url: str) -> IceAnswer:
+async def _check_url(server: IceServer, url: str) -> IceAnswer:
     try:
         scheme, host, port, transport = parse_ice_url(url)
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
@@ -42,9 +46,9 @@ async def _ask(server: IceServer, url: str) -> IceAnswer:
                 await _bind(host, port)
     except TimeoutError:
         return IceAnswer(url, f"no answer within {ANSWER_TIMEOUT_S:g} s")
-    # ValueError and OverflowError: of a port that is no number, or none there is.
+    # ValueError and OverflowError come from a port that is not a number or out of range.
     except (OSError, stun.TransactionError, ValueError, OverflowError) as error:
-        return IceAnswer(url, _words(error))
+        return IceAnswer(url, _failure_text(error))
     return IceAnswer(url)
 
 
@@ -60,16 +64,16 @@ def parse_ice_url(url: str) -> tuple[str, str, int, str]:
     return scheme, host.strip("[]"), int(port), transport
 
 
-def _words(error: Exception) -> str:
+def _failure_text(error: Exception) -> str:
     response = getattr(error, "response", None)
     if response is not None:
         code, reason = response.attributes.get("ERROR-CODE", (0, "refused"))
-        return f"it refuses: {code} {reason}"
+        return f"the server refuses: {code} {reason}"
     return str(error) or type(error).__name__
 
 
 async def _allocate(server: IceServer, host: str, port: int, transport: str, is_tls: bool) -> None:
-    # aioice wants an address.
+    # aioice needs an address, not a host name.
     address = await _resolve(host, port)
     relay, _ = await turn.create_turn_endpoint(
         asyncio.DatagramProtocol,

@@ -1,8 +1,7 @@
-"""A transport's failure -> which known defect it is, and what to do about it. Pure.
+"""Identify the known defect behind a transport's failure, with advice. Pure.
 
-The first four are hypha-rpc's WebRTC (``docs/decisions/0002-webrtc.md``): what is said of them is
-what a caller of a service with exactly that defect sees, shown in
-``tests/contract/test_verdicts.py``.
+The first four are defects of hypha-rpc's WebRTC (``docs/decisions/0002-webrtc.md``).
+``tests/contract/test_verdicts.py`` shows what a caller of a service with each of them sees.
 """
 
 from __future__ import annotations
@@ -13,54 +12,59 @@ from typing import Literal
 
 from ..failure import Failure
 
-#: Where it failed: opening, a call with next to nothing, a large request, a large reply of which
-#: nothing came, or one whose bytes came and made no answer.
+#: The step that failed: opening, a small call, a large request, a large reply of which nothing
+#: arrived, or a large reply whose bytes arrived without forming an answer.
 Step = Literal["open", "small", "large_up", "large_down", "large_answer"]
 
 
 @dataclass(frozen=True)
 class Defect:
-    """A known defect by name, and one sentence on what to do."""
+    """The name of a known defect, and the advice in one line."""
 
     name: str
     advice: str
 
 
 _PATCH = (
-    "the service's WebRTC is hypha-rpc's own; deploy this service (samcourier serve, or"
-    " service.target bioengine), whose endpoint is mended, and meanwhile the other transports carry"
-    " the images"
+    "the service uses hypha-rpc's own WebRTC. Deploy the service of samcourier (samcourier serve,"
+    " or service.target bioengine), which does not have this defect. Until then the other"
+    " transports carry the images"
 )
 
-CONTEXT_REQUIRED = Defect("context_required", f"large requests lose the caller (D1): {_PATCH}")
-CONTEXT_MISSING = Defect("context_missing", f"methods are not told the caller (D2): {_PATCH}")
+CONTEXT_REQUIRED = Defect(
+    "context_required", f"the service loses the caller of a large request (D1): {_PATCH}"
+)
+CONTEXT_MISSING = Defect(
+    "context_missing", f"the service does not pass the caller to its methods (D2): {_PATCH}"
+)
 MESSAGE_TOO_LARGE = Defect(
-    "message_too_large", f"its messages are larger than a data channel takes (D3): {_PATCH}"
+    "message_too_large", f"the service sends messages too large for a data channel (D3): {_PATCH}"
 )
 REPLY_LOST = Defect(
     "reply_lost",
-    "replies above a chunk never arrive (D4): the calling side is a hypha-rpc that was not"
-    " told its own user; update samcourier, and meanwhile the other transports carry the images",
+    "replies larger than one chunk do not arrive (D4): the client's hypha-rpc does not know its own"
+    " user. Update samcourier. Until then the other transports carry the images",
 )
 HEALTH_CHECK_BROKEN = Defect(
     "health_check_broken",
-    "BioEngine's own health check fails since require_context was taken from its proxy's service,"
-    " which does not mend WebRTC either: put the flag back, and use the app's -direct service",
+    "BioEngine's health check fails because require_context was removed from its proxy's service."
+    " Removing it does not repair WebRTC. Set require_context again, and use the app's -direct"
+    " service",
 )
 NOT_REGISTERED = Defect(
     "not_registered",
-    "nothing of that name is registered: is the service running, and is service_id what its start"
-    " said? A service without WebRTC has no -rtc endpoint",
+    "no service of that name is registered. Check that the service runs and that service_id is the"
+    " id that it printed at its start. A service without WebRTC has no -rtc endpoint",
 )
 ICE_FAILED = Defect(
     "ice_failed",
-    "no direct path: UDP is closed or both sides are behind NAT; name a TURN server in"
-    " network.ice_servers if WebRTC is needed, the other transports do without",
+    "there is no direct path: UDP is blocked, or both sides are behind NAT. If you need WebRTC,"
+    " name a TURN server in network.ice_servers. The other transports do not need one",
 )
 DENIED = Defect(
-    "denied", "the token does not admit this user: renew it, or have the user authorized"
+    "denied", "the token does not give this user access: renew it, or have the user authorized"
 )
-OTHER = Defect("other", "not a known defect: the service's own log may say more")
+OTHER = Defect("other", "not a known defect: see the log of the service")
 
 _PHRASES = (
     (CONTEXT_REQUIRED, re.compile(r"context is required", re.I)),
@@ -73,16 +77,16 @@ _PHRASES = (
     ),
 )
 
-#: How samcourier's WebRTC says that the handshake went well and no path was found.
+#: The messages of samcourier's WebRTC when the handshake succeeded but no path was found.
 _NO_CHANNEL = re.compile(r"no channel within|the connection is ")
 
 
 def find_defect(failure: Failure, transport: str, step: Step) -> Defect:
-    """Return the defect that a failure at this step of this transport is."""
+    """Return the defect behind ``failure`` at ``step`` of ``transport``; OTHER if unknown."""
     if failure.kind == "denied":
         return DENIED
-    for defect, words in _PHRASES:
-        if words.search(failure.message):
+    for defect, phrase in _PHRASES:
+        if phrase.search(failure.message):
             return defect
     if transport == "webrtc" and failure.kind == "transport":
         if step == "open" and _NO_CHANNEL.search(failure.message):

@@ -1,6 +1,6 @@
-"""How a site lets connections out: ICE servers for WebRTC, and whom to trust for TLS.
+"""The network settings of a site: ICE servers for WebRTC, and trusted certificates for TLS.
 
-Proxies come from HTTPS_PROXY, HTTP_PROXY and NO_PROXY, as everywhere else.
+Proxies are read from the usual variables HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _KEYS = ("urls", "username_variable", "credential_variable")
 
 @dataclass(frozen=True)
 class IceServer:
-    """A STUN or TURN server, as ``RTCIceServer`` of WebRTC has it."""
+    """A STUN or TURN server, with the fields of WebRTC's ``RTCIceServer``."""
 
     urls: tuple[str, ...]
     username: str | None = None
@@ -32,7 +32,7 @@ class IceServer:
 
 @dataclass(frozen=True)
 class Network:
-    """``ca_bundle`` is a PEM file of certificates to trust; None for those of the system."""
+    """The ICE servers, and a PEM file of trusted certificates (None: those of the system)."""
 
     ice_servers: tuple[IceServer, ...] = ()
     ca_bundle: Path | None = None
@@ -43,8 +43,13 @@ def make_network(
 ) -> Network:
     """Return the settings, with the credentials of TURN servers taken from the environment.
 
-    Raises InputError for what is no list of servers, a variable that is not set, or a missing
-    file.
+    Args:
+        ice_servers: A list of mappings with ``urls``, and the names of two variables with the
+            credentials: ``username_variable``, ``credential_variable``.
+        ca_bundle: The PEM file of trusted certificates, None for those of the system.
+        environment: The environment variables.
+
+    Raises InputError for a wrong list of servers, a variable that is not set, or a missing file.
     """
     if not isinstance(ice_servers, list):
         raise InputError(f"network.ice_servers: {ice_servers!r}, expected a list of servers")
@@ -62,7 +67,7 @@ def _ice_server(server: Any, where: str, environment: Mapping[str, str]) -> IceS
         raise InputError(f"{where}: {server!r}, expected a mapping with {', '.join(_KEYS)}")
     unknown = sorted(server.keys() - set(_KEYS))
     if unknown:
-        hint = "; credentials come from variables" if "credential" in unknown else ""
+        hint = "; credentials come from environment variables" if "credential" in unknown else ""
         raise InputError(f"{where}: unknown key {unknown[0]!r}, expected {', '.join(_KEYS)}{hint}")
     urls = server.get("urls")
     urls = [urls] if isinstance(urls, str) else urls

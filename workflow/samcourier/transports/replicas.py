@@ -1,4 +1,4 @@
-"""The replicas of a service that are registered with Hypha, each with its transports."""
+"""Find the replicas of a service that are registered with Hypha, each with its transports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .description import TransportDescription, describe_transports
 from .session import HyphaSession, list_services
 
 OPEN_TIMEOUT_S = 20.0
-#: A way that takes longer is looked at for what it is, not waited for.
+#: After this time the caller goes on without the list of replicas.
 PICK_TIMEOUT_S = 4.0
 
 
@@ -36,8 +36,8 @@ def _build(
             build = pkgutil.resolve_name(description.build)
         except ImportError as error:
             raise InputError(
-                f"transport {description.name!r} cannot be imported ({error}), expected what it"
-                " imports to be installed"
+                f"transport {description.name!r} cannot be imported ({error}), expected its"
+                " dependencies to be installed"
             ) from error
         built.append(build(endpoint, session))
     return built
@@ -46,8 +46,8 @@ def _build(
 async def pick_replica(endpoint: Endpoint, wanted: str = "auto") -> tuple[Endpoint, int]:
     """Return the endpoint of one replica, by its full id, and how many there are.
 
-    Hypha resolves no name that several clients offer. What is the only one, or cannot be asked
-    for, comes back as it is: opening it tells why.
+    Hypha does not resolve a name that several clients offer. When there is one replica, or the
+    replicas cannot be listed, ``endpoint`` is returned unchanged: opening it shows the failure.
     """
     replicas = Replicas(endpoint, wanted)
     try:
@@ -65,9 +65,10 @@ def _named(endpoint: Endpoint, full_id: str) -> Endpoint:
 
 
 class Replicas:
-    """Finds the replicas of ``endpoint.service_id``: every client that offers a bare name.
+    """Finds the replicas of ``endpoint.service_id``: every client that offers this bare name.
 
-    An id that names its client is one replica. All share one connection to the server.
+    An id with the name of its client has one replica. All replicas share one connection to the
+    server. ``wanted`` names the transport, or is ``auto``.
     """
 
     def __init__(self, endpoint: Endpoint, wanted: str = "auto") -> None:
@@ -77,19 +78,21 @@ class Replicas:
         self._last_ids: list[str] | None = None
 
     async def find(self) -> Mapping[str | None, Sequence[Transport]]:
-        """Return the transports of each replica by its client's name; None when it is the only one.
+        """Return the transports of each replica by the name of its client.
+
+        The name is None when the replicas are not looked for.
 
         Raises Denied, Overloaded, or ServiceGone when the server knows no service of this name.
         """
-        # A server that does not answer for once has the same replicas as before. Where it never
-        # did, it resolves the bare name itself, over HTTP.
+        # When the server does not answer, its replicas are assumed to be those found last. If it
+        # has never answered, it resolves the bare name itself, over HTTP.
         with suppress(TransportFailed):
             self._last_ids = await self.ids()
         ids = self._last_ids
         if ids is None:
             return {None: _build(self._descriptions, self._endpoint, self._session)}
         if not ids:
-            raise ServiceGone(f"no service {self._endpoint.service_id!r} is registered there")
+            raise ServiceGone(f"no service {self._endpoint.service_id!r} is registered")
         return {
             full_id.rpartition(":")[0].rpartition("/")[2]: _build(
                 self._descriptions, _named(self._endpoint, full_id), self._session
@@ -98,7 +101,7 @@ class Replicas:
         }
 
     async def ids(self) -> list[str] | None:
-        """Return the full ids of the replicas, sorted; None where they are not looked for.
+        """Return the full ids of the replicas, sorted; None when they are not looked for.
 
         Raises TransportFailed, Overloaded or Denied.
         """
@@ -109,5 +112,5 @@ class Replicas:
         return await list_services(server, self._endpoint)
 
     async def close(self) -> None:
-        """Leave the connection that the replicas share."""
+        """Release the connection that the replicas share."""
         await self._session.release(self)

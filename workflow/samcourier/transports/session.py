@@ -1,6 +1,6 @@
 """One Hypha WebSocket connection per process, shared by calls and by WebRTC's signalling.
 
-hypha-rpc is imported when the connection is opened: it takes a quarter of a second.
+hypha-rpc is imported when the connection is opened, because its import takes 0.25 s.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from ..errors import Denied, RequestRefused, TransportFailed
 from .base import Endpoint
 from .translate import translate, translate_opening
 
-#: A healthy server answers the closing of a connection within a round trip.
+#: A healthy server confirms the closing of a connection within one round trip.
 CLOSE_TIMEOUT_S = 0.5
 
-#: A server that is there answers a WebSocket's ping at once.
+#: A reachable server answers the ping of a WebSocket at once.
 ANSWER_TIMEOUT_S = 2.0
 
-#: hypha-rpc gives a call up when neither an answer nor its own heartbeat came for this long. Above
-#: ``Policy.silence_alone_s``, so that who watches the transport decides first.
+#: hypha-rpc gives up a call after this long without an answer or its own heartbeat. The value is
+#: above ``Policy.silence_alone_s``, so that the watchdog of the transports decides first.
 SILENCE_TIMEOUT_S = 180.0
 
 
 @contextmanager
 def root_logger_kept() -> Iterator[None]:
-    """Undo what the import of hypha-rpc does to the root logger, which is the program's own."""
+    """Restore the program's root logger, which the import of hypha-rpc changes."""
     root = logging.getLogger()
     level, handlers = root.level, root.handlers[:]
     try:
@@ -42,7 +42,7 @@ def root_logger_kept() -> Iterator[None]:
 
 
 class HyphaSession:
-    """Opens the connection when first asked, hands it to everybody, closes it with the last."""
+    """Opens the connection for its first user, shares it, and closes it after its last user."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -51,9 +51,10 @@ class HyphaSession:
         self._opening = asyncio.Lock()
 
     async def server(self, timeout_s: float, user: object) -> Any:
-        """Return hypha-rpc's server object for ``user``; raise TransportFailed or Denied.
+        """Return hypha-rpc's server object for ``user``, within ``timeout_s`` seconds.
 
-        A connection that does not answer any more is closed and opened anew.
+        A connection that no longer answers is closed and opened again. Raises TransportFailed or
+        Denied.
         """
         async with self._opening:
             if self._server is not None and not await answers(self._server, ANSWER_TIMEOUT_S):
@@ -81,8 +82,8 @@ class HyphaSession:
                 _fail_calls_when_lost(server)
                 return server
         except InvalidStatus as error:
-            # Hypha takes every upgrade and refuses a token afterwards: whatever the status, this
-            # was said by something in between, and over HTTP it may let us through.
+            # Hypha accepts every upgrade and refuses a token afterwards. So this status comes from
+            # a proxy or firewall, which may still accept HTTP.
             translated = translate_opening(error, "websocket")
             if isinstance(translated, Denied):
                 translated = TransportFailed(str(translated), name=translated.name)
@@ -99,15 +100,15 @@ class HyphaSession:
             raise translated from error
 
     def progress(self) -> int:
-        """Return how many bytes the connection's kernel knows to have arrived, either way."""
+        """Return how many bytes the kernel knows to have arrived, in both directions."""
         return 0 if self._server is None else moved_bytes(self._server)
 
     def state(self) -> str:
-        """Return the connection's state in the words of websockets."""
+        """Return the state of the connection, in the terms of websockets."""
         return "closed" if self._server is None else connection_state(self._server)
 
     async def release(self, user: object) -> None:
-        """Close the connection when its last user leaves; :meth:`server` opens a new one."""
+        """Remove ``user``, and close the connection after its last user."""
         self._users.discard(user)
         if not self._users:
             await self._disconnect()
@@ -123,9 +124,9 @@ class HyphaSession:
 
 
 def _fail_calls_when_lost(server: Any) -> None:
-    """Let a lost connection fail the calls under way, which hypha-rpc leaves to their deadline.
+    """Make a lost connection fail its calls, which hypha-rpc would leave to their deadline.
 
-    It connects again by itself, but the answers that were on their way then are gone.
+    hypha-rpc reconnects by itself, but the answers in transit are lost.
     """
     from websockets.protocol import State
 
@@ -140,9 +141,9 @@ def _fail_calls_when_lost(server: Any) -> None:
 
 
 async def list_services(server: Any, endpoint: Endpoint) -> list[str]:
-    """Return the full ids of what is registered under the endpoint's name.
+    """Return the full ids of the services registered under the endpoint's name, sorted.
 
-    Raises TransportFailed, also where the server itself fails, Overloaded or Denied.
+    Raises TransportFailed (also when the server itself fails), Overloaded or Denied.
     """
     workspace = endpoint.workspace or server.config["workspace"]
     prefix, _, name = f"{workspace}/{endpoint.service_id}".rpartition("/")
@@ -158,9 +159,16 @@ async def list_services(server: Any, endpoint: Endpoint) -> list[str]:
 async def call_remote(
     service: Any, method: str, arguments: dict[str, Any], timeout_s: float, transport: str
 ) -> Any:
-    """Call a method of a hypha-rpc service object, within ``timeout_s``, translating errors.
+    """Call a method of a hypha-rpc service object, and translate its errors.
 
-    ``service`` is None once its transport was closed.
+    Args:
+        service: The service object, None after its transport was closed.
+        method: The name of the method.
+        arguments: Its keyword arguments.
+        timeout_s: The deadline of the call, in seconds.
+        transport: The name of the transport for error messages.
+
+    Raises a failure class of :mod:`samcourier.errors`.
     """
     if service is None:
         raise TransportFailed(f"{transport}: the connection is closed")

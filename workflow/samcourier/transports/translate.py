@@ -1,4 +1,4 @@
-"""Foreign errors -> failure classes, for every transport."""
+"""Translate the errors of libraries, servers and services to failure classes."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _CLASS_OF_KIND: dict[str, type[CourierError]] = {
     "denied": Denied,
 }
 
-#: How hypha-rpc, and Hypha over HTTP, begin what was raised on the far side.
+#: How hypha-rpc, and Hypha over HTTP, begin the text of an error of the called method.
 _FAR_SIDE = re.compile(r"\s*Remote(Error|Exception)\b")
 
-#: What hypha, hypha-rpc and BioEngine's proxy say when they refuse, by class; first match wins.
+#: Texts of hypha, hypha-rpc and BioEngine's proxy when they refuse, by class; the first match wins.
 _PHRASES: tuple[tuple[type[CourierError], re.Pattern[str]], ...] = (
     (
         Denied,
@@ -51,7 +51,7 @@ _PHRASES: tuple[tuple[type[CourierError], re.Pattern[str]], ...] = (
         ),
     ),
     (ServiceGone, re.compile(r"service not found|client not found|peer not found", re.I)),
-    # hypha-rpc's own words for a lost way; the last two are its WebRTC without a context.
+    # hypha-rpc's texts for a lost connection; the last two are from WebRTC without a context.
     (
         TransportFailed,
         re.compile(
@@ -65,18 +65,18 @@ _PHRASES: tuple[tuple[type[CourierError], re.Pattern[str]], ...] = (
     ),
 )
 
-#: Said on this side, these mean the way; said by a model they may mean anything.
+#: In an error of the client, these mean the transport; in one of a model they may mean anything.
 _NEAR_SIDE_TRANSPORT = re.compile(
     r"connection|timed? ?out|websocket|channel|failed to send|buffer|peer|disconnected|closed", re.I
 )
 
 
 def translate(error: BaseException, transport: str) -> CourierError:
-    """Return the failure class of an exception that came out of a transport.
+    """Return the failure class of an exception of ``transport``.
 
-    A service's own named error counts first, then the words the servers use. What is left
-    came out of the remote method itself and is the service's failure. Of a remote traceback
-    only its last line counts: the frames above it quote file names and code.
+    A named error of the service takes precedence, then the known texts of the servers. Any other
+    error came from the remote method and is a failure of the service. Only the last line of a
+    remote traceback is used: the frames above it quote file names and code.
     """
     if isinstance(error, CourierError):
         return error
@@ -85,26 +85,27 @@ def translate(error: BaseException, transport: str) -> CourierError:
     if named is not None:
         return _CLASS_OF_KIND[named.kind](named.message, name=type(named).__name__)
     name = type(error).__name__
-    said = f"{transport}: {name}: {last_line(text)}"
+    message = f"{transport}: {name}: {last_line(text)}"
     is_far = is_from_far_side(text)
-    words = last_line(text) if is_far else f"{name}: {text}"
+    phrase = last_line(text) if is_far else f"{name}: {text}"
     for error_class, pattern in _PHRASES:
-        if pattern.search(words):
-            return error_class(said, name=name)
-    if not is_far and _NEAR_SIDE_TRANSPORT.search(words):
-        return TransportFailed(said, name=name)
-    # hypha-rpc refuses a token with a ConnectionAbortedError, so words count before types.
+        if pattern.search(phrase):
+            return error_class(message, name=name)
+    if not is_far and _NEAR_SIDE_TRANSPORT.search(phrase):
+        return TransportFailed(message, name=name)
+    # hypha-rpc refuses a token with a ConnectionAbortedError, so texts are tested before types.
     if isinstance(error, OSError | TimeoutError | EOFError):
-        return TransportFailed(said, name=name)
-    return ServiceFailed(said, name=name)
+        return TransportFailed(message, name=name)
+    return ServiceFailed(message, name=name)
 
 
 def translate_opening(
     error: BaseException, transport: str, token: str | None = None
 ) -> CourierError:
-    """As :func:`translate`, for an opening: nothing was asked of the service, so it cannot fail.
+    """Return the failure class of an exception while opening ``transport``.
 
-    Of a refused ``token`` the message names the owner, and says what to do.
+    This is :func:`translate`, except that a failure of the service becomes TransportFailed, because
+    no method was called. For a refused ``token`` the message names its owner and what to do.
     """
     translated = translate(error, transport)
     if translated is error:
@@ -118,11 +119,11 @@ def translate_opening(
 
 
 def is_from_far_side(text: str) -> bool:
-    """Whether an error's text was carried here from the method that was called."""
+    """Tell whether an error's text comes from the called method."""
     return _FAR_SIDE.match(text) is not None
 
 
 def last_line(text: str) -> str:
-    """Return the last line that says something, which in a traceback is the error itself."""
+    """Return the last line with text, at most 300 characters; in a traceback it is the error."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:300] if lines else ""

@@ -1,9 +1,9 @@
-"""Calls straight to the service over a WebRTC data channel; Hypha carries the offer only.
+"""Calls directly to the service over a WebRTC data channel; Hypha carries the offer only.
 
-The handshake is our own: hypha-rpc's ``get_rtc_service`` knows aiortc alone, and a cancelled one
-lingers for a minute. Its RPC needs two things said to it (the defects are named in
-``docs/decisions/0002-webrtc.md``): the caller's user in the context, or every reply above one
-chunk is lost (D4), and chunks that the other side takes in one message (D3).
+This module implements the handshake, because hypha-rpc's ``get_rtc_service`` supports aiortc only
+and goes on for a minute after a cancellation. hypha-rpc's RPC needs two settings to avoid defects
+of ``docs/decisions/0002-webrtc.md``: the caller's user in the context, without which every reply
+larger than one chunk is lost (D4), and chunks that the other side accepts in one message (D3).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from .translate import translate_opening
 
 
 def over_webrtc(endpoint: Endpoint, session: HyphaSession) -> WebRTCTransport:
-    """Build the transport of this name; see :mod:`.description`."""
+    """Build the WebRTC transport; see :mod:`.description`."""
     return WebRTCTransport(session, endpoint)
 
 
 class WebRTCTransport:
-    """The direct way: fastest where the relay is slow, impossible where UDP is closed."""
+    """The direct transport: the fastest if the server is slow, impossible if UDP is blocked."""
 
     name = "webrtc"
 
@@ -39,7 +39,7 @@ class WebRTCTransport:
         *,
         implementation: Implementation | None = None,
     ) -> None:
-        """``implementation`` None is the fastest that is installed."""
+        """Without ``implementation`` the fastest installed one is used."""
         self._session = session
         self._endpoint = endpoint or session.endpoint
         servers = [each.as_dict() for each in self._endpoint.network.ice_servers]
@@ -50,7 +50,10 @@ class WebRTCTransport:
         self._service: Any = None
 
     async def open(self, timeout_s: float) -> None:
-        """Exchange the offer, wait for the channel, look the service up."""
+        """Exchange the offer, wait for the channel and get the service, within ``timeout_s``.
+
+        Raises TransportFailed, ServiceGone or Denied.
+        """
         try:
             async with asyncio.timeout(timeout_s):
                 server = await self._session.server(timeout_s, self)
@@ -60,7 +63,8 @@ class WebRTCTransport:
             await self.close()
             if isinstance(error, TimeoutError):
                 raise TransportFailed(
-                    f"webrtc: no channel within {timeout_s:g} s, {state} (UDP closed, or no route)",
+                    f"webrtc: no channel within {timeout_s:g} s, state {state}"
+                    " (UDP is blocked, or there is no route)",
                     name="TimeoutError",
                 ) from error
             if isinstance(error, Exception):
@@ -91,7 +95,7 @@ class WebRTCTransport:
         channel = await opened
         if channel is None:
             raise ConnectionError(f"the connection is {peer.state()}")
-        # The other side may be in another workspace, and an older one does not say.
+        # The service may be in another workspace; an older service does not report its workspace.
         workspace = answer.get("workspace") or server.config["workspace"]
         self._rpc = GuardedRPC(
             channel,
@@ -110,21 +114,21 @@ class WebRTCTransport:
         return await self._rpc.get_remote_service(f"{workspace}/{label}:{name}")
 
     def state(self) -> str:
-        """Return the state of the connection, or of its channel, in a word or two."""
+        """Return the state of the connection, or of its channel."""
         return "closed" if self._peer is None else self._peer.state()
 
     def progress(self) -> int:
-        """Return a number of bytes that changes whenever some have moved."""
+        """Return a number of bytes that changes whenever bytes have moved."""
         return 0 if self._peer is None else self._peer.progress()
 
     async def call(self, method: str, arguments: dict[str, Any], timeout_s: float) -> Any:
-        """Call the service, within ``timeout_s``."""
+        """Call the service within ``timeout_s`` seconds; see :class:`.base.Transport`."""
         if self._peer is not None and self.state() != "connected":
             raise TransportFailed(f"webrtc: the connection is {self.state()}")
         return await call_remote(self._service, method, arguments, timeout_s, self.name)
 
     async def close(self) -> None:
-        """Close channel and peer, and leave the shared connection."""
+        """Close the channel and the peer, and release the shared connection."""
         peer, self._peer = self._peer, None
         rpc, self._rpc, self._service = self._rpc, None, None
         if rpc is not None:

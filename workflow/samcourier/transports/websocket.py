@@ -11,12 +11,12 @@ from .translate import translate_opening
 
 
 def over_websocket(endpoint: Endpoint, session: HyphaSession) -> WebSocketTransport:
-    """Build the transport of this name; see :mod:`.description`."""
+    """Build the WebSocket transport; see :mod:`.description`."""
     return WebSocketTransport(session, endpoint)
 
 
 class WebSocketTransport:
-    """The way that works wherever Hypha is reached at all."""
+    """The transport that works wherever a WebSocket to Hypha opens."""
 
     name = "websocket"
 
@@ -26,7 +26,10 @@ class WebSocketTransport:
         self._service: Any = None
 
     async def open(self, timeout_s: float) -> None:
-        """Connect and look the service up."""
+        """Connect and get the service, within ``timeout_s`` seconds.
+
+        Raises TransportFailed, ServiceGone or Denied.
+        """
         try:
             async with asyncio.timeout(timeout_s):
                 server = await self._session.server(timeout_s, self)
@@ -35,11 +38,11 @@ class WebSocketTransport:
             raise translate_opening(error, self.name, self._endpoint.token) from error
 
     async def call(self, method: str, arguments: dict[str, Any], timeout_s: float) -> Any:
-        """Call the service, within ``timeout_s``."""
+        """Call the service within ``timeout_s`` seconds; see :class:`.base.Transport`."""
         return await call_remote(self._service, method, arguments, timeout_s, self.name)
 
     async def close(self) -> None:
-        """Leave the shared connection."""
+        """Release the shared connection."""
         self._service = None
         await self._session.release(self)
 
@@ -48,5 +51,5 @@ class WebSocketTransport:
         return self._session.progress()
 
     def state(self) -> str:
-        """Return the shared connection's state."""
+        """Return the state of the shared connection."""
         return self._session.state() if self._service is not None else "closed"
