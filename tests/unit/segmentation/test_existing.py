@@ -16,10 +16,10 @@ from samcourier.results.image_log import ImageLog, ImageSeconds, read_image_log,
 from samcourier.results.layout import log_path, mask_path
 from samcourier.segmentation.existing import (
     Existing,
-    FailureHolds,
-    LabelsHold,
-    MaskHolds,
-    NothingHolds,
+    NoValidResult,
+    ValidFailure,
+    ValidLabels,
+    ValidMask,
     find_existing,
 )
 from samcourier.segmentation.prepared import Prepared
@@ -93,20 +93,20 @@ async def existing_of(
 @pytest.mark.parametrize(
     ("masks", "container", "outcome", "found_in"),
     [
-        ({}, "folder", NothingHolds, None),
-        ({"folder": "whole"}, "folder", MaskHolds, "folder"),
-        ({"zip": "whole"}, "zip", MaskHolds, "zip"),
-        ({"folder": "damaged"}, "folder", NothingHolds, None),
-        ({"zip": "damaged"}, "zip", NothingHolds, None),
-        ({"folder": "other key"}, "folder", NothingHolds, None),
-        ({"folder": "no count"}, "folder", NothingHolds, None),
-        ({"folder": "other form"}, "folder", LabelsHold, "folder"),
-        ({"folder": "whole"}, "zip", LabelsHold, "folder"),
-        ({"zip": "whole"}, "folder", LabelsHold, "zip"),
-        ({"folder": "whole", "zip": "whole"}, "folder", MaskHolds, "folder"),
-        ({"folder": "whole", "zip": "whole"}, "zip", MaskHolds, "zip"),
-        ({"folder": "damaged", "zip": "whole"}, "folder", LabelsHold, "zip"),
-        ({"folder": "other form", "zip": "whole"}, "folder", LabelsHold, "folder"),
+        ({}, "folder", NoValidResult, None),
+        ({"folder": "whole"}, "folder", ValidMask, "folder"),
+        ({"zip": "whole"}, "zip", ValidMask, "zip"),
+        ({"folder": "damaged"}, "folder", NoValidResult, None),
+        ({"zip": "damaged"}, "zip", NoValidResult, None),
+        ({"folder": "other key"}, "folder", NoValidResult, None),
+        ({"folder": "no count"}, "folder", NoValidResult, None),
+        ({"folder": "other form"}, "folder", ValidLabels, "folder"),
+        ({"folder": "whole"}, "zip", ValidLabels, "folder"),
+        ({"zip": "whole"}, "folder", ValidLabels, "zip"),
+        ({"folder": "whole", "zip": "whole"}, "folder", ValidMask, "folder"),
+        ({"folder": "whole", "zip": "whole"}, "zip", ValidMask, "zip"),
+        ({"folder": "damaged", "zip": "whole"}, "folder", ValidLabels, "zip"),
+        ({"folder": "other form", "zip": "whole"}, "folder", ValidLabels, "folder"),
     ],
 )
 @pytest.mark.parametrize("log", [None, "done", "service"])
@@ -122,7 +122,7 @@ async def test_a_whole_mask_of_the_key_holds_whatever_the_log_says(
     assert type(existing) is outcome
     assert existing.log == read_image_log(log_path(tmp_path / "results", "cell"))
     assert (existing.log is None) == (log is None)
-    if isinstance(existing, MaskHolds | LabelsHold):
+    if isinstance(existing, ValidMask | ValidLabels):
         assert found_in is not None
         assert existing.mask == mask_path(tmp_path / "results", "cell", found_in)
         assert existing.object_count == OBJECT_COUNT
@@ -131,16 +131,16 @@ async def test_a_whole_mask_of_the_key_holds_whatever_the_log_says(
 @pytest.mark.parametrize(
     ("masks", "log", "retry_failed", "outcome"),
     [
-        ({}, "own fault", False, FailureHolds),
-        ({}, "own fault", True, NothingHolds),
-        ({}, "own fault, other key", False, NothingHolds),
-        ({}, "service", False, NothingHolds),
-        ({}, "done", False, NothingHolds),
-        ({}, "torn", False, NothingHolds),
-        ({"folder": "other key"}, "own fault", False, FailureHolds),
-        ({"folder": "damaged"}, "own fault", False, FailureHolds),
-        ({"folder": "whole"}, "own fault", False, MaskHolds),
-        ({"zip": "whole"}, "own fault", False, LabelsHold),
+        ({}, "own fault", False, ValidFailure),
+        ({}, "own fault", True, NoValidResult),
+        ({}, "own fault, other key", False, NoValidResult),
+        ({}, "service", False, NoValidResult),
+        ({}, "done", False, NoValidResult),
+        ({}, "torn", False, NoValidResult),
+        ({"folder": "other key"}, "own fault", False, ValidFailure),
+        ({"folder": "damaged"}, "own fault", False, ValidFailure),
+        ({"folder": "whole"}, "own fault", False, ValidMask),
+        ({"zip": "whole"}, "own fault", False, ValidLabels),
     ],
 )
 async def test_a_failure_of_the_image_s_own_holds_until_it_is_retried(

@@ -1,4 +1,4 @@
-"""The workflow's config as a mapping -> :class:`RunSettings`, or one line for what is wrong."""
+"""Validate the workflow's config and convert it to :class:`RunSettings`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .names import check_names
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
-#: What a config must name.
+#: The keys that a config must have.
 _REQUIRED = ("dataset", "sheet")
 
 #: Rules between keys of ``service``, which no type expresses.
@@ -71,8 +71,8 @@ _SERVICE_RULES: list[dict[str, Any]] = [
                 },
                 "gpu_memory_mb": {
                     "type": "null",
-                    "description": "nothing, unless service.target is bioengine; with slurm a GPU"
-                    " is asked for by service.slurm.gres",
+                    "description": "nothing, unless service.target is bioengine; with slurm,"
+                    " service.slurm.gres requests a GPU",
                 },
             }
         },
@@ -83,7 +83,7 @@ _SERVICE_RULES: list[dict[str, Any]] = [
 def read_config(config: Mapping[str, Any]) -> RunSettings:
     """Return the settings that a workflow's ``config`` describes.
 
-    Raises InputError with one line that names the key, its value and what was expected.
+    Raises InputError with one line: the key, its value and the expected value.
     """
     from jsonschema import Draft202012Validator
 
@@ -94,9 +94,9 @@ def read_config(config: Mapping[str, Any]) -> RunSettings:
     _check_json(values)
     try:
         settings = msgspec.convert(values, RunSettings)
-    except msgspec.ValidationError as refused:
-        what, _, where = str(refused).partition(" - at `$")
-        raise InputError(f"config{where.removesuffix('`')}: {what}") from None
+    except msgspec.ValidationError as error:
+        problem, _, key_path = str(error).partition(" - at `$")
+        raise InputError(f"config{key_path.removesuffix('`')}: {problem}") from None
     try:
         check_names(settings)
     except InputError as error:
@@ -109,7 +109,7 @@ def config_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of ``config.yaml``, made from :class:`RunSettings`."""
     (_,), components = msgspec.json.schema_components([RunSettings], ref_template="#/$defs/{name}")
     schema = components.pop("RunSettings")
-    # The command line takes any results folder, and images that are named one by one.
+    # These two rules hold for a config only: a command takes any results folder, and single images.
     schema["properties"]["dataset"]["pattern"] = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$(?!\n)"
     schema["properties"]["sheet"] = {
         "description": schema["properties"]["sheet"]["description"],
@@ -129,12 +129,12 @@ def config_schema() -> dict[str, Any]:
 
 
 def _precedence(error: Any) -> tuple[bool, int]:
-    """Order errors: a key by itself before rules between keys, an outer key before an inner."""
+    """Return a sort key: errors of one key before rules between keys, outer keys before inner."""
     return "allOf" in error.absolute_schema_path, len(error.absolute_path)
 
 
 def _describe_by_their_keys(schema: dict[str, Any], components: dict[str, Any]) -> None:
-    """Give each component the description of the key that holds it, in place of its docstring."""
+    """Replace each component's docstring with the description of the key that refers to it."""
     for part in components.values():
         part.pop("description", None)
     for part in (schema, *components.values()):
@@ -146,13 +146,13 @@ def _describe_by_their_keys(schema: dict[str, Any], components: dict[str, Any]) 
 
 
 def listed(value: Any) -> list[str]:
-    """Return the words of a list, which the command line may give as one with commas."""
+    """Return the items of a list, or of a string with commas as the command line gives it."""
     words = value if isinstance(value, list | tuple) else str(value).split(",")
     return [str(word).strip() for word in words]
 
 
 def check_subset(images: Collection[str] | None, known: Collection[str], sheet: str | None) -> None:
-    """Raise InputError for an id of the config's ``images`` that the sheet does not have."""
+    """Raise InputError for an id in the config's ``images`` that the sheet does not list."""
     for image in images or ():
         if image not in known:
             hint = close_match(image, known)
@@ -160,7 +160,7 @@ def check_subset(images: Collection[str] | None, known: Collection[str], sheet: 
 
 
 def describe_config_error(error: Any) -> str:
-    """Return a jsonschema ValidationError as one line: where, what came, what was expected."""
+    """Return a jsonschema ValidationError as one line: key, value and expected value."""
     where = ".".join(["config", *map(str, error.absolute_path)])
     if error.validator == "additionalProperties":
         known = sorted(error.schema["properties"])
@@ -177,24 +177,24 @@ def describe_config_error(error: Any) -> str:
 
 @cache
 def _defaults() -> dict[str, Any]:
-    """Return the default of every key but those that a config must name."""
+    """Return the default of every key except the required ones."""
     settings = RunSettings(dataset="")
     values: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(settings))
     return {name: value for name, value in values.items() if name not in _REQUIRED}
 
 
 def _with_defaults(values: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``values`` with the missing keys of each mapping filled in."""
+    """Return ``values`` with missing keys of each mapping set to their ``defaults``."""
     filled = {**defaults, **values}
     for name, default in defaults.items():
-        # An empty default is a mapping whose keys belong to the engine.
+        # An empty default is a mapping whose keys the engine defines.
         if isinstance(default, dict) and default and isinstance(filled[name], dict):
             filled[name] = _with_defaults(filled[name], default)
     return filled
 
 
 def _check_json(values: Mapping[str, Any]) -> None:
-    """Raise InputError for what YAML knows and a service does not: dates, NaN, infinity."""
+    """Raise InputError for values that YAML has and JSON lacks: dates, NaN, infinity."""
     free = {
         "parameters": values["parameters"],
         "service.engine_options": values["service"]["engine_options"],
@@ -209,7 +209,7 @@ def _check_json(values: Mapping[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Return ``value`` with plain dictionaries and lists in place of Snakemake's."""
+    """Return ``value`` with Snakemake's mappings and lists as plain dictionaries and lists."""
     if isinstance(value, Mapping):
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -218,9 +218,9 @@ def _plain(value: Any) -> Any:
 
 
 def _normalized(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config with the forms that the command line allows in the file's own form."""
+    """Return the config with values from the command line in the form of the file."""
     values: dict[str, Any] = _plain(config)
-    # On the command line 0.5 is a number and true a word.
+    # The command line gives 0.5 as a number and true as a string.
     if str(values.get("ome_zarr")) in get_args(OmeZarrVersion):
         values["ome_zarr"] = str(values["ome_zarr"])
     if values.get("retry_failed") in ("true", "false"):

@@ -1,4 +1,4 @@
-"""Digests of what shapes a batch's masks and the report: what differs is made anew."""
+"""Digests of the settings behind a batch's masks and the report; a new digest means a new run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ..settings.run_settings import RunSettings, ServiceSettings
 
 
 def settings_digest(settings: RunSettings, rows: Sequence[ImageRow]) -> str:
-    """Return 16 hex digits over all that shapes the masks of a batch of ``rows``, pixels apart.
+    """Return 16 hex digits over all settings that shape the masks of ``rows``, without the pixels.
 
-    Manifests keep it as ``made_for``. The digest is taken over words of a command line, as it was
-    when the workflow passed the settings so: results folders of that time are still up to date.
+    Manifests keep the digest as ``made_for``. It covers the options of a command line, since
+    earlier versions passed the settings in that form: their results folders stay up to date.
     """
     tiles = settings.tiles
     shaping = [
@@ -33,16 +33,16 @@ def settings_digest(settings: RunSettings, rows: Sequence[ImageRow]) -> str:
 
 
 def report_digest(settings: RunSettings, rows: Sequence[ImageRow]) -> str:
-    """Return 16 hex digits over what the report shows beside the masks: which images, which truth.
+    """Return 16 hex digits over the batch size and the images and ground truth of the report.
 
-    ``rows`` are those asked for.
+    ``rows`` are the rows of the subset.
     """
     shown = [[row.image, str(row.truth) if row.truth else None] for row in rows]
     return hashlib.sha256(canonical_json([settings.batch_size, shown])).hexdigest()[:16]
 
 
 def _service_words(service: ServiceSettings) -> list[str]:
-    """Return the options that say which service segments."""
+    """Return the options that identify the service."""
     words = ["--target", service.target]
     if service.target != "existing":
         options = json.dumps(service.engine_options, sort_keys=True)

@@ -1,7 +1,7 @@
-"""How the jobs of a run find the settings that it began with: by a variable of the environment.
+"""An environment variable through which the jobs of a run find the run's settings file.
 
-A cluster's job starts Snakemake again, which would read the config again. Executors hand their
-environment on to their jobs (SLURM's by ``sbatch --export=ALL``).
+A cluster's job starts Snakemake again, which would otherwise read the config again. Executors pass
+their environment to their jobs (SLURM's through ``sbatch --export=ALL``).
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pathlib import Path
 
 from ..files.strict_json import parse_json
 
-#: A JSON object: the name of the module, "" for a main workflow -> its settings file.
+#: A JSON object: name of the module ("" for a main workflow) -> its settings file.
 VARIABLE = "SAMCOURIER_SETTINGS"
 
 
 def hand_on_settings(
     module: str, settings_path: Path, environment: MutableMapping[str, str] = os.environ
 ) -> None:
-    """Tell the jobs of this run where its settings are."""
+    """Add the settings file of ``module`` to the environment of this run's jobs."""
     known = _known(environment)
     environment[VARIABLE] = json.dumps(known | {module: str(settings_path.absolute())})
 
@@ -28,7 +28,7 @@ def hand_on_settings(
 def handed_on_settings(
     module: str, environment: MutableMapping[str, str] = os.environ
 ) -> Path | None:
-    """Return the settings file that the run of this job wrote, None where it wrote none."""
+    """Return the settings file that this job's run wrote for ``module``, None if there is none."""
     path = _known(environment).get(module)
     return None if path is None else Path(path)
 

@@ -1,4 +1,7 @@
-"""Names in the settings that installed packages may add to. Light: every parse looks at them."""
+"""Check the names of engine and transport, which installed packages may add.
+
+Every parse of the Snakefile checks them, so this module imports nothing heavy.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,16 @@ from ..errors import InputError
 from ..settings.run_settings import RunSettings
 from ..transports.description import check_transport_name
 
-#: Where the engine is built from this installation, so that its name is known before a run.
+#: Targets whose engine runs from this installation, so that its name is known before a run.
 OWN_ENGINE_TARGETS = ("local", "slurm")
 
 
 def check_names(settings: RunSettings) -> None:
-    """Raise InputError, with the known names, for what no installed package offers.
+    """Raise InputError, with the known names, for a name that no installed package provides.
 
-    A job does not: its run has done so. On a BioEngine worker other packages may be installed than
-    here: there the service refuses an unknown engine itself, and ``samcourier verify`` an app that
-    runs another one.
+    Jobs skip this check, since their run has made it. A BioEngine worker may have other packages
+    than this machine: its service refuses an unknown engine, and ``samcourier verify`` refuses an
+    app that runs another engine.
     """
     service = settings.service
     try:

@@ -1,4 +1,4 @@
-"""What a run makes: its images, cut into batches, and which of these are out of date."""
+"""The plan of a run: its images, its batches, and the batches that are out of date."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from ..settings.run_settings import RunSettings
 from .config import check_subset
 from .digests import report_digest, settings_digest
 
-#: What `samcourier demo-data data/demo` makes. No other file there may become an output, since
-#: Snakemake deletes outputs before it remakes them.
+#: The files that `samcourier demo-data data/demo` makes. No other file of that folder may become
+#: an output, since Snakemake deletes outputs before it makes them again.
 _DEMO_FILE = re.compile(r"data/demo/(truth/)?nuclei_(0[1-9]|1[0-9]|2[0-4])\.tif")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run: its settings, where its results go, and the images of its sample sheet.
+    """A run: its settings, its results folder, and the images of its sample sheet.
 
-    ``sheet`` is the text of the sheet, of images that were found the one made of them;
-    ``sheet_path`` is where it lies, of images found the copy in the results folder.
+    ``sheet`` is the content of the sheet and ``sheet_path`` its path. For images found in a folder,
+    both are those of the sheet that samcourier writes to the results folder.
     """
 
     settings: RunSettings
@@ -48,12 +48,12 @@ class Plan:
 
     @cached_property
     def subset(self) -> frozenset[str] | None:
-        """Ids of the images that the run is limited to, None for every image."""
+        """Ids of the images that the run is limited to, None for all images."""
         return self.settings.subset
 
     @cached_property
     def batches(self) -> Mapping[str, Batch]:
-        """The batches that have an image which is asked for, by id."""
+        """The batches that contain an image of the subset, by id."""
         return {
             batch.batch_id: batch
             for batch in make_batches(self.rows, self.settings.batch_size)
@@ -62,12 +62,12 @@ class Plan:
 
     @cached_property
     def manifests(self) -> list[Path]:
-        """The manifests that the run has in the end."""
+        """The manifests of the batches, which exist when the run has ended."""
         return [manifest_path(self.dataset_dir, batch_id) for batch_id in self.batches]
 
     @cached_property
     def demo_files(self) -> list[str]:
-        """The files of the demo that the sheet names."""
+        """The files of the demo dataset that the sheet names, sorted."""
         return sorted(
             {
                 str(path)
@@ -79,7 +79,7 @@ class Plan:
 
     @property
     def complete(self) -> Path:
-        """The file that is there when every image has a mask."""
+        """The file that exists only when every image has a mask."""
         return self.dataset_dir / "complete.json"
 
     @property
@@ -92,16 +92,16 @@ class Plan:
 
     @property
     def images_found(self) -> bool:
-        """Whether the images were found in a folder, and not listed in a sheet."""
+        """Whether the images were found in a folder instead of listed in a sheet."""
         return not is_sheet(str(self.settings.sheet))
 
     def settings_digest(self, batch: Batch) -> str:
-        """Return the digest of all that shapes the masks of a batch, pixels apart."""
+        """Return the digest of all settings that shape the masks of a batch."""
         return settings_digest(self.settings, batch.rows)
 
     @cached_property
     def batches_to_redo(self) -> frozenset[str]:
-        """Ids of the batches whose manifest is out of date, from a look at the masks."""
+        """Ids of the batches whose manifest is out of date, checked against the masks on disk."""
         to_redo = pending.batches_to_redo(
             self.dataset_dir,
             self.batches.values(),
@@ -116,33 +116,33 @@ class Plan:
         return frozenset(to_redo)
 
     def images_left(self) -> list[str]:
-        """Return the ids of the images that lack their mask."""
+        """Return the ids of the images of the subset that have no mask."""
         return pending.images_left(
             self.dataset_dir, self.batches.values(), self.subset, self.settings_digest
         )
 
     def is_report_current(self) -> bool:
-        """Tell whether the report is there and shows these images with this truth.
+        """Return whether the report exists and shows these images with this ground truth.
 
-        A ``complete.json`` of a version that kept no digest tells its images alone.
+        Older versions wrote no digest to ``complete.json``; then only the image ids are compared.
         """
         if not (self.report_html.exists() and self.report_tsv.exists()):
             return False
         complete = read_json(self.complete)
         if not isinstance(complete, dict):
             return False
-        asked = rows_of_subset(self.rows, self.subset)
+        rows = rows_of_subset(self.rows, self.subset)
         digest = complete.get("report_digest")
         if digest is not None:
-            return bool(digest == report_digest(self.settings, asked))
+            return bool(digest == report_digest(self.settings, rows))
         keys = complete.get("keys")
-        return isinstance(keys, dict) and keys.keys() == {row.image for row in asked}
+        return isinstance(keys, dict) and keys.keys() == {row.image for row in rows}
 
 
 def make_plan(settings: RunSettings) -> Plan:
-    """Return the plan of a run that begins, with the images that its sheet has now.
+    """Return the plan of a run that begins, with the images that its sheet lists now.
 
-    Raises InputError, a line for each problem of the sheet or of the subset.
+    Raises InputError with one line for each problem of the sheet or of the subset.
     """
     dataset_dir = Path("results", settings.dataset)
     source = Path(str(settings.sheet))
@@ -159,7 +159,7 @@ def make_plan(settings: RunSettings) -> Plan:
 
 
 def plan_of(frozen: FrozenRun) -> Plan:
-    """Return the plan of a run that has begun, from the files that it wrote then."""
+    """Return the plan of a run that has begun, from the files that it wrote at its start."""
     content = read_sheet_content(frozen.sheet)
     rows = parse_sheet(content, frozen.sheet)
     dataset_dir = Path("results", frozen.settings.dataset)

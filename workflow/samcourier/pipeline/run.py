@@ -1,4 +1,4 @@
-"""Images to masks and a report: a run without Snakemake, and a job of a run with it."""
+"""Segment images and write the report, as a run without Snakemake or as a job of a workflow."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ logger = logging.getLogger("samcourier.pipeline")
 
 @dataclass(frozen=True)
 class WrittenReport:
-    """What the report of a run left: ids of the images without mask, and where the crate is."""
+    """The result of writing a report: ids of the images without mask, and the path of the crate.
+
+    ``crate`` is None if no crate was written.
+    """
 
     without_mask: tuple[str, ...]
     crate: Path | None
@@ -58,11 +61,11 @@ def run_batch(
     on_image: Callable[[ImageLog], None] | None = None,
     submission: int = 1,
 ) -> Manifest:
-    """Run one batch under its lock, over a connection of its own; return its manifest.
+    """Segment one batch under its lock, over its own connection; return its manifest.
 
-    ``on_image`` is called with the log of each image that ended. ``submission`` as in
-    :func:`samcourier.segmentation.batch.batch_lock`. Raises what
-    :meth:`samcourier.segmentation.batch.BatchRun.run` raises.
+    ``on_image`` is called with the log of each image that ended. ``submission`` is as in
+    :func:`samcourier.segmentation.batch.batch_lock`. Raises the errors of
+    :meth:`samcourier.segmentation.batch.BatchRun.run`.
     """
     require_outputs_extra(settings.outputs)
     embeddings = embedding_store(settings, dataset_dir)
@@ -89,8 +92,8 @@ def run_batch(
 
     with batch_lock(dataset_dir, batch.batch_id, submission):
         manifest: Manifest = uvloop.run(work())
-    if embeddings is not None and (lost := embeddings.summary()):
-        logger.warning("%s", lost, extra={"batch": batch.batch_id})
+    if embeddings is not None and (summary := embeddings.summary()):
+        logger.warning("%s", summary, extra={"batch": batch.batch_id})
     return msgspec.structs.replace(manifest, made_for=settings_digest(settings, batch.rows))
 
 
@@ -100,10 +103,10 @@ def start_dataset(
     dataset_dir: Path,
     rerun_of: str | None = None,
 ) -> Forecast:
-    """Write what a run without Snakemake begins with, and return how many files it will make.
+    """Record the start of a run without Snakemake; return the forecast of the files it will make.
 
-    ``rerun_of`` as in :class:`samcourier.results.environment.RunEnvironment`. Raises InputError
-    while a batch of an earlier run, cut otherwise, is at work.
+    ``rerun_of`` is as in :class:`samcourier.results.environment.RunEnvironment`. Raises InputError
+    while a batch of an earlier run that divided the sheet into other batches still runs.
     """
     from ..diagnostics.forecast import forecast_files
 
@@ -128,7 +131,7 @@ def start_dataset(
 
 
 def batches_of_subset(settings: RunSettings, rows: Sequence[ImageRow]) -> list[Batch]:
-    """Return the batches that have an image which the run is asked for."""
+    """Return the batches of ``rows`` that contain an image of the subset."""
     batches = make_batches(rows, settings.batch_size)
     return [each for each in batches if rows_of_subset(each.rows, settings.subset)]
 
@@ -139,7 +142,11 @@ def segment_dataset(
     dataset_dir: Path,
     on_image: Callable[[ImageLog], None],
 ) -> None:
-    """Segment every row asked for, batch by batch, and write the manifests."""
+    """Segment the subset of ``rows`` batch by batch and write the manifests.
+
+    ``on_image`` is called with the log of each image that ended. Raises the errors of
+    :func:`run_batch`.
+    """
     for batch in batches_of_subset(settings, rows):
         manifest = run_batch(settings, batch, dataset_dir, on_image)
         write_manifest(manifest_path(dataset_dir, batch.batch_id), manifest)
@@ -153,7 +160,7 @@ def write_run_report(
     tsv: Path,
     complete: Path,
 ) -> WrittenReport:
-    """Write report and crate of the run, and ``complete`` where every image has a mask."""
+    """Write report (``html``, ``tsv``) and crate, and ``complete`` if every image has a mask."""
     from ..evaluation.run import build_report
     from ..provenance.crate import write_crate
     from ..report import write_report
@@ -168,7 +175,7 @@ def write_run_report(
 
 
 def embedding_store(settings: RunSettings, dataset_dir: Path) -> EmbeddingStore | None:
-    """Return where embeddings are kept, None where they are not."""
+    """Return the store of the run's embeddings, None if the run keeps none."""
     folder = settings.embeddings_dir(dataset_dir)
     if folder is None:
         return None
@@ -181,12 +188,12 @@ def _policy(settings: RunSettings) -> Policy:
     )
     if settings.service.target != "slurm":
         return policy
-    # A service's job that is lost is submitted again, and may wait in the queue.
+    # A lost job of the service is submitted again and may wait in SLURM's queue.
     return replace(policy, absence_limit_s=settings.service.deploy_timeout_s)
 
 
 def _command_options(settings: RunSettings) -> list[str]:
-    """Return what of ``samcourier segment`` shapes the masks, for who reads the crate."""
+    """Return the options of ``samcourier segment`` that shape the masks, for the crate."""
     service, tiles = settings.service, settings.tiles
     return [
         *("--engine", service.engine),

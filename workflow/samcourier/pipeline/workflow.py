@@ -1,8 +1,8 @@
-"""The run as the Snakemake rules see it: the files that a rule names, and what begins a run.
+"""The interface between the Snakemake rules and a run: inputs and parameters, start and end.
 
-A rule calls a method in place of a function of its own; ``wildcards`` and ``output`` are those that
-Snakemake passes. It does not track a parameter whose function takes ``output``: a change of such a
-parameter makes nothing anew, and only the digest of the settings in each manifest decides.
+The rules use the methods as input and parameter functions; Snakemake passes ``wildcards`` and
+``output``. Snakemake does not track a parameter whose function takes ``output``: a change of such a
+parameter rebuilds nothing, and only the digest of the settings in each manifest decides.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from ..samples.format import write_found_sheet
 from ..samples.sheet import rows_of_subset
 from ..settings.frozen import FrozenFiles, freeze, read_frozen
 from . import snakemake_internals as internals
-from .commands import batch_in_words, command_words, run_command
+from .commands import batch_message, command_words, run_command
 from .config import read_config
 from .frozen_jobs import hand_on_settings, handed_on_settings
 from .plan import Plan, make_plan, plan_of
 
-#: A local service ends itself when the process of this number is gone.
+#: A local service stops when the process with this id has ended.
 _RUN_PID_VARIABLE = "SAMCOURIER_RUN_PID"
 
 _NOT_FROZEN = (
@@ -34,14 +34,14 @@ _NOT_FROZEN = (
 
 
 def is_frozen_job(workflow: Any) -> bool:
-    """Tell whether this process is a job of a run that has written its settings."""
+    """Return whether this process is a job of a run that has written its settings."""
     return _frozen_settings_path(workflow) is not None
 
 
 def open_run(workflow: Any, config: Mapping[str, Any], snakefile: Path) -> WorkflowRun:
-    """Return the run of this Snakemake process, which ends with one line where that is wrong.
+    """Return the run of this Snakemake process; a wrong config or sheet ends it with a message.
 
-    A job of a run that has begun gets what the run began with, and never reads ``config``.
+    A job of a run that has begun uses the run's frozen settings and never reads ``config``.
     """
     try:
         path = _frozen_settings_path(workflow)
@@ -54,7 +54,7 @@ def open_run(workflow: Any, config: Mapping[str, Any], snakefile: Path) -> Workf
     internals.add_interpreter_to_path()
     if internals.is_main_process(workflow):
         os.environ[_RUN_PID_VARIABLE] = str(os.getpid())
-    # Jobs and replicas share it: a batch holds one connection, which carries the signalling too.
+    # All jobs share this limit: a batch holds one connection, which also carries the signalling.
     internals.limit_resource(workflow, "connections", plan.settings.network.connections)
     return WorkflowRun(workflow, plan, snakefile, is_frozen=path is not None)
 
@@ -66,7 +66,7 @@ def _frozen_settings_path(workflow: Any) -> Path | None:
 
 
 class WorkflowRun:
-    """One run of the workflow. ``plan`` says what it makes, ``snakefile`` where its rules are."""
+    """One run of the workflow: ``plan`` lists its outputs, ``snakefile`` holds its rules."""
 
     def __init__(self, workflow: Any, plan: Plan, snakefile: Path, *, is_frozen: bool) -> None:
         self.plan = plan
@@ -80,12 +80,12 @@ class WorkflowRun:
         self._files: FrozenFiles | None = None
         self._lock: IO[str] | None = None
 
-    # What the rules name.
+    # Inputs, outputs and parameters of the rules.
 
     def settings_file(self, wildcards: Any = None, output: Any = None) -> str:
         """Return the path of the run's settings file, which :meth:`start` has written.
 
-        Where nobody called it, the first job that runs writes the file and says so.
+        If no workflow called :meth:`start`, the first job writes the file and logs that it did.
         """
         files = self._frozen_files()
         is_unwritten = not self._is_frozen and not files.settings_path.exists()
@@ -95,14 +95,14 @@ class WorkflowRun:
         return str(files.settings_path)
 
     def batch_message(self, wildcards: Any, output: Any) -> str:
-        """Return what the log says of a batch that begins."""
+        """Return the line of the log for a batch that begins."""
         batch = self.plan.batches[wildcards.batch]
-        asked = rows_of_subset(batch.rows, self.plan.subset)
-        return batch_in_words(batch.batch_id, len(self.plan.batches), len(asked))
+        rows = rows_of_subset(batch.rows, self.plan.subset)
+        return batch_message(batch.batch_id, len(self.plan.batches), len(rows))
 
     def batch_inputs(self, wildcards: Any) -> list[str]:
-        """Return the files that shape a batch's masks; a missing one is the batch's to record."""
-        # A cluster's job parses again, while other batches are half done; what runs is decided.
+        """Return the readable input files of a batch; the batch itself records a missing one."""
+        # Only the main process decides: a job parses again while other batches are half done.
         if self._plans and wildcards.batch in self.plan.batches_to_redo:
             internals.remake(self._workflow, manifest_path(self.dataset_dir, wildcards.batch))
         rows = self.plan.batches[wildcards.batch].rows
@@ -110,25 +110,25 @@ class WorkflowRun:
         return [path for path in paths if path in self.plan.demo_files or _is_readable(path)]
 
     def report_inputs(self, wildcards: Any) -> list[Path]:
-        """Return the manifests asked for; a report that is missing or out of date is made anew."""
+        """Return the manifests of the run; a missing or outdated report is made again."""
         has_complete = self.plan.complete.exists()
         if self._plans and has_complete and not self.plan.is_report_current():
             internals.remake(self._workflow, self.plan.complete)
         return self.plan.manifests
 
     def endpoint_inputs(self, wildcards: Any) -> list[str]:
-        """Return no file: a service that runs elsewhere is looked at whenever it is asked for."""
+        """Return no file; a service that runs elsewhere is checked at each request for it."""
         if self._plans:
             internals.remake(self._workflow, self.endpoint)
         return []
 
-    # What begins and ends a run.
+    # Start and end of a run.
 
     def start(self, segment: Any, doctor: Any) -> None:
-        """Begin the run: lock it, freeze its settings, record it and bring its service up.
+        """Begin the run: lock it, freeze its settings, record it and start its service.
 
-        ``segment`` and ``doctor`` are the rules of these names. Ends Snakemake with one line where
-        the run cannot begin.
+        ``segment`` and ``doctor`` are the rules of these names. If the run cannot begin, one line
+        ends Snakemake.
         """
         if not self._plans:
             return
@@ -144,15 +144,15 @@ class WorkflowRun:
         self._bring_up_service()
 
     def report_what_there_is(self, report: Any) -> None:
-        """Write the report of a run that failed before its rule: images without mask are named."""
-        is_asked = internals.is_planned(self._workflow, report)
-        if not self._plans or not is_asked:
+        """Write the report of a run that failed before its report rule ran."""
+        is_requested = internals.is_planned(self._workflow, report)
+        if not self._plans or not is_requested:
             return
         if not all(manifest.exists() for manifest in self.plan.manifests):
             self._run("report", *self.report_options())
 
     def report_options(self) -> list[str]:
-        """Return the options that say where the report goes."""
+        """Return the options with the paths of the report."""
         plan = self.plan
         files = {
             "--html": plan.report_html,
@@ -171,7 +171,7 @@ class WorkflowRun:
         return self._files
 
     def _freeze(self) -> None:
-        """Write the settings and the sheet for the jobs, and the images found for the next run."""
+        """Write settings and sheet for the jobs, and the sheet of found images for the next run."""
         if self.plan.images_found:
             write_found_sheet(self.plan.sheet_path, self.plan.rows)
         files = self._frozen_files()
@@ -184,7 +184,7 @@ class WorkflowRun:
         self._is_frozen = True
 
     def _hold_lock(self) -> None:
-        """Refuse a second run on this dataset; the kernel frees the lock of a killed one."""
+        """Lock the dataset against a second run; the kernel frees the lock of a killed process."""
         path = Path(f".snakemake/samcourier-{self.plan.settings.dataset}.lock")
         lock = path.open("a+")
         try:
@@ -201,7 +201,7 @@ class WorkflowRun:
         self._lock = lock
 
     def _record(self, to_make: set[str]) -> None:
-        """Write what this run is to make, and what it began with."""
+        """Write the batches to make and the environment of this run to the results folder."""
         import msgspec
 
         from ..results.environment import write_run_environment
@@ -225,7 +225,7 @@ class WorkflowRun:
         )
 
     def _forecast(self, to_make: set[str]) -> object:
-        """Return how many files the batches of this run will make, before any of them is made."""
+        """Return the forecast of the files that the batches of this run will make."""
         from ..diagnostics.forecast import forecast_files
 
         plan, settings = self.plan, self.plan.settings
@@ -234,7 +234,7 @@ class WorkflowRun:
         return forecast_files(rows_of_subset(rows, plan.subset), len(to_make), *form)
 
     def _bring_up_service(self) -> None:
-        """Deploy and verify the service; end the run where that fails."""
+        """Deploy and verify the service; end the run if that fails."""
         is_local = self.plan.settings.service.target == "local"
         if is_local and not internals.jobs_run_here(self._workflow):
             internals.end_run(
@@ -257,7 +257,7 @@ class WorkflowRun:
 
 
 def _is_readable(path: str) -> bool:
-    """Tell whether Snakemake may open ``path``: it would wait for a pipe, and stop at no right."""
+    """Return whether Snakemake can open ``path``: it would hang on a pipe, or lack permission."""
     return os.access(path, os.R_OK) and (os.path.isfile(path) or os.path.isdir(path))
 
 

@@ -1,1 +1,1 @@
-"""The results folder: where each file lies, and the records of a run."""
+"""The results folder: the paths of its files, and the records of a run."""

@@ -1,7 +1,7 @@
-"""What the connection journals of a run's batches tell, together.
+"""Write the connection journal of a batch; read and merge the journals of a run.
 
-Every open transport of every batch tells every few seconds how it is: a long run leaves millions of
-events, more than a login node has memory for. So they are taken one at a time.
+Every open transport of every batch records its state every few seconds. A long run writes millions
+of events, more than fit into a login node's memory, so they are read one at a time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..files.atomic import write_atomically
 from ..files.strict_json import parse_json
 from .timestamps import parse_time, utc_now
 
-#: What a merge holds of all journals together, and the least that it reads of one at a time.
+#: Memory of a merge for all journals together, and the smallest block that it reads of one.
 _READ_AHEAD_BYTES = 64 << 20
 _LEAST_BLOCK_BYTES = 4 << 10
 
@@ -28,22 +28,22 @@ _LEAST_BLOCK_BYTES = 4 << 10
 def connection_events(directory: Path, *words: str) -> Iterator[dict[str, Any]]:
     """Yield the events of every ``<batch>.jsonl`` in ``directory``, one journal after another.
 
-    Each holds ``at``, ``event``, ``batch`` and its details; half-written lines are left out. With
-    ``words`` only those that have one of these as a key or a value, which is much faster.
+    Each event has ``at``, ``event``, ``batch`` and its details; incomplete lines are skipped. With
+    ``words``, only events with one of them as a key or a value are yielded, which is much faster.
     """
-    sought = [json.dumps(word).encode() for word in words]
+    quoted = [json.dumps(word).encode() for word in words]
     for path in _journals(directory):
         with path.open("rb") as stream:
-            lines = (line for line in stream if not sought or any(word in line for word in sought))
+            lines = (line for line in stream if not quoted or any(word in line for word in quoted))
             for _, event in _events(path, lines):
                 yield event
 
 
 def merge_journals(directory: Path, out: Path) -> None:
-    """Write the events of all journals in ``directory`` to ``out``, by time, a JSON line each.
+    """Write the events of all journals in ``directory`` to ``out``, by time, one JSON line each.
 
-    A journal is in the order of time already. Where its clock was set back, or the batch was run
-    again by a machine whose clock is behind, its own events stay in the order of writing.
+    Each journal is already in the order of time. If its clock was set back, or a machine whose
+    clock is behind ran the batch again, the journal's events keep the order of writing.
     """
     journals = _journals(directory)
     block_bytes = max(_READ_AHEAD_BYTES // max(len(journals), 1), _LEAST_BLOCK_BYTES)
@@ -57,15 +57,15 @@ def _journals(directory: Path) -> list[Path]:
 
 
 def _lines(path: Path, block_bytes: int) -> Iterator[bytes]:
-    """Yield the lines of a journal, of which about ``block_bytes`` are held."""
-    at = 0
+    """Yield the lines of a journal; about ``block_bytes`` of them are in memory."""
+    offset = 0
     while True:
-        # Opened for each block: a run has thousands of batches, and a process may often have no
-        # more than 1024 files open at once.
+        # The file is opened for each block: a run has thousands of batches, and a process may often
+        # have no more than 1024 files open at once.
         with path.open("rb") as stream:
-            stream.seek(at)
+            stream.seek(offset)
             lines = stream.readlines(block_bytes)
-            at = stream.tell()
+            offset = stream.tell()
         if not lines:
             return
         yield from lines
@@ -84,16 +84,16 @@ def _events(path: Path, lines: Iterable[bytes]) -> Iterator[tuple[datetime, dict
 
 
 class ConnectionJournal:
-    """What the connection manager saw during one batch: JSON lines, on disk as they happen.
+    """The connection events of one batch as JSON lines, written when they happen.
 
-    A journal that exists is continued, so a batch that is run again keeps its history.
+    An existing journal is continued, so a batch that runs again keeps its history.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Unbuffered: what a full disk did not take must not come up again when it is closed.
+        # Unbuffered: closing must not fail again on bytes that a full disk refused.
         self._stream = path.open("a+b", buffering=0)
-        #: A killed process leaves half a line, and so does a disk that takes only a part of one.
+        #: A killed process leaves half a line, and so does a disk that fills up within a line.
         self._is_line_torn = self._ends_torn()
 
     def record(self, event: str, **details: Any) -> None:
@@ -102,14 +102,15 @@ class ConnectionJournal:
         Raises ValueError for NaN or infinity, TypeError for anything that is not JSON.
         """
         text = json.dumps({"at": utc_now(), "event": event} | details, allow_nan=False)
-        # This event must not be glued to half of another one: both would be lost.
+        # A new line starts after half a line, else both events would be lost.
         line = (f"\n{text}\n" if self._is_line_torn else f"{text}\n").encode()
-        # Of a full disk the image tells that cannot be written, and the connection closes in peace.
+        # A full disk fails the image that cannot be written; the connection still closes normally.
         with contextlib.suppress(OSError):
             if written := self._stream.write(line):
                 self._is_line_torn = written < len(line)
 
     def close(self) -> None:
+        """Close the file."""
         self._stream.close()
 
     def __enter__(self) -> Self:

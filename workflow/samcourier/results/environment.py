@@ -1,6 +1,6 @@
-"""What a run began with: config, sample sheet, workflow, software, machine.
+"""The environment in which a run began: config, sample sheet, workflow, software, machine.
 
-Kept when the run begins, since all of it may have changed by its end.
+It is written when the run begins, since all of it may change before the end.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ PROVENANCE_SCHEMA = "samcourier/provenance/1"
 FOLDER = Path("provenance")
 RECORD = FOLDER / "run.json"
 SHEET = FOLDER / "images.tsv"
-#: Of a run without Snakemake: the command that makes its masks.
+#: The command that makes the masks of a run without Snakemake.
 SCRIPT = FOLDER / "segment.sh"
 WORKFLOW = FOLDER / "workflow"
 SNAKEFILE = WORKFLOW / "Snakefile"
 
-#: Said of people, or of where a secret lies; no mask depends on it.
+#: Keys about people or the location of a secret; no mask depends on them.
 _PRIVATE = ("workspace", "token_file", "worker_id", "authorized_users")
 _GIT_TIMEOUT_S = 20.0
 _COMMIT = re.compile("[0-9a-f]{40,64}")
 
 
 class Machine(Struct, frozen=True, forbid_unknown_fields=True):
-    """The machine that the run was started on; its name and its users are not told."""
+    """The machine on which the run began, without its name and its users."""
 
     system: str
     architecture: str
@@ -51,18 +51,18 @@ class Machine(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Workflow(Struct, frozen=True, forbid_unknown_fields=True):
-    """The checkout: its commit and whether tracked files differ from it; None outside of one."""
+    """The git checkout: its commit, and whether tracked files differ; None for no checkout."""
 
     commit: str | None
     is_dirty: bool | None
 
 
 class RunEnvironment(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a run began with.
+    """The environment in which a run began.
 
-    ``config`` is the workflow's, whole, without what tells of people. ``packages`` are the
-    installed versions by name. ``rerun_of`` is the sha256 of the metadata of the crate that the
-    run repeats. ``started_at`` is ISO 8601 in UTC.
+    ``config`` is the workflow's config without its private keys. ``packages`` are the installed
+    versions by name. ``rerun_of`` is the sha256 of the metadata of the crate that the run repeats.
+    ``started_at`` is ISO 8601 in UTC.
     """
 
     started_at: str
@@ -89,9 +89,10 @@ def write_run_environment(
     segment_options: Iterable[str] = (),
     rerun_of: str | None = None,
 ) -> None:
-    """Write what this run begins with to the folder ``provenance`` of the dataset.
+    """Write the environment of a run that begins to the folder ``provenance`` of the dataset.
 
-    ``snakefile`` is copied with its rules; without one, ``segment_options`` are the command.
+    ``snakefile`` is copied with its rules. Without it, a script with the command
+    ``samcourier segment`` and ``segment_options`` is written.
     """
     run_environment = RunEnvironment(
         started_at=utc_now(),
@@ -111,38 +112,38 @@ def write_run_environment(
         home = snakefile.parent
         parts = [*sorted(home.glob("rules/*.smk")), *sorted(home.glob("captions/*.rst"))]
         for part in (snakefile, *parts):
-            where = dataset_dir / WORKFLOW / part.relative_to(home)
-            write_atomic(where, part.read_text(encoding="utf-8"))
+            copy = dataset_dir / WORKFLOW / part.relative_to(home)
+            write_atomic(copy, part.read_text(encoding="utf-8"))
     else:
         line = shlex.join(["samcourier", "segment", SHEET.name, *segment_options])
         write_atomic(dataset_dir / SCRIPT, f"{line}\n")
-    # Last: a record stands for the rest of the folder.
+    # The record is written last: if it exists, the folder is complete.
     write_record(dataset_dir / RECORD, run_environment, PROVENANCE_SCHEMA)
 
 
 def read_run_environment(dataset_dir: Path) -> RunEnvironment | None:
-    """Return what the run began with, None when it is absent or damaged."""
-    found = read_versioned(dataset_dir / RECORD, _DECODERS)
+    """Return the environment in which the run began, None if it is absent or damaged."""
+    record = read_versioned(dataset_dir / RECORD, _DECODERS)
     try:
-        return found if found is not None and parse_time(found.started_at) else None
+        return record if record is not None and parse_time(record.started_at) else None
     except ValueError:
         return None
 
 
 def without_private_keys(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``config`` without workspace, users and where the token lies."""
+    """Return ``config`` without workspace, worker, users and the path of the token."""
     service = dict(config.get("service") or {})
     kept = {name: value for name, value in service.items() if name not in _PRIVATE}
     if kept.get("server_url"):
         kept["server_url"] = without_credentials(str(kept["server_url"]))
     if kept.get("service_id"):
-        # workspace/client:name, and a workspace is named after its user.
+        # The form is workspace/client:name, and a workspace is named after its user.
         kept["service_id"] = str(kept["service_id"]).replace("/", ":").rpartition(":")[2]
     return {**config, "service": kept}
 
 
 def without_credentials(url: str) -> str:
-    """Return ``url`` without a user name and password in it."""
+    """Return ``url`` without its user name and password, "" if it is no valid URL."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -164,7 +165,7 @@ def _machine() -> Machine:
 
 
 def _workflow() -> Workflow:
-    """Ask git about this very file's checkout; an installed package has none."""
+    """Return the state of the git checkout of this file; an installed package has none."""
     here = Path(__file__).resolve()
     if len(here.parents) < 4 or not (here.parents[3] / ".git").exists():
         return Workflow(None, None)
@@ -176,10 +177,10 @@ def _workflow() -> Workflow:
 
 
 def _git(checkout: Path, *arguments: str) -> str | None:
-    """Return what git says; it writes nothing, and runs no program that the checkout names."""
+    """Return the output of git, which writes nothing and runs no program named by the checkout."""
     command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", *arguments]
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command,
             cwd=checkout,
             stdin=subprocess.DEVNULL,
@@ -190,4 +191,4 @@ def _git(checkout: Path, *arguments: str) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return process.stdout.strip()

@@ -1,7 +1,7 @@
-"""The log of an image: done or failed, and how its pixels travelled.
+"""The log of an image: whether it is done or failed, and how its pixels were transferred.
 
-The Structs are the JSON file: a field's name is its key. ``schemas/image-log.schema.json`` is made
-of them by :mod:`samcourier.results.image_log_schema`.
+The Structs define the JSON file: a field's name is its key.
+:mod:`samcourier.results.image_log_schema` generates ``schemas/image-log.schema.json`` from them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ IMAGE_LOG_SCHEMA = "samcourier/image-log/7"
 
 Method = Literal["segment_all", "encode_image"]
 
-#: How the note of a log begins when a whole mask of the same key was found: no call was made.
+#: Start of a log's note if a complete mask of the same key was found, so that no call was made.
 NOTE_REUSED = "mask reused"
 
-# Bounds and patterns stand in the JSON schema alone: `samcourier check` reads a log with a negative
-# duration and names it, instead of calling the log damaged.
+# Only the JSON schema has bounds and patterns: `samcourier check` reads a log with a negative
+# duration and reports the duration, instead of reporting a damaged log.
 _AT_LEAST_0 = Meta(extra_json_schema={"minimum": 0})
 _AT_LEAST_1 = Meta(extra_json_schema={"minimum": 1})
 _SHA256 = Meta(extra_json_schema={"pattern": "^[0-9a-f]{64}$"})
@@ -69,7 +69,7 @@ class CallBytes(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Attempt(Struct, frozen=True, forbid_unknown_fields=True):
-    """One call for one image: over which transport, why that one, and how it went."""
+    """One call for one image: its transport, the reason for that transport, and the result."""
 
     transport: Annotated[
         str,
@@ -123,9 +123,9 @@ class Attempt(Struct, frozen=True, forbid_unknown_fields=True):
     travel_alone_s: Annotated[
         MaybeSeconds,
         Meta(
-            description="How long the bytes did travel, both ways together, less what other calls"
-            " over the same transport took of it meanwhile, as predictions leave that out, in"
-            " seconds; null where the service tells no times."
+            description="How long the bytes travelled, both ways together, without the share of"
+            " concurrent calls over the same transport, which predictions leave out too, in"
+            " seconds; null if the service reports no times."
         ),
     ] = None
 
@@ -133,7 +133,7 @@ class Attempt(Struct, frozen=True, forbid_unknown_fields=True):
 class ImageSeconds(Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds of the client's stages; null for a stage never reached.
 
-    The parts of an image of several planes, which overlap, are added up.
+    For an image of several planes, each stage is the sum over its planes, which overlap.
     """
 
     total: Annotated[
@@ -151,7 +151,7 @@ class ImageSeconds(Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
     outputs: Annotated[
         MaybeSeconds,
-        Meta(description="Writing what was made of the mask beside it, in seconds."),
+        Meta(description="Writing the outputs made from the mask, in seconds."),
     ] = None
 
 
@@ -161,8 +161,8 @@ class OutputRecord(Struct, frozen=True, forbid_unknown_fields=True):
     made_from: Annotated[
         str,
         Meta(
-            description="Digest of all it depends on: the mask's key, pixel size, selection,"
-            " format."
+            description="Digest of everything the output depends on: the mask's key, pixel size,"
+            " selection, format."
         ),
     ]
     files: Annotated[MaybeCountFrom1, Meta(description="Number of its files.")] = None
@@ -171,15 +171,16 @@ class OutputRecord(Struct, frozen=True, forbid_unknown_fields=True):
         MaybeSha256, Meta(description="Digest of the file, or of a label group's content.")
     ] = None
     path: Annotated[
-        str | None, Meta(description="Where it lies, if not in the results folder.")
+        str | None, Meta(description="Path of the output, if it is not in the results folder.")
     ] = None
     refused: Annotated[str | None, Meta(description="Why it could not be made.")] = None
 
 
 class ImageLog(Struct, frozen=True, forbid_unknown_fields=True):
-    """The durable record of one image: done or failed, and how its pixels travelled.
+    """The record of one image: whether it is done or failed, and how its pixels were transferred.
 
-    One file an image, logs/<image>.json. Times are ISO 8601 in UTC, durations seconds, sizes bytes.
+    Each image has one file, logs/<image>.json. Times are ISO 8601 in UTC, durations are seconds,
+    sizes are bytes.
     """
 
     image: Annotated[
@@ -216,7 +217,7 @@ class ImageLog(Struct, frozen=True, forbid_unknown_fields=True):
     note: Annotated[
         str | None,
         Meta(
-            description="Anything worth saying; begins with 'mask reused' when no call was needed."
+            description="Remark on the result; begins with 'mask reused' when no call was needed."
         ),
     ] = None
     object_count: Annotated[
@@ -251,8 +252,8 @@ class ImageLog(Struct, frozen=True, forbid_unknown_fields=True):
     tiles_kept: Annotated[
         Count,
         Meta(
-            description="Tiles of all planes that were not called for: a run that was cut off had"
-            " kept them."
+            description="Tiles of all planes that needed no call, since an interrupted run had kept"
+            " them."
         ),
     ] = 0
     mask: Annotated[
@@ -260,9 +261,7 @@ class ImageLog(Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
     outputs: Annotated[
         dict[str, OutputRecord],
-        Meta(
-            description="What was made of the mask beside it, by its name in the config's outputs."
-        ),
+        Meta(description="Outputs made from the mask, by their names in the config's outputs."),
     ] = field(default_factory=dict)
     attempts: Annotated[
         tuple[Attempt, ...],
@@ -274,7 +273,7 @@ class ImageLog(Struct, frozen=True, forbid_unknown_fields=True):
     service: Annotated[
         dict[str, Any],
         Meta(
-            description="What the service said of itself: engine, model, model_sha256,"
+            description="The service's own description: engine, model, model_sha256,"
             " segmentation_version, versions, device."
         ),
     ] = field(default_factory=dict)
@@ -291,22 +290,22 @@ class ImageLog(Struct, frozen=True, forbid_unknown_fields=True):
         return self.note is not None and self.note.startswith(NOTE_REUSED)
 
 
-#: What decodes each version of the format that is read; an older one would stand here beside it.
+#: Decoder of each version of the format that can be read; decoders of older versions go here too.
 _DECODERS = {IMAGE_LOG_SCHEMA: decoder(ImageLog)}
 
 
 def write_image_log(path: Path, log: ImageLog) -> None:
-    """Write the log in one step. Raises ValueError for NaN or infinity, TypeError for non-JSON."""
+    """Write the log atomically. Raises ValueError for NaN or infinity, TypeError for non-JSON."""
     write_record(path, log, IMAGE_LOG_SCHEMA)
 
 
 def read_image_log(path: Path) -> ImageLog | None:
-    """Return the log, or None when it is absent or not a whole log of a schema that is read."""
+    """Return the log, or None if it is absent, damaged, or of an unknown schema version."""
     log = read_versioned(path, _DECODERS)
-    return log if log is not None and _has_sound_times(log) else None
+    return log if log is not None and _has_valid_times(log) else None
 
 
-def _has_sound_times(log: ImageLog) -> bool:
+def _has_valid_times(log: ImageLog) -> bool:
     try:
         for moment in (log.finished_at, *(attempt.started_at for attempt in log.attempts)):
             parse_time(moment)
@@ -322,6 +321,9 @@ def save_log(path: Path, log: ImageLog) -> None:
 
 
 def renew_log_time(path: Path) -> None:
-    """Renew the time of a log that still holds: whoever watches sees that the run came by."""
+    """Renew the file time of a log that is still valid, so that the monitor counts the image.
+
+    Raises StorageFailed.
+    """
     with storage_errors(path):
         os.utime(path)

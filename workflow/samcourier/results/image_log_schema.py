@@ -1,4 +1,4 @@
-"""The JSON schema of the image log, made of its Structs.
+"""The JSON schema of the image log, generated from its Structs.
 
 ``python -m samcourier.results.image_log_schema`` prints it; ``make schemas`` writes the file.
 """
@@ -12,7 +12,7 @@ import msgspec
 
 from .image_log import IMAGE_LOG_SCHEMA, Attempt, ImageLog
 
-#: A log that is done has its mask, one that failed has its reason.
+#: A log with status done has a mask; a log with status failed has a failure.
 _STATUS_RULE = {
     "if": {"properties": {"status": {"const": "done"}}},
     "then": {
@@ -25,7 +25,7 @@ _STATUS_RULE = {
     },
     "else": {"properties": {"failure": {"type": "object"}, "mask": {"type": "null"}}},
 }
-#: A call that failed has its error.
+#: A failed call has an error.
 _OUTCOME_RULE = {
     "if": {"properties": {"outcome": {"const": "ok"}}},
     "then": {"properties": {"error": {"type": "null"}}},

@@ -1,7 +1,7 @@
-"""Where everything lies in the results folder, and whether a mask holds. Standard library only.
+"""The paths in the results folder, and checks of its outputs. Standard library only.
 
-:mod:`samcourier.results.pending`, which the Snakefile asks at parse time, stands on it: nothing
-heavy may be imported here.
+The Snakefile imports this module at parse time, through :mod:`samcourier.results.pending`, so it
+may import nothing heavy.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from ..masks.integrity import MASK_SUFFIXES, MaskContainer, content_sha256, stat
 
 
 def mask_path(dataset_dir: Path, image: str, container: MaskContainer = "folder") -> Path:
-    """Return where the mask of ``image`` is written in this form: a folder or a zip of it."""
+    """Return the path to which the mask of ``image`` is written: a folder or a zip file."""
     return dataset_dir / "masks" / f"{image}{MASK_SUFFIXES[container]}"
 
 
 def find_mask(dataset_dir: Path, image: str) -> Path:
-    """Return where the mask of ``image`` lies: the folder, or the zip where only that is there."""
+    """Return the path of the mask of ``image``: the folder, or the zip if only that exists."""
     folder, zipped = (mask_path(dataset_dir, image, each) for each in MASK_SUFFIXES)
     return zipped if zipped.is_file() and not folder.exists() else folder
 
 
-#: What can be made of a mask in the results folder: its folder and suffix.
+#: The outputs in the results folder that can be made from a mask: folder and suffix of each.
 OUTPUT_FILES = {
     "tiff": ("tiff", ".ome.tif"),
     "objects_csv": ("objects", ".csv"),
@@ -33,12 +33,12 @@ OUTPUT_FILES = {
     "polygons": ("polygons", ".geojson"),
     "preview": ("previews", ".png"),
 }
-#: All that ``outputs`` of the config may ask for.
+#: All values that the config's ``outputs`` may list.
 OUTPUTS = (*OUTPUT_FILES, "input_labels")
 
 
 def output_path(dataset_dir: Path, image: str, name: str, recorded: str | None = None) -> Path:
-    """Return where an output of ``image`` lies: by its name, or where its record says."""
+    """Return the path of an output of ``image``: by its name, or else the ``recorded`` path."""
     if name not in OUTPUT_FILES:
         return Path(recorded or os.devnull)
     folder, suffix = OUTPUT_FILES[name]
@@ -46,7 +46,7 @@ def output_path(dataset_dir: Path, image: str, name: str, recorded: str | None =
 
 
 def stat_output(path: Path) -> tuple[int, int] | None:
-    """Return (file count, total bytes) of an output, None when there is none."""
+    """Return (file count, total bytes) of an output, None if it does not exist."""
     if path.is_dir():
         return stat_mask(path)
     try:
@@ -56,7 +56,7 @@ def stat_output(path: Path) -> tuple[int, int] | None:
 
 
 def output_sha256(path: Path) -> str:
-    """Return the digest of an output, a file or a label group. Raises OSError."""
+    """Return the hexadecimal sha256 of an output, a file or a label group. Raises OSError."""
     if path.is_dir():
         return content_sha256(path)
     with path.open("rb") as stream:
@@ -64,7 +64,7 @@ def output_sha256(path: Path) -> str:
 
 
 def is_output_whole(path: Path, sha256: str | None) -> bool:
-    """Tell whether an output is there as it was written."""
+    """Return whether an output exists and still has the digest ``sha256``."""
     try:
         return output_sha256(path) == sha256
     except OSError:
@@ -72,22 +72,22 @@ def is_output_whole(path: Path, sha256: str | None) -> bool:
 
 
 def manifest_path(dataset_dir: Path, batch_id: str) -> Path:
-    """Return where the manifest of a batch lies."""
+    """Return the path of the manifest of a batch."""
     return dataset_dir / "batches" / f"{batch_id}.json"
 
 
 def log_path(dataset_dir: Path, image: str) -> Path:
-    """Return where the log of ``image`` lies."""
+    """Return the path of the log of ``image``."""
     return dataset_dir / "logs" / f"{image}.json"
 
 
 def connection_journal_path(dataset_dir: Path, batch_id: str) -> Path:
-    """Return where a batch writes what its connection manager saw."""
+    """Return the path of the connection journal of a batch."""
     return dataset_dir / "logs" / "connection" / f"{batch_id}.jsonl"
 
 
 def is_held(lock: Path) -> bool:
-    """Tell whether a process of this host holds the lock; one that does not exist is free."""
+    """Return whether a process of this host holds the lock; a missing lock is free."""
     try:
         with lock.open("rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)

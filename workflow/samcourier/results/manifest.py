@@ -14,7 +14,7 @@ from .layout import find_mask
 
 
 class ManifestEntry(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a batch says of one image; ``failure_kind`` as in :mod:`samcourier.errors`."""
+    """The state of one image of a batch; ``failure_kind`` is as in :mod:`samcourier.errors`."""
 
     status: Literal["done", "failed", "not_asked"]
     key: str | None = None
@@ -29,7 +29,7 @@ class ManifestEntry(Struct, frozen=True, forbid_unknown_fields=True):
 class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     """The one declared output of a batch: the state of each of its images, by image id.
 
-    ``made_for`` is the workflow's digest of what shaped its masks; None of one made without it.
+    ``made_for`` is the digest of the settings that shaped the masks, None if it was not recorded.
     """
 
     batch: str
@@ -38,17 +38,17 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write the manifest in one step. Raises as :func:`write_image_log`."""
+    """Write the manifest atomically. Raises the errors of :func:`write_image_log`."""
     write_record(path, manifest)
 
 
 def read_manifest(path: Path) -> Manifest | None:
-    """Return the manifest, or None when it is absent or damaged."""
+    """Return the manifest, or None if it is absent or damaged."""
     return read_record(path, Manifest)
 
 
 def manifest_entry(dataset_dir: Path, log: ImageLog) -> ManifestEntry:
-    """Return what the manifest says of an image with this log and, when done, its mask on disk."""
+    """Return the manifest's entry for an image from its log and, if done, its mask on disk."""
     if log.failure is not None:
         return ManifestEntry(
             "failed",

@@ -1,7 +1,7 @@
-"""What the manifests leave to do: which batches and images a run makes. Standard library only.
+"""Find the pending batches and images of a run from the manifests. Standard library only.
 
-The Snakefile asks at parse time about every mask of the dataset, so nothing heavy may be imported
-here, and no mask is opened.
+The Snakefile checks every mask of the dataset at parse time, so this module imports nothing heavy
+and opens no mask.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from ..masks.integrity import stat_mask
 from ..samples.sheet import Batch, ImageRow, rows_of_subset
 from .layout import find_mask, manifest_path, output_path, stat_output
 
-#: A network file system answers each look after a while, but many at once.
-_LOOKS_AT_ONCE = 16
+#: Concurrent file checks: a network file system answers each one slowly, but many at a time.
+_CONCURRENT_CHECKS = 16
 
 
 def read_manifest_values(path: Path) -> dict[str, Any] | None:
-    """Return a batch's manifest, None when it is absent, damaged or no manifest."""
+    """Return a batch's manifest as plain values, None if it is absent or damaged."""
     try:
         manifest = json.loads(path.read_bytes())
         images = manifest["images"]
-        sound = isinstance(images, dict) and all(isinstance(e, dict) for e in images.values())
+        is_valid = isinstance(images, dict) and all(isinstance(e, dict) for e in images.values())
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
-    return manifest if sound else None
+    return manifest if is_valid else None
 
 
 def has_failures(dataset_dir: Path, batch_id: str) -> bool:
-    """Tell whether the batch's manifest lists a failed image or a refused output."""
+    """Return whether the batch's manifest lists a failed image or a refused output."""
     manifest = read_manifest_values(manifest_path(dataset_dir, batch_id))
     return manifest is not None and any(map(_has_failed, manifest["images"].values()))
 
@@ -46,9 +46,9 @@ def _has_failed(entry: dict[str, Any]) -> bool:
 
 
 def remove_stale_manifests(dataset_dir: Path, batches: Iterable[Batch]) -> None:
-    """Delete the manifests of batches that the sheet, cut anew, no longer has.
+    """Delete the manifests of batches that are no longer among ``batches``.
 
-    Masks and logs stay: each image's are its own, whichever batch it was in.
+    Masks and logs stay, since they belong to an image and not to a batch.
     """
     current = {manifest_path(dataset_dir, batch.batch_id) for batch in batches}
     for path in (dataset_dir / "batches").glob("*.json"):
@@ -65,10 +65,11 @@ def batches_to_redo(
 ) -> set[str]:
     """Return the ids of batches whose manifest exists and is out of date.
 
-    Such a manifest is damaged, was made with other settings than ``settings_digest`` tells of the
-    batch, or lists other images than the batch has now. Or one of its images is marked as done
-    while its mask or one of ``outputs`` is missing or damaged, failed through no fault of its own,
-    or was not part of the run. ``only`` limits the check of single images to these ids.
+    Such a manifest is damaged, was made with other settings than ``settings_digest`` returns for
+    the batch, or lists other images than the batch has now. It is also out of date if one of its
+    images is done while its mask or one of ``outputs`` is missing or damaged, failed for a reason
+    other than the image itself, or was not part of the run. ``only`` limits the check of single
+    images to these ids.
     """
 
     def must_be_redone(batch: Batch) -> bool:
@@ -78,14 +79,14 @@ def batches_to_redo(
         manifest = read_manifest_values(path)
         return (
             manifest is None
-            # What Snakemake knows of it may have stayed behind when the folder was moved.
+            # Snakemake's own records may be missing after the folder was moved.
             or (settings_digest is not None and manifest.get("made_for") != settings_digest(batch))
             or not _is_settled(dataset_dir, batch, manifest, only, outputs)
         )
 
     batches = list(batches)
-    with ThreadPoolExecutor(_LOOKS_AT_ONCE) as looks:
-        answers = looks.map(must_be_redone, batches)
+    with ThreadPoolExecutor(_CONCURRENT_CHECKS) as executor:
+        answers = executor.map(must_be_redone, batches)
         return {batch.batch_id for batch, redo in zip(batches, answers, strict=True) if redo}
 
 
@@ -95,10 +96,11 @@ def images_left(
     only: Collection[str] | None = None,
     settings_digest: Callable[[Batch], str] | None = None,
 ) -> list[str]:
-    """Return the ids of images to segment: of those in ``only``, those without their mask.
+    """Return the ids of the images to segment: those in ``only`` (None: all) that have no mask.
 
-    An image has it that a manifest calls done and whose mask is there as the manifest tells. A
-    manifest that is not of what ``settings_digest`` says of its batch counts for nothing.
+    An image has its mask if a manifest lists it as done and the mask on disk has the recorded
+    number of files and bytes. A manifest with another digest than ``settings_digest`` returns for
+    its batch is ignored.
     """
     batches = list(batches)
     entries: dict[str, dict[str, Any]] = {}
@@ -109,15 +111,15 @@ def images_left(
         ):
             entries |= manifest["images"]
 
-    def left_of(batch: Batch) -> list[str]:
+    def pending_of(batch: Batch) -> list[str]:
         return [
             row.image
             for row in rows_of_subset(batch.rows, only)
             if not _has_mask(dataset_dir, row.image, entries.get(row.image, {}))
         ]
 
-    with ThreadPoolExecutor(_LOOKS_AT_ONCE) as looks:
-        return [image for left in looks.map(left_of, batches) for image in left]
+    with ThreadPoolExecutor(_CONCURRENT_CHECKS) as executor:
+        return [image for pending in executor.map(pending_of, batches) for image in pending]
 
 
 def _has_mask(dataset_dir: Path, image: str, entry: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""``run.json``: what a run set out to do, written when it begins, for whoever watches it."""
+"""``run.json``: the size and start of a run, written when it begins, for the monitor."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RUN_SCHEMA = "samcourier/run/2"
 
 
 class Kept(Struct, frozen=True, forbid_unknown_fields=True):
-    """Batches that held already when the run began, and their images by status."""
+    """Batches that were up to date when the run began, and their image counts by status."""
 
     batches: int = 0
     done: int = 0
@@ -31,11 +31,11 @@ class Kept(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RunRecord(Struct, frozen=True, forbid_unknown_fields=True):
-    """A run: since when (ISO 8601 in UTC), by which process of which host, and how much to do.
+    """A run: its start (ISO 8601 in UTC), its process and host, and the number of its images.
 
-    ``process`` is that of :func:`samcourier.processes.process_identity`. ``images`` and
-    ``batches`` are all that were asked for, those kept included. ``cut`` is a digest of how the
-    sheet is cut into batches (:func:`batching_digest`).
+    ``process`` is from :func:`samcourier.processes.process_identity`. ``images`` and ``batches``
+    count the whole subset, with those kept from earlier runs. ``cut`` is the digest of how the
+    sheet is divided into batches (:func:`batching_digest`).
     """
 
     started_at: str
@@ -51,13 +51,13 @@ _DECODERS = {RUN_SCHEMA: decoder(RunRecord)}
 
 
 def batching_digest(rows: Sequence[ImageRow], batch_size: int) -> str:
-    """Return a digest of which image is in which batch."""
+    """Return a digest of the assignment of images to batches."""
     words = [str(batch_size), *(row.image for row in rows)]
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
 def run_record_path(dataset_dir: Path) -> Path:
-    """Return where the record of the last run lies."""
+    """Return the path of the record of the last run."""
     return dataset_dir / "run.json"
 
 
@@ -69,17 +69,18 @@ def start_record(
     *,
     cut: str,
 ) -> None:
-    """Write that this process begins to make the batches ``to_make``.
+    """Write the record of a run in which this process makes the batches ``to_make``.
 
-    ``kept`` hold already and stay; one without a manifest was not asked for. ``only`` limits the
-    images that are asked for to these. Raises InputError while a batch of an earlier run that was
-    cut otherwise is at work: it holds its own lock, and its images would be in work twice.
+    ``kept`` batches are up to date and stay; one without a manifest is not part of the run.
+    ``only`` limits the images of the run to these ids. Raises InputError while a batch of an
+    earlier run that divided the sheet into other batches still runs: it holds another lock, so its
+    images would be processed twice.
     """
     before = read_run_record(dataset_dir)
     if before is not None and before.cut != cut and (held := _batches_at_work(dataset_dir)):
         raise InputError(
-            f"{dataset_dir}: batch {', '.join(held)} of an earlier run is still at work, which cut"
-            " the sheet into other batches; wait until it ends, or end it"
+            f"{dataset_dir}: batch {', '.join(held)} of an earlier run is still at work, and that"
+            " run divided the sheet into other batches; wait until it ends, or end it"
         )
     manifests = [read_manifest_values(manifest_path(dataset_dir, batch.batch_id)) for batch in kept]
     statuses = Counter(
@@ -104,7 +105,7 @@ def start_record(
 
 
 def read_run_record(dataset_dir: Path) -> RunRecord | None:
-    """Return the record of the last run, or None when it is absent or damaged."""
+    """Return the record of the last run, or None if it is absent or damaged."""
     record = read_versioned(run_record_path(dataset_dir), _DECODERS)
     return record if record is not None and _is_sound(record) else None
 

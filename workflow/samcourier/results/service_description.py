@@ -1,8 +1,7 @@
-"""What a service answers to ``describe()``, as a type and as JSON values that are safe to keep.
+"""The answer of a service to ``describe()``, as a type and as checked JSON values.
 
-It is the service's word alone, and the service may be older or newer than this client: keys that
-are not known here are ignored, a known one of another form than :class:`ServiceDescription` has it
-counts as missing.
+The service may be older or newer than this client, and its answer is not trusted: unknown keys are
+ignored, and a known key whose value does not fit :class:`ServiceDescription` counts as missing.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from ..errors import ServiceFailed
 
 LONGEST_DESCRIPTION_BYTES = 1 << 20
 
-#: A count above 0, of 64 bits: whoever says 0 or more means no limit.
+#: A count from 1 to 2**63 - 1. A service that gives 0 or a larger count has no limit.
 Count = Annotated[int, Meta(gt=0, le=(1 << 63) - 1)]
 
 
 class CallLimits(Struct, frozen=True):
-    """What one call may carry, and how many calls at once; None is no limit that is known.
+    """The limits of the service for one call, and for calls at a time; None is no known limit.
 
-    ``in_parallel`` are the images that the service works on at once, ``max_queue`` those that wait
-    in it.
+    ``in_parallel`` is the number of images that the service processes at a time, ``max_queue`` the
+    number that wait in its queue.
     """
 
     in_parallel: Count = 1
@@ -56,13 +55,13 @@ class RecentWork(Struct, frozen=True):
 
 
 class ServiceDescription(Struct, frozen=True):
-    """What the client goes by of a service's ``describe()``; None is what it does not say.
+    """The fields of a service's ``describe()`` that the client uses; None if a field is missing.
 
     ``engine``, ``model``, ``model_sha256``, ``segmentation_version``, ``versions`` and ``device``
-    go into logs, masks and keys as they came. ``parameters`` has a schema for each parameter that
-    the engine accepts, see :mod:`samservice.contract.parameters`. ``image_statistics`` names what
-    the engine takes of a whole image with each of its tiles. ``embedding_bytes`` is the size of an
-    embedding before it is packed. ``wire`` is there of a service that takes packed arrays.
+    go into logs, masks and keys unchanged. ``parameters`` has a schema for each parameter that the
+    engine accepts, see :mod:`samservice.contract.parameters`. ``image_statistics`` names the
+    statistics of a whole image that the engine needs with each tile. ``embedding_bytes`` is the
+    size of an embedding before it is packed. ``wire`` is set if the service takes packed arrays.
     """
 
     engine: Any = None
@@ -84,31 +83,31 @@ class ServiceDescription(Struct, frozen=True):
 
     @classmethod
     def of(cls, checked: Mapping[str, Any]) -> Self:
-        """Return the description in what :func:`checked_description` returned."""
+        """Return the description with the values that :func:`checked_description` returned."""
         known = {name: checked[name] for name in cls.__struct_fields__ if name in checked}
         return msgspec.convert(known, cls)
 
     @property
     def is_empty(self) -> bool:
-        """Whether the service says nothing that is known here, as one without ``describe``."""
+        """Whether no known field is set, as for a service without ``describe``."""
         return self == ServiceDescription()
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides which labels the service returns, by the names of SERVICE_IDENTITY."""
+        """The fields that decide the labels of the service, by the names of SERVICE_IDENTITY."""
         return {name: getattr(self, name) for name in SERVICE_IDENTITY}
 
     @property
     def gives_embeddings(self) -> bool:
-        """Whether it gives embeddings, and arrays packed, which is how they are kept."""
+        """Whether the service gives embeddings as packed arrays, as the store keeps them."""
         return self.embeddings and self.wire is not None
 
 
 def checked_description(answer: Any) -> dict[str, Any]:
-    """Return the answer of ``describe``, JSON values, without what has another form than here.
+    """Return the answer of ``describe`` as JSON values, without known fields of a wrong type.
 
-    Of the limits each one that is no count above 0 is left out by itself. Raises ServiceFailed for
-    what is no mapping of JSON values, or larger than 1 MiB.
+    Each limit that is no positive count is left out separately. Raises ServiceFailed if ``answer``
+    is no mapping of JSON values or is larger than 1 MiB.
     """
     try:
         size_bytes = len(json.dumps(answer, allow_nan=False))

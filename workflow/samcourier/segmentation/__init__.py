@@ -1,1 +1,1 @@
-"""The way of one image: prepared, compared with what exists, segmented, finished, recorded."""
+"""The stages of one image: prepare, find existing results, segment, finish, record."""

@@ -1,7 +1,7 @@
-"""A batch of images through one connection: read | call | write overlapped, each on its own.
+"""Segment a batch of images over one connection; reading, calls and writing overlap.
 
-One image's failure is recorded and the others go on. Only what would fail every image alike
-(access denied, wrong parameters, no service) ends the batch early.
+The failure of one image is recorded and the others continue. Only an error that would stop every
+image (access denied, wrong parameters, no service) ends the batch early.
 """
 
 from __future__ import annotations
@@ -40,27 +40,31 @@ from .settings import BatchSettings, Shared
 
 logger = logging.getLogger("samcourier.segmentation")
 
-#: Beside what is called for, one is read and one written: more only takes memory.
+#: Images beyond the calls in flight: one is read and one is written. More only takes memory.
 AT_HAND = 2
 
-#: So many images, and no fewer than half of the batch, that failed by the service while none of
-#: the batch has a mask are no accident. Five odd ones side by side must not end a run.
+#: The batch ends after so many failures of the service, and at least half of its images, while no
+#: image has a mask. Five unusual images in a row must not end a run.
 SERVICE_FAILURES = 5
 
-#: Of an error that nobody foresaw neither the image nor the service is known to be innocent.
-_BY_THE_SERVICE = ("service", "unexpected")
+#: Failure classes that count as failures of the service. The cause of an unexpected error is
+#: unknown, so it counts too.
+_SERVICE_FAILURE_KINDS = ("service", "unexpected")
 
-#: A file that changed while its batch was in work is taken anew so often.
+#: An image whose file changed during its batch is processed again up to this number of times.
 TRIES_OF_CHANGING_IMAGES = 3
 
 _FAILS_EVERY_IMAGE = (Denied, RequestRefused, ServiceGone, StorageFailed)
 
-#: What a batch that is submitted again would meet again.
-_STAYS = (Denied, RequestRefused, InputError, StorageFailed, ServiceUnfit)
+#: Errors that would occur again if the batch were submitted again.
+_LASTING_ERRORS = (Denied, RequestRefused, InputError, StorageFailed, ServiceUnfit)
 
 
 class BatchRun:
-    """One batch under way. ``description`` is what the service said of itself."""
+    """Segments one batch. ``description`` is the service's own description.
+
+    ``on_image`` is called with the log of each image that ended.
+    """
 
     def __init__(
         self,
@@ -72,7 +76,7 @@ class BatchRun:
         self._settings = settings
         self._description = description
         self._on_image = on_image or (lambda _: None)
-        self._asked_count = 0
+        self._subset_count = 0
         self._service_failures = 0
         self._has_mask = False
         self._files: dict[str, FileVersion] = {}
@@ -85,41 +89,42 @@ class BatchRun:
             settings,
             description,
             PlaneCaller(manager, description, settings.embeddings),
-            # Planes and tiles have places of their own: images that wait for them keep theirs.
+            # Planes and tiles have their own limiter, since waiting images keep their slots.
             limiter=Limiter(capacity),
-            # Measuring a large plane takes a band of memory and a core.
+            # Measuring a large plane takes a core and the memory of one band.
             measuring=Limiter(lambda: 1),
         )
 
     async def run(self, batch: Batch) -> Manifest:
-        """Segment every image asked for and return the manifest of the whole batch.
+        """Segment every image of the subset and return the manifest of the whole batch.
 
-        Raises Denied, RequestRefused, ServiceGone, or ServiceUnfit where it fails again and again;
-        RequestRefused before any image where the service says that it refuses the parameters.
+        Raises Denied, RequestRefused, ServiceGone or StorageFailed for an error that would stop
+        every image, and ServiceUnfit if the service fails repeatedly. RequestRefused is raised
+        before the first image if the service's description excludes the parameters.
         """
         check_requirements(
             self._settings.run.parameters,
             self._description,
             keeps_embeddings=self._settings.embeddings is not None,
         )
-        asked = rows_of_subset(batch.rows, self._settings.run.subset)
-        self._asked_count = len(asked)
-        # What is there of the others may be of other settings: the run that asks for them looks.
+        rows = rows_of_subset(batch.rows, self._settings.run.subset)
+        self._subset_count = len(rows)
+        # Masks of the other images may have other settings: a run that includes them checks that.
         entries = {row.image: ManifestEntry("not_asked") for row in batch.rows}
-        await asyncio.to_thread(self._remove_leftovers, asked)
+        await asyncio.to_thread(self._remove_leftovers, rows)
 
         async def one(row: ImageRow) -> None:
             async with self._images_under_way.slot():
                 entries[row.image] = await self._image(row)
 
-        await together(one(row) for row in asked)
-        # Snakemake takes what is older than the manifest as done, whenever it was read.
+        await together(one(row) for row in rows)
+        # Snakemake treats a file older than the manifest as processed, whenever it was read.
         for _ in range(TRIES_OF_CHANGING_IMAGES):
-            if not (changed := [row for row in asked if self._has_changed(row)]):
+            if not (changed := [row for row in rows if self._has_changed(row)]):
                 break
             await together(one(row) for row in changed)
         else:
-            for row in filter(self._has_changed, asked):
+            for row in filter(self._has_changed, rows):
                 recorder = Recorder(Request.of(row, self._settings, self._description))
                 log = recorder.failed(changed_in_work(row.path))
                 path = log_path(self._settings.dataset_dir, row.image)
@@ -141,7 +146,7 @@ class BatchRun:
             remove_leftovers(folder, {mask.name for mask in masks})
 
     async def _image(self, row: ImageRow) -> ManifestEntry:
-        """Bring one image to a mask or a recorded failure. Raises what fails every image alike."""
+        """Make the mask of one image or record its failure. Raises errors that stop every image."""
         recorded = await process_image(row, self._shared)
         if recorded.file is not None:
             self._files[row.image] = recorded.file
@@ -156,20 +161,20 @@ class BatchRun:
 
     def _count_failure(self, log: ImageLog) -> None:
         failure = log.failure
-        if failure is None or failure.kind not in _BY_THE_SERVICE:
+        if failure is None or failure.kind not in _SERVICE_FAILURE_KINDS:
             return
         self._service_failures += 1
-        most = max(SERVICE_FAILURES, self._asked_count / 2)
-        if not self._has_mask and self._service_failures >= most:
+        limit = max(SERVICE_FAILURES, self._subset_count / 2)
+        if not self._has_mask and self._service_failures >= limit:
             raise ServiceUnfit(
                 f"the service failed for {self._service_failures} images and made no mask, "
-                f"last: {failure.message}; look at its log before going on",
+                f"last: {failure.message}; read the service's log before you run again",
                 name=failure.name,
             )
 
 
 def log_outcome(log: ImageLog) -> None:
-    """Log what became of an image, and of the outputs that it was refused."""
+    """Log the result of an image, and each output that could not be made."""
     attempt = log.attempts[-1] if log.attempts and not log.reused else None
     transport = attempt.transport if attempt is not None else None
     fields = {"image": log.image, "transport": transport, "seconds": log.seconds.total}
@@ -186,24 +191,24 @@ def log_outcome(log: ImageLog) -> None:
 
 @contextmanager
 def batch_lock(dataset_dir: Path, batch_id: str, submission: int = 1) -> Iterator[None]:
-    """Hold the batch: a job can outlive a killed Snakemake, whose next run starts it again.
+    """Lock the batch: a job can outlive a killed Snakemake, whose next run would start it again.
 
-    A ``submission`` above 1 is for a job that was lost: killed, out of time, its node gone. One
-    that ended for a reason that stays has said it in the lock's file, which is raised again at
-    once; a server or a service that was away may be back.
+    A ``submission`` above 1 repeats a lost job: killed, out of time, or on a failed node. If the
+    earlier job ended with a lasting error, the lock's file contains its message and CourierError
+    is raised with it at once. A missing server or service is no lasting error.
     """
     path = dataset_dir / "batches" / f".{batch_id}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         lock.seek(0)
-        said = lock.read()
-        if submission > 1 and said:
-            raise CourierError(said, name="EndedByItself")
+        message = lock.read()
+        if submission > 1 and message:
+            raise CourierError(message, name="EndedByItself")
         lock.truncate(0)
         try:
             yield
         except CourierError as error:
-            if isinstance(error, _STAYS):
+            if isinstance(error, _LASTING_ERRORS):
                 lock.write(str(error))
             raise

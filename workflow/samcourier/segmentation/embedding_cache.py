@@ -1,8 +1,9 @@
-"""Image embeddings kept on disk: a second segmentation with other parameters skips the encoder.
+"""Keep image embeddings on disk: a second run with other parameters skips the encoder.
 
-One file a plane, whole or absent: what ``encode_image`` answered, sealed. The folder is bounded.
-Once it is full new embeddings are not kept and old ones stay: a run goes over all its images in
-turn, so dropping the least recently used would drop each just before its use.
+Each plane has one file, complete or absent, with the checksummed answer of ``encode_image``. The
+folder has a size limit. Once it is reached, new embeddings are not kept and old ones stay: a run
+visits all its images in turn, so deleting the least recently used embedding would delete each one
+just before its use.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ SUFFIX = ".embedding"
 
 _TOTAL_NAME = "bytes"
 
-#: The account that jobs keep is believed for so long after it was last written: files are removed
-#: by hand, and a killed job leaves a part. To count 100 000 files on a network takes half a minute.
+#: Age of the recorded total after which the files are counted again: users delete files, and a
+#: killed job leaves a partial one. Counting 100 000 files on a network disk takes half a minute.
 _COUNT_AGAIN_AFTER_S = 600.0
 
 
@@ -39,33 +40,33 @@ class EmbeddingStore:
         self.not_kept_because = ""
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """Return the embedding kept under ``key``, None where there is none that is whole."""
+        """Return the embedding kept under ``key``, None if it is absent or damaged."""
         embedding: dict[str, Any] | None = read_checksummed(self._path(key))
         return embedding
 
     def keep(self, key: str, embedding: Mapping[str, Any]) -> bool:
-        """Write the embedding, arrays packed, if there is room; tell whether there was.
+        """Write the embedding, with packed arrays, if the limit allows; return whether it did.
 
-        That it cannot be written is no failure of the image: it is counted and remembered.
+        A write error is not raised, since the image does not fail by it: it is counted instead.
         """
         content = checksummed(dict(embedding))
         try:
             with self._locked():
                 is_kept = self._write(self._path(key), content)
         except OSError as error:
-            self._remember(f"{error.strerror or error}")
+            self._count_not_kept(f"{error.strerror or error}")
             return False
         if not is_kept:
-            self._remember(f"its limit of {self.max_bytes / 1e9:g} GB is reached")
+            self._count_not_kept(f"its limit of {self.max_bytes / 1e9:g} GB is reached")
         return is_kept
 
     def summary(self) -> str | None:
-        """Return one line on what was not kept, None where nothing was lost."""
+        """Return one line on the embeddings that were not kept, None if all were."""
         if not self.not_kept_count:
             return None
         return f"{self.folder}: {self.not_kept_count} embeddings not kept, {self.not_kept_because}"
 
-    def _remember(self, reason: str) -> None:
+    def _count_not_kept(self, reason: str) -> None:
         self.not_kept_count += 1
         self.not_kept_because = reason
 
@@ -82,21 +83,21 @@ class EmbeddingStore:
         return True
 
     def _total(self) -> int:
-        """Return the bytes kept: what all jobs have added since they were last counted."""
-        account = self.folder / _TOTAL_NAME
+        """Return the bytes kept by all jobs: the recorded total, or a new count of the files."""
+        record = self.folder / _TOTAL_NAME
         try:
-            if time.time() - account.stat().st_mtime < _COUNT_AGAIN_AFTER_S:
-                return int(account.read_text())
+            if time.time() - record.stat().st_mtime < _COUNT_AGAIN_AFTER_S:
+                return int(record.read_text())
         except (OSError, ValueError):
             pass
         total_bytes = 0
         for entry in os.scandir(self.folder):
-            # Whoever holds the lock is the only writer: a part is a killed one's.
+            # The holder of the lock is the only writer: a partial file is from a killed job.
             if entry.name.endswith(".part"):
                 os.unlink(entry)
             elif entry.name.endswith(SUFFIX):
                 total_bytes += entry.stat().st_size
-        account.write_text(str(total_bytes))
+        record.write_text(str(total_bytes))
         return total_bytes
 
     @contextmanager
@@ -108,7 +109,7 @@ class EmbeddingStore:
 
 
 def forecast_embeddings(store: EmbeddingStore, description: ServiceDescription) -> str:
-    """Return one line on how much will be kept, before anything is."""
+    """Return one line on how many embeddings the store can keep."""
     limit = f"up to {store.max_bytes / 1e9:g} GB in {store.folder}"
     each_bytes = description.embedding_bytes
     if each_bytes is None:

@@ -1,7 +1,7 @@
-"""What happens on the way of one image, as frozen events that each stage reports to a hook.
+"""Frozen events that the stages of one image report to a hook.
 
-An image that fails has its attempts and seconds in its log as well, also those of planes that
-were cancelled beside the one that failed. A value that a stage returns would be lost with it.
+The log of a failed image also has its attempts and seconds, with those of the planes that were
+cancelled when another plane failed. A stage that fails returns no value, so a hook is needed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class TimeSpent:
 
 @dataclass(frozen=True, slots=True)
 class TilesKept:
-    """So many tiles of a plane were on the disk from an earlier run."""
+    """Number of a plane's tiles that an earlier run left on disk."""
 
     count: int
 
@@ -38,7 +38,7 @@ Record = Callable[[Event], None]
 
 @contextmanager
 def timed(stage: Stage, record: Record) -> Iterator[None]:
-    """Record the seconds that the block takes, also when it fails."""
+    """Record the seconds that the block takes, even if it raises."""
     start_s = time.perf_counter()
     try:
         yield

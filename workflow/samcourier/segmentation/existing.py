@@ -1,4 +1,4 @@
-"""The second stage: what an earlier run left of an image, and what of it still holds."""
+"""The second stage: find the mask or failure of an earlier run that is still valid for an image."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from .settings import BatchSettings
 
 
 @dataclass(frozen=True)
-class NothingHolds:
-    """The image is to be segmented. ``log`` is an earlier one, whatever its key."""
+class NoValidResult:
+    """The image must be segmented. ``log`` is that of an earlier run, with any key."""
 
     log: ImageLog | None
 
 
 @dataclass(frozen=True)
-class FailureHolds:
-    """With this key the image failed by its own fault, as ``log`` says."""
+class ValidFailure:
+    """An earlier run with the same key failed because of the image, as ``log`` records."""
 
     log: ImageLog
 
 
 @dataclass(frozen=True)
-class LabelsHold:
-    """``mask`` is a whole one of this key, but of another form or container."""
+class ValidLabels:
+    """``mask`` is complete and has this key, but another form or container than this run's."""
 
     log: ImageLog | None
     mask: Path
@@ -38,15 +38,15 @@ class LabelsHold:
 
 
 @dataclass(frozen=True)
-class MaskHolds:
-    """``mask`` is a whole one of this key, in the form and container of this run."""
+class ValidMask:
+    """``mask`` is complete and has this key and this run's form and container."""
 
     log: ImageLog | None
     mask: Path
     object_count: int
 
 
-Existing = NothingHolds | FailureHolds | LabelsHold | MaskHolds
+Existing = NoValidResult | ValidFailure | ValidLabels | ValidMask
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ class _WholeMask:
 
 
 def find_existing(prepared: Prepared, settings: BatchSettings) -> Existing:
-    """Read what an earlier run left of the image; nothing is changed there.
+    """Return the valid result of an earlier run for the image; no file is changed.
 
-    Of two whole masks of this key the one in the container of this run counts. A failure holds
-    unless the settings want failed images to be tried again.
+    If both containers have a complete mask of this key, this run's container counts. A failure
+    stays valid unless the settings request that failed images are retried.
     """
     image, key = prepared.request.row.image, prepared.key
     paths = [mask_path(settings.dataset_dir, image, container) for container in MASK_SUFFIXES]
@@ -69,11 +69,11 @@ def find_existing(prepared: Prepared, settings: BatchSettings) -> Existing:
     if masks:
         wanted = mask_path(settings.dataset_dir, image, settings.run.mask_container)
         mask = min(masks, key=lambda each: each.path != wanted)
-        holds = mask.path == wanted and mask.form == prepared.form
-        return (MaskHolds if holds else LabelsHold)(log, mask.path, mask.object_count)
+        is_current = mask.path == wanted and mask.form == prepared.form
+        return (ValidMask if is_current else ValidLabels)(log, mask.path, mask.object_count)
     if log is not None and _is_own_fault(log, key) and not settings.run.retry_failed:
-        return FailureHolds(log)
-    return NothingHolds(log)
+        return ValidFailure(log)
+    return NoValidResult(log)
 
 
 def _is_own_fault(log: ImageLog, key: str) -> bool:

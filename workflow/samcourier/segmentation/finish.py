@@ -1,4 +1,4 @@
-"""The fourth stage: the mask written beside, compared and renamed, then the outputs made of it."""
+"""The fourth stage: write the mask to a temporary name, compare it, rename it, make its outputs."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from .settings import BatchSettings
 
 @dataclass(frozen=True)
 class Finished:
-    """A whole mask on the disk, and the records of the outputs once they are made.
+    """A complete mask on disk, and the records of its outputs once they are made.
 
-    ``file`` is the image's file as the run knows it, labels that this run wrote into it included.
+    ``file`` is the version of the image's file that this run knows, with the labels that the run
+    itself wrote into it.
     """
 
     mask: Path
@@ -37,9 +38,9 @@ class Finished:
 async def write(
     prepared: Prepared, segmented: Segmented, settings: BatchSettings, record: Record
 ) -> Finished:
-    """Write the mask where the settings want it, and delete what it replaces.
+    """Write the mask in the container of the settings, and delete what it replaces.
 
-    Raises StorageFailed; then a mask that was there before still is.
+    Raises StorageFailed; an earlier mask then stays.
     """
     image = prepared.request.row.image
     mask = mask_path(settings.dataset_dir, image, settings.run.mask_container)
@@ -72,7 +73,7 @@ async def make_outputs(
     earlier: Mapping[str, OutputRecord],
     record: Record,
 ) -> Finished:
-    """Make the outputs that are not there whole; those of ``earlier`` may hold, whatever was tried.
+    """Make the outputs that are missing or damaged; valid ones of ``earlier`` stay.
 
     Raises StorageFailed.
     """
@@ -87,6 +88,6 @@ async def make_outputs(
         )
     file = finished.file
     if "input_labels" in records and not had_changed:
-        # Labels in the input are a change of its folder, but not of the image.
+        # Labels written into the input change its folder but not the image.
         file = FileVersion.now(file.path)
     return replace(finished, outputs=records, file=file)

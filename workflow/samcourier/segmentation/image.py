@@ -1,4 +1,4 @@
-"""The way of one image, stage by stage: prepared, existing, segmented, finished, recorded."""
+"""Process one image in stages: prepare, find existing results, segment, finish, record."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..results.layout import log_path, mask_path
 from ..samples.sheet import ImageRow
 from ..tiling.cache import TileStore
 from .events import Record
-from .existing import FailureHolds, LabelsHold, MaskHolds, NothingHolds, find_existing
+from .existing import NoValidResult, ValidFailure, ValidLabels, ValidMask, find_existing
 from .finish import Finished, delete_replaced, make_outputs, write
 from .plane import Segmented
 from .prepared import FileVersion, Prepared, Request, changed_in_work, prepare
@@ -28,10 +28,10 @@ from .tiled import segment_tiles
 
 @dataclass(frozen=True)
 class Recorded:
-    """The end of the way: ``log`` is on the disk.
+    """The result of one image; ``log`` is on disk.
 
-    ``error`` is what ended the image in this run. ``file`` is its file as the log knows it, None
-    where the row was refused before the file was looked at.
+    ``error`` is the error that ended the image in this run. ``file`` is the version of its file
+    that the log describes, None if the row was refused before the file was read.
     """
 
     log: ImageLog
@@ -40,9 +40,9 @@ class Recorded:
 
 
 async def process_image(row: ImageRow, shared: Shared) -> Recorded:
-    """Bring one image to a mask and its outputs, or to a recorded failure.
+    """Make the mask and outputs of one image, or record its failure.
 
-    Raises StorageFailed where the log cannot be written.
+    Raises StorageFailed if the log cannot be written.
     """
     settings = shared.settings
     path = log_path(settings.dataset_dir, row.image)
@@ -58,14 +58,14 @@ async def process_image(row: ImageRow, shared: Shared) -> Recorded:
             prepared = await prepare(request, file, planes, settings, shared.description)
             recorder.record_prepared()
             existing = await asyncio.to_thread(find_existing, prepared, settings)
-            if not isinstance(existing, NothingHolds):
+            if not isinstance(existing, NoValidResult):
                 shared.caller.expect(-1)
-            if isinstance(existing, FailureHolds):
+            if isinstance(existing, ValidFailure):
                 await asyncio.to_thread(renew_log_time, path)
                 return Recorded(existing.log, None, file)
             outputs = _outputs(prepared, settings)
-            if isinstance(existing, MaskHolds):
-                # A run that was killed while it moved a mask has left both containers.
+            if isinstance(existing, ValidMask):
+                # A run killed while it moved a mask left both containers.
                 await asyncio.to_thread(delete_replaced, row.image, settings)
                 finished = Finished(existing.mask, existing.object_count, None, file)
             else:
@@ -73,13 +73,13 @@ async def process_image(row: ImageRow, shared: Shared) -> Recorded:
                 finished = await write(prepared, segmented, settings, recorder.record)
             earlier = existing.log.outputs if existing.log else {}
             finished = await make_outputs(prepared, finished, outputs, earlier, recorder.record)
-        if isinstance(existing, MaskHolds):
+        if isinstance(existing, ValidMask):
             log = recorder.reused(prepared, finished, existing.log)
         else:
             log = recorder.done(prepared, finished)
-        await asyncio.to_thread(_keep, path, log, existing.log)
+        await asyncio.to_thread(_save_or_renew, path, log, existing.log)
         return Recorded(log, None, finished.file)
-    # Whatever one image brings about, the others go on.
+    # Any error of one image must not stop the others.
     except Exception as error:
         return await _record_failure(error, recorder, path, file, prepared, finished)
 
@@ -94,7 +94,7 @@ async def _record_failure(
 ) -> Recorded:
     row = recorder.request.row
     if row.parameters and isinstance(error, RequestRefused):
-        # The service refuses parameters of this row, not of the run.
+        # The service refuses this row's parameters, not the run's.
         error = ImageUnfit(f"the sheet's parameters: {error}", name=error.name)
     log = recorder.failed(error, prepared, finished)
     await asyncio.to_thread(save_log, path, log)
@@ -110,23 +110,23 @@ def _outputs(prepared: Prepared, settings: BatchSettings) -> Outputs:
 
 async def _segment(
     prepared: Prepared,
-    existing: NothingHolds | LabelsHold,
+    existing: NoValidResult | ValidLabels,
     outputs: Outputs,
     shared: Shared,
     record: Record,
 ) -> Segmented:
-    """Return the mask: its labels of an earlier run, or new ones of tiles, a stack or a plane."""
-    if isinstance(existing, LabelsHold):
+    """Return the mask, with an earlier run's labels or new ones from tiles, a stack or a plane."""
+    if isinstance(existing, ValidLabels):
         mask = await asyncio.to_thread(kept_mask, existing.mask)
         return Segmented(mask, existing.object_count, f"{NOTE_REUSED}: in a new form")
     parameters = prepared.request.parameters
     if prepared.tiling is not None:
-        # Tiles are kept beside the folder of a mask, whatever the container of this run.
+        # Tiles are kept beside the mask's folder name, whatever this run's container is.
         beside = mask_path(shared.settings.dataset_dir, prepared.request.row.image)
         store = TileStore(beside, prepared.key)
         segmented = await segment_tiles(prepared, prepared.tiling, store, shared, record)
     elif prepared.plane is None or prepared.planes.stack_axes:
-        # What a foreground cuts is not known plane by plane.
+        # The foreground is applied to the whole stack, so single planes are not final.
         on_plane = None if prepared.foreground else outputs.see
         segmented = await segment_stack(prepared, shared.caller, shared.limiter, record, on_plane)
     else:
@@ -141,8 +141,8 @@ async def _segment(
     return replace(segmented, mask=cut.mask, object_count=cut.object_count)
 
 
-def _keep(path: Path, log: ImageLog, earlier: ImageLog | None) -> None:
-    """Write the log, or renew the time of ``earlier`` where it says the same."""
+def _save_or_renew(path: Path, log: ImageLog, earlier: ImageLog | None) -> None:
+    """Write the log, or renew the file's time if ``earlier`` is the same."""
     if log == earlier:
         renew_log_time(path)
     else:

@@ -1,4 +1,4 @@
-"""What decides an image's labels -> its key, and the identity of the service in it."""
+"""The key of an image: a hash over everything that decides its labels."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..errors import ServiceFailed
 from ..files.strict_json import canonical_json
 from ..results.service_description import ServiceDescription
 
-#: What of ``describe()`` shapes the labels, and goes into every log and mask.
+#: The fields of ``describe()`` that go into every log and mask.
 _IDENTITY = (*SERVICE_IDENTITY, "versions", "device")
 
 
 def service_identity(description: ServiceDescription) -> dict[str, Any]:
-    """Return what of a service's description goes into logs and masks."""
+    """Return the fields of a service's description that go into logs and masks."""
     return {name: getattr(description, name) for name in _IDENTITY}
 
 
@@ -30,9 +30,9 @@ def image_key(
 ) -> str:
     """Return the sha256 over everything the labels depend on: pixels, parameters, model, tiles.
 
-    ``service`` is the service's ``describe()``, of which :data:`SERVICE_IDENTITY` counts.
-    ``tiles`` is how the image was cut, None for one that goes whole. Raises
-    :class:`ServiceFailed` when the description lacks one of these.
+    ``service`` is the service's ``describe()``, whose fields :data:`SERVICE_IDENTITY` count.
+    ``tiles`` describes the tiling, None for an image that is sent whole. Raises
+    :class:`ServiceFailed` if the description lacks one of these fields.
     """
     missing = [name for name in SERVICE_IDENTITY if name not in service]
     if missing:

@@ -1,4 +1,4 @@
-"""One plane or volume to the service and its mask back: pack, call, unpack, check."""
+"""Segment one plane or volume: pack it, call the service, unpack and check the mask."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ from .key import image_key, service_identity
 #: Masks compress far better than images; only the first image's prediction needs a guess.
 FIRST_GUESS_DOWN_BYTES_PER_PIXEL = 0.06
 
-#: What has an embedding: a volume has none, nor a tile, which is seen as a part of its image.
+#: Axes of planes that have an embedding. A volume has none, nor has a tile, which is only a part
+#: of its image.
 EMBEDDED_AXES = ("YX", "CYX")
 
-#: What an embedding's answer says of the call that made it, which is not kept.
+#: Fields of an embedding's answer that describe the call. They are not kept.
 OF_THE_CALL = ("made_by", "seconds", "received_unix_s", "sent_unix_s")
 
 T = TypeVar("T")
@@ -44,7 +45,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Segmented:
-    """A mask that fits, uint32, with the number of its objects and what the service noted."""
+    """A checked mask (uint32, shape of its plane), its object count and the service's note."""
 
     mask: MaskPixels
     object_count: int
@@ -52,7 +53,7 @@ class Segmented:
 
 
 class PlaneCaller:
-    """Calls ``segment_all`` with what a service takes, by its ``describe()``."""
+    """Calls ``segment_all`` in the form that the service's ``describe()`` states."""
 
     def __init__(
         self,
@@ -60,7 +61,7 @@ class PlaneCaller:
         description: ServiceDescription,
         embeddings: EmbeddingStore | None = None,
     ) -> None:
-        """With ``embeddings`` each plane's is asked for once and kept, and its mask made of it."""
+        """With ``embeddings``, each plane's embedding is requested once, kept, and segmented."""
         self._manager = manager
         self._identity = service_identity(description)
         self._maker = RunIdentity()
@@ -71,7 +72,7 @@ class PlaneCaller:
         self._down_bytes_per_pixel = FIRST_GUESS_DOWN_BYTES_PER_PIXEL
 
     def expect(self, more_calls: int) -> None:
-        """Tell the connection that an image takes so many calls more than the one it counts for."""
+        """Add ``more_calls`` (may be negative) to the one call that the connection expects."""
         self._manager.expect(more_calls)
 
     async def segment(
@@ -83,10 +84,10 @@ class PlaneCaller:
         tile: int | None = None,
         statistics: ImageStatistics | None = None,
     ) -> Segmented:
-        """Return the plane's mask; seconds and attempts go to ``record``, also those of a failure.
+        """Return the plane's mask; report seconds and attempts to ``record``, even on failure.
 
-        ``number`` is the plane's in an image of several. A tile comes with its number and the
-        statistics of its plane. Raises the failure that decided.
+        ``number`` is the plane's index in an image of several planes. ``tile`` and ``statistics``
+        are a tile's number and the statistics of its plane. Raises the error that ended the call.
         """
         is_embedded = plane.axes in EMBEDDED_AXES and statistics is None
         if self._embeddings is not None and is_embedded:
@@ -113,7 +114,7 @@ class PlaneCaller:
         return answer.value
 
     async def _packed(self, plane: Plane, record: Record) -> tuple[Any, int]:
-        """Return the image as the service takes it and the bytes it takes on the way."""
+        """Return the image in the form that the service takes, and its size in bytes as sent."""
         if not self._packs:
             return plane.pixels, plane.pixels.nbytes
         with timed("pack", record):
@@ -124,11 +125,11 @@ class PlaneCaller:
     async def _embedding(
         self, store: EmbeddingStore, plane: Plane, record: Record, number: int | None
     ) -> dict[str, Any]:
-        """Return the plane's embedding, packed: the kept one, or a new one that is kept."""
+        """Return the plane's packed embedding: the kept one, or a new one that is then kept."""
         key = image_key(plane.pixels_sha256, {}, self._identity)
-        kept = await asyncio.to_thread(store.get, key)
-        if kept is not None:
-            return kept
+        kept_embedding = await asyncio.to_thread(store.get, key)
+        if kept_embedding is not None:
+            return kept_embedding
         self.expect(1)
         image, up_bytes = await self._packed(plane, record)
 
@@ -152,7 +153,7 @@ class PlaneCaller:
     async def _call(
         self, call: Call[T], record: Record, number: int | None, tile: int | None = None
     ) -> Answer[T]:
-        """Carry out a call and record its attempts, whether it succeeds or not."""
+        """Make a call and record its attempts, whether it succeeds or fails."""
         try:
             answer = await self._manager.call(call)
         except CallFailed as failed:
@@ -162,16 +163,16 @@ class PlaneCaller:
         return answer
 
     def _check_maker(self, answer: Any) -> None:
-        """Raise ServiceGone for an answer of another service than the batch began with.
+        """Raise ServiceGone if another service than at the batch's start gave the answer.
 
-        Between two HTTP requests another may have been started under the same id.
+        Another service may start under the same id between two HTTP requests.
         """
         maker = answer.get("made_by") if isinstance(answer, Mapping) else None
         if isinstance(maker, Mapping):
             self._maker.check(maker)
 
     def _received(self, value: Any, plane: Plane) -> Segmented:
-        """Unpack an answer; raise ServiceFailed when the mask does not fit its image."""
+        """Unpack an answer. Raises ServiceFailed if the mask does not fit its image."""
         note, mask = None, value
         if isinstance(value, dict) and is_packed(value.get("mask")):
             note = value.get("note")
@@ -195,6 +196,6 @@ def _record_attempts(
 
 
 def _largest_mask_bytes(plane: Plane) -> int:
-    """Return what labels of 64 bits take: a limit that the service names would be its own."""
+    """Return the bytes of 64-bit labels: the limit must not come from the service itself."""
     sizes = zip(plane.pixels.shape, plane.axes, strict=True)
     return math.prod([8, *(size for size, axis in sizes if axis != "C")])

@@ -1,4 +1,4 @@
-"""The first stage: row of the sheet -> the image as it was found, and the key of its mask."""
+"""The first stage: open the image of a sheet's row and compute the key of its mask."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from .settings import BatchSettings
 
 @dataclass(frozen=True)
 class Request:
-    """What a run requests for one image.
+    """The request of a run for one image.
 
-    ``parameters`` are the run's with those of the row over them, ``service`` is the service's
+    ``parameters`` are the run's, overridden by the row's. ``service`` is the service's
     :func:`samcourier.segmentation.key.service_identity`.
     """
 
@@ -33,30 +33,31 @@ class Request:
 
     @classmethod
     def of(cls, row: ImageRow, settings: BatchSettings, description: ServiceDescription) -> Request:
-        """Return the request of one row to the service of this description."""
+        """Return the request of one row for the service with this description."""
         parameters = {**settings.run.parameters, **row.parameters}
         return cls(row, parameters, service_identity(description))
 
 
 @dataclass(frozen=True)
 class FileVersion:
-    """The file of an image as it was at one moment, by its :func:`file_stamp`."""
+    """The version of an image's file at one moment, by its :func:`file_stamp`."""
 
     path: Path
     stamp: tuple[int, ...] | None
 
     @classmethod
     def now(cls, path: Path) -> FileVersion:
+        """Return the present version of the file."""
         return cls(path, file_stamp(path))
 
     @property
     def has_changed(self) -> bool:
-        """Whether the file was written to, replaced or deleted since."""
+        """Whether the file was written to, replaced or deleted since then."""
         return self.stamp != file_stamp(self.path)
 
 
 def changed_in_work(path: Path) -> ImageChanged:
-    """Return the failure of an image whose file was written to while it was in work."""
+    """Return the error for an image whose file changed while the image was processed."""
     return ImageChanged(
         f"{path}: changed while it was in work, expected a file that nobody writes to; run again"
     )
@@ -66,10 +67,10 @@ def changed_in_work(path: Path) -> ImageChanged:
 class Prepared:
     """An opened image.
 
-    ``planes`` reads its pixels while the file is open. ``plane`` is the first one, None where it
-    goes as tiles. ``tiling`` is None for planes that go whole, ``foreground`` where the row has
-    none. ``form`` is how the mask is written; it does not change the labels, so it is no part of
-    ``key``. ``file`` is the file before it was opened.
+    ``planes`` reads its pixels while the file is open. ``plane`` is the first plane, None if it is
+    sent as tiles. ``tiling`` is None for planes that are sent whole, ``foreground`` if the row has
+    none. ``form`` describes how the mask is written; it does not change the labels, so ``key``
+    leaves it out. ``file`` is the version of the file before it was opened.
     """
 
     request: Request
@@ -84,13 +85,13 @@ class Prepared:
 
     @property
     def spacing_um(self) -> tuple[float | None, ...]:
-        """The size along each axis of the mask, None where it is not known, as for time."""
+        """The pixel size in um along each axis of the mask, None if unknown, as for time."""
         pixel_um = self.form["pixel_size_um"]
         sizes_um = {"Z": self.form.get("z_spacing_um"), "Y": pixel_um, "X": pixel_um}
         return tuple(sizes_um.get(axis) for axis in self.planes.mask_axes)
 
     def provenance(self, object_count: int) -> dict[str, Any]:
-        """Return what the attributes of a mask with so many objects say of how it came about."""
+        """Return the provenance that a mask with ``object_count`` objects has in its attributes."""
         return {
             "key": self.key,
             "form": self.form,
@@ -114,10 +115,9 @@ async def prepare(
 ) -> Prepared:
     """Read what decides the mask of an opened image: pixels, tiling, foreground and geometry.
 
-    ``description`` is what the service says of itself, its limits among it. A stack and a plane
-    that goes as tiles are read part by part and not held. Raises ImageUnfit for pixels or a
-    foreground that cannot be segmented, or where the service takes neither the plane nor its
-    tiles.
+    ``description`` is the service's own description with its limits. A stack, or a plane that is
+    sent as tiles, is read in parts and not kept in memory. Raises ImageUnfit for pixels or a
+    foreground that cannot be segmented, or if the service takes neither the plane nor its tiles.
     """
     row = request.row
     tiling = plan_tiles(
@@ -148,6 +148,6 @@ async def prepare(
 
 
 def _form(ome_zarr: OmeZarrVersion, pixel_size_um: float | None, planes: Planes) -> dict[str, Any]:
-    """Return how a mask is written; the sheet's ``pixel_size_um`` goes before the file's."""
+    """Return the form of a mask; the sheet's ``pixel_size_um`` takes precedence over the file's."""
     form = {"ome_zarr": ome_zarr, "pixel_size_um": pixel_size_um or planes.pixel_size_um}
     return form | ({"z_spacing_um": planes.z_spacing_um} if "Z" in planes.mask_axes else {})

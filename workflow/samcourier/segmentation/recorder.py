@@ -1,4 +1,4 @@
-"""The last stage: what the stages returned and reported -> the log of one image."""
+"""The last stage: build the log of one image from the results and events of its stages."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from .prepared import Prepared, Request
 
 
 class Recorder:
-    """Builds the log of one image; its clock starts when it is made.
+    """Builds the log of one image; the constructor starts its clock.
 
-    Stages that were not reached are given as None.
+    The methods take None for stages that were not reached.
     """
 
     def __init__(self, request: Request) -> None:
@@ -32,11 +32,11 @@ class Recorder:
         self._events: list[Event] = []
 
     def record(self, event: Event) -> None:
-        """Take an event of any stage; this is the hook that stages are given."""
+        """Record an event of any stage; the stages receive this method as their hook."""
         self._events.append(event)
 
     def record_prepared(self) -> None:
-        """Record that the first stage ends now: all time until now was for reading."""
+        """Record the end of the first stage: all time until now counts as reading."""
         self.record(TimeSpent("read", time.perf_counter() - self._start_s))
 
     def done(self, prepared: Prepared, finished: Finished) -> ImageLog:
@@ -44,10 +44,10 @@ class Recorder:
         return self._log("done", prepared, finished)
 
     def reused(self, prepared: Prepared, finished: Finished, earlier: ImageLog | None) -> ImageLog:
-        """Return the log of an image whose mask was there whole, in the form of this run.
+        """Return the log of an image whose complete mask exists in the form of this run.
 
-        ``earlier`` is the log that was beside it; where it is of that mask, it holds but for the
-        outputs.
+        ``earlier`` is the log of an earlier run. If it describes that mask, the result is the same
+        log with this run's outputs.
         """
         if earlier is not None and earlier.key == prepared.key and earlier.status == "done":
             return structs.replace(earlier, outputs=dict(finished.outputs))
@@ -60,7 +60,7 @@ class Recorder:
         prepared: Prepared | None = None,
         finished: Finished | None = None,
     ) -> ImageLog:
-        """Return the log of an image that ``error`` ended, with all that happened before."""
+        """Return the log of an image that ``error`` ended, with all events before it."""
         return self._log("failed", prepared, finished, Failure.of(error))
 
     def _log(
@@ -99,7 +99,7 @@ class Recorder:
         )
 
     def _seconds(self) -> dict[Stage, float]:
-        """Return the seconds of each stage that was reached; parts of it are added up."""
+        """Return the seconds of each stage that was reached, summed over its parts."""
         seconds: dict[Stage, float] = {}
         for each in self._events:
             if isinstance(each, TimeSpent):

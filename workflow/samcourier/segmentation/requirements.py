@@ -1,6 +1,6 @@
-"""What a run asks of a service, held against what the service says of itself.
+"""Check that a service can do what a run requests, by the service's own description.
 
-Before the first image is sent, and before the first batch starts: see ``samcourier verify``.
+The check runs before the first image is sent, and in ``samcourier verify`` before the first batch.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from ..errors import ImageUnfit, RequestRefused
 from ..results.service_description import ServiceDescription
 from ..samples.sheet import ImageRow
 
-#: Where the parameters of all images stand.
-_PLACE = "config.parameters (--parameters)"
+#: The key and option that set the parameters of all images.
+_PARAMETERS_KEY = "config.parameters (--parameters)"
 
 
 def check_requirements(
@@ -24,11 +24,12 @@ def check_requirements(
     *,
     keeps_embeddings: bool = False,
 ) -> None:
-    """Raise RequestRefused, a line for each thing asked of all images that the service refuses."""
+    """Raise RequestRefused, with one line for each setting of the run that the service refuses."""
     problems = _problems(parameters, description)
     if problems:
         raise RequestRefused(
-            "\n".join(f"{_PLACE}: {problem}" for problem in problems), name="WrongParameter"
+            "\n".join(f"{_PARAMETERS_KEY}: {problem}" for problem in problems),
+            name="WrongParameter",
         )
     if keeps_embeddings and not description.gives_embeddings:
         raise RequestRefused(
@@ -41,12 +42,12 @@ def check_requirements(
 
 
 def check_row_requirements(row: ImageRow, description: ServiceDescription) -> None:
-    """Raise ImageUnfit, one line, for a model or parameters of a sheet's row that are refused."""
+    """Raise ImageUnfit, with one line, if the service refuses the row's model or parameters."""
     if row.model is not None and row.model != description.model:
         raise ImageUnfit(
             f"sheet, image {row.image}, column model: {row.model!r}, expected"
             f" {description.model!r}, which the service has; segment images of another model in a"
-            " run of their own",
+            " separate run",
             name="WrongModel",
         )
     problems = _problems(row.parameters, description)
@@ -58,7 +59,7 @@ def check_row_requirements(row: ImageRow, description: ServiceDescription) -> No
 
 
 def _problems(parameters: Mapping[str, Any], description: ServiceDescription) -> list[str]:
-    """Return what is wrong, nothing of a service that does not say what it accepts."""
+    """Return the problems of ``parameters``; none if the service does not describe its own."""
     if description.parameters is None:
         return []
     return parameter_problems(parameters, description.parameters)

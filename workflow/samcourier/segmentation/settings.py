@@ -1,4 +1,4 @@
-"""What the images of a batch share."""
+"""Settings and resources that the images of a batch share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .plane import PlaneCaller
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """The settings of a run, its results folder, and where it keeps embeddings (None: nowhere)."""
+    """The settings of a run, its results folder, and its store of embeddings (None: no store)."""
 
     dataset_dir: Path
     run: RunSettings
@@ -23,10 +23,10 @@ class BatchSettings:
 
 @dataclass(frozen=True)
 class Shared:
-    """What the images of a batch share.
+    """Settings and resources that the images of a batch share.
 
-    ``description`` is what the service said of itself; ``places`` are for planes and tiles,
-    ``measuring`` for large planes.
+    ``description`` is the service's own description. ``limiter`` limits the planes and tiles that
+    are called at the same time, ``measuring`` the large planes that are measured.
     """
 
     settings: BatchSettings

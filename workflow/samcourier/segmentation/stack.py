@@ -1,4 +1,4 @@
-"""An image of several planes or volumes: called for side by side, one mask of them all."""
+"""Segment an image of several planes or volumes with concurrent calls into one mask."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .events import Record, timed
 from .plane import PlaneCaller, Segmented
 from .prepared import Prepared, changed_in_work
 
-#: Takes number, pixels and mask, uint32, of one plane or volume.
+#: Called with the index, pixels and mask (uint32) of one plane or volume.
 OnPlane = Callable[[int, np.ndarray, np.ndarray], None]
 
 
@@ -26,18 +26,18 @@ async def segment_stack(
     record: Record,
     on_plane: OnPlane | None = None,
 ) -> Segmented:
-    """Return the mask of a stack, each plane of it with ids of its own.
+    """Return the mask of a stack; object ids are separate in each plane.
 
-    As many calls are under way as ``places`` has room for. ``on_plane`` is called for each plane,
-    in a thread, in any order. Raises ImageChanged where the pixels are not those whose digest was
-    taken, ImageUnfit where memory does not hold the mask, and the failure of any plane.
+    ``limiter`` limits the concurrent calls. ``on_plane`` is called for each plane, in a thread, in
+    any order. Raises ImageChanged if the pixels no longer have the digest of ``prepared``,
+    ImageUnfit if the mask does not fit into memory, and the error of any plane.
     """
     planes = prepared.planes
     check_fits_memory(planes.path, 4 * math.prod(planes.mask_shape))
     mask = np.zeros(planes.mask_shape, np.uint32)
     digests = [""] * len(planes)
     object_count = 0
-    # In the order in which the answers came.
+    # A dict keeps the order in which the answers came.
     notes: dict[str, None] = {}
     caller.expect(len(planes) - 1)
 

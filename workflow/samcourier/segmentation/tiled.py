@@ -1,4 +1,4 @@
-"""An image whose planes go as tiles: called for side by side, kept on disk, stitched in order."""
+"""Segment an image in tiles: concurrent calls, tiles kept on disk, then stitched in order."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from .settings import Shared
 async def segment_tiles(
     prepared: Prepared, tiling: Tiling, store: TileStore, shared: Shared, record: Record
 ) -> Segmented:
-    """Return the mask, which is made of its tiles as it is read.
+    """Return the mask, which stitches its tiles while it is read.
 
-    Tiles that an interrupted run left in ``store`` are not called for again. Raises the failure
-    that decided; the tiles that are finished stay.
+    Tiles that an interrupted run left in ``store`` are not requested again. Raises the error
+    that stopped the image; finished tiles stay in ``store``.
     """
     image = _TiledImage(prepared, tiling, store, shared, record)
     with storage_errors(store.folder):
@@ -49,7 +49,7 @@ async def segment_tiles(
 
 @dataclass(frozen=True)
 class _TiledImage:
-    """What the tiles of one image have in common."""
+    """One image that is segmented in tiles."""
 
     prepared: Prepared
     tiling: Tiling
@@ -58,7 +58,7 @@ class _TiledImage:
     record: Record
 
     async def plane_notes(self, number: int) -> Collection[str]:
-        """Bring every tile of a plane into the store and return what the service noted on them."""
+        """Put every tile of a plane into the store; return the service's notes on them."""
         notes: set[str] = set()
         missing: list[Tile] = []
         for tile in self.tiling:
@@ -84,7 +84,7 @@ class _TiledImage:
         return notes
 
     async def _segment(self, number: int, tile: Tile, statistics: ImageStatistics) -> str | None:
-        """Bring one tile into the store and return what the service noted on it."""
+        """Put one tile into the store; return the service's note on it."""
         plane = number if self.prepared.planes.stack_axes else None
         async with self.shared.limiter.slot():
             with timed("read", self.record):
@@ -119,12 +119,12 @@ class _TiledImage:
         return Plane(pixels, planes.plane_axes, planes.pixel_size_um, digest)
 
     def _keep(self, number: int, tile: int, segmented: Segmented) -> None:
-        """Keep a tile, its labels compacted: stitching holds a table of them, up to the largest."""
+        """Keep a tile with compacted labels: stitching needs a table up to the largest label."""
         _, labels = compacted(np.asarray(segmented.mask))
         self.store.keep(number, tile, KeptTile(labels, segmented.note))
 
     def stitched(self, notes: Collection[str]) -> Segmented:
-        """Return the mask of all planes; ``notes`` are the service's on any tile."""
+        """Return the mask of all planes; ``notes`` are the service's notes on the tiles."""
         stitchings = [
             stitch(self.tiling, partial(self.store.load_mask, number))
             for number in range(len(self.prepared.planes))
@@ -135,6 +135,6 @@ class _TiledImage:
         if cut_count := sum(each.cut_count for each in stitchings):
             all_notes.append(
                 f"{cut_count} objects reach across the whole halo of a tile, {self.tiling.halo_px}"
-                " px, and may be cut there; a larger tiles.halo_px would hold them"
+                " px, and may be cut there; a larger tiles.halo_px would contain them"
             )
         return Segmented(mask, object_count, "; ".join(all_notes) or None)
