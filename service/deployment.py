@@ -1,12 +1,12 @@
-"""The BioEngine app: one engine behind BioEngine's proxy, and beside it endpoints of its own.
+"""The BioEngine app: it serves one engine through BioEngine's proxy and through its own endpoints.
 
 The worker loads this module where only BioEngine and the standard library are installed, so
-everything else is imported inside methods. What must be known before an instance exists comes
-from the environment (``application_env_vars``, under any key):
+everything else is imported inside methods. The environment (``application_env_vars``, under any
+key) carries the settings that the class decorator needs:
 
-- ``SAMSERVICE_ENGINE``: ``watershed`` (default), ``microsam`` or an engine of another package
-- ``SAMSERVICE_REQUIREMENTS``: pip's lines that such an engine needs, as a JSON list
-- ``SAMSERVICE_CPUS``, ``SAMSERVICE_MEMORY_MB``: what a replica reserves
+- ``SAMSERVICE_ENGINE``: ``watershed`` (default), ``microsam`` or another package's engine
+- ``SAMSERVICE_REQUIREMENTS``: pip requirements of another package's engine, as a JSON list
+- ``SAMSERVICE_CPUS``, ``SAMSERVICE_MEMORY_MB``: CPU cores and memory that a replica reserves
 - ``SAMSERVICE_GPU_MEMORY_MB``: as BioEngine's ``gpu_memory_mb``, -1 for a whole GPU
 """
 
@@ -18,17 +18,23 @@ import bioengine
 
 ENGINE = os.environ.get("SAMSERVICE_ENGINE", "watershed")
 
-#: What the service waits with, the proxy does not: the queue's own limit answers "busy".
+#: Above the service's queue limit, so that the queue answers "busy" instead of the proxy waiting.
 MAX_ONGOING_REQUESTS = 64
 
+#: Appended when a caller of the proxy is refused.
+PROXY_IDENTITY_HINT = (
+    "this service cannot verify callers of BioEngine's proxy; call the service ids that "
+    "direct_ids returns"
+)
+
 REQUIREMENTS = ["aiortc>=1.16", "hypha-rpc==0.21.47", "numcodecs>=0.13", "scikit-image>=0.24"]
-#: Of the built-in engines, as samservice.engines.descriptions has them, which may not be importable
-#: yet.
+#: Requirements of the built-in engines. They repeat samservice.engines.descriptions, which may not
+#: be importable yet.
 ENGINE_REQUIREMENTS = {"microsam": ["micro-sam==1.8.14"]}
 
 
-def _reserved() -> dict[str, Any]:
-    """Return the resources that the environment asks for, in the words of bioengine.app."""
+def _reserved_resources() -> dict[str, Any]:
+    """Return the resources that the environment requests, as keywords of ``bioengine.app``."""
     reserved: dict[str, Any] = {"num_cpus": float(os.environ.get("SAMSERVICE_CPUS", "1"))}
     for name in ("memory_mb", "gpu_memory_mb"):
         if value := os.environ.get(f"SAMSERVICE_{name.upper()}"):
@@ -43,10 +49,10 @@ def _reserved() -> dict[str, Any]:
         *json.loads(os.environ.get("SAMSERVICE_REQUIREMENTS", "[]")),
     ],
     max_ongoing_requests=MAX_ONGOING_REQUESTS,
-    **_reserved(),
+    **_reserved_resources(),
 )
 class SegmentationApp:
-    """The methods of samservice; ``direct_ids`` says where they are without the proxy."""
+    """The methods of samservice; ``direct_ids`` returns the addresses that avoid the proxy."""
 
     def __init__(
         self,
@@ -55,10 +61,15 @@ class SegmentationApp:
         ice_servers: list[dict[str, Any]] | None = None,
         trust_proxy_identity: bool = False,
     ) -> None:
-        """``engine_options`` are the engine's, ``limits`` those of samservice.server.app.Limits.
+        """Keep the settings; :meth:`load` uses them.
 
-        Over the proxy's own WebRTC a caller may claim to be anybody, so whoever comes through
-        the proxy is nobody, unless ``trust_proxy_identity`` says that the worker is mended.
+        Args:
+            engine_options: Keyword arguments of the engine.
+            limits: Keyword arguments of ``samservice.server.app.Limits``.
+            ice_servers: Dictionaries with ``urls``, ``username`` and ``credential``.
+            trust_proxy_identity: Use the identity that the proxy reports. By default callers of
+                the proxy are anonymous, because the proxy's own WebRTC lets a caller claim any
+                identity. Set it only on a worker where this is fixed.
         """
         self._engine_options = engine_options or {}
         self._limits = limits or {}
@@ -69,7 +80,7 @@ class SegmentationApp:
 
     @bioengine.async_init
     async def load(self) -> None:
-        """Load the engine and open the endpoints; without those the app runs all the same."""
+        """Load the engine and open the direct endpoints; the app also runs without them."""
         import asyncio
 
         from samservice.engines.base import build_engine
@@ -79,7 +90,7 @@ class SegmentationApp:
         from samservice.server.serve import ServeSettings
 
         engine = await asyncio.to_thread(build_engine, ENGINE, self._engine_options)
-        # Closed until the worker's rules are known.
+        # No caller is allowed until the worker's access rules are known.
         self._service = SegmentationService(engine, Limits(**self._limits), AccessRules({}))
         self._direct = DirectEndpoint(
             self._service,
@@ -88,7 +99,7 @@ class SegmentationApp:
                 token=os.environ.get("HYPHA_TOKEN"),
                 workspace=os.environ.get("HYPHA_WORKSPACE"),
                 service_id=f"{os.environ['BIOENGINE_APPLICATION_ID']}-direct",
-                # As the proxy's services are; the rules decide who may call.
+                # The same as the proxy's services; the access rules decide who may call.
                 visibility="public",
                 ice_servers=self._ice_servers,
             ),
@@ -98,12 +109,12 @@ class SegmentationApp:
 
     @bioengine.health_check
     async def stay_connected(self) -> None:
-        """Bring back endpoints that are gone; that never makes a replica unhealthy."""
+        """Reconnect lost endpoints; a failure never makes the replica unhealthy."""
         if self._direct is not None:
             await self._direct.keep_up()
 
     async def __del__(self) -> None:
-        """Leave Hypha before Ray ends the replica."""
+        """Disconnect from Hypha before Ray ends the replica."""
         if self._direct is not None:
             await self._direct.close()
         if self._service is not None:
@@ -118,8 +129,10 @@ class SegmentationApp:
         context: dict[str, Any] | None = None,
         **parameters: Any,
     ) -> Any:
-        """Segment an image (see samservice.server.app); further keywords are the engine's
-        parameters."""
+        """Segment an image, see ``samservice.server.app``.
+
+        Further keywords are the engine's parameters.
+        """
         return await self._through_proxy(
             "segment_all", context, image_or_embedding, embedding=embedding, axes=axes, **parameters
         )
@@ -134,14 +147,14 @@ class SegmentationApp:
     @bioengine.method(context=True)
     async def describe(self, context: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return engine, model, versions, parameters and limits."""
-        described: dict[str, Any] = await self._through_proxy("describe", context)
-        return described
+        description: dict[str, Any] = await self._through_proxy("describe", context)
+        return description
 
     @bioengine.method(context=True)
     async def probe(
         self, payload: Any, reply_bytes: int = 0, context: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Answer with reply_bytes bytes, to measure a transport."""
+        """Answer with ``reply_bytes`` bytes, to measure a transport."""
         answer: dict[str, Any] = await self._through_proxy(
             "probe", context, payload, reply_bytes=reply_bytes
         )
@@ -151,33 +164,35 @@ class SegmentationApp:
     async def direct_ids(self, context: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return server_url, workspace, service_id and rtc_service_id of a replica's endpoints.
 
-        When they are not there, ``unavailable`` says why.
+        While the endpoints are not connected, ``unavailable`` holds the reason instead.
         """
-        found: dict[str, Any] = self._direct.where()
-        return found
+        address: dict[str, Any] = self._direct.where()
+        return address
 
     async def _through_proxy(
         self, method: str, context: dict[str, Any] | None, *arguments: Any, **options: Any
     ) -> Any:
         """Call the service for a caller of the proxy.
 
-        Raises RuntimeError with the service's text: its classes are unknown to the proxy.
+        Raises RuntimeError with the service's message: the proxy does not know its error classes.
         """
         from samservice.contract.errors import NotAuthorized, ServiceError
 
         await self._direct.rules_known()
-        known = context if self._trust_proxy_identity else None
+        trusted_context = context if self._trust_proxy_identity else None
         try:
-            return await getattr(self._service, method)(*arguments, context=known, **options)
+            return await getattr(self._service, method)(
+                *arguments, context=trusted_context, **options
+            )
         except NotAuthorized as error:
-            reason = "" if known else "; who calls is only certain at the ids that direct_ids tells"
-            raise RuntimeError(f"{error}{reason}") from None
+            hint = "" if trusted_context else f"; {PROXY_IDENTITY_HINT}"
+            raise RuntimeError(f"{error}{hint}") from None
         except ServiceError as error:
             raise RuntimeError(str(error)) from None
 
 
 async def _users_by_method() -> dict[str, list[str]]:
-    """Return who may call what, as the worker told the proxy (deploy_app's authorized_users)."""
+    """Return the allowed users of each method, from ``authorized_users`` of ``deploy_app``."""
     from ray import serve
 
     proxy = serve.get_deployment_handle(

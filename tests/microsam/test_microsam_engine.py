@@ -432,7 +432,7 @@ def test_the_description_names_all_that_shapes_labels(engine: Any, small_checkpo
         ({"model": "vit_b_lm_decoder"}, "is unknown"),
         ({"mode": "asi"}, "mode 'asi' is unknown, expected auto, ais, amg, apg"),
         ({"device": "gpu"}, "device 'gpu'"),
-        ({"checkpoint": "nowhere.pt"}, "checkpoint 'nowhere.pt' is not there"),
+        ({"checkpoint": "nowhere.pt"}, "checkpoint 'nowhere.pt' is not a file"),
         ({"tile_shape": [64, 64]}, r"tile_shape \[64, 64\] and halo None, expected both"),
         ({"tile_shape": [64], "halo": [8, 8]}, "expected both as"),
         ({"tile_shape": [64, 0], "halo": [8, 8]}, "expected both as"),
@@ -484,7 +484,7 @@ def test_a_checkpoint_that_is_a_program_is_not_run(tmp_path: Path) -> None:
     import torch
 
     def check_not_run() -> None:
-        with pytest.raises(WrongParameter, match="takes trust_checkpoint to load it"):
+        with pytest.raises(WrongParameter, match="set trust_checkpoint if you trust"):
             MicroSamEngine(checkpoint=str(path), device="cpu")
         assert not trace.exists()
 

@@ -1,1 +1,1 @@
-"""What client and service share: wire format, axes, errors, parameters, validation."""
+"""The contract of client and service: wire format, axes, errors, parameters, validation."""

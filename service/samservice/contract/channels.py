@@ -1,7 +1,7 @@
-"""From 1, 2, 3 or more channels to what a model wants. Pure: no state, no input is changed.
+"""Convert an image of any number of channels to a model's input. No function changes its input.
 
-Channels have very different brightness, so each is first stretched on its own between two
-percentiles of its whole image (never of a tile: tiles of one image would not agree).
+Channels differ greatly in brightness, so each channel is first normalised between two percentiles
+of its whole image (never of a tile: the tiles of one image would differ).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from .axes import MASK_AXES
 from .errors import WrongAxes
 
-#: Percentiles that become 0 and 1; the usual choice for fluorescence since CSBDeep and StarDist.
+#: Percentiles that are mapped to 0 and 1, as in CSBDeep and StarDist for fluorescence.
 LOW_PERCENTILE = 1.0
 HIGH_PERCENTILE = 99.8
 
@@ -27,49 +27,53 @@ Ranges = Sequence[tuple[float, float]]
 def is_constant(image: npt.NDArray[Any]) -> bool:
     """Return True when every value of ``image`` (any shape, non-empty) is the same.
 
-    An engine asks this of the prepared image, where a constant channel has become zeros.
+    An engine checks the prepared image, where constant channels are zeros.
     """
     return bool(np.min(image) == np.max(image))
 
 
 def intensity_range(channel: npt.NDArray[Any]) -> tuple[float, float]:
-    """Return what becomes 0 and 1 of one channel (any shape, real, finite): (low, high).
+    """Return (low, high), the values of a channel that :func:`normalise` maps to 0 and 1.
 
-    These are percentiles 1 and 99.8. Where they are equal although the channel is not constant (a
-    few bright pixels on a clean background), minimum and maximum take their place.
+    ``channel`` has any shape and real, finite values. (low, high) are its percentiles 1 and 99.8.
+    When these are equal although the channel is not constant (a few bright pixels on a clean
+    background), they are its minimum and maximum.
     """
     ranks = range_ranks(channel.size)
-    ordered = np.partition(channel.ravel(), ranks)
-    return range_of([ordered[rank] for rank in ranks], channel.size)
+    partitioned = np.partition(channel.ravel(), ranks)
+    return range_of([partitioned[rank] for rank in ranks], channel.size)
 
 
 def range_ranks(size: int) -> list[int]:
-    """Return which of ``size`` sorted pixels :func:`range_of` needs, zero-based."""
-    below = [math.floor(each) for each in _places(size)]
+    """Return the zero-based ranks, among ``size`` sorted pixels, that :func:`range_of` needs."""
+    below = [math.floor(each) for each in _percentile_ranks(size)]
     return [0, size - 1, *below, *(min(each + 1, size - 1) for each in below)]
 
 
 def range_of(pixels: Sequence[Any], size: int) -> tuple[float, float]:
     """Return :func:`intensity_range` from the pixels at :func:`range_ranks`, in their order."""
-    least, most, *around = (float(pixel) for pixel in pixels)
+    minimum, maximum, *around = (float(pixel) for pixel in pixels)
     low, high = (
-        around[number] + (around[number + 2] - around[number]) * (place - math.floor(place))
-        for number, place in enumerate(_places(size))
+        around[number] + (around[number + 2] - around[number]) * (rank - math.floor(rank))
+        for number, rank in enumerate(_percentile_ranks(size))
     )
-    return (low, high) if high > low else (least, most)
+    return (low, high) if high > low else (minimum, maximum)
 
 
-def _places(size: int) -> list[float]:
-    """Return where the percentiles lie among ``size`` sorted pixels, as numpy's default does."""
+def _percentile_ranks(size: int) -> list[float]:
+    """Return the fractional ranks of the percentiles among ``size`` sorted pixels.
+
+    The same as the default method of ``numpy.percentile``, linear.
+    """
     return [(size - 1) * (each / 100) for each in (LOW_PERCENTILE, HIGH_PERCENTILE)]
 
 
 def normalise(
     channel: npt.NDArray[Any], between: tuple[float, float] | None = None
 ) -> npt.NDArray[np.float32]:
-    """Stretch one channel (any shape, real, finite) to float32 in [0, 1], clipped.
+    """Scale one channel (any shape, real, finite) linearly to float32 in [0, 1], clipped.
 
-    ``between`` are the values that become 0 and 1; without it, :func:`intensity_range` of the
+    ``between`` are the values that are mapped to 0 and 1, by default :func:`intensity_range` of the
     channel. A constant channel becomes zeros.
     """
     low, high = between or intensity_range(channel)
@@ -77,10 +81,10 @@ def normalise(
         return np.zeros(channel.shape, np.float32)
     # float32 holds 8 and 16 bit pixels exactly; wider ones may differ only beyond its 24 bits.
     working = np.float32 if channel.dtype.itemsize <= 2 else np.float64
-    stretched: npt.NDArray[np.floating[Any]] = channel.astype(working)
-    stretched -= working(low)
-    stretched /= working(high - low)
-    return np.clip(stretched, 0, 1, out=stretched).astype(np.float32, copy=False)
+    scaled: npt.NDArray[np.floating[Any]] = channel.astype(working)
+    scaled -= working(low)
+    scaled /= working(high - low)
+    return np.clip(scaled, 0, 1, out=scaled).astype(np.float32, copy=False)
 
 
 def _channels(image: npt.NDArray[Any], axes: str) -> npt.NDArray[Any]:
@@ -120,8 +124,8 @@ def to_gray(
     """Return one plane or volume, float32 in [0, 1]: (Y, X) or (Z, Y, X).
 
     ``image`` is (Y, X), (C, Y, X), (Z, Y, X) or (C, Z, Y, X), real and finite. One channel is
-    normalised; of several, the mean of the normalised channels is taken. ``ranges`` are those of
-    the channels of which ``image`` is a part.
+    normalised; several channels are normalised and averaged. ``ranges`` has (low, high) of each
+    channel of the whole image when ``image`` is a tile.
 
     Raises :class:`WrongAxes` when ``axes`` is unknown or does not fit the dimensions.
     """
@@ -131,19 +135,19 @@ def to_gray(
 def to_model_image(
     image: npt.NDArray[Any], axes: str, ranges: Ranges | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Return the uint8 image that micro-sam takes, 0 and 255 at the two percentiles.
+    """Return micro-sam's uint8 input; the two percentiles are mapped to 0 and 255.
 
     =================  ==============================================
     channels           planes, ``axes`` YX or CYX
     =================  ==============================================
     1, or no C         (Y, X)
     2                  (Y, X, 3), the third channel 0
-    3                  (Y, X, 3), in their order
+    3                  (Y, X, 3), in the same order
     more               (Y, X), the mean of the normalised channels
     =================  ==============================================
 
     ``ranges`` are as in :func:`to_gray`. Volumes, ZYX and CZYX, are always gray (Z, Y, X):
-    micro-sam takes no colour there.
+    micro-sam accepts no colour in volumes.
 
     Raises :class:`WrongAxes` when ``axes`` is unknown or does not fit the dimensions.
     """

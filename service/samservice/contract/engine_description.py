@@ -1,6 +1,6 @@
-"""What is known of an engine before it is built: its name, its options, what it requires.
+"""The description of an engine before it is built: its name, options and requirements.
 
-Imports no engine: the client checks names with it, where the model's libraries may be missing.
+This module imports no engine: the client checks names where the model's libraries may be missing.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from .plugins import Plugin, PluginGroup, PluginProblem
 
 @dataclass(frozen=True)
 class EngineDescription:
-    """What an entry point of the group ``samcourier.engines`` names.
+    """The object that an entry point of the group ``samcourier.engines`` names.
 
     Its module imports neither the model's libraries nor the engine's own module: the engine may be
     installed only where the service runs.
 
     Attributes:
-        name: That of the entry point; what ``service.engine`` of the config says.
-        summary: One line for people.
-        build: ``module:callable``, called with the options as keywords; it returns a
+        name: The name of the entry point, and the value of ``service.engine`` in the config.
+        summary: One line for the user.
+        build: ``module:callable``. It is called with the options as keywords, returns a
             :class:`samservice.engines.base.Engine`, and may take minutes.
-        options: What ``build`` accepts, {name: schema} in the form of an engine's parameters
+        options: The keywords of ``build``, {name: schema} in the form of an engine's parameters
             (:meth:`samservice.engines.base.Engine.describe`); None is accepted where it is the
             default.
-        requirements: pip's lines for what ``build`` imports.
+        requirements: pip requirements of the packages that ``build`` imports.
     """
 
     name: str
@@ -60,7 +60,10 @@ def check_engine_name(name: str) -> None:
 
 
 def find_engine(name: str) -> Plugin:
-    """Return who offers the engine. Raises :class:`WrongParameter` as the check does."""
+    """Return the plug-in of an engine.
+
+    Raises :class:`WrongParameter` as :func:`check_engine_name` does.
+    """
     try:
         return ENGINES.find(name)
     except PluginProblem as problem:
@@ -70,7 +73,7 @@ def find_engine(name: str) -> Plugin:
 def describe_engine(name: str) -> EngineDescription:
     """Return the description of an engine.
 
-    Raises :class:`WrongParameter` for an unknown name and a description that cannot be imported.
+    Raises :class:`WrongParameter` for an unknown name or a description that cannot be imported.
     """
     try:
         return ENGINES.load(name)

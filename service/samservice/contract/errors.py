@@ -1,8 +1,8 @@
-"""Errors of the service, named so that they survive every transport.
+"""Errors of the service; their names survive every transport.
 
 Hypha carries an exception as text only, and BioEngine's proxy wraps that text in a
 ``RuntimeError``. The name therefore travels inside the message, as
-``[samservice.WrongAxes] ...``, and :func:`parse_service_error` finds it again.
+``[samservice.WrongAxes] ...``, and :func:`parse_service_error` reads it there.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ ErrorKind = Literal["image", "request", "overload", "service", "denied"]
 
 
 class ServiceError(Exception):
-    """Base of every error the service raises on purpose.
+    """Base class of all errors that the service raises deliberately.
 
-    ``kind`` says who has to act: ``image`` (this image is unfit), ``request`` (the parameters
-    are wrong for every image), ``overload`` (ask again later), ``service`` (the engine failed),
-    ``denied`` (the caller may not).
+    ``kind`` tells the client how to react: ``image`` (this image is not accepted), ``request``
+    (the parameters are wrong for every image), ``overload`` (try again later), ``service`` (the
+    engine failed), ``denied`` (the caller has no right to call).
     """
 
     kind: ClassVar[ErrorKind] = "service"
@@ -32,7 +32,7 @@ class ServiceError(Exception):
 
 
 class ImageRefused(ServiceError):
-    """The image cannot be segmented as it is; the same image will be refused again."""
+    """The service does not accept the image; it will refuse the same image again."""
 
     kind = "image"
 
@@ -42,7 +42,7 @@ class WrongAxes(ImageRefused):
 
 
 class WrongShape(ImageRefused):
-    """An axis is empty, or the packed bytes do not fill the declared shape."""
+    """An axis has length 0, or the packed bytes do not fill the declared shape."""
 
 
 class WrongDtype(ImageRefused):
@@ -54,23 +54,23 @@ class NotFinite(ImageRefused):
 
 
 class ImageTooLarge(ImageRefused):
-    """The image exceeds the service's declared limit of pixels."""
+    """The image has more pixels than the service's limit."""
 
 
 class WrongParameter(ServiceError):
-    """A parameter's name or value is not accepted by the engine."""
+    """The engine does not accept a parameter's name or value."""
 
     kind = "request"
 
 
 class EmbeddingsUnsupported(ServiceError):
-    """The engine has no image embeddings, or the given one was made by another model."""
+    """The engine has no image embeddings, or another model made this embedding."""
 
     kind = "request"
 
 
 class ServiceBusy(ServiceError):
-    """The queue is full; nothing was computed."""
+    """The queue is full; the service computed nothing."""
 
     kind = "overload"
 
@@ -80,7 +80,7 @@ class SegmentationFailed(ServiceError):
 
 
 class NotConnected(ServiceError):
-    """The Hypha server is not there, or refuses the service's token or workspace."""
+    """The Hypha server is unreachable, or refuses the service's token or workspace."""
 
 
 class NotAuthorized(ServiceError):
@@ -100,9 +100,10 @@ _MARK = re.compile(r"\[samservice\.(\w+)\] ?(.*?)(?:\n|\\n|$)")
 
 
 def parse_service_error(text: str) -> ServiceError | None:
-    """Return the error named in ``text``, or None when the text names none.
+    """Return the error that ``text`` names, or None when it names no error.
 
-    The last mark wins: a traceback quotes the message first and ends with the exception itself.
+    The last name in the text counts: a traceback quotes the message first and ends with the
+    exception itself.
     """
     matches = _MARK.findall(text)
     if not matches:

@@ -1,8 +1,9 @@
-"""What is asked of a whole image before its tiles: intensities and levels, streamed part by part.
+"""Statistics of a whole image that each of its tiles needs, computed part by part.
 
-A tile must be normalised and thresholded as its image is, or a blank tile would be all noise
-stretched to full contrast. A client that cuts an image computes :class:`ImageStatistics` over all
-of it and sends them with each tile; a service that gets the image whole computes them itself.
+A tile is normalised and thresholded like its whole image; otherwise an empty tile would be noise
+scaled to full contrast. A client that cuts an image into tiles computes :class:`ImageStatistics`
+over the whole image and sends them with each tile. A service that receives the whole image
+computes them itself.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from .channels import range_of, range_ranks
 from .errors import WrongParameter
 from .wire import WireError, is_packed, pack_array, unpack_array
 
-#: Name of a statistic in ``describe()["image_statistics"]``.
+#: Names of the statistics in ``describe()["image_statistics"]``.
 INTENSITY_RANGE = "intensity_range"
 BACKGROUND = "background"
 LEVELS = "levels"
@@ -29,7 +30,13 @@ _MAX_GRID_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class Levels:
-    """Heights above the background: Otsu's threshold, mean and deviation of what is no object."""
+    """Intensities above the background, in units of the normalised image.
+
+    Attributes:
+        otsu: Otsu's threshold.
+        floor: Mean of the background pixels.
+        noise: Standard deviation of the background pixels.
+    """
 
     otsu: float
     floor: float
@@ -38,11 +45,16 @@ class Levels:
 
 @dataclass(frozen=True)
 class ImageStatistics:
-    """Statistics of a plane of ``shape_px`` (Y, X); what is sent begins at ``origin_px``.
+    """Statistics of a whole plane, sent with one of its tiles.
 
-    ``intensity_range`` is (low, high) for each channel, see :func:`.channels.intensity_range`.
-    ``background`` (rows, columns), float32, and ``levels`` are those of :mod:`.foreground`. Each is
-    there only for a service that wants it.
+    Only the statistics that the service describes are set.
+
+    Attributes:
+        shape_px: (Y, X) of the plane.
+        origin_px: (Y, X) of the tile's first pixel in the plane.
+        intensity_range: (low, high) of each channel, see :func:`.channels.intensity_range`.
+        background: float32 (rows, columns), see :func:`.levels.background_grid`.
+        levels: See :func:`.levels.levels_of`.
     """
 
     shape_px: tuple[int, int]
@@ -52,7 +64,7 @@ class ImageStatistics:
     levels: Levels | None = None
 
     def to_wire(self) -> dict[str, Any]:
-        """Return what ``segment_all`` takes as ``image_statistics``: JSON values and bytes."""
+        """Return the argument ``image_statistics`` of ``segment_all``: JSON values and bytes."""
         wired: dict[str, Any] = {
             "shape_px": list(self.shape_px),
             "origin_px": list(self.origin_px),
@@ -69,22 +81,25 @@ class ImageStatistics:
 def checked_statistics(
     value: Any, wanted: Sequence[str], image_shape: Sequence[int], axes: str
 ) -> ImageStatistics:
-    """Return what came as ``image_statistics`` with an image, or raise :class:`WrongParameter`.
+    """Return the ``image_statistics`` of a request.
 
-    ``wanted`` are the names that the engine describes.
+    ``value`` is the argument as received, ``wanted`` the names that the engine describes,
+    ``image_shape`` and ``axes`` those of the image or tile in the same request.
+
+    Raises :class:`WrongParameter` when ``value`` is malformed or does not fit the image.
     """
     if not wanted or "Z" in axes:
         what = "volumes" if wanted else "this engine's images"
-        raise WrongParameter(f"image_statistics came, but {what} take none")
+        raise WrongParameter(f"image_statistics were sent, but {what} take none")
     keys = {"shape_px", "origin_px", *wanted}
     if not isinstance(value, Mapping) or set(value) != keys:
-        came = sorted(map(str, value)) if isinstance(value, Mapping) else type(value).__name__
-        raise WrongParameter(f"image_statistics needs the keys {sorted(keys)}, got {came}")
+        received = sorted(map(str, value)) if isinstance(value, Mapping) else type(value).__name__
+        raise WrongParameter(f"image_statistics needs the keys {sorted(keys)}, got {received}")
     shape, origin = (_pair(name, value[name]) for name in ("shape_px", "origin_px"))
     for start, size, whole in zip(origin, image_shape[-2:], shape, strict=True):
         if start + size > whole:
             raise WrongParameter(
-                f"image_statistics: what was sent, {tuple(image_shape[-2:])} px at {origin}, "
+                f"image_statistics: the tile of {tuple(image_shape[-2:])} px at {origin} "
                 f"lies outside of its image of {shape} px"
             )
     channel_count = image_shape[0] if "C" in axes else 1
@@ -121,7 +136,9 @@ def _checked_range(value: Any, channel_count: int) -> tuple[tuple[float, float],
     name = INTENSITY_RANGE
     checked = tuple((_number(name, low), _number(name, high)) for low, high in pairs)
     if any(low > high for low, high in checked):
-        raise WrongParameter(f"image_statistics: intensity_range {value!r:.80}, low above high")
+        raise WrongParameter(
+            f"image_statistics: intensity_range {value!r:.80}, expected low <= high"
+        )
     return checked
 
 
@@ -163,9 +180,9 @@ _DIGIT_BITS = 16
 def streamed_intensity_range(parts: Parts, dtype: np.dtype[Any], size: int) -> tuple[float, float]:
     """Return :func:`.channels.intensity_range` of a channel that is read part by part.
 
-    ``parts()`` yields every pixel of the channel once, in any order and shape; ``size`` is their
-    number. Exact: order statistics are found digit by digit, in one reading for pixels of 8 and
-    16 bits, two for 32, four for 64.
+    ``parts()`` yields every pixel of the channel once, in any order and shape; ``size`` is the
+    number of pixels. The result is exact: a radix selection finds the order statistics 16 bits at
+    a time. It reads the channel once for pixels of 8 and 16 bits, twice for 32, four times for 64.
     """
     pixels = _order_statistics(parts, dtype, range_ranks(size))
     return range_of(pixels, size)
@@ -181,21 +198,21 @@ def _order_statistics(parts: Parts, dtype: np.dtype[Any], ranks: Sequence[int]) 
         for part in parts():
             keys = _sortable(part.ravel())
             for prefix, count in counts.items():
-                mine = keys
+                matching = keys
                 if shift + _DIGIT_BITS < bits:
-                    mine = keys[keys >> keys.dtype.type(shift + _DIGIT_BITS) == prefix]
-                digits = (mine >> mine.dtype.type(shift)) & mine.dtype.type(0xFFFF)
+                    matching = keys[keys >> keys.dtype.type(shift + _DIGIT_BITS) == prefix]
+                digits = (matching >> matching.dtype.type(shift)) & matching.dtype.type(0xFFFF)
                 count += np.bincount(digits.astype(np.intp), minlength=1 << _DIGIT_BITS)
-        for rank, (prefix, left) in found.items():
+        for rank, (prefix, offset) in found.items():
             sums = np.cumsum(counts[prefix])
-            digit = int(np.searchsorted(sums, left, side="right"))
+            digit = int(np.searchsorted(sums, offset, side="right"))
             before = int(sums[digit - 1]) if digit else 0
-            found[rank] = (prefix << _DIGIT_BITS | digit, left - before)
+            found[rank] = (prefix << _DIGIT_BITS | digit, offset - before)
     return [_from_sortable(found[rank][0], dtype) for rank in ranks]
 
 
 def _sortable(pixels: npt.NDArray[Any]) -> npt.NDArray[np.unsignedinteger[Any]]:
-    """Return unsigned keys, of 16 bits at least, in the order of the pixels."""
+    """Return unsigned keys of at least 16 bits that sort in the same order as the pixels."""
     if pixels.dtype.itemsize == 1:
         pixels = pixels.astype(np.int16 if pixels.dtype.kind == "i" else np.uint16)
     unsigned = np.dtype(f"u{pixels.dtype.itemsize}")

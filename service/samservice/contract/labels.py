@@ -1,4 +1,4 @@
-"""Labels of a mask: which there are, and numbered from 1 without gaps."""
+"""Find the labels of a mask, and renumber them from 1 without gaps."""
 
 from __future__ import annotations
 
@@ -9,29 +9,32 @@ import numpy.typing as npt
 def present(mask: np.ndarray) -> npt.NDArray[np.intp]:
     """Return the distinct labels other than 0 of an unsigned integer mask of any shape, sorted.
 
-    Marking each label seen takes a tenth of the time of ``np.unique``, which sorts; that is
-    only for masks whose ids are far larger than their number of pixels.
+    Marking each label in a table takes a tenth of the time of ``np.unique``, which sorts.
+    ``np.unique`` serves only masks whose largest label exceeds their number of pixels.
     """
     largest = int(mask.max(initial=0))
     if largest > mask.size:
         labels: npt.NDArray[np.intp] = np.unique(mask).astype(np.intp)
         return labels[np.flatnonzero(labels)]
-    seen = np.zeros(largest + 1, dtype=bool)
-    seen[mask.ravel()] = True
-    seen[0] = False
-    return np.flatnonzero(seen)
+    is_present = np.zeros(largest + 1, dtype=bool)
+    is_present[mask.ravel()] = True
+    is_present[0] = False
+    return np.flatnonzero(is_present)
 
 
 def count_objects(mask: np.ndarray) -> int:
-    """Count the distinct labels other than 0."""
+    """Return the number of distinct labels other than 0."""
     return len(present(mask))
 
 
 def compacted(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ids of ``mask``, uint32 of any shape, and it with label n for ``ids[n - 1]``.
+    """Return (ids, labels): the ids of a mask, and the mask with its ids numbered from 1.
 
-    Labels keep the order of the ids and leave none out, so that a table of them has as many rows
-    as there are objects. A mask whose ids are like that already is returned itself.
+    ``mask`` is an unsigned integer array of any shape. ``ids`` (n,), uint32, are its labels
+    in order.
+    ``labels`` has the shape of ``mask`` and holds n where ``mask`` holds ``ids[n - 1]``, so that a
+    table indexed by label has one row per object. When the ids already are 1..n, ``labels`` is
+    ``mask`` itself.
     """
     ids = present(mask)
     largest = int(ids[-1]) if len(ids) else 0

@@ -1,7 +1,7 @@
-"""Where the model-free engine looks for objects: background, noise and threshold of an image.
+"""Background, noise and threshold of an image, for the watershed engine.
 
-Each is computed from the whole image or, with the same result to the last bit, from its bands:
-every step is local within :func:`margin_px` or a sum over pixels.
+Each is computed from the whole image or, with a bitwise equal result, from bands of it: every step
+is local within :func:`margin_px` or a sum over pixels.
 """
 # scipy has no annotations.
 # mypy: allow-untyped-calls
@@ -20,28 +20,31 @@ from .image_statistics import Levels
 Floats = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.int64]
 
-#: Levels lie in [-1, 1]: a bin is an eighth of a step of 16 bit pixels.
+#: Levels lie in [-1, 1], so a bin is 1/8 of an intensity step of 16 bit pixels.
 _LEVEL_BINS = 1 << 18
 _TRUNCATE = 3
 
 
 def margin_px(sigma_px: float) -> int:
-    """Return how far the smoothing of a pixel reaches."""
+    """Return the radius of the smoothing kernel in pixels."""
     return int(_TRUNCATE * sigma_px + 0.5)
 
 
 def smooth(gray: Floats, sigma_px: float) -> Floats:
-    """Return the image without its finest noise."""
+    """Return the image (any shape, float32) after a Gaussian filter of ``sigma_px``."""
     return np.asarray(ndimage.gaussian_filter(gray, sigma_px, truncate=_TRUNCATE))
 
 
 def square_count(size_px: int, block_px: int) -> int:
-    """Return how many squares lie along one axis."""
+    """Return the number of squares along one axis."""
     return max(1, round(size_px / block_px))
 
 
 def grid_edges(size_px: int, block_px: int) -> list[int]:
-    """Return the borders of the squares along one axis: equal to a pixel, about ``block_px``."""
+    """Return the borders of the squares along one axis, in pixels.
+
+    The sides differ by one pixel at most and are about ``block_px``.
+    """
     count = square_count(size_px, block_px)
     least, longer = divmod(size_px, count)
     return [number * least + min(number, longer) for number in range(count + 1)]
@@ -64,7 +67,8 @@ def quartiles(smoothed: Floats, row_edges: Sequence[int], column_edges: Sequence
 def background_grid(quartiles: Floats) -> Floats:
     """Return the background at the squares' centres (rows, columns).
 
-    A square full of cells would lift the background under them; its neighbours temper that.
+    ``quartiles`` is (rows, columns), see :func:`quartiles`. The smoothing limits the error of a
+    square full of cells, whose quartile lies above the background.
     """
     return np.asarray(ndimage.gaussian_filter(quartiles, 0.7, mode="nearest"))
 
@@ -72,34 +76,35 @@ def background_grid(quartiles: Floats) -> Floats:
 def background(
     grid: Floats, image_shape: Sequence[int], origin: Sequence[int], shape: Sequence[int]
 ) -> Floats:
-    """Return the background (Y, X) of the part of an image that begins at ``origin``.
+    """Return the background (Y, X), float32, of a tile of ``shape`` at ``origin`` in an image.
 
-    Between the squares' centres it is linear, and beyond the outermost constant.
+    ``grid`` is the image's :func:`background_grid`. It is interpolated linearly between the
+    squares' centres and constant beyond the outermost centres. All lengths are (Y, X) in pixels.
     """
     field = grid
     for axis in (0, 1):
         count = grid.shape[axis]
-        at = np.arange(origin[axis], origin[axis] + shape[axis]) + 0.5
-        at = np.clip(at * (count / image_shape[axis]) - 0.5, 0, count - 1)
-        low = np.minimum(at.astype(np.intp), max(count - 2, 0))
-        share = np.expand_dims((at - low).astype(np.float32), 1 - axis)
+        position = np.arange(origin[axis], origin[axis] + shape[axis]) + 0.5
+        position = np.clip(position * (count / image_shape[axis]) - 0.5, 0, count - 1)
+        low = np.minimum(position.astype(np.intp), max(count - 2, 0))
+        weight = np.expand_dims((position - low).astype(np.float32), 1 - axis)
         high = np.minimum(low + 1, count - 1)
-        field = field.take(low, axis) * (1 - share) + field.take(high, axis) * share
+        field = field.take(low, axis) * (1 - weight) + field.take(high, axis) * weight
     return field
 
 
 def level_histogram(level: Floats) -> Counts:
-    """Count the levels of pixels; histograms of parts of an image add up to the image's."""
+    """Return the histogram of the levels; the sum of the parts' histograms is the image's."""
     bins = ((level.ravel() + 1) * np.float32(_LEVEL_BINS / 2)).astype(np.int32)
     return np.bincount(np.clip(bins, 0, _LEVEL_BINS - 1), minlength=_LEVEL_BINS)
 
 
 def levels_of(histogram: Counts) -> Levels:
-    """Return the threshold between background and objects, and the background's noise.
+    """Return Otsu's threshold and the mean and noise of the background.
 
-    The noise is that of a Gaussian with the darkest quarter's quantiles: 2.5 % and 25 % of it lie
-    1.960 and 0.674 standard deviations below its mean. Objects covering half of the image change
-    this by a third.
+    The background is modelled as a Gaussian that has the image's quantiles 2.5 % and 25 %; these
+    lie 1.960 and 0.674 standard deviations below its mean. Objects that cover half of the image
+    change the result by a third.
     """
     edges = np.linspace(-1, 1, _LEVEL_BINS + 1)
     total = int(histogram.sum())
@@ -112,12 +117,13 @@ def levels_of(histogram: Counts) -> Levels:
 
 
 def _otsu(histogram: Counts, centers: npt.NDArray[np.float64]) -> float:
-    """Return Otsu's threshold: the split of largest variance between the classes.
+    """Return Otsu's threshold, which maximises the variance between the two classes.
 
-    scikit-image's counts in float32, which is too coarse for the pixels of a slide.
+    Source: Otsu, IEEE Trans. Syst. Man Cybern. 9 (1979) 62-66. scikit-image's implementation
+    counts in float32, which is too coarse for the number of pixels of a slide.
     """
-    share = np.cumsum(histogram) / histogram.sum()
+    fraction = np.cumsum(histogram) / histogram.sum()
     moment = np.cumsum(histogram * centers) / histogram.sum()
     with np.errstate(divide="ignore", invalid="ignore"):
-        between = (moment[-1] * share - moment) ** 2 / (share * (1 - share))
-    return float(centers[np.argmax(np.nan_to_num(between, nan=0.0, posinf=0.0))])
+        variance = (moment[-1] * fraction - moment) ** 2 / (fraction * (1 - fraction))
+    return float(centers[np.argmax(np.nan_to_num(variance, nan=0.0, posinf=0.0))])

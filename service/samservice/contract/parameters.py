@@ -1,6 +1,7 @@
-"""What an engine accepts, as it describes it, and what is wrong with what came.
+"""Check parameters against the schemas that an engine describes.
 
-Imports nothing of an engine: the client holds a run's parameters against ``describe()`` with it.
+This module imports no engine: the client uses it to check a run's parameters against
+``describe()``.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ _KINDS: dict[str, type] = {
 def check_parameters(
     parameters: Mapping[str, Any], accepted: Mapping[str, Schema], remark: str = ""
 ) -> None:
-    """Raise :class:`WrongParameter` naming the first parameter that ``accepted`` does not allow."""
+    """Raise :class:`WrongParameter` for the first parameter that ``accepted`` does not allow.
+
+    ``remark`` is appended to the message.
+    """
     for problem in parameter_problems(parameters, accepted):
         raise WrongParameter(problem + remark)
 
@@ -34,10 +38,10 @@ def check_parameters(
 def parameter_problems(
     parameters: Mapping[str, Any], accepted: Mapping[str, Schema], noun: str = "parameter"
 ) -> list[str]:
-    """Return a sentence for each wrong parameter: its name, what came, what is accepted.
+    """Return a message for each wrong parameter: its name, its value, what is expected.
 
     ``accepted`` has a schema for each name, see :meth:`samservice.engines.base.Engine.describe`;
-    ``noun`` is what the sentences call them.
+    ``noun`` is the word for a parameter in the messages.
     """
     problems = []
     for name, value in parameters.items():
@@ -48,13 +52,15 @@ def parameter_problems(
                 f"{close_match(name, accepted)}expected {known}"
             )
         elif not _fits(value, accepted[name]):
-            problems.append(f"{noun} {name!r} is {value!r}, expected {_say(accepted[name])}")
+            problems.append(
+                f"{noun} {name!r} is {value!r}, expected {_expectation(accepted[name])}"
+            )
     return problems
 
 
 def _fits(value: object, schema: Schema) -> bool:
     kind = schema.get("type")
-    # bool is an int to Python.
+    # In Python bool is a subclass of int.
     if isinstance(value, bool) and kind != "boolean":
         return False
     if kind in _KINDS and not isinstance(value, _KINDS[kind]):
@@ -67,7 +73,7 @@ def _fits(value: object, schema: Schema) -> bool:
     return not (isinstance(value, Real) and "maximum" in schema and not value <= schema["maximum"])
 
 
-def _say(schema: Schema) -> str:
+def _expectation(schema: Schema) -> str:
     kind = str(schema.get("type", "value"))
     if "enum" in schema:
         return f"one of {', '.join(map(str, schema['enum']))}"

@@ -1,8 +1,8 @@
-"""Engines, readers and transports of other distributions, found by their entry points.
+"""Find engines, readers and transports of other distributions by their entry points.
 
-An entry point names a light description, which imports without the libraries of what it
-describes. Scanning reads the metadata of the installed distributions alone; only the description
-of a name that is needed is imported, so that a broken one harms nobody else.
+An entry point names a description, which can be imported without the libraries of the plug-in.
+:func:`scan` only reads the metadata of the installed distributions. A description is imported when
+its name is needed, so that a broken plug-in does not affect the others.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _log = logging.getLogger(__name__)
 
 
 class PluginProblem(Exception):
-    """A name that no distribution offers, or several do, or whose description cannot be loaded."""
+    """No distribution or more than one offers the name, or its description cannot be loaded."""
 
 
 class Description(Protocol):
-    """What an entry point names."""
+    """The object that an entry point names."""
 
     @property
     def name(self) -> str:
@@ -39,7 +39,15 @@ class Description(Protocol):
 
 @dataclass(frozen=True)
 class Plugin:
-    """One entry point: ``value`` is ``module:object``, ``version`` that of the distribution."""
+    """One entry point.
+
+    Attributes:
+        group: Group of the entry point.
+        name: Name of the plug-in.
+        value: ``module:object``.
+        distribution: Name of the distribution that offers it.
+        version: Version of that distribution.
+    """
 
     group: str
     name: str
@@ -55,15 +63,15 @@ class Plugin:
 
 @lru_cache(maxsize=1)
 def scan() -> tuple[Plugin, ...]:
-    """Return the entry points of all groups of samcourier, of all installed distributions.
+    """Return the entry points of samcourier's groups from all installed distributions.
 
-    A distribution whose metadata cannot be read is left out with a warning that names it.
+    Logs a warning and skips a distribution whose metadata cannot be read.
     """
     found: dict[str, list[Plugin]] = {}
     for distribution in metadata.distributions():
         name = ""
         try:
-            # Most distributions have none of ours, and their names would cost a parse each.
+            # Most distributions have no such entry point, and reading each name costs a parse.
             if GROUP_PREFIX not in (distribution.read_text("entry_points.txt") or ""):
                 continue
             name = distribution.name
@@ -74,12 +82,12 @@ def scan() -> tuple[Plugin, ...]:
             ]
         except Exception as error:
             _log.warning(
-                "the entry points of %s are left out, its metadata are damaged (%s)",
+                "the entry points of %s are ignored because its metadata are damaged (%s)",
                 name or "a distribution without a name",
                 _one_line(error),
             )
             continue
-        # Of a distribution that is on the path twice, Python imports the first.
+        # If a distribution is on the path twice, Python imports the first.
         found.setdefault(name.lower().replace("_", "-"), plugins)
     return tuple(plugin for plugins in found.values() for plugin in plugins)
 
@@ -89,11 +97,15 @@ D = TypeVar("D", bound=Description)
 
 @dataclass(frozen=True)
 class PluginGroup(Generic[D]):
-    """One group of entry points: ``noun`` says of what, ``kind`` is the class of the descriptions.
+    """One group of entry points.
 
-    ``built_in`` has the project's own entry points, {name: value}, as pyproject.toml registers
-    them. They hold also where there are no metadata: on a BioEngine worker samservice is uploaded
-    as plain files, which are no distribution.
+    Attributes:
+        group: Name of the group.
+        noun: The word for a plug-in of this group in messages.
+        kind: Class of the descriptions.
+        built_in: The project's own entry points, {name: value}, as pyproject.toml registers them.
+            They also work without metadata: on a BioEngine worker samservice is uploaded as plain
+            files, which are not a distribution.
     """
 
     group: str
@@ -107,10 +119,10 @@ class PluginGroup(Generic[D]):
         return (*self.built_in, *others)
 
     def find(self, name: str) -> Plugin:
-        """Return who offers ``name``; nothing is imported.
+        """Return the plug-in ``name`` without importing it.
 
-        Raises :class:`PluginProblem` with the known names when nobody does, with the
-        distributions when several do: neither may shadow the other.
+        Raises :class:`PluginProblem` with the known names when no distribution offers it, or with
+        the distributions when more than one does: neither may shadow the other.
         """
         offers = self._offers().get(name, [])
         if not offers:
@@ -127,10 +139,10 @@ class PluginGroup(Generic[D]):
         return offers[0]
 
     def load(self, name: str) -> D:
-        """Import the description of ``name``.
+        """Import and return the description of ``name``.
 
-        Raises :class:`PluginProblem` as :meth:`find` does, and naming the distribution when its
-        entry point cannot be imported or is no description of this name.
+        Raises :class:`PluginProblem` as :meth:`find` does, and with the distribution when its
+        entry point cannot be imported or is not a description of this name.
         """
         plugin = self.find(name)
         try:

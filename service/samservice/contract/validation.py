@@ -1,7 +1,7 @@
-"""What crosses the service's boundary is checked here: images, axes, embeddings.
+"""Check the images, axes and embeddings that the service receives.
 
-Every refusal is a named :class:`~samservice.contract.errors.ServiceError` that says what came and
-what was expected.
+Every refusal is a :class:`~samservice.contract.errors.ServiceError` that says what was received
+and what was expected.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from .wire import (
 def check_header(
     image: Any, axes: str | None, max_bytes: int, max_pixels: int
 ) -> tuple[tuple[int, ...], str]:
-    """Return shape and axes of an image, packed or not, of which no pixel is looked at.
+    """Return shape and axes of an image, packed or not, without reading its pixels.
 
-    Raises what :func:`unpack_image` does, but NotFinite.
+    Raises the errors of :func:`unpack_image` except NotFinite.
     """
     if is_packed(image):
         try:
@@ -54,9 +54,10 @@ def check_header(
 def unpack_image(
     image: Any, axes: str | None, max_bytes: int, max_pixels: int
 ) -> tuple[np.ndarray, str]:
-    """Return the image in native byte order with its axes, or raise what is wrong with it.
+    """Return the image, unpacked and in native byte order, with its axes.
 
     Without ``axes``, two dimensions are YX and three are CYX. bool becomes uint8.
+
     Raises WrongDtype, WrongAxes, WrongShape, ImageTooLarge or NotFinite.
     """
     _, axes = check_header(image, axes, max_bytes, max_pixels)
@@ -86,12 +87,12 @@ def _checked_axes(axes: str | None, ndim: int) -> str:
 
 
 def is_packed_embedding(value: object) -> bool:
-    """Tell an embedding whose arrays are packed from one with ndarrays."""
+    """Return True for an embedding whose arrays are packed, False for one with ndarrays."""
     return isinstance(value, Mapping) and any(is_packed(entry) for entry in value.values())
 
 
 def pack_embedding(embedding: dict[str, Any]) -> dict[str, Any]:
-    """Pack every ndarray of an embedding, leave the rest."""
+    """Return the embedding with every ndarray packed and every other value unchanged."""
     return {
         name: pack_array(value, SLOW_IMAGE_CODEC) if isinstance(value, np.ndarray) else value
         for name, value in embedding.items()
@@ -99,12 +100,15 @@ def pack_embedding(embedding: dict[str, Any]) -> dict[str, Any]:
 
 
 def packed_embedding_nbytes(embedding: Mapping[str, Any]) -> int:
-    """Return the bytes that a packed embedding's arrays take on the wire."""
+    """Return the number of bytes of a packed embedding's arrays on the wire."""
     return sum(packed_nbytes(value) for value in embedding.values() if is_packed(value))
 
 
 def check_packed_embedding(embedding: Any, max_bytes: int) -> None:
-    """Refuse what :func:`unpack_embedding` would, but for damaged data, without unpacking it."""
+    """Check the headers of a packed embedding without unpacking it.
+
+    Raises WrongDtype or WrongShape as :func:`unpack_embedding` does; damaged data pass.
+    """
     if not isinstance(embedding, Mapping):
         raise WrongDtype(f"expected encode_image's answer, got {type(embedding).__name__}")
     try:
@@ -116,10 +120,10 @@ def check_packed_embedding(embedding: Any, max_bytes: int) -> None:
 
 
 def unpack_embedding(embedding: Any, max_bytes: int, max_pixels: int) -> dict[str, Any]:
-    """Undo :func:`pack_embedding`; a plain embedding comes back as it is.
+    """Undo :func:`pack_embedding`; an embedding of ndarrays is returned unchanged.
 
-    Raises WrongDtype for what is no dict, WrongShape for damaged arrays, and what
-    :func:`check_embedding` does.
+    Raises WrongDtype unless it is a dict, WrongShape for damaged arrays, and the errors of
+    :func:`check_embedding`.
     """
     check_packed_embedding(embedding, max_bytes)
     try:
@@ -134,9 +138,9 @@ def unpack_embedding(embedding: Any, max_bytes: int, max_pixels: int) -> dict[st
 
 
 def check_embedding(embedding: Mapping[str, Any], max_pixels: int) -> None:
-    """Hold the image size an embedding claims, if any, to the limit of images.
+    """Check the ``original_size`` of an embedding, if it has one, against the limit of images.
 
-    Raises ImageTooLarge, or WrongShape for a size that is none.
+    Raises ImageTooLarge, or WrongShape when it is not an image size.
     """
     size = embedding.get("original_size")
     if size is None:

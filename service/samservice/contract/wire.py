@@ -1,11 +1,11 @@
-"""Image and mask <-> bytes: the one definition of the wire format, for service and client.
+"""The wire format: pack images and masks into bytes, and unpack them, in service and client.
 
-A packed array is a plain dict that every Hypha transport carries as it is::
+A packed array is a plain dict that every Hypha transport carries unchanged::
 
     {"wire": 1, "dtype": "<u2", "shape": [2048, 2048], "codec": "blosc-lz4", "data": b"..."}
 
 Codecs were chosen by measurement: bit-shuffled Blosc for images, plain Zstandard for masks
-(shuffling hurts labels). All are numcodecs', which zarr brings along.
+(shuffling makes packed labels larger). All come from numcodecs, which zarr depends on.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WIRE_VERSION = 1
 
 #: Fast links: packing is cheaper than sending the bytes it saves above about 30 MB/s.
 FAST_IMAGE_CODEC = "blosc-lz4"
-#: Slow links: smaller, at a third of the speed.
+#: For slow links: smaller, at a third of the speed.
 SLOW_IMAGE_CODEC = "blosc-zstd"
 MASK_CODEC = "zstd"
 
@@ -40,16 +40,19 @@ _BLOSC_MAX_BYTES = 2**31 - 32
 
 
 class WireError(ValueError):
-    """A packed array that is not well formed; the message says what came."""
+    """A packed array is malformed; the message says what was received."""
 
 
 def is_packed(value: object) -> bool:
-    """Tell a packed array from an ndarray or an embedding, by its marker alone."""
+    """Return True for a packed array, False for an ndarray or an embedding.
+
+    Only the marker ``wire`` is checked.
+    """
     return isinstance(value, Mapping) and "wire" in value
 
 
 def pack_array(array: np.ndarray, codec: str) -> dict[str, Any]:
-    """Pack an array of any shape; bool, integer or real float dtype, native or not.
+    """Pack an array of any shape and byte order whose dtype is bool, integer or real float.
 
     Raises :class:`WireError` for another dtype or an unknown codec.
     """
@@ -78,7 +81,7 @@ def _encode(array: np.ndarray, codec: str) -> bytes:
 
 
 def packed_nbytes(packed: Mapping[str, Any]) -> int:
-    """Return the bytes a packed array takes on the wire, its small header left out."""
+    """Return the number of bytes of a packed array on the wire, without its small header."""
     return len(packed["data"])
 
 
@@ -87,12 +90,12 @@ def check_packed(
 ) -> tuple[np.dtype[Any], tuple[int, ...]]:
     """Return dtype and shape of a packed array, without unpacking it.
 
-    The declared shape, the codec's own declared size and the limit must agree; raises
-    :class:`WireError`.
+    Raises :class:`WireError` unless the array is well formed, its declared shape agrees with the
+    size that the codec declares, and it has at most ``max_bytes`` unpacked.
     """
     dtype, shape, codec, data = _checked_fields(packed)
     expected_bytes = math.prod(shape) * dtype.itemsize
-    # With a length of 0 the others take no memory, but numpy has its limit for them all the same.
+    # An axis of length 0 means no memory, but numpy still limits the other lengths.
     extent_bytes = math.prod(max(length, 1) for length in shape) * dtype.itemsize
     if extent_bytes > max_bytes:
         raise WireError(
@@ -109,7 +112,7 @@ def check_packed(
 def unpack_array(packed: Mapping[str, Any], max_bytes: int) -> np.ndarray:
     """Unpack to a writable little-endian array, never allocating more than ``max_bytes``.
 
-    The input is hostile until checked, see :func:`check_packed`. Raises :class:`WireError`.
+    The input is untrusted and checked first, see :func:`check_packed`. Raises :class:`WireError`.
     """
     dtype, shape = check_packed(packed, max_bytes)
     codec, data = packed["codec"], packed["data"]
@@ -127,8 +130,10 @@ def _checked_fields(
     packed: Mapping[str, Any],
 ) -> tuple[np.dtype[Any], tuple[int, ...], str, bytes]:
     if not isinstance(packed, Mapping) or set(packed) != _KEYS:
-        came = sorted(map(str, packed)) if isinstance(packed, Mapping) else type(packed).__name__
-        raise WireError(f"packed array needs the keys {sorted(_KEYS)}, got {came}")
+        received = (
+            sorted(map(str, packed)) if isinstance(packed, Mapping) else type(packed).__name__
+        )
+        raise WireError(f"packed array needs the keys {sorted(_KEYS)}, got {received}")
     if packed["wire"] != WIRE_VERSION:
         raise WireError(f"wire version {packed['wire']!r} is unknown, expected {WIRE_VERSION}")
     codec, data, shape = packed["codec"], packed["data"], packed["shape"]
@@ -167,12 +172,12 @@ def _declared_bytes(data: bytes, codec: str) -> int:
     # Blosc 1 header: version, versionlz, flags, typesize, then nbytes, blocksize, cbytes.
     declared_bytes, _, compressed_bytes = struct.unpack_from("<III", data, 4)
     if compressed_bytes != len(data):
-        raise WireError(f"packed data are cut: {len(data)} of {compressed_bytes} bytes")
+        raise WireError(f"packed data are truncated: {len(data)} of {compressed_bytes} bytes")
     return int(declared_bytes)
 
 
 def _zstd_content_bytes(data: bytes) -> int:
-    """Read the content size a Zstandard frame declares (RFC 8878, section 3.1.1.1)."""
+    """Return the content size in bytes of a Zstandard frame (RFC 8878, section 3.1.1.1)."""
     if len(data) < 6 or data[:4] != b"\x28\xb5\x2f\xfd":
         raise WireError("packed data are not a Zstandard frame")
     descriptor = data[4]
@@ -184,5 +189,5 @@ def _zstd_content_bytes(data: bytes) -> int:
     return int.from_bytes(data[start : start + width], "little") + (256 if width == 2 else 0)
 
 
-#: Less than this may be signs of life, which a dead relay's kernel still confirms.
+#: Fewer bytes than this may be heartbeats only, which a dead relay's kernel still acknowledges.
 MOVED_MIN_BYTES = 4096

@@ -1,1 +1,1 @@
-"""The segmentation engines behind one interface."""
+"""The segmentation engines and their common interface."""

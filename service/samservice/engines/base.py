@@ -1,7 +1,7 @@
-"""What an engine is, and how one is built from its description.
+"""The interface of an engine, and how to build an engine from its description.
 
-An engine is synchronous and holds per-image state: :mod:`samservice.server.queue` gives it one
-image at a time, in a thread of its own.
+An engine is synchronous and holds per-image state: :mod:`samservice.server.queue` passes it one
+image at a time, in a separate thread.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ class Engine(Protocol):
     """One loaded model. Every method may take seconds and must not be called in parallel."""
 
     def describe(self) -> dict[str, Any]:
-        """Return what shapes the labels, as plain JSON values.
+        """Return everything that decides the labels, as plain JSON values.
 
         Keys: ``engine`` (str), ``model`` (str), ``model_sha256`` (str or None),
         ``segmentation_version`` (int, rises only when labels of the same input may change),
         ``versions`` ({package: version}), ``embeddings`` (bool), ``device`` (str),
         ``parameters`` ({name: {"default": ..., "type": "number"|"integer"|"string"|"array",
         "minimum": ..., "maximum": ..., "enum": [...], "description": ...}}), and optionally
-        ``image_statistics``, the names of what it takes of
-        :mod:`samservice.contract.image_statistics`, ``gpu`` ({"name": str, "memory_bytes": int} or
-        None) and ``model_cache``, the folder of the weights.
+        ``image_statistics``, the names of the statistics of
+        :mod:`samservice.contract.image_statistics` that it accepts, ``gpu`` ({"name": str,
+        "memory_bytes": int} or None) and ``model_cache``, the folder of the weights.
         """
         ...
 
     def check_parameters(self, parameters: dict[str, Any]) -> None:
-        """Raise :class:`WrongParameter` naming the parameter, what came, what is accepted."""
+        """Raise :class:`WrongParameter` with the parameter, its value and the accepted values."""
         ...
 
     def segment(
@@ -49,9 +49,9 @@ class Engine(Protocol):
     ) -> np.ndarray:
         """Segment one checked image (finite, non-empty, real) with ``axes`` in MASK_AXES.
 
-        ``statistics`` are those of the plane of which ``image`` is a tile, with what the engine
-        describes; they take the place of the tile's own, and a plane with its own gives the same.
-        Only an engine that describes ``image_statistics`` is given any.
+        When ``image`` is a tile, ``statistics`` are those of its whole plane and replace the tile's
+        own. A plane that comes with its own statistics gives the same labels as without. Only an
+        engine that describes ``image_statistics`` receives any, and only those that it describes.
 
         Returns instance labels, uint32, 0 is background, with the axes ``MASK_AXES[axes]``.
         """
@@ -67,9 +67,9 @@ class Engine(Protocol):
     def segment_embedding(
         self, embedding: dict[str, Any], parameters: dict[str, Any]
     ) -> np.ndarray:
-        """Segment from :meth:`encode`'s answer: (Y, X) uint32, equal to the direct way.
+        """Segment the answer of :meth:`encode`: (Y, X) uint32, as :meth:`segment` returns.
 
-        Raises :class:`EmbeddingsUnsupported` when the embedding is of another engine or model.
+        Raises :class:`EmbeddingsUnsupported` when another engine or model made the embedding.
         """
         ...
 
@@ -77,9 +77,11 @@ class Engine(Protocol):
 def build_engine(name: str, options: dict[str, Any] | None = None) -> Engine:
     """Load an engine by the name of its entry point, with the options that it describes.
 
-    The description of one of another distribution names that and its version among ``versions``.
+    An engine of another distribution describes that distribution's version among ``versions``.
+    The engine's libraries are imported here and not earlier.
+
     Raises :class:`WrongParameter` for an unknown name or option, and for an engine that cannot be
-    imported. Heavy imports happen here, not before.
+    imported.
     """
     plugin, description = find_engine(name), describe_engine(name)
     options = options or {}
@@ -95,16 +97,16 @@ def build_engine(name: str, options: dict[str, Any] | None = None) -> Engine:
     except ImportError as error:
         raise WrongParameter(
             f"engine {name!r} of {plugin.origin} cannot be imported ({error}), expected "
-            f"{', '.join(description.requirements) or 'all that it imports'} to be installed"
+            f"{', '.join(description.requirements) or 'all packages it imports'} to be installed"
         ) from error
     engine = make(**options)
     if plugin.distribution == OWN_DISTRIBUTION:
         return engine
-    return cast(Engine, _OfDistribution(engine, {plugin.distribution: plugin.version}))
+    return cast(Engine, _WithDistribution(engine, {plugin.distribution: plugin.version}))
 
 
-class _OfDistribution:
-    """An engine whose description also names the distribution that it comes from."""
+class _WithDistribution:
+    """An engine whose description also names its distribution."""
 
     def __init__(self, engine: Engine, versions: dict[str, str]) -> None:
         self._engine = engine
@@ -115,5 +117,5 @@ class _OfDistribution:
 
     def describe(self) -> dict[str, Any]:
         """See :meth:`Engine.describe`."""
-        described = self._engine.describe()
-        return described | {"versions": {**described["versions"], **self._versions}}
+        description = self._engine.describe()
+        return description | {"versions": {**description["versions"], **self._versions}}

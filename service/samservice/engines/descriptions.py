@@ -1,4 +1,4 @@
-"""The built-in engines as their entry points describe them; imports neither of them."""
+"""The descriptions of the built-in engines. This module imports none of the engines."""
 
 from __future__ import annotations
 

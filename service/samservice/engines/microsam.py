@@ -1,6 +1,6 @@
-"""Any model that micro-sam can load, behind the service's one interface.
+"""The engine for every model that micro-sam can load.
 
-micro-sam, torch and what they need are imported when an engine is made: that costs seconds.
+The engine imports micro-sam and torch when it is built, which takes seconds.
 Source: https://github.com/computational-cell-analytics/micro-sam (1.8)
 """
 
@@ -39,7 +39,7 @@ from .microsam_load import (
 )
 from .microsam_parameters import MODES, PARAMETERS
 
-#: Segment Anything's encoder turns squares of this side into one feature each.
+#: Side of the patches from which Segment Anything's encoder makes one feature each.
 PATCH_PX = 16
 EMBEDDING_CHANNELS = 256
 
@@ -47,20 +47,23 @@ Labels = npt.NDArray[np.uint32]
 
 
 class MicroSamEngine:
-    """Implements :class:`samservice.engines.base.Engine` with a model of micro-sam.
+    """Implement :class:`samservice.engines.base.Engine` with a model of micro-sam.
 
-    ``model`` is a name of micro-sam's registry, ``checkpoint`` a file to load instead of the
-    registry's weights, in one of micro-sam's own formats; ``model`` then names the encoder. One
-    that holds more than weights, as those of training do, is refused unless ``trust_checkpoint``:
-    reading it may run any program.
+    Args:
+        model: Name in micro-sam's registry. With a checkpoint, it names the encoder.
+        checkpoint: File to load instead of the registry's weights, in one of micro-sam's formats.
+        mode: ``ais`` (needs a decoder), ``amg``, ``apg`` (needs a decoder) or ``auto``: AIS when
+            the model has a decoder, else AMG.
+        device: ``cpu``, ``cuda`` or ``mps``; None for the best available one.
+        tile_shape: (Y, X) in pixels, together with ``halo`` or not at all. With them micro-sam
+            embeds every image tile by tile and stitches the labels.
+        halo: (Y, X) in pixels around each tile.
+        trust_checkpoint: Accept a checkpoint that holds more than weights, as checkpoints of
+            training do. Reading such a file may run any program.
 
-    ``mode``: ``ais`` (needs a decoder), ``amg``, ``apg`` (needs a decoder) or ``auto``: AIS when
-    the checkpoint has a decoder, else AMG. ``device``: ``cpu``, ``cuda``, ``mps``; None takes
-    the best there is. ``tile_shape`` and ``halo``, (Y, X) in pixels, come together or not at
-    all; with them every image is embedded tile by tile and stitched by micro-sam.
-
-    Raises :class:`WrongParameter` for options that cannot work, :class:`SegmentationFailed`
-    when weights cannot be downloaded.
+    Raises:
+        WrongParameter: An option is wrong, or the model cannot be loaded.
+        SegmentationFailed: The weights cannot be downloaded.
     """
 
     def __init__(
@@ -91,19 +94,21 @@ class MicroSamEngine:
     def load_model(self, model: str, checkpoint: Path | None, mode: str) -> tuple[Any, Any]:
         """Return micro-sam's predictor and segmenter on the engine's device.
 
-        A subclass loads weights of another format here. Raises :class:`WrongParameter`.
+        A subclass may override it to load another format of weights.
+
+        Raises :class:`WrongParameter`.
         """
         return load_segmenter(model, checkpoint, mode, self._device, bool(self._tiling))
 
     def describe(self) -> dict[str, Any]:
-        """See :meth:`samservice.engines.base.Engine.describe`; adds ``mode``, ``tile_shape``,
-        ``halo``.
+        """See :meth:`samservice.engines.base.Engine.describe`.
 
-        With embeddings also ``embedding_bytes``, the size of one before it is packed.
+        Further keys are ``mode``, ``tile_shape``, ``halo``, and ``embedding_bytes``, the size of
+        an unpacked embedding or None without embeddings.
 
-        ``model`` names weights, mode and tiling, since each of them shapes the labels.
-        ``model_sha256`` is taken over the checkpoint, or over encoder then decoder where
-        micro-sam's registry keeps two files.
+        ``model`` names weights, mode and tiling, because each of them changes the labels.
+        ``model_sha256`` is the digest of the checkpoint, or of encoder and then decoder where
+        micro-sam's registry has two files.
         """
         packages = ("micro_sam", "torch", "torch_em", "numpy")
         return {
@@ -129,7 +134,7 @@ class MicroSamEngine:
         }
 
     def check_parameters(self, parameters: dict[str, Any]) -> None:
-        """Raise :class:`WrongParameter` naming the parameter, what came, what is accepted."""
+        """Raise :class:`WrongParameter` with the parameter, its value and the accepted values."""
         check_parameters(parameters, PARAMETERS[self._mode], f" (mode {self._mode})")
 
     def segment(
@@ -141,8 +146,8 @@ class MicroSamEngine:
     ) -> Labels:
         """Segment (Y, X), (C, Y, X), (Z, Y, X) or (C, Z, Y, X).
 
-        Planes go to the model as :func:`samservice.contract.channels.to_model_image` says. A volume
-        is segmented plane by plane, and its objects are joined across z by overlap.
+        :func:`samservice.contract.channels.to_model_image` converts the image for the model. A
+        volume is segmented plane by plane, and its objects are joined across z by overlap.
         Returns uint32 labels, (Y, X) or (Z, Y, X); a constant image gives zeros.
 
         Raises :class:`WrongParameter`, :class:`WrongAxes`, :class:`SegmentationFailed`.
@@ -171,7 +176,7 @@ class MicroSamEngine:
         """Return the embedding of a (Y, X) or (C, Y, X) image.
 
         Keys: ``features`` (1, 256, N, N) float32, N = 64 for micro-sam's models; ``input_size``
-        and ``original_size``, [Y, X] in pixels as the model and as the caller see the image;
+        and ``original_size``, [Y, X] of the image in pixels, for the model and as received;
         ``constant`` (bool; features are zeros then); ``model`` and ``model_sha256``.
 
         Raises :class:`EmbeddingsUnsupported` unless the mode is AIS without tiles,
@@ -179,7 +184,9 @@ class MicroSamEngine:
         """
         self._require_embeddings()
         if axes in MASK_AXES and MASK_AXES[axes] != "YX":
-            raise WrongAxes(f"axes {axes}: an embedding is of a plane, expected YX or CYX")
+            raise WrongAxes(
+                f"axes {axes} are not those of a plane, expected YX or CYX for an embedding"
+            )
         prepared = to_model_image(image, axes)
         original_size = prepared.shape[:2]
         constant = is_constant(prepared)
@@ -197,22 +204,22 @@ class MicroSamEngine:
         }
 
     def segment_embedding(self, embedding: dict[str, Any], parameters: dict[str, Any]) -> Labels:
-        """Segment :meth:`encode`'s answer: (Y, X) uint32, what :meth:`segment` returns.
+        """Segment the answer of :meth:`encode`: (Y, X) uint32, equal to :meth:`segment`.
 
-        Raises :class:`EmbeddingsUnsupported` for an embedding of another model or mode, or one
-        that no model made; :class:`WrongParameter`, :class:`SegmentationFailed`.
+        Raises :class:`EmbeddingsUnsupported` for an embedding of another model or mode and for a
+        malformed one; :class:`WrongParameter`, :class:`SegmentationFailed`.
         """
         self.check_parameters(parameters)
         features, original_size = self._checked_embedding(embedding)
         if embedding["constant"]:
             return np.zeros(original_size, np.uint32)
-        own = {
+        image_embeddings = {
             "features": features,
             "input_size": self._input_size(original_size),
             "original_size": original_size,
         }
         with self._one_image(original_size):
-            self._segmenter.initialize(image=None, image_embeddings=own, verbose=False)
+            self._segmenter.initialize(image=None, image_embeddings=image_embeddings, verbose=False)
             labels = self._segmenter.generate(**parameters)
         return np.asarray(labels).astype(np.uint32, copy=False)
 
@@ -247,7 +254,7 @@ class MicroSamEngine:
             raise EmbeddingsUnsupported(
                 f"the embedding's original_size {embedding.get('original_size')!r}, input_size "
                 f"{embedding.get('input_size')!r} and constant {embedding.get('constant')!r} "
-                "do not belong together, expected what encode returned"
+                "do not fit together, expected the values that encode returned"
             )
         return np.ascontiguousarray(features), original_size
 
@@ -259,7 +266,10 @@ class MicroSamEngine:
         return f"{self._name} ({self._mode}{tiles})"
 
     def _one_thread(self) -> dict[str, int]:
-        """Keep tiled AIS repeatable: its threads smooth in place what their neighbours read."""
+        """Return the option that makes tiled AIS reproducible.
+
+        With more threads, one thread smooths in place the pixels that another one reads.
+        """
         return {"n_threads": 1} if self._tiling and self._mode == "ais" else {}
 
     def _has_embeddings(self) -> bool:
@@ -282,7 +292,7 @@ class MicroSamEngine:
 
     @contextmanager
     def _one_image(self, shape: tuple[int, ...]) -> Iterator[None]:
-        """Translate what micro-sam raises, and forget the image whatever happens."""
+        """Translate micro-sam's errors, and always clear the image's state afterwards."""
         try:
             yield
         except ServiceError:
@@ -292,14 +302,14 @@ class MicroSamEngine:
         finally:
             self._predictor.reset_image()
             self._segmenter.clear_state()
-            # The tiled segmenters keep every tile's features; clear_state forgets them.
+            # clear_state does not delete the features that the tiled segmenters keep of every tile.
             if hasattr(self._segmenter, "_image_embeddings"):
                 self._segmenter._image_embeddings = None
 
     def _translated(self, error: Exception, shape: tuple[int, ...]) -> SegmentationFailed:
         import torch
 
-        # On the CPU torch says so in a RuntimeError only.
+        # On the CPU torch reports exhausted memory as a RuntimeError.
         exhausted = isinstance(error, MemoryError | torch.OutOfMemoryError)
         if exhausted or "can't allocate memory" in str(error):
             return SegmentationFailed(
@@ -324,7 +334,7 @@ def _checked_tiling(
 
 
 def _size(value: object, least: int = 1) -> tuple[int, int] | None:
-    """Return a (Y, X) of two whole numbers not below ``least``, None for anything else."""
+    """Return a (Y, X) of two integers not below ``least``, None for any other value."""
     if not isinstance(value, list | tuple) or len(value) != 2:
         return None
     if any(isinstance(n, bool) or not isinstance(n, int) or n < least for n in value):

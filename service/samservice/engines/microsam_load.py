@@ -1,4 +1,4 @@
-"""Find, download and load what :class:`samservice.engines.microsam.MicroSamEngine` runs on."""
+"""Find, download and load the weights of :class:`samservice.engines.microsam.MicroSamEngine`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..contract.errors import SegmentationFailed, WrongParameter
 
 
 def checked_device(device: str | None) -> str:
-    """Return the torch device to use, the best there is for None. Raises WrongParameter."""
+    """Return the torch device to use, for None the best available one. Raises WrongParameter."""
     try:
         from micro_sam.util import get_device
     except ModuleNotFoundError as error:
         raise WrongParameter(
-            f"engine 'microsam' cannot be made: {error}; install micro-sam or take 'watershed'"
+            f"engine 'microsam' cannot be built: {error}; install micro-sam or use 'watershed'"
         ) from error
     try:
         return str(get_device(device))
@@ -37,16 +37,16 @@ def gpu_of(device: str) -> dict[str, Any] | None:
 
 
 def find_weights(model: str, checkpoint: str | None) -> list[Path]:
-    """Return the file of weights, or encoder then decoder where micro-sam keeps two.
+    """Return the file of the weights, or encoder and decoder where micro-sam has two files.
 
-    A registered model's missing files are downloaded. Raises :class:`WrongParameter` for an
+    Downloads a registered model's missing files. Raises :class:`WrongParameter` for an
     unknown model or a missing checkpoint, :class:`SegmentationFailed` when a download fails.
     """
     if checkpoint is None:
         return _registered_weights(model)
     path = Path(checkpoint)
     if not path.is_file():
-        raise WrongParameter(f"checkpoint {checkpoint!r} is not there, expected a file of weights")
+        raise WrongParameter(f"checkpoint {checkpoint!r} is not a file, expected a file of weights")
     return [path]
 
 
@@ -60,7 +60,7 @@ def _registered_weights(model: str) -> list[Path]:
     if model.startswith("vit_t") and not util.VIT_T_SUPPORT:
         raise WrongParameter(
             f"model {model!r} needs the package mobile_sam, which is on GitHub only "
-            "(ChaoningZhang/MobileSAM); install it or take a vit_b model"
+            "(ChaoningZhang/MobileSAM); install it or choose a vit_b model"
         )
     names = [name for name in (model, f"{model}_decoder") if name in registry.registry]
     try:
@@ -78,25 +78,25 @@ def _registered_weights(model: str) -> list[Path]:
 def check_checkpoint(path: Path) -> None:
     """Raise WrongParameter unless torch's restricted unpickler reads the file.
 
-    micro-sam itself unpickles without restriction, and a pickle may run any program.
+    micro-sam unpickles without restriction, and a pickle may run any program.
     """
     import torch
 
     def read(*, mmap: bool) -> None:
         torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
-    # Hostile pickles make the reader raise anything.
+    # Malicious pickles can make the reader raise any error.
     try:
         try:
             read(mmap=True)
         except RuntimeError:
-            # mmap reads no gigabytes, but does not know the format before torch 1.6.
+            # mmap avoids reading gigabytes, but does not support the format from before torch 1.6.
             read(mmap=False)
     except Exception as error:
         raise WrongParameter(
             f"checkpoint {str(path)!r} cannot be read as weights alone"
-            f" ({on_one_line(error)}); all else in it may run any program, so it takes"
-            " trust_checkpoint to load it"
+            f" ({on_one_line(error)}); its other content may run any program: set"
+            " trust_checkpoint if you trust its source"
         ) from error
 
 
@@ -120,7 +120,7 @@ def load_segmenter(
 
 @contextmanager
 def pickle_restored() -> Iterator[None]:
-    """Undo micro-sam's replacing of ``pickle.Unpickler`` for the whole process."""
+    """Restore ``pickle.Unpickler``, which micro-sam replaces for the whole process."""
     original = pickle.Unpickler
     try:
         yield
@@ -129,7 +129,7 @@ def pickle_restored() -> Iterator[None]:
 
 
 def mode_of(segmenter: Any) -> str:
-    """Return ais, amg or apg, whichever micro-sam chose."""
+    """Return the mode that micro-sam chose: ais, amg or apg."""
     from micro_sam import instance_segmentation as classes
 
     prompted = (classes.AutomaticPromptGenerator, classes.TiledAutomaticPromptGenerator)
@@ -139,7 +139,7 @@ def mode_of(segmenter: Any) -> str:
 
 
 def sha256_of(paths: Sequence[Path]) -> str:
-    """Return the hexadecimal sha256 of the files' bytes, one after the other."""
+    """Return the hexadecimal SHA-256 of the concatenated files."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
@@ -149,5 +149,5 @@ def sha256_of(paths: Sequence[Path]) -> str:
 
 
 def on_one_line(error: Exception) -> str:
-    """Return class and message without line breaks: errors cross the wire as one line."""
+    """Return class and message of an error without line breaks, as the wire format needs."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

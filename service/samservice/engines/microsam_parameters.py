@@ -1,8 +1,7 @@
-"""What a caller may set for each of micro-sam's modes; pure, imports nothing of micro-sam.
+"""The parameters of each of micro-sam's modes. This module does not import micro-sam.
 
 Names and defaults are those of the ``generate`` methods in ``micro_sam.instance_segmentation``
-(1.8). Left out are the arguments that change how much memory or how many threads are used, and
-those that return something else than labels.
+(1.8), without the arguments that change memory use, number of threads or the kind of result.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ PARAMETERS: dict[str, dict[str, Schema]] = {
     "ais": {
         **_SEEDS,
         "foreground_smoothing": _smoothing(1.0, 0.0, "sigma for the foreground prediction, pixels"),
-        # With tiles micro-sam fails at 0; at 0.1 nothing is left of the smoothing.
+        # With tiles micro-sam fails at 0; at 0.1 the smoothing has no effect.
         "distance_smoothing": _smoothing(1.6, 0.1, "sigma for the distance predictions, pixels"),
         "min_size": _area(0, "least size of an object, pixels"),
     },

@@ -1,8 +1,9 @@
-"""The model-free engine: thresholds and a watershed for bright nuclei, nothing to download.
+"""The watershed engine segments bright nuclei with thresholds and a watershed, without a model.
 
-Background is subtracted, a threshold half Otsu's and half local is applied but never below the
-noise, the distance transform is cut into one basin an object, and each object is trimmed at a
-fraction of its own brightness, which takes the halo off bright objects beside dim ones.
+The steps: subtract the background; apply a threshold, the mean of Otsu's and a local one, but never
+below the noise; divide the foreground by a watershed of the distance transform into one basin per
+object; trim each object at a fraction of its mean brightness, which removes the blur around bright
+objects.
 """
 # scikit-image has no annotations.
 # mypy: allow-untyped-calls
@@ -48,8 +49,8 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "type": "integer",
         "minimum": 16,
         "maximum": 4096,
-        "description": "side of the squares whose dark quarter is the background, pixels; "
-        "several times an object's diameter",
+        "description": "side of the squares in which the background is estimated, pixels; the "
+        "darkest 25 % of each square is taken as background; several times an object's diameter",
     },
     "local_window_px": {
         "default": 41,
@@ -101,13 +102,16 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 
 
 def _basins(foreground: npt.NDArray[np.bool_], settings: dict[str, Any]) -> npt.NDArray[np.int32]:
-    """Cut the foreground where the distance to its edge is least, one basin a maximum."""
+    """Divide the foreground into one basin per maximum of the distance to its edge.
+
+    Returns int32 labels with the shape of ``foreground``, 0 outside of it.
+    """
     depth = ndimage.distance_transform_edt(foreground).astype(np.float32)
     depth = ndimage.gaussian_filter(depth, settings["sigma_px"], truncate=3)
-    summits = depth == ndimage.maximum_filter(depth, size=2 * settings["min_distance_px"] + 1)
-    everywhere = np.ones((3,) * depth.ndim, bool)
-    markers, count = ndimage.label(summits & foreground, structure=everywhere)
-    # A piece beside a larger one within min_distance_px has no summit, but is an object.
+    peaks = depth == ndimage.maximum_filter(depth, size=2 * settings["min_distance_px"] + 1)
+    neighbours = np.ones((3,) * depth.ndim, bool)
+    markers, count = ndimage.label(peaks & foreground, structure=neighbours)
+    # A component within min_distance_px of a larger one has no peak, but is an object.
     pieces, piece_count = ndimage.label(foreground)
     is_marked = np.zeros(piece_count + 1, bool)
     is_marked[pieces[markers > 0]] = True
@@ -116,7 +120,7 @@ def _basins(foreground: npt.NDArray[np.bool_], settings: dict[str, Any]) -> npt.
 
 
 def _trim(basins: npt.NDArray[np.int32], height: Floats, fraction: float) -> npt.NDArray[np.int32]:
-    """Remove from each basin what is darker than ``fraction`` of its mean ``height``."""
+    """Remove from each basin the pixels darker than ``fraction`` of its mean ``height``."""
     flat = basins.ravel()
     sums = np.bincount(flat, weights=height.ravel())
     sizes = np.maximum(np.bincount(flat), 1)
@@ -127,10 +131,11 @@ def _trim(basins: npt.NDArray[np.int32], height: Floats, fraction: float) -> npt
 def _objects(
     basins: npt.NDArray[np.int32], height: Floats, settings: dict[str, Any]
 ) -> npt.NDArray[np.uint32]:
-    """Number the connected pieces of the basins from 1, without the small and the doubtful.
+    """Return uint32 labels of the basins' connected components, numbered from 1.
 
-    A doubtful piece has a mean ``height`` of fewer standard errors of its own pixels than
-    ``min_contrast``: a chance cluster of single photons, where the quantiles see no noise.
+    Components smaller than ``min_area_px`` are removed, and those whose mean ``height`` is fewer
+    standard errors (of their own pixels) than ``min_contrast``: these are chance clusters of single
+    photons in images where the quantiles measure no noise.
     """
     pieces = np.asarray(label(basins, connectivity=1))
     flat, heights = pieces.ravel(), height.ravel()
@@ -154,7 +159,7 @@ def _own_background(smoothed: Floats, block_px: int) -> Floats:
 def _given_background(
     statistics: ImageStatistics, shape: tuple[int, ...], block_px: int
 ) -> Floats | None:
-    """Return the background that came with a tile of ``shape`` (Y, X)."""
+    """Return the background (Y, X) of a tile of ``shape`` from its image's statistics."""
     grid = statistics.background
     if grid is None:
         return None
@@ -167,23 +172,23 @@ def _given_background(
     return background(grid, statistics.shape_px, statistics.origin_px, shape)
 
 
-def _above_background(
+def _subtract_background(
     gray: Floats, settings: dict[str, Any], statistics: ImageStatistics | None
 ) -> tuple[Floats, Floats, Levels]:
-    """Return the background, the smoothed image above it, and the levels of all of the image."""
+    """Return the background, the smoothed image minus it, and the levels of the whole image."""
     smoothed = smooth(gray, settings["sigma_px"])
-    behind, levels = None, None
+    image_background, levels = None, None
     if statistics is not None:
-        behind = _given_background(statistics, gray.shape, settings["background_px"])
+        image_background = _given_background(statistics, gray.shape, settings["background_px"])
         levels = statistics.levels
-    if behind is None:
-        behind = _own_background(smoothed, settings["background_px"])
-    smoothed -= behind
-    return behind, smoothed, levels or levels_of(level_histogram(smoothed))
+    if image_background is None:
+        image_background = _own_background(smoothed, settings["background_px"])
+    smoothed -= image_background
+    return image_background, smoothed, levels or levels_of(level_histogram(smoothed))
 
 
 def _foreground(level: Floats, levels: Levels, settings: dict[str, Any]) -> npt.NDArray[np.bool_]:
-    """Return where objects are: above the threshold, holes filled."""
+    """Return the mask of the pixels above the threshold, with holes filled."""
     threshold = ndimage.uniform_filter(level, settings["local_window_px"])
     threshold += np.float32(levels.otsu)
     threshold *= np.float32(0.5 * settings["threshold_scale"])
@@ -197,22 +202,24 @@ def _segment_gray(
 ) -> npt.NDArray[np.uint32]:
     """Segment (Y, X) or (Z, Y, X) in [0, 1] into uint32 labels of the same shape.
 
-    What ``statistics`` say of the image of which this is a part is not computed from the part.
+    When ``gray`` is a tile, ``statistics`` of its whole image replace the tile's own.
     """
     if statistics is None and is_constant(gray):
         return np.zeros(gray.shape, np.uint32)
-    behind, level, levels = _above_background(gray, settings, statistics)
+    image_background, level, levels = _subtract_background(gray, settings, statistics)
     foreground = _foreground(level, levels, settings)
     if not foreground.any():
         return np.zeros(gray.shape, np.uint32)
     floor = np.float32(levels.floor)
     trimmed = _trim(_basins(foreground, settings), level - floor, settings["edge_fraction"])
-    return _objects(trimmed, gray - behind - floor, settings)
+    return _objects(trimmed, gray - image_background - floor, settings)
 
 
 class WatershedEngine:
-    """Implements :class:`samservice.engines.base.Engine` on the CPU; deterministic, no
-    embeddings."""
+    """Implement :class:`samservice.engines.base.Engine` on the CPU, without embeddings.
+
+    The same input always gives the same labels.
+    """
 
     def describe(self) -> dict[str, Any]:
         """See :meth:`samservice.engines.base.Engine.describe`."""
@@ -230,7 +237,7 @@ class WatershedEngine:
         }
 
     def check_parameters(self, parameters: dict[str, Any]) -> None:
-        """Raise :class:`WrongParameter` naming the parameter, what came, what is accepted."""
+        """Raise :class:`WrongParameter` with the parameter, its value and the accepted values."""
         check_parameters(parameters, PARAMETERS)
 
     def segment(
@@ -242,8 +249,8 @@ class WatershedEngine:
     ) -> npt.NDArray[np.uint32]:
         """Segment (Y, X), (C, Y, X), (Z, Y, X) or (C, Z, Y, X); several channels are averaged.
 
-        Returns uint32 labels 1..n without gaps, (Y, X) or (Z, Y, X). A constant image and one
-        of noise alone give zeros. Voxels of a volume count as cubes.
+        Returns uint32 labels 1..n without gaps, (Y, X) or (Z, Y, X). A constant image and an
+        image of pure noise give zeros. Voxels are treated as cubes.
 
         Raises :class:`WrongParameter` and :class:`WrongAxes`.
         """
@@ -253,7 +260,7 @@ class WatershedEngine:
         return _segment_gray(gray, defaults | parameters, statistics)
 
     def encode(self, image: npt.NDArray[Any], axes: str) -> dict[str, Any]:
-        """Raise :class:`EmbeddingsUnsupported`: there is no network to embed with."""
+        """Raise :class:`EmbeddingsUnsupported`: the engine has no neural network."""
         raise EmbeddingsUnsupported(
             f"encode of an image with axes {axes!r}: the watershed engine has no embeddings, "
             "expected an engine that describes embeddings as true, such as microsam"

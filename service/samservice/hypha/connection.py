@@ -1,10 +1,10 @@
-"""A guarded Hypha connection without permessage-deflate: the one place that opens one.
+"""Open a guarded Hypha connection without permessage-deflate; only this module opens one.
 
 ``websockets`` negotiates deflate by default, which costs three quarters of the time of a
 2048 x 2048 image that is already compressed. hypha-rpc offers no option for it, so its
 connection class is replaced by a subclass while connecting (the instance keeps it, so
-reconnects stay uncompressed as well), which also mends how it reconnects. Its RPC is replaced
-the same way, see :mod:`samservice.hypha.guarded_rpc`.
+reconnections stay uncompressed as well). The subclass also fixes the reconnection. The RPC class
+is replaced in the same manner, see :mod:`samservice.hypha.guarded_rpc`.
 """
 
 from __future__ import annotations
@@ -25,24 +25,25 @@ from .network import is_loopback, tls_context
 from .rate_limit import MessagePace
 from .refusals import is_final
 
-#: Best over WebSocket, and safe: a default peer buffers max(512 000, 2 x its own chunk) bytes.
+#: The fastest size over WebSocket, and safe: a default peer buffers max(512 000, 2 x its own chunk)
+#: bytes.
 WEBSOCKET_CHUNK_BYTES = 500_000
 
-#: Between two attempts to connect again; each pause is twice the last. A service that is back only
-#: long after its server would find its callers gone, which wait for half a minute.
+#: Pauses between attempts to reconnect; each is twice the last. Callers wait for half a minute, so
+#: the service must reconnect soon after its server has restarted.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 5.0
 
-#: A cancelled task ends within a turn of the event loop; this only bounds the wait for it.
+#: A cancelled task normally ends in the next iteration of the event loop; this bounds the wait.
 TASK_END_TIMEOUT_S = 1.0
 
 logger = logging.getLogger(__name__)
 
-# hypha-rpc logs every closed connection; who calls gets an error that says more.
+# hypha-rpc logs every closed connection; the caller receives a more precise error.
 for _name in ("RPC", "websocket-client", "webrtc-client"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
-_LEFT_BEHIND = (
+_UNHANDLED_MESSAGES = (
     "RemoteFunction.__call__",
     "Failed to send the request when",
     "WebRTC Connection closed",
@@ -50,29 +51,29 @@ _LEFT_BEHIND = (
 
 
 def _is_worth_logging(record: logging.LogRecord) -> bool:
-    """Drop what hypha-rpc leaves to the event loop when a peer goes away under a message."""
+    """Return False for errors that hypha-rpc leaves unhandled when a peer disconnects."""
     text = record.getMessage()
-    return not any(said in text for said in _LEFT_BEHIND)
+    return not any(message in text for message in _UNHANDLED_MESSAGES)
 
 
 logging.getLogger("asyncio").addFilter(_is_worth_logging)
 
-#: One a loop: a lock that was waited for belongs to its loop for good.
+#: One lock per event loop: a lock that a task waited for is bound to its loop permanently.
 _connecting: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
 
 class UncompressedConnection(websocket_client.WebsocketRPCConnection):  # type: ignore[misc]
-    """hypha-rpc's WebSocket connection without permessage-deflate, which comes back when lost.
+    """hypha-rpc's WebSocket connection without permessage-deflate and with reliable reconnection.
 
-    By itself hypha-rpc (0.21.47) gives a lost connection up for good at any error that the server
-    answers with, "Server busy, please retry" included, after 1024 attempts (its pause overflows),
-    and, still connected, when the server did not take the services back.
+    hypha-rpc (0.21.47) stops reconnecting in three cases: at any error message of the server,
+    "Server busy, please retry" included; after 1024 attempts, when its pause overflows; and when
+    the connection is open but the server did not register the services again.
     """
 
-    #: In the server's words, why it does not take the lost connection back; None while it may.
+    #: The server's message when it refuses the reconnection; None while it has not refused.
     refusal: str | None = None
     is_reopening = False
-    #: Not everyone may register; who never had services has none to take back.
+    #: A client without services need not register any again, and may have no right to.
     _had_services = False
     _websocket: Any
     _reconnection_token: str | None
@@ -82,12 +83,15 @@ class UncompressedConnection(websocket_client.WebsocketRPCConnection):  # type: 
         self._pace = MessagePace()
 
     async def emit_message(self, data: Any) -> None:
-        """Send a message, not faster than Hypha takes them of one connection."""
+        """Send a message, within Hypha's rate limit for one connection."""
         await self._pace.turn()
         await super().emit_message(data)
 
     async def open(self) -> Any:
-        """Connect; once it was connected, go on until it is again or is refused for good."""
+        """Connect. After a lost connection, try until it is restored or finally refused.
+
+        Raises ConnectionAbortedError for a final refusal and for a closed connection.
+        """
         if self.connection_info is None:
             return await super().open()
         if not self.is_reopening:
@@ -101,41 +105,44 @@ class UncompressedConnection(websocket_client.WebsocketRPCConnection):  # type: 
                 if is_final(self.refusal) and not self._forget_reconnection_token():
                     raise
             except Exception:
-                logger.debug("not connected again", exc_info=True)
+                logger.debug("an attempt to reconnect failed", exc_info=True)
             else:
                 self.refusal, self.is_reopening = None, False
                 return opened
             await self._pause(pause_s * random.uniform(0.9, 1.1))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-        # Of all errors the one at which hypha-rpc does not pause and try again.
+        # At this error alone hypha-rpc does not pause and try again.
         raise ConnectionAbortedError("Connection is closed")
 
     async def _open_impl(self) -> Any:
-        # Several may wait for it to come back.
+        # Several tasks may wait for the reconnection; another one may have made it.
         if self._websocket is not None and self._websocket.state is State.OPEN:
             return self.connection_info
-        # The next connection brings its own, and these would go on over it.
+        # The next connection starts its own tasks; the old ones would continue on it.
         for task in (self._refresh_token_task, self._app_ping_task):
             if task is not None:
                 task.cancel()
         try:
             return await super()._open_impl()
         except Exception:
-            # What stays open would pass for a connection.
+            # A WebSocket left open would count as a connection.
             if self.is_reopening and self._websocket is not None:
                 self._websocket.transport.abort()
                 self._websocket = None
             raise
 
     def _forget_reconnection_token(self) -> bool:
-        """Tell whether the refusal may be the server's own token's, which ages while it is away."""
-        was_shown = bool(self._reconnection_token and self._token)
-        self._reconnection_token = None if was_shown else self._reconnection_token
-        return was_shown
+        """Drop the reconnection token; return True if the own token can replace it.
+
+        The server issues the reconnection token, which can expire while the server is down.
+        """
+        was_used = bool(self._reconnection_token and self._token)
+        self._reconnection_token = None if was_used else self._reconnection_token
+        return was_used
 
     async def _pause(self, seconds: float) -> None:
         sleeping = asyncio.ensure_future(asyncio.sleep(seconds))
-        # Whoever closes the connection cancels these.
+        # hypha-rpc cancels these tasks when the connection is closed.
         self._reconnect_tasks.add(sleeping)
         try:
             await asyncio.wait({sleeping})
@@ -144,18 +151,21 @@ class UncompressedConnection(websocket_client.WebsocketRPCConnection):  # type: 
             self._reconnect_tasks.discard(sleeping)
 
     def on_connected(self, handler: Callable[[Any], Awaitable[None]]) -> None:
-        """Have ``handler`` register the services, without which a connection is none."""
+        """Call ``handler`` after each connection; it registers the services.
+
+        A reconnection after which the services are not registered counts as failed.
+        """
 
         async def register(connection_info: Any) -> None:
             await handler(connection_info)
             if self._had_services and not self._services_registered_ok:
-                raise ConnectionError("the server did not take the services back")
+                raise ConnectionError("the server did not register the services again")
 
         super().on_connected(register)
 
     def _ws_connect_kwargs(self) -> dict[str, Any]:
         settings = {**super()._ws_connect_kwargs(), "compression": None}
-        # websockets takes the site's proxy from the environment, which does not reach this host.
+        # websockets uses the proxy of the environment, which cannot reach this host itself.
         return settings | {"proxy": None} if is_loopback(self._server_url) else settings
 
 
@@ -170,8 +180,10 @@ async def connect(
 ) -> Any:
     """Connect to a Hypha server and return hypha-rpc's server object.
 
-    A call that is given neither an answer nor a heartbeat for ``silence_timeout_s`` fails.
-    Raises whatever hypha-rpc raises; the callers translate it.
+    A call without answer and heartbeat for ``silence_timeout_s`` fails. ``ca_bundle`` is a file of
+    the certificates to trust, by default the system's.
+
+    Raises hypha-rpc's own errors; the callers translate them.
     """
     settings = {
         "server_url": server_url,
@@ -203,12 +215,13 @@ async def connect(
 
 
 async def end_connection(connection: Any, wait_s: float) -> None:
-    """End hypha-rpc's connection for good, waiting ``wait_s`` at most for the server's goodbye.
+    """Close hypha-rpc's connection finally, waiting ``wait_s`` at most for the closing handshake.
 
-    By itself hypha-rpc waits 5 s for a goodbye, and without limit for its own task that looks for
-    the manager of a server that is gone: told of a failure before it is cancelled, it tries again.
+    hypha-rpc itself waits 5 s for the handshake, and without limit for its own task that looks for
+    the manager of a lost server: if a failure reaches that task before its cancellation, it tries
+    again.
     """
-    # Nothing may reconnect from here on.
+    # From here on no task may reconnect.
     connection._closed = True
     rpc = getattr(connection._handle_message, "__self__", None)
     tasks = list(rpc._background_tasks) if rpc is not None else []
@@ -224,6 +237,6 @@ async def end_connection(connection: Any, wait_s: float) -> None:
     finally:
         if aborting is not None:
             aborting.cancel()
-        # A reconnection that was under way may have made another.
+        # A concurrent reconnection may have opened another WebSocket.
         if connection._websocket is not None:
             connection._websocket.transport.abort()

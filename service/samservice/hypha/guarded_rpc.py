@@ -1,10 +1,10 @@
-"""hypha-rpc's RPC, held to what Hypha verified and to what was shared.
+"""hypha-rpc's RPC, restricted to the identity that Hypha verified and to the shared services.
 
 A message has two parts. Hypha writes ``from``, ``to``, ``ws`` and ``user`` into the first and
-passes everything else on as it came. hypha-rpc (0.21.47) trusts more than that: a ``ctx`` of the
-caller's own in either part becomes the context of the call, the second part may overwrite what
-Hypha wrote, a method's path is followed through attributes of whatever lies on it, the answer
-goes to whomever the caller names, and parts of large messages are kept without limit.
+forwards the rest unchanged. hypha-rpc (0.21.47) trusts more than these fields: a ``ctx`` that the
+caller puts into either part becomes the context of the call, the second part may overwrite Hypha's
+fields, a method's path may lead through the attributes of any object on it, the answer goes to any
+client that the caller names, and the parts of large messages are kept without limit.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ import msgpack
 from ..contract.errors import ServiceBusy
 from .lean_rpc import rpc
 
-#: What Hypha vouches for; a message's second part says none of it.
+#: The fields that Hypha verifies; they are ignored in the second part of a message.
 VERIFIED = ("from", "to", "ws", "user")
 
-#: hypha-rpc's own entries beside the sessions of callers.
+#: Entries of the object store that are not sessions of callers.
 _NO_SESSIONS = ("services", "message_cache")
-#: Leads nowhere, so that hypha-rpc answers as for any other method that is not there.
-_NOWHERE = "services.nowhere"
+#: No such method exists, so hypha-rpc answers as for any other unknown method.
+_UNKNOWN_METHOD = "services.nowhere"
 
-#: hypha-rpc's default receiver takes this much in one message.
+#: hypha-rpc's default receiver accepts messages of this size.
 _MIN_MESSAGE_BYTES = 512_000
 MIN_HEARTBEAT_S = 0.1
 
-#: The largest image a service takes by default, and what goes with it.
+#: The largest image that a service accepts by default, plus the other arguments of its call.
 MAX_CACHED_BYTES = (1 << 31) + (64 << 20)
 MAX_CACHED_MESSAGES = 512
-#: Left by a caller that went away in the middle, once others need the place.
+#: A message without a new part for this time is abandoned and removed if the cache is full.
 ABANDONED_AFTER_S = 60.0
 
 
-#: Below this a Hypha server passes whole chunks on faster than they come, and stands still between
-#: them: it takes the next only when the last has left. Smaller ones overlap, but each counts
-#: against its limit of 200 messages a second, for the receiver's answers as well.
+#: Below this rate a Hypha server forwards a chunk faster than the next one arrives and then idles,
+#: because it accepts the next chunk only when the last has left. Smaller chunks overlap, but each
+#: counts against the limit of 200 messages a second, also for the receiver's acknowledgements.
 SLOW_LINK_BYTES_PER_S = 5e6
 SLOW_LINK_CHUNK_BYTES = 250_000
 
@@ -55,9 +55,10 @@ class _Cached:
 
 
 class GuardedRPC(rpc.RPC):  # type: ignore[misc]
-    """The same calls and answers for honest callers, and none of the ways round them."""
+    """hypha-rpc's RPC without the vulnerabilities that this module describes."""
 
-    #: Raises for the context of a caller whose large messages are not kept; None keeps everyone's.
+    #: Called with a caller's context before a large message is kept; it raises to refuse the
+    #: caller. None accepts every caller.
     admit: Callable[[dict[str, Any]], None] | None = None
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
@@ -66,10 +67,10 @@ class GuardedRPC(rpc.RPC):  # type: ignore[misc]
         super().__init__(*arguments, **settings)
 
     async def _send_chunks(self, package: bytes, target_id: str, session_id: str | None) -> None:
-        """Send a large message in chunks that suit the pace of the last one."""
+        """Send a large message in chunks; their size depends on the rate of the last message."""
         sending = self
         if self._sends_slowly:
-            # A view of its own, because hypha-rpc reads the size again after it has waited.
+            # A copy, because hypha-rpc reads the chunk size again after each wait.
             sending = copy.copy(self)
             sending._long_message_chunk_size = min(
                 SLOW_LINK_CHUNK_BYTES, self._long_message_chunk_size
@@ -80,14 +81,14 @@ class GuardedRPC(rpc.RPC):  # type: ignore[misc]
         self._sends_slowly = len(package) < SLOW_LINK_BYTES_PER_S * seconds
 
     def _on_message(self, message: Any) -> None:
-        # Text cannot carry a call's arguments; nobody sends it.
+        # A text message cannot carry a call's arguments, so it is ignored.
         if isinstance(message, bytes):
             limit_bytes = max(_MIN_MESSAGE_BYTES, self._long_message_chunk_size * 2)
             with suppress(ValueError, msgpack.exceptions.UnpackException):
                 self._take(*_parts(message, limit_bytes))
 
     def _take(self, first: dict[str, Any], second: dict[str, Any]) -> None:
-        """Hand a message on, with the context made of what Hypha verified alone."""
+        """Process a message with a context of the verified fields only."""
         message = {name: value for name, value in second.items() if name not in VERIFIED} | first
         verified = {name: first[name] for name in VERIFIED if name in first}
         message["ctx"] = verified | self.default_context
@@ -95,14 +96,17 @@ class GuardedRPC(rpc.RPC):  # type: ignore[misc]
             self._fire(first["type"], message)
 
     def _is_event_of_the_server(self, first: dict[str, Any]) -> bool:
-        """Tell whether a message names no client; a data channel, though, has no server."""
+        """Return True for an event of the server, whose message names no client.
+
+        A data channel has no server and therefore no such events.
+        """
         sender, is_to_server = first.get("from", "*/"), bool(self._connection.manager_id)
         return is_to_server and str(sender).startswith("*/") and isinstance(first.get("type"), str)
 
     def _handle_method(self, data: dict[str, Any]) -> None:
-        # As a list, a path would be followed as well.
+        # hypha-rpc would also resolve a path that is a list.
         if not (isinstance(data["method"], str) and self._is_shared(data["method"])):
-            data["method"] = _NOWHERE
+            data["method"] = _UNKNOWN_METHOD
         for name in ("session", "parent"):
             if name in data and not _names_session(data[name]):
                 del data[name]
@@ -113,22 +117,22 @@ class GuardedRPC(rpc.RPC):  # type: ignore[misc]
         super()._handle_method(data)
 
     def _is_shared(self, path: str) -> bool:
-        """Tell whether a path stays within the services and sessions, which are dicts of dicts."""
-        found: Any = self._object_store
+        """Return True if a path stays within the services and sessions, which are nested dicts."""
+        node: Any = self._object_store
         for name in path.split("."):
-            if not isinstance(found, dict):
+            if not isinstance(node, dict):
                 return False
-            if name not in found:
-                # hypha-rpc tells the caller what exactly is missing.
+            if name not in node:
+                # hypha-rpc reports the missing name to the caller.
                 return True
-            # Not ``found.get``, which a service may have a method for.
-            found = dict.__getitem__(found, name)
+            # Not ``node.get``, because a service may have a method ``get``.
+            node = dict.__getitem__(node, name)
         return True
 
     def _create_message(
         self, key: str, heartbeat: bool = False, overwrite: bool = False, context: Any = None
     ) -> None:
-        # The server's own large answers come this way too.
+        # The server's own large answers arrive here too and need no check.
         if self.admit is not None and not str(context["from"]).startswith("*/"):
             self.admit(context)
         self._make_room(messages=1)
@@ -152,8 +156,8 @@ class GuardedRPC(rpc.RPC):  # type: ignore[misc]
         super()._remove_message(key, context)
 
     def _process_message(self, key: str, heartbeat: bool = False, context: Any = None) -> None:
-        """Take a message that came in chunks as the caller of this very call."""
-        # For the heartbeat, and for the errors of an unknown key.
+        """Join and process the chunks of a message, with the identity of this call's caller."""
+        # hypha-rpc sends the heartbeat and raises for an unknown key.
         super()._append_message(key, b"", heartbeat, context)
         chunks = self._object_store["message_cache"].pop(key)
         self._cached.pop(key, None)
@@ -169,7 +173,7 @@ class GuardedRPC(rpc.RPC):  # type: ignore[misc]
             entry.size_bytes += len(data)
 
     def _make_room(self, messages: int = 0, size_bytes: int = 0) -> None:
-        """Drop what was abandoned when the cache is full; raise ServiceBusy while it is."""
+        """Remove abandoned messages if the cache is full; raise ServiceBusy if it still is."""
 
         def is_full() -> bool:
             held_bytes = sum(each.size_bytes for each in self._cached.values())
@@ -184,7 +188,7 @@ class GuardedRPC(rpc.RPC):  # type: ignore[misc]
         for key in [key for key, each in self._cached.items() if each.touched_s < abandoned_s]:
             self._remove_message(key)
         if is_full():
-            raise ServiceBusy("too many large messages at once, ask again later")
+            raise ServiceBusy("too many large messages at once, try again later")
 
 
 def _parts(message: bytes, limit_bytes: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -196,13 +200,13 @@ def _parts(message: bytes, limit_bytes: int) -> tuple[dict[str, Any], dict[str, 
     except msgpack.exceptions.OutOfData:
         second = {}
     if not (isinstance(first, dict) and isinstance(second, dict)):
-        raise ValueError("no message of hypha-rpc's")
+        raise ValueError("not a message of hypha-rpc")
     return first, second
 
 
 def _heartbeat_s(given: Any) -> float:
     interval_s = float(given)
-    # Not max(): it would let nan through.
+    # max() would let NaN pass.
     return interval_s if interval_s >= MIN_HEARTBEAT_S else MIN_HEARTBEAT_S
 
 
@@ -211,9 +215,9 @@ def _names_session(value: Any) -> bool:
 
 
 def _promise_to(caller: str, promise: dict[str, Any]) -> dict[str, Any]:
-    """Return the promise with its answers going to the caller, whomever it names.
+    """Return the promise with its answers addressed to the caller, whichever client it names.
 
-    Elsewhere they would arrive as calls of ours, and be let in as such.
+    Another client would receive the answers as calls of this service and trust them.
     """
     answers: dict[str, Any] = {
         name: {"_rtype": "method", "_rtarget": caller, "_rmethod": str(given["_rmethod"])}

@@ -1,4 +1,4 @@
-"""httpx without its command line, which it imports in case somebody calls it: rich and pygments."""
+"""Import httpx without its command line, which would import rich and pygments."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _COMMAND_LINE = "httpx._main"
 if "httpx" in sys.modules:
     import httpx
 else:
-    # What is None here is not found by an import; httpx goes on without it.
+    # None makes an import fail; httpx works without its command line.
     sys.modules[_COMMAND_LINE] = None  # type: ignore[assignment]
     try:
         import httpx

@@ -1,7 +1,7 @@
-"""hypha-rpc (0.21.47) without aiortc, which it imports in case somebody calls its own WebRTC.
+"""Import hypha-rpc (0.21.47) without aiortc, which it imports for its own WebRTC.
 
-That is half of its import; it is made up for when the first peer is made. Where neither is imported
-yet, import hypha-rpc through this module.
+aiortc takes half of the import time; it is imported when the first peer is made. Import hypha-rpc
+through this module wherever neither of them is imported yet.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _WEBRTC = "aiortc"
 
 
 class _Deferred:
-    """A class of a module that is imported when the class is called."""
+    """A placeholder for a class; calling it imports the module and calls the class."""
 
     def __init__(self, module: str, name: str) -> None:
         self._module, self._name = module, name
@@ -28,7 +28,7 @@ class _Deferred:
 
 
 class _DeferredModule(ModuleType):
-    """Gives a stand-in for each class, so that ``from module import Class`` imports nothing."""
+    """Has a placeholder for each class, so that ``from module import Class`` imports nothing."""
 
     def __getattr__(self, name: str) -> _Deferred:
         if name.startswith("__"):

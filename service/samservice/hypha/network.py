@@ -1,4 +1,4 @@
-"""How this machine reaches a server: past proxies, and with whose certificates."""
+"""Network settings for a server: proxies and TLS certificates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 
 def is_loopback(url: str) -> bool:
-    """Tell whether the URL's host is this machine, which no proxy reaches."""
+    """Return True if the URL's host is this machine, which no proxy can reach."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -18,5 +18,5 @@ def is_loopback(url: str) -> bool:
 
 
 def tls_context(ca_bundle: Path | None) -> ssl.SSLContext | None:
-    """Return the TLS settings that trust the certificates in ``ca_bundle``; None for the usual."""
+    """Return TLS settings that trust the certificates in ``ca_bundle``, None for the default."""
     return None if ca_bundle is None else ssl.create_default_context(cafile=ca_bundle)

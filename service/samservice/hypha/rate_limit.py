@@ -1,4 +1,4 @@
-"""How fast messages may follow one another over one connection to a Hypha server."""
+"""Limit the rate of messages over one connection to a Hypha server."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import asyncio
 import time
 from collections.abc import Callable
 
-#: Hypha closes a connection that sends more than 200 messages a second after 2000 at once
+#: Hypha closes a connection that sends more than 200 messages a second after a burst of 2000
 #: (``HYPHA_WS_MSG_RATE_LIMIT``, ``HYPHA_WS_MSG_BURST_LIMIT``), and with it every call over it.
 MESSAGES_PER_S = 180.0
 BURST_MESSAGES = 1500
 
 
 class MessagePace:
-    """Lets a burst pass, and then as many messages as the server takes, in the order they came.
+    """A token bucket: it admits a burst, then ``MESSAGES_PER_S``, in the order of arrival.
 
-    A service acknowledges each part of each caller's image, so that who sends to it waits too.
+    A service acknowledges each part of each caller's image, so the callers are slowed down as well.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -29,7 +29,7 @@ class MessagePace:
             await asyncio.sleep(wait_s)
 
     def _reserve_s(self) -> float:
-        """Take a place for one message; return how long it is until then."""
+        """Take one token; return the seconds until its message may be sent."""
         now_s = self._clock()
         refilled = self._left + (now_s - self._seen_s) * MESSAGES_PER_S
         self._left = min(refilled, float(BURST_MESSAGES)) - 1

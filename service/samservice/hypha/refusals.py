@@ -1,4 +1,4 @@
-"""What a Hypha server says when it refuses a caller: who it was, what is missing, what to do."""
+"""Explain a Hypha server's refusals: who was refused, for what reason, and what to do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNKNOWN_TOKEN = re.compile(
     r"(?P<detail>.*)|(?P<http_detail>error decoding token.*|signature verification failed.*)",
     re.I,
 )
-#: An "authentication error" is also what the server says when it cannot fetch the keys to check by.
+#: The server also reports an "authentication error" when it cannot fetch the keys for the check.
 _VOID_TOKEN = re.compile(
     r"authentication error: *(signature verification failed|error decoding|not enough segments"
     r"|invalid )|token has been revoked",
@@ -32,35 +32,37 @@ _NOT_PUBLIC = re.compile(
 
 
 def explain_refusal(
-    said: str, token: str | None = None, *, caller: str | None = None
+    message: str, token: str | None = None, *, caller: str | None = None
 ) -> str | None:
-    """Return a sentence for the server's words, None when they are no known refusal.
+    """Return an explanation of a server's message, None when it is no known refusal.
 
-    ``token`` is what was shown to the server, of which nothing but its owner's name and its end is
-    repeated; ``caller`` is who it was where the token is not at hand.
+    Args:
+        message: The server's message.
+        token: The token that was sent; only its owner and its time of expiry are repeated.
+        caller: Name of the caller where the token is not available.
     """
     who = _owner(token) if token else caller or "an anonymous caller (no token is given)"
-    if _EXPIRED.search(said):
+    if _EXPIRED.search(message):
         return (
             f"the token of {who} has expired{_since(token)}: "
             f"get a new one from the server and put it into {TOKEN_PLACES}"
         )
-    if found := _WRONG_WORKSPACE.search(said):
+    if found := _WRONG_WORKSPACE.search(message):
         return (
             f"the token of {who} is for workspace {found['own']!r}, not for {found['wanted']!r}: "
             f"put one for {found['wanted']!r} into {TOKEN_PLACES}, or name the token's workspace"
         )
-    if found := _NO_WORKSPACE.search(said):
+    if found := _NO_WORKSPACE.search(message):
         return (
             f"{who} has no right to workspace {found['wanted']!r}: "
             f"ask its owner for a token and put it into {TOKEN_PLACES}"
         )
-    if _NOT_PUBLIC.search(said):
+    if _NOT_PUBLIC.search(message):
         return (
             f"{who} is no member of the service's workspace, and the service is not public: "
             f"put a token for that workspace into {TOKEN_PLACES}, or have the service made public"
         )
-    if found := _UNKNOWN_TOKEN.search(said):
+    if found := _UNKNOWN_TOKEN.search(message):
         detail = (found["detail"] or found["http_detail"] or "").strip(" .")
         return (
             f"the server does not accept the token of {who}{f' ({detail})' if detail else ''}: "
@@ -69,17 +71,17 @@ def explain_refusal(
     return None
 
 
-def is_final(said: str) -> bool:
-    """Tell whether the server would refuse the same token again, however often it is shown.
+def is_final(message: str) -> bool:
+    """Return True if the server would refuse the same token at every further attempt.
 
-    What is not known to be final may pass: a server that starts refuses for many a reason.
+    Any other refusal may be temporary: a starting server refuses for many reasons.
     """
     known = (_EXPIRED, _WRONG_WORKSPACE, _VOID_TOKEN, _NO_WORKSPACE)
-    return any(each.search(said) for each in known)
+    return any(each.search(message) for each in known)
 
 
 def _claims(token: str | None) -> dict[str, object]:
-    """Return what a JSON web token says of itself, unverified; nothing of any other token."""
+    """Return the unverified claims of a JSON web token, {} for any other token."""
     _, _, rest = (token or "").partition(".")
     payload = rest.partition(".")[0]
     try:

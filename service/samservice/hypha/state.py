@@ -1,4 +1,4 @@
-"""What is known of a connection to a Hypha server: whether it answers, and what moved over it."""
+"""The state of a connection to a Hypha server: whether it answers, and how many bytes moved."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ..contract.wire import MOVED_MIN_BYTES
 
 
 async def answers(server: Any, timeout_s: float) -> bool:
-    """Tell whether the Hypha server answers a WebSocket ping over this connection.
+    """Return True if the Hypha server answers a WebSocket ping within ``timeout_s``.
 
-    Behind a large message of our own a ping waits longer: bytes that move are an answer as well.
+    A ping waits behind a large message that is being sent, so moving bytes also count as an answer.
     """
     moved_before = moved_bytes(server)
     try:
@@ -27,34 +27,34 @@ async def answers(server: Any, timeout_s: float) -> bool:
 
 
 def connection_state(server: Any) -> str:
-    """Return the state of the WebSocket in the words of websockets, e.g. ``open``."""
+    """Return the state of the WebSocket as websockets names it, e.g. ``open``."""
     websocket = _websocket(server)
     return "closed" if websocket is None else str(websocket.state.name).lower()
 
 
 def is_refused(server: Any) -> bool:
-    """Tell whether the connection is given up, because the server refuses it for good."""
+    """Return True if the server finally refused the connection, which is not tried again."""
     return bool(server.rpc._connection._closed)
 
 
 def is_connected(server: Any) -> bool:
-    """Tell whether the connection is there, and not just being made again."""
+    """Return True if the connection is open and not in the course of a reconnection."""
     return connection_state(server) == "open" and not server.rpc._connection.is_reopening
 
 
 def refusal(server: Any) -> str | None:
-    """Return in the server's words why it does not take a lost connection back, None while it may.
+    """Return the server's message if it refused the last reconnection, else None.
 
-    Unless :func:`is_refused`, it is asked again.
+    The connection is tried again unless :func:`is_refused`.
     """
-    said: str | None = server.rpc._connection.refusal
-    return said
+    message: str | None = server.rpc._connection.refusal
+    return message
 
 
 def moved_bytes(server: Any) -> int:
-    """Return the bytes received, and those sent whose receipt the other end's kernel confirmed.
+    """Return the number of received bytes plus sent bytes that the other end's kernel acknowledged.
 
-    From Linux's ``struct tcp_info`` (linux/tcp.h); 0 where the kernel does not tell.
+    Source: Linux's ``struct tcp_info`` (linux/tcp.h); 0 where it is not available.
     """
     websocket = _websocket(server)
     transport = None if websocket is None else websocket.transport

@@ -1,1 +1,1 @@
-"""The service itself: its methods, its queue, who may call, and how it is run."""
+"""The service: its methods, its queue, its access rules, and how to run it."""

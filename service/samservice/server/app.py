@@ -1,8 +1,8 @@
-"""The service's contract: segment_all, encode_image, describe, probe.
+"""The service's methods: segment_all, encode_image, describe, probe.
 
-Everything that comes in is checked here, at the boundary, and each refusal is a named
-:class:`~samservice.contract.errors.ServiceError`. The engine runs in one thread, packing and
-unpacking in others, so the event loop stays free.
+They check every argument and raise a :class:`~samservice.contract.errors.ServiceError` for a
+refusal. The engine runs in one thread, packing and unpacking in others, so that the event loop
+stays free.
 """
 
 from __future__ import annotations
@@ -38,15 +38,22 @@ from ..engines.base import Engine
 from .access import AccessRules
 from .queue import EngineQueue, Stopwatch
 
-#: Of so many images the pace is told by ``describe``.
+#: ``describe`` reports the throughput of this number of recent images.
 RECENT_IMAGES = 100
 
-CONSTANT_IMAGE_NOTE = "the image is constant: empty mask, the model was not asked"
+CONSTANT_IMAGE_NOTE = "the image is constant: the mask is empty, and the model did not run"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request and the queue may hold; told to callers by ``describe``."""
+    """Limits of one request and of the queue, which ``describe`` reports.
+
+    Attributes:
+        max_pixels: Pixels of an image, all channels and planes counted.
+        max_image_bytes: Bytes of an unpacked image or embedding.
+        max_queue: Images in the queue, the running one included.
+        max_probe_bytes: Bytes of a probe's payload and of its reply.
+    """
 
     max_pixels: int = 1 << 28
     max_image_bytes: int = 1 << 31
@@ -55,30 +62,30 @@ class Limits:
 
 
 class SegmentationService:
-    """One loaded engine behind the contract that every transport carries.
+    """The methods that every transport calls, with one loaded engine.
 
-    Images are packed (see :mod:`samservice.contract.wire`) or plain ndarrays; the answer comes in
-    the form of the question: a packed image gets a dict with the packed mask, seconds per stage
-    and the object count, an ndarray gets the uint32 mask alone.
+    Images are packed (see :mod:`samservice.contract.wire`) or plain ndarrays, and the answer has
+    the form of the request: for a packed image a dict with the packed mask, seconds per stage and
+    the object count, for an ndarray the uint32 mask alone.
     """
 
     def __init__(
         self, engine: Engine, limits: Limits | None = None, access: AccessRules | None = None
     ) -> None:
-        """``access`` None lets everyone call whom the server lets through."""
-        #: Replaced as a whole when the rules change.
+        """Without ``access``, everyone whom the Hypha server lets through may call."""
+        #: Assign new rules here when they change.
         self.access = access or AccessRules.for_users(())
         self._engine = engine
         self._limits = limits or Limits()
         self._queue = EngineQueue(self._limits.max_queue)
-        #: Pixels of the mask and seconds in the engine.
+        #: (pixels of the mask, seconds in the engine) of each recent image.
         self._recent: deque[tuple[int, float]] = deque(maxlen=RECENT_IMAGES)
         self._description = engine.describe()
-        #: In each packed answer: another service may get the next call for the same id.
+        #: Part of each packed answer: another service may receive the next call for the same id.
         self._made_by = {name: self._description.get(name) for name in SERVICE_IDENTITY}
 
     def close(self) -> None:
-        """Let the running image finish, drop the waiting ones."""
+        """Let the running image finish and cancel the waiting ones."""
         self._queue.close()
 
     async def segment_all(
@@ -90,13 +97,19 @@ class SegmentationService:
         context: dict[str, Any] | None = None,
         **parameters: Any,
     ) -> Any:
-        """Segment an image (Y, X) or (C, Y, X), or with ``axes`` one of YX, CYX, ZYX, CZYX.
+        """Segment an image or a tile.
 
-        With ``embedding=True`` the first argument is what :meth:`encode_image` returned. A tile of
-        an image comes with the ``image_statistics`` that ``describe`` names, see
-        :class:`~samservice.contract.image_statistics.ImageStatistics`.
-        Returns a uint32 instance mask with the image's axes less C, 0 is background.
-        Raises a :class:`~samservice.contract.errors.ServiceError` by name.
+        Args:
+            image_or_embedding: Image of ``axes``, or the answer of :meth:`encode_image`.
+            embedding: True for an embedding.
+            axes: YX, CYX, ZYX or CZYX; by default YX for two and CYX for three dimensions.
+            image_statistics: For a tile, the statistics that ``describe`` names, see
+                :class:`~samservice.contract.image_statistics.ImageStatistics`.
+            context: hypha-rpc's, with the caller's verified identity.
+            **parameters: The engine's parameters, see ``describe``.
+
+        Returns a uint32 instance mask with the image's axes without C; 0 is background.
+        Raises a :class:`~samservice.contract.errors.ServiceError`.
         """
         self.access.check("segment_all", context)
         received_unix_s = time.time()
@@ -124,9 +137,9 @@ class SegmentationService:
                 )
             labels = await self._queue.run(stopwatch, prepare)
             mask = np.zeros(shape, np.uint32) if labels is None else labels
-            # Of a tile it is nothing to speak of.
-            is_told = labels is None and image_statistics is None
-            note = CONSTANT_IMAGE_NOTE if is_told else None
+            # A constant tile is common and needs no note.
+            is_constant_image = labels is None and image_statistics is None
+            note = CONSTANT_IMAGE_NOTE if is_constant_image else None
             stopwatch.lap("segment")
             if labels is not None and not embedding:
                 self._recent.append((mask.size, stopwatch.seconds["segment"]))
@@ -149,8 +162,8 @@ class SegmentationService:
     ) -> dict[str, Any]:
         """Return the embedding of a (Y, X) or (C, Y, X) image for ``segment_all``.
 
-        That of a packed image has packed arrays, and the maker, seconds and times as a mask's
-        answer has.
+        For a packed image its arrays are packed, and the answer also has ``made_by``, ``seconds``
+        and the times, as in :meth:`segment_all`.
         Raises :class:`~samservice.contract.errors.EmbeddingsUnsupported` when the engine has none.
         """
         self.access.check("encode_image", context)
@@ -176,7 +189,7 @@ class SegmentationService:
     async def describe(self, context: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return engine, model and its hash, versions, parameters, capabilities and limits.
 
-        ``recent`` is the pace of the last images, by which callers tell how long theirs will take.
+        ``recent`` is the throughput of the last images; callers predict their own duration from it.
         """
         self.access.check("describe", context)
         return {
@@ -198,8 +211,11 @@ class SegmentationService:
     ) -> dict[str, Any]:
         """Answer with ``reply_bytes`` incompressible bytes, to measure a transport both ways.
 
-        Says how many bytes came, when (this machine's clock), and from whom. For who waits it says
-        how many images the engine is done with, and how many more the queue would take.
+        The answer also has the number of received bytes, the times of receiving and sending (this
+        machine's clock), the verified caller, the number of images that the engine has finished,
+        and the number of further images that the queue would accept from the caller.
+
+        Raises :class:`WrongParameter` above ``Limits.max_probe_bytes`` and for wrong types.
         """
         self.access.check("probe", context)
         received_unix_s = time.time()
@@ -224,7 +240,7 @@ class SegmentationService:
         }
 
     def idle_s(self) -> float:
-        """Return the seconds since the last image left, 0 while one is in service."""
+        """Return the seconds since the last image left the queue, 0 while the queue holds one."""
         return self._queue.idle_s()
 
     def _check_header(self, image: Any, axes: str | None) -> tuple[tuple[int, ...], str]:
@@ -242,13 +258,13 @@ class SegmentationService:
         parameters: dict[str, Any],
         statistics: ImageStatistics | None,
     ) -> Callable[[], np.ndarray] | None:
-        """Return the engine's work, None for a constant image, which has no objects."""
+        """Return a call of the engine, or None for a constant image, which has no objects."""
         image = self._unpack_image(given, axes)
         if is_constant(image):
             return None
-        of_tile = () if statistics is None else (statistics,)
+        tile_arguments = () if statistics is None else (statistics,)
         return lambda: _checked_labels(
-            self._engine.segment(image, axes, parameters, *of_tile), expected_shape
+            self._engine.segment(image, axes, parameters, *tile_arguments), expected_shape
         )
 
     def _prepare_embedding(
@@ -263,14 +279,14 @@ class SegmentationService:
 
 
 def _caller(context: dict[str, Any] | None) -> str | None:
-    """Return who Hypha says is calling: an e-mail address or an id, None where it does not."""
+    """Return the caller's e-mail address or id as Hypha verified it, None for an unknown caller."""
     user = (context or {}).get("user") or {}
-    said = user.get("email") or user.get("id")
-    return None if said is None else str(said)
+    name = user.get("email") or user.get("id")
+    return None if name is None else str(name)
 
 
 def _checked_labels(mask: Any, expected_shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """Return what an engine answered as uint32, or raise SegmentationFailed saying what came."""
+    """Return the engine's mask as uint32; raise SegmentationFailed unless it is a label image."""
     if not isinstance(mask, np.ndarray):
         raise SegmentationFailed(f"the engine returned {type(mask).__name__}, expected labels")
     if mask.shape != (expected_shape or mask.shape) or mask.dtype.kind not in "ui":

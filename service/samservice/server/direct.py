@@ -1,7 +1,7 @@
-"""Endpoints of a replica's own, kept up beside those of whoever runs the replica.
+"""Direct endpoints of a replica, in addition to those of the worker that runs the replica.
 
-Being connected is worth a lot and never worth the replica's life: nothing here raises into the
-replica, and what fails is tried again at the next health check.
+A connection problem must never stop the replica: no error is raised into it, and the next health
+check tries again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S = 20.0
 RULES_TIMEOUT_S = 5.0
 PING_TIMEOUT_S = 3.0
-#: A slow relay misses one ping now and then; a lost connection misses all.
+#: A slow relay occasionally misses one ping; a lost connection misses every ping.
 PINGS_MISSED_AT_MOST = 2
 CLOSE_TIMEOUT_S = 8.0
 
@@ -31,7 +31,11 @@ UsersByMethod = Mapping[str, Iterable[str]]
 
 
 class DirectEndpoint:
-    """Registers a service at Hypha, under access rules that it reads from elsewhere."""
+    """Register a service at Hypha and keep its access rules up to date.
+
+    ``read_users_by_method`` returns the allowed users of each method, see
+    :class:`~samservice.server.access.AccessRules`.
+    """
 
     def __init__(
         self,
@@ -50,7 +54,7 @@ class DirectEndpoint:
         self._address: Address | None = None
         self._server: Any = None
         self._pings_missed = 0
-        self._reason = "it is connecting"
+        self._reason = "the replica is still connecting"
         self._closed = False
 
     def where(self) -> dict[str, Any]:
@@ -58,16 +62,19 @@ class DirectEndpoint:
         return asdict(self._address) if self._address else {"unavailable": self._reason}
 
     async def keep_up(self, wait_s: float = 0.0) -> None:
-        """Read the rules anew and reconnect what is gone, waiting ``wait_s`` for it at most."""
+        """Read the access rules again and reconnect if the connection is lost.
+
+        Waits ``wait_s`` at most for the connection. Never raises for a failed one.
+        """
         if self._closed:
             return
         if not self._settings.token:
-            self._reason = "the replica was given no HYPHA_TOKEN: deploy_app(hypha_token=...)"
+            self._reason = "the replica has no HYPHA_TOKEN, set deploy_app(hypha_token=...)"
         await self._refresh_rules()
-        # Nobody may call yet, and an anonymous connection has no right to register.
+        # Without rules nobody may call, and an anonymous connection has no right to register.
         if not (self._rules_known and self._settings.token):
             return
-        if self._serving is not None and not self._serving.done() and await self._is_deaf():
+        if self._serving is not None and not self._serving.done() and await self._is_silent():
             await self._end()
         if self._serving is None or self._serving.done():
             self._ready.clear()
@@ -85,10 +92,10 @@ class DirectEndpoint:
         if not self._rules_known:
             await self._refresh_rules()
         if not self._rules_known:
-            raise NotAuthorized(f"who may call is not known: {self._reason}")
+            raise NotAuthorized(f"the access rules are not known: {self._reason}")
 
     async def close(self) -> None:
-        """Leave Hypha."""
+        """Disconnect from Hypha."""
         self._closed = True
         await self._end()
 
@@ -97,16 +104,16 @@ class DirectEndpoint:
             users = await asyncio.wait_for(self._read_users_by_method(), RULES_TIMEOUT_S)
         except Exception as error:
             if not self._rules_known:
-                self._reason = f"no access rules: {type(error).__name__}: {error}"
+                self._reason = f"cannot read the access rules: {type(error).__name__}: {error}"
             return
         self._service.access = AccessRules(users)
         self._rules_known = True
 
-    async def _is_deaf(self) -> bool:
+    async def _is_silent(self) -> bool:
         if self._server is None:
             return False
-        heard = await answers(self._server, PING_TIMEOUT_S)
-        self._pings_missed = 0 if heard else self._pings_missed + 1
+        is_answered = await answers(self._server, PING_TIMEOUT_S)
+        self._pings_missed = 0 if is_answered else self._pings_missed + 1
         return self._pings_missed > PINGS_MISSED_AT_MOST
 
     async def _serve(self) -> None:
@@ -116,7 +123,7 @@ class DirectEndpoint:
             limit.reschedule(None)
             self._address, self._server, self._pings_missed = address, server, 0
             self._ready.set()
-            logger.info("direct endpoint ready: %s", address.service_id)
+            logger.info("the direct endpoint is ready: %s", address.service_id)
 
         try:
             async with limit:
@@ -130,7 +137,7 @@ class DirectEndpoint:
         finally:
             self._address = self._server = None
         if not self._stop.is_set():
-            logger.warning("direct endpoint not there: %s", self._reason)
+            logger.warning("the direct endpoint is not connected: %s", self._reason)
 
     async def _end(self) -> None:
         serving, self._serving = self._serving, None

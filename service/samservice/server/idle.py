@@ -1,4 +1,4 @@
-"""A service that nobody needs any more ends by itself: no image is left and its owner is silent."""
+"""Stop a service when it has no images and its owner no longer renews its owner file."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 
 
 class Need:
-    """When the service was needed last: an image in service, or a sign of life of the owner.
+    """Measure how long ago the service was last needed: by an image or by its owner.
 
-    The owner renews the time of ``owner_file``. Only that it changes counts: the owner's clock,
-    or the file server's, may be another than this machine's.
+    The owner renews the modification time of ``owner_file`` as a heartbeat. Only a change of this
+    time counts, because the clocks of the owner and of the file server may differ from this
+    machine's. ``service_idle_s`` returns the seconds since the last image.
     """
 
     def __init__(
@@ -24,15 +25,15 @@ class Need:
         self._service_idle_s = service_idle_s
         self._owner_file = owner_file
         self._clock = clock
-        self._seen_ns = self._owner_time_ns()
-        self._seen_s = clock()
+        self._owner_seen_ns = self._owner_time_ns()
+        self._owner_seen_s = clock()
 
     def unneeded_s(self) -> float:
-        """Return the seconds since the service was needed, as of the last look; look again."""
-        seen_ns = self._owner_time_ns()
-        if seen_ns is not None and seen_ns != self._seen_ns:
-            self._seen_ns, self._seen_s = seen_ns, self._clock()
-        return min(self._service_idle_s(), self._clock() - self._seen_s)
+        """Check the owner file, and return the seconds since the service was last needed."""
+        time_ns = self._owner_time_ns()
+        if time_ns is not None and time_ns != self._owner_seen_ns:
+            self._owner_seen_ns, self._owner_seen_s = time_ns, self._clock()
+        return min(self._service_idle_s(), self._clock() - self._owner_seen_s)
 
     def _owner_time_ns(self) -> int | None:
         try:
@@ -42,7 +43,7 @@ class Need:
 
 
 async def stop_when_unneeded(need: Need, idle_limit_s: float, stop: asyncio.Event) -> None:
-    """Set ``stop`` once the service was not needed for ``idle_limit_s``."""
+    """Set ``stop`` when the service has not been needed for ``idle_limit_s``."""
     while need.unneeded_s() < idle_limit_s:
         await asyncio.sleep(min(idle_limit_s / 10, 10.0))
     stop.set()

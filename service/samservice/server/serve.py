@@ -1,9 +1,9 @@
-"""Run the service anywhere: a laptop, a cluster job, a replica.
+"""Run the service on a laptop, in a cluster job or in a replica.
 
-One call, :func:`serve`, connects to Hypha, registers the service and its WebRTC endpoint, says
-that it is ready, and stays until it is told to stop. When the server goes away, it is connected to
-again for as long as the process lives, also when it refuses at first, as one that starts does;
-only a refusal that will not pass ends the service.
+:func:`serve` connects to Hypha, registers the service and its WebRTC endpoint, reports that it is
+ready, and serves until it is stopped. After a lost connection it reconnects for as long as the
+process runs, also when the server refuses temporarily, as a starting server does. Only a final
+refusal ends the service.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from .idle import Need, stop_when_unneeded
 
 logger = logging.getLogger(__name__)
 
-#: How often the connection is looked at.
-LOOK_S = 1.0
+#: Interval at which the connection is checked.
+CONNECTION_CHECK_S = 1.0
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where the service can be found on its Hypha server; what a client needs but the token."""
+    """The address of the service on its Hypha server: all that a client needs except a token."""
 
     server_url: str
     workspace: str
@@ -48,12 +48,23 @@ class Address:
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """How to register: ids are per service, ``visibility`` is Hypha's protected or public.
+    """How to connect to Hypha and register the service.
 
-    ``authorized_users`` are e-mail addresses and ids, or ``*``; none given, everyone whom the
-    visibility lets through. ``rtc_implementation`` None is the fastest that is installed. The
-    service ends by itself when for ``idle_limit_s`` no image came and nobody touched
-    ``owner_file``.
+    Attributes:
+        server_url: URL of the Hypha server.
+        token: Token for the server; None connects anonymously.
+        workspace: Workspace to register in; None for the token's.
+        service_id: Id of the service: letters, digits, ".", "_" and "-".
+        visibility: Hypha's ``protected`` or ``public``.
+        ice_servers: Dictionaries with ``urls``, ``username`` and ``credential``.
+        ca_bundle: File of the certificates to trust; None for the system's.
+        rtc_implementation: ``wrtc`` or ``aiortc``; None for the fastest installed one.
+        limits: Limits of requests and queue.
+        authorized_users: E-mail addresses and ids, or ``*``; empty for everyone whom the
+            visibility lets through.
+        idle_limit_s: The service ends after this time without an image and without a change of
+            the time stamp of ``owner_file``; None for never.
+        owner_file: File that the owner touches to keep the service running.
     """
 
     server_url: str
@@ -79,9 +90,11 @@ async def serve(
 ) -> None:
     """Serve ``engine`` until ``stop`` is set.
 
-    ``on_ready`` gets the address and hypha-rpc's server object once both are registered.
-    Raises :class:`NotConnected`, also for a server that comes back and refuses the service for
-    good, or :class:`WrongParameter` for an id that Hypha cannot hold.
+    ``on_ready`` receives the address and hypha-rpc's server object once service and WebRTC
+    endpoint are registered.
+
+    Raises :class:`NotConnected` when the connection fails or the server finally refuses a
+    reconnection, and :class:`WrongParameter` for an id that Hypha does not accept.
     """
     access = AccessRules.for_users(settings.authorized_users)
     service = SegmentationService(engine, settings.limits, access)
@@ -104,15 +117,15 @@ async def serve_through(
     on_ready: Callable[[Address, Any], Awaitable[None]],
     stop: asyncio.Event,
 ) -> None:
-    """Serve ``service``, whose own limits and access rules hold, like :func:`serve`.
+    """Serve ``service`` like :func:`serve`, with the limits and access rules that it already has.
 
-    It is not closed: what else uses it goes on.
+    ``service`` is not closed, because others may use it.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", settings.service_id):
         raise WrongParameter(
             f"service id {settings.service_id!r}, expected letters, digits, '.', '_' and '-'"
         )
-    # Replicas of one id would throw each other out if they shared a client id.
+    # Hypha disconnects the older of two clients with the same id, so each replica has its own.
     client_id = f"{settings.service_id}-{uuid.uuid4().hex[:12]}"
     try:
         server = await connect(
@@ -123,10 +136,10 @@ async def serve_through(
             ca_bundle=settings.ca_bundle,
         )
     except Exception as error:
-        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        why = explain_refusal(said, settings.token) or said
-        raise NotConnected(f"cannot serve through {settings.server_url}: {why}") from error
-    # Before a large request can be refused for its caller, it has to be kept.
+        message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        reason = explain_refusal(message, settings.token) or message
+        raise NotConnected(f"cannot serve through {settings.server_url}: {reason}") from error
+    # A large request is kept in memory before its method can check the caller, so check earlier.
     server.rpc.admit = lambda context: service.access.check_any(context)
     try:
         methods = {
@@ -171,24 +184,29 @@ async def serve_through(
 
 
 async def stay(server: Any, server_url: str, stop: asyncio.Event, token: str | None = None) -> None:
-    """Wait for ``stop``, saying when the server is lost, refuses at first, and is back.
+    """Wait for ``stop``; log when the connection is lost, refused temporarily, or restored.
 
-    Raises NotConnected when it refuses the service for good, which nobody could reach any more.
+    Raises NotConnected when the server refuses the service finally: no client could reach it.
     """
-    was_open, told_refusal = True, False
+    was_open, refusal_logged = True, False
     while not stop.is_set():
-        said = refusal(server)
+        message = refusal(server)
         if is_refused(server):
-            why = explain_refusal(said or "", token) or said or "it does not say why"
-            raise NotConnected(f"{server_url} does not take the service back: {why}")
+            reason = explain_refusal(message or "", token) or message or "it gives no reason"
+            raise NotConnected(f"{server_url} does not accept the service again: {reason}")
         is_open = is_connected(server)
         if is_open != was_open:
-            logger.warning("%s is %s", server_url, "back" if is_open else "lost, trying again")
-        if said is not None and not told_refusal:
-            logger.warning("%s does not take the service back, trying again: %s", server_url, said)
-        was_open, told_refusal = is_open, said is not None
+            if is_open:
+                logger.warning("the connection to %s is restored", server_url)
+            else:
+                logger.warning("the connection to %s is lost, trying again", server_url)
+        if message is not None and not refusal_logged:
+            logger.warning(
+                "%s does not accept the service again yet, trying again: %s", server_url, message
+            )
+        was_open, refusal_logged = is_open, message is not None
         with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), LOOK_S)
+            await asyncio.wait_for(stop.wait(), CONNECTION_CHECK_S)
 
 
 async def serve_until_interrupted(
@@ -197,7 +215,7 @@ async def serve_until_interrupted(
     *,
     on_ready: Callable[[Address, Any], Awaitable[None]],
 ) -> None:
-    """Serve until SIGINT or SIGTERM, then leave cleanly."""
+    """Serve like :func:`serve` until SIGINT or SIGTERM, then disconnect."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

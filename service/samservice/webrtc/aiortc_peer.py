@@ -1,4 +1,4 @@
-"""A peer over aiortc: pure Python, on this event loop."""
+"""A WebRTC peer with aiortc, in pure Python on this event loop."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSession
 
 from .peer import SEND_BUFFER_BYTES, Channel, Description, Peer
 
-#: Linux gives as much as net.core.rmem_max allows.
+#: Linux limits it to net.core.rmem_max.
 RECEIVE_BUFFER_BYTES = 4 << 20
 
-#: Connectivity checks that are told to stop do so within a fiftieth of a second.
+#: Connectivity checks stop within 0.02 s of the request; this bounds the wait.
 CHECKS_TIMEOUT_S = 1.0
 
-#: A close that has to wait for a silent STUN server (5 s) goes on by itself after this.
+#: A close that waits for a silent STUN server (5 s) continues in the background after this.
 CLOSE_TIMEOUT_S = 1.5
 
 
-#: How long a single packet may wait for its acknowledgement; RFC 9260 allows ten times as much.
+#: Longest delay of the acknowledgement of a single packet; RFC 9260 allows ten times as much.
 SACK_DELAY_S = 0.02
 
 
 class DelayedSacks:
-    """Acknowledges every second packet of data, as RFC 9260 (6.2) asks, and odd ones at once.
+    """Acknowledge every second data packet, as RFC 9260 (6.2) recommends.
 
-    aiortc acknowledges each one, which takes either end a third of its time. What is missing or
-    came twice is told at once, so that losses are seen as early as before. No more than two,
-    because aiortc answers an acknowledgement with four packets at most.
+    aiortc acknowledges each packet, which costs both ends a third of their time. Missing and
+    duplicate packets are reported at once, so that losses are detected as early as before. At most
+    two packets share an acknowledgement, because aiortc sends four packets at most after each.
     """
 
     def __init__(self, sctp: Any) -> None:
@@ -42,9 +42,9 @@ class DelayedSacks:
         sctp._send_sack = self.send
 
     async def send(self) -> None:
-        """Send what aiortc wants to send, or leave it for the next packet."""
-        is_odd = self._sctp._sack_misordered or self._sctp._sack_duplicates
-        if self._delayed is None and not is_odd:
+        """Send the acknowledgement, or delay it until the next packet."""
+        is_urgent = self._sctp._sack_misordered or self._sctp._sack_duplicates
+        if self._delayed is None and not is_urgent:
             self._sctp._sack_needed = False
             self._delayed = asyncio.get_running_loop().call_later(SACK_DELAY_S, self._is_due)
             return
@@ -60,14 +60,14 @@ class DelayedSacks:
             await self._send_now()
 
     def cancel(self) -> None:
-        """Forget the packet that waits."""
+        """Cancel the delayed acknowledgement."""
         if self._delayed is not None:
             self._delayed.cancel()
             self._delayed = None
 
 
 class AiortcChannel(Channel):
-    """A channel of aiortc's."""
+    """A data channel of aiortc."""
 
     def __init__(self, native: Any) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class AiortcChannel(Channel):
 
 
 class AiortcPeer(Peer):
-    """One end of a connection of aiortc's."""
+    """One end of an aiortc connection."""
 
     implementation = "aiortc"
 
@@ -153,7 +153,7 @@ class AiortcPeer(Peer):
         await asyncio.wait({self._closing}, timeout=CLOSE_TIMEOUT_S)
 
     async def _close(self) -> None:
-        # Closed or cancelled while it gathers, aiortc would leave sockets behind.
+        # If closed or cancelled during gathering, aiortc would leave sockets open.
         if self._gathering is not None:
             await asyncio.wait({self._gathering})
         if self._sacks is not None:
@@ -165,7 +165,7 @@ class AiortcPeer(Peer):
             await self._stop_again(ice)
 
     async def _stop_again(self, ice: Any) -> None:
-        """Stop what comes of checks that had just succeeded: they open the connection anew."""
+        """Stop the connection again if checks that had just succeeded reopen it."""
         settled = asyncio.Event()
         ice.on("statechange", settled.set)
         with suppress(TimeoutError):
@@ -186,10 +186,10 @@ class AiortcPeer(Peer):
 
 
 def _widen_receive_buffers(sctp: Any) -> None:
-    """Have the kernel hold what comes while Python is busy with a packet.
+    """Enlarge the kernel's receive buffers for the packets that arrive while Python is busy.
 
-    Its default of 208 KiB drops hundreds of packets of a large image, and SCTP then waits a
-    second for each of those it misses at the end.
+    With the default of 208 KiB the kernel drops hundreds of packets of a large image, and SCTP
+    waits a second for each packet that is missing at the end.
     """
     for protocol in sctp.transport.transport._connection._protocols:
         datagrams = protocol.transport.get_extra_info("socket")

@@ -1,12 +1,12 @@
-"""A WebRTC endpoint that works: large calls go through and the caller's identity is real.
+"""A WebRTC endpoint that supports large calls and verified callers.
 
 hypha-rpc's own ``register_rtc_service`` replaces the peer's services by those of the server
 connection (``webrtc_client._create_offer``: ``rpc._services = server.rpc._services``). With
 that line (D1) chunks of a large request land in another object's cache, (D2) methods that
 need the caller's context get none, and every service of the connection is exposed. Its chunks
-also exceed the SCTP message limit that aiortc enforces (D3). This endpoint adds just the
-shared service to the peer's own, sends chunks that the peer takes, and takes the identity from
-the offer, which Hypha verified, never from what the peer says of itself.
+also exceed the SCTP message limit that aiortc enforces (D3). This endpoint adds only the
+shared service to the peer's own, sends chunks that the peer accepts, and uses the identity of the
+offer, which Hypha verified, never the one that the peer claims.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ logger = logging.getLogger(__name__)
 
 MAX_PEERS = 64
 
-#: An offer whose maker does not connect within this is forgotten.
+#: A peer is closed if the other side does not connect within this time after its offer.
 OPEN_TIMEOUT_S = 30.0
 
 
 class PeerRPC(GuardedRPC):
-    """hypha-rpc's RPC over one data channel, whose callers are who the offer said they are."""
+    """hypha-rpc's RPC over one data channel, with the caller's identity from the offer."""
 
     def _handle_method(self, data: dict[str, Any]) -> None:
-        """Replace whatever context the message carries by the verified one, then go on."""
-        # The built-in methods answer by what the peer calls both ends; the rest must not know.
+        """Replace the context of the message by the verified one, then call the method."""
+        # Built-in methods need the peer's names of both ends to answer; other methods must not
+        # receive these unverified names.
         ends = {"from": data.get("from"), "to": data.get("to")}
         is_built_in = str(data.get("method")).startswith("services.built-in.")
         data["ctx"] = (ends if is_built_in else {}) | self.default_context
@@ -41,7 +42,7 @@ class PeerRPC(GuardedRPC):
 
 
 class RtcEndpoint:
-    """Answers WebRTC offers for one service and closes its peers."""
+    """Answer WebRTC offers for one service and close its peers."""
 
     def __init__(
         self,
@@ -63,7 +64,10 @@ class RtcEndpoint:
     async def offer(
         self, params: dict[str, Any], context: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Answer one offer (``sdp``, ``type``) of the caller that ``context`` names."""
+        """Answer one offer (``sdp``, ``type``) of the caller in ``context``.
+
+        Raises RuntimeError above ``MAX_PEERS`` and the errors of ``authorize``.
+        """
         if self._authorize is not None:
             self._authorize(context)
         if len(self._peers) >= MAX_PEERS:
@@ -110,8 +114,8 @@ class RtcEndpoint:
             long_message_chunk_size=chunk_size_bytes,
             logger=None,
         )
-        # Hypha let the caller reach `offer`, which has the service's own visibility; the peer's
-        # claimed workspace must not decide again.
+        # Hypha already checked the visibility when the caller reached `offer`; the workspace that
+        # the peer claims must not be checked again.
         config = {**self._shared.get("config", {}), "visibility": "public"}
         rpc.add_service({**self._shared, "config": config}, overwrite=True)
         return rpc
@@ -151,9 +155,9 @@ async def register_rtc_endpoint(
     implementation: Implementation | None = None,
     authorize: Callable[[dict[str, Any] | None], None] | None = None,
 ) -> RtcEndpoint:
-    """Register ``endpoint_id`` whose ``offer`` gives WebRTC peers the ``shared`` service.
+    """Register ``endpoint_id``, whose method ``offer`` connects WebRTC peers to ``shared``.
 
-    ``authorize`` raises for the context of a caller who gets no peer at all.
+    ``authorize`` receives the caller's context and raises to refuse a peer.
     """
     endpoint = RtcEndpoint(
         server, shared, ice_servers or HOST_CANDIDATES_ONLY, implementation, authorize

@@ -1,4 +1,4 @@
-"""Opens a peer over the fastest WebRTC implementation that is installed."""
+"""Open a peer with the fastest installed WebRTC implementation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .peer import Channel, Implementation, Peer
 
 
 def available_implementations() -> tuple[Implementation, ...]:
-    """Return what is installed here, the fastest first."""
+    """Return the installed implementations, the fastest first."""
     modules = {"wrtc": "webrtc", "aiortc": "aiortc"}
     return tuple(name for name in get_args(Implementation) if find_spec(modules[name]))
 
@@ -22,12 +22,12 @@ def open_peer(
     on_lost: Callable[[], None],
     implementation: Implementation | None = None,
 ) -> Peer:
-    """Return a new peer, over ``implementation`` or the fastest that is installed.
+    """Return a new peer, by default with the fastest installed implementation.
 
-    ``ice_servers`` are dictionaries with ``urls``, ``username`` and ``credential``; without any
+    ``ice_servers`` are dictionaries with ``urls``, ``username`` and ``credential``; without
     urls only the host's own addresses are tried.
     """
-    # Each takes a quarter to half a second to import, and only one is wanted.
+    # Each import takes a quarter to half a second, and only one is needed.
     if (implementation or available_implementations()[0]) == "wrtc":
         from .wrtc_peer import WrtcPeer
 

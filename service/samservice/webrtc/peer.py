@@ -1,8 +1,8 @@
-"""One end of a WebRTC data channel, over aiortc or over wrtc.
+"""One end of a WebRTC data channel, with aiortc or wrtc.
 
-Both speak standard SDP, ICE, DTLS and SCTP, so each end chooses for itself: wrtc (Chrome's
-engine, the optional extra) where it is installed, aiortc (pure Python) otherwise. What the two
-have to agree on, the size of a message, is in the SDP.
+Both implement standard SDP, ICE, DTLS and SCTP, so each end chooses its own: wrtc (Chrome's
+engine, the optional extra) where it is installed, aiortc (pure Python) otherwise. The ends only
+have to agree on the size of a message, which is in the SDP.
 """
 
 from __future__ import annotations
@@ -15,30 +15,31 @@ from typing import Any, ClassVar, Literal
 
 Implementation = Literal["wrtc", "aiortc"]
 
-#: An offer or an answer, as it travels: ``sdp`` and ``type``.
+#: An offer or an answer with the keys ``sdp`` and ``type``.
 Description = dict[str, str]
 
 #: One entry without urls: host candidates only. An empty list would count as unset in
 #: hypha-rpc and fall back to a public STUN server.
 HOST_CANDIDATES_ONLY: list[dict[str, Any]] = [{"urls": []}]
 
-#: What a peer takes that does not say (RFC 8841), and the most that both libraries take.
+#: Message size of a peer that declares none (RFC 8841), and the largest of both libraries.
 DEFAULT_MESSAGE_BYTES = 64 * 1024
 MAX_MESSAGE_BYTES = 256 * 1024
 
-#: What hypha-rpc puts around a chunk, generously.
+#: Upper bound of the bytes that hypha-rpc adds to a chunk.
 ENVELOPE_BYTES = 4 * 1024
 
-#: A chunk that every peer takes.
+#: A chunk size that every peer accepts.
 RTC_CHUNK_BYTES = DEFAULT_MESSAGE_BYTES - ENVELOPE_BYTES
 
-#: Above this a sender waits, until half of it is gone: enough to keep the fastest channel busy,
-#: little enough that a heartbeat gets through a slow one. wrtc refuses to buffer above 16 MiB.
+#: Above this a sender waits until half of it has left: enough to keep the fastest channel busy,
+#: and small enough that a heartbeat gets through a slow one in time.
+#: wrtc refuses to buffer above 16 MiB.
 SEND_BUFFER_BYTES = 512 * 1024
 
 
 def chunk_bytes(remote_sdp: str) -> int:
-    """Return how large a chunk may be so that the peer with this SDP takes it in one message."""
+    """Return the largest chunk that the peer with this SDP accepts in one message."""
     found = re.search(r"^a=max-message-size:(\d+)", remote_sdp, re.M)
     # Zero means that there is no limit.
     limit = (int(found[1]) or MAX_MESSAGE_BYTES) if found else DEFAULT_MESSAGE_BYTES
@@ -46,13 +47,13 @@ def chunk_bytes(remote_sdp: str) -> int:
 
 
 class Channel(ABC):
-    """A data channel in the shape that hypha-rpc's RPC wants its connection to have.
+    """A data channel with the interface that hypha-rpc's RPC expects of its connection.
 
-    hypha-rpc starts the clock of a call when its message was taken; here that is when the
-    message has nearly left, so a slow link does not look like a silent service.
+    hypha-rpc starts the timeout of a call when :meth:`emit_message` returns; here the message has
+    nearly left by then, so that a slow link does not look like a silent service.
     """
 
-    #: What hypha-rpc asks of a connection to a server; a peer has none.
+    #: hypha-rpc reads it from a connection to a server; a peer has no manager.
     manager_id = None
 
     def __init__(self) -> None:
@@ -65,21 +66,21 @@ class Channel(ABC):
     @property
     @abstractmethod
     def label(self) -> str:
-        """The name the offering side gave the channel."""
+        """The name that the offering side gave to the channel."""
 
     @abstractmethod
     def state(self) -> str:
-        """Return connecting, open, closing or closed."""
+        """Return ``connecting``, ``open``, ``closing`` or ``closed``."""
 
     @abstractmethod
     def buffered_bytes(self) -> int:
-        """Return how much was sent but has not left yet."""
+        """Return the number of bytes that were sent but have not left yet."""
 
     @abstractmethod
     def _send(self, message: bytes | str) -> None: ...
 
     async def emit_message(self, message: bytes | str) -> None:
-        """Send, once there is room in the buffer; raise ConnectionError when it is closed."""
+        """Send when the buffer has room; raise ConnectionError when the channel is closed."""
         while self.state() == "open" and self.buffered_bytes() > SEND_BUFFER_BYTES:
             self._room.clear()
             await self._room.wait()
@@ -89,23 +90,23 @@ class Channel(ABC):
         self._sent_bytes += len(message)
 
     def moved_bytes(self) -> int:
-        """Return what was received, and sent and left, in whole messages."""
+        """Return the bytes of whole messages that were received, or sent and have left."""
         return self._received_bytes + self._sent_bytes - self.buffered_bytes()
 
     def on_message(self, handler: Callable[[Any], Any]) -> None:
-        """Set who gets the messages."""
+        """Set the function that receives the messages."""
         self._receive = handler
 
     def on_connected(self, handler: Callable[[Any], Awaitable[None]]) -> None:
-        """Take hypha-rpc's handler for reconnects; a data channel never makes one."""
+        """Ignore hypha-rpc's handler for reconnections; a data channel never reconnects."""
         del handler
 
     def on_disconnected(self, handler: Callable[[str], None]) -> None:
-        """Set who is told that the channel is closed."""
+        """Set the function that is called when the channel is closed."""
         self._disconnected = handler
 
     async def disconnect(self, reason: str | None = None) -> None:
-        """Let go of the handlers; the peer closes the channel."""
+        """Remove the handlers; the peer closes the channel."""
         self._receive = self._disconnected = None
         self._room.set()
 
@@ -121,10 +122,10 @@ class Channel(ABC):
 
 
 class Peer(ABC):
-    """One end of a connection with one channel: offer and accept, or answer; then close.
+    """One end of a connection with one channel: call offer and accept, or answer; then close.
 
-    ``on_channel`` gets the open channel before its first message, ``on_lost`` is called when
-    the connection has failed or either side has closed it, perhaps more than once.
+    ``on_channel`` receives the open channel before its first message. ``on_lost`` is called, maybe
+    more than once, when the connection has failed or either side has closed it.
     """
 
     implementation: ClassVar[Implementation]
@@ -144,7 +145,7 @@ class Peer(ABC):
 
     @abstractmethod
     async def accept(self, answer: Description) -> None:
-        """Take the answer to the own offer."""
+        """Apply the answer to the own offer."""
 
     @abstractmethod
     async def close(self) -> None:
@@ -159,18 +160,18 @@ class Peer(ABC):
         """Return a number of bytes that changes whenever some have moved."""
 
     def state(self) -> str:
-        """Return connected when messages can be sent, else what is missing for it."""
+        """Return ``connected`` when messages can be sent, else the state that prevents it."""
         connection = self.connection_state()
         if connection in ("disconnected", "failed", "closed"):
             return connection
         channel = "missing" if self._channel is None else self._channel.state()
         if channel == "open":
-            # wrtc may say so before it calls the connection connected.
+            # wrtc may open the channel before it reports the connection as connected.
             return "connected"
         return f"channel {channel}" if connection == "connected" else connection
 
     def _take_channel(self, channel: Channel) -> None:
-        """Hand over the first channel; further ones that a peer opens lead nowhere."""
+        """Pass on the first channel; ignore further channels that the other peer opens."""
         if self._channel is None:
             self._channel = channel
             self._on_channel(channel)

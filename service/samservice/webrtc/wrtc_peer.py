@@ -1,4 +1,8 @@
-"""A peer over wrtc: Chrome's engine, on threads that the process keeps; its events come here."""
+"""A WebRTC peer with wrtc, Chrome's engine.
+
+wrtc runs on its own threads, which live as long as the process; its events arrive on this event
+loop.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,12 @@ import webrtc
 
 from .peer import SEND_BUFFER_BYTES, Channel, Description, Peer
 
-#: A STUN server that is silent costs this much and no more; aiortc has a limit of its own.
+#: Longest wait for a silent STUN server; aiortc has its own limit.
 GATHERING_TIMEOUT_S = 2.0
 
 
 class WrtcChannel(Channel):
-    """A channel of wrtc's."""
+    """A data channel of wrtc."""
 
     def __init__(self, native: Any) -> None:
         super().__init__()
@@ -40,7 +44,7 @@ class WrtcChannel(Channel):
 
 
 class WrtcPeer(Peer):
-    """One end of a connection of wrtc's."""
+    """One end of a wrtc connection."""
 
     implementation = "wrtc"
 
@@ -51,7 +55,7 @@ class WrtcPeer(Peer):
         on_lost: Callable[[], None],
     ) -> None:
         super().__init__(on_channel, on_lost)
-        # It refuses an entry without urls.
+        # wrtc refuses an entry without urls.
         servers = [webrtc.RTCIceServer(**server) for server in ice_servers if server["urls"]]
         configuration = webrtc.RTCConfiguration(ice_servers=servers)
         self._native: Any = webrtc.RTCPeerConnection(configuration)
@@ -91,7 +95,10 @@ class WrtcPeer(Peer):
         await self._do(self._native.set_remote_description(description))
 
     async def _do(self, step: Awaitable[Any]) -> Any:
-        """Take a step of the handshake, which wrtc cancels when the connection is closed."""
+        """Await a step of the handshake; raise ConnectionError if the connection is closed.
+
+        wrtc cancels the step in that case.
+        """
         try:
             return await step
         except asyncio.CancelledError:
@@ -101,7 +108,7 @@ class WrtcPeer(Peer):
             raise ConnectionError("the connection was closed") from None
 
     async def _local_description(self) -> Description:
-        # The candidates that are there by then may do.
+        # The candidates gathered until then may be sufficient.
         with suppress(TimeoutError):
             await asyncio.wait_for(self._gathered.wait(), GATHERING_TIMEOUT_S)
         local = self._native.local_description
@@ -109,7 +116,7 @@ class WrtcPeer(Peer):
 
     async def close(self) -> None:
         self._native.close()
-        # It says nothing of that on this side.
+        # wrtc sends no event for it on this side.
         if self._channel is not None:
             self._channel._closed()
         self._on_lost()

@@ -98,7 +98,7 @@ def test_a_wrong_option_is_named_before_anything_is_loaded(
 
 def test_an_option_that_is_none_by_default_may_be_none() -> None:
     """It goes on to the engine, which misses micro-sam in this environment or loads nothing."""
-    with pytest.raises(WrongParameter, match=r"checkpoint 'nowhere\.pt'|cannot be made"):
+    with pytest.raises(WrongParameter, match=r"checkpoint 'nowhere\.pt'|cannot be built"):
         build_engine("microsam", {"device": None, "halo": None, "checkpoint": "nowhere.pt"})
 
 

@@ -171,7 +171,7 @@ async def test_a_full_queue_says_busy_and_has_room_again_afterwards(
     service = serve(engine, max_queue=2)
     waiting = [asyncio.create_task(service.segment_all(IMAGE)) for _ in range(2)]
     await gate.until_entered()
-    with pytest.raises(ServiceBusy, match="2 images are waiting"):
+    with pytest.raises(ServiceBusy, match="queue already holds 2 images"):
         # The payload is not even looked at.
         await service.segment_all("no image")
     with pytest.raises(ServiceBusy):

@@ -42,7 +42,7 @@ async def until(happened: Callable[[], bool]) -> None:
 async def test_a_server_that_is_lost_and_back_is_told_and_waited_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(serve, "LOOK_S", 0.01)
+    monkeypatch.setattr(serve, "CONNECTION_CHECK_S", 0.01)
     stop, connected = asyncio.Event(), server("OPEN")
     connection = connected.rpc._connection
     with caplog.at_level(logging.WARNING):
@@ -60,15 +60,16 @@ async def test_a_server_that_is_lost_and_back_is_told_and_waited_for(
         stop.set()
         await staying
     lost, refused, back, *again = caplog.messages
-    assert (lost, back) == ("http://hypha is lost, trying again", "http://hypha is back")
-    assert refused == f"http://hypha does not take the service back, trying again: {BUSY}"
+    assert lost == "the connection to http://hypha is lost, trying again"
+    assert back == "the connection to http://hypha is restored"
+    assert refused == f"http://hypha does not accept the service again yet, trying again: {BUSY}"
     assert again == [lost, refused]
 
 
 async def test_a_server_that_refuses_the_service_for_good_ends_it_with_its_reason() -> None:
     refused = server("CLOSED", closed=True, refusal=EXPIRED)
     with pytest.raises(
-        NotConnected, match=r"does not take the service back: the token of .* has expi"
+        NotConnected, match=r"does not accept the service again: the token of .* has expi"
     ):
         await serve.stay(refused, "http://hypha", asyncio.Event(), "a.b.c")
 
