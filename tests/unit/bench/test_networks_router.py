@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "bench" / "networks"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "bench" / "networks"))
 
 from router import RST_ACK, TCP, Line, Treatment, checksum, resets
 
