@@ -408,7 +408,10 @@ KNOWN = (
         ({"ome_zarr": 0.6}, "config.ome_zarr: 0.6, expected: 0.4 (zarr 2;"),
         ({"tiles": {"edge_px": 64}}, "config.tiles.edge_px: 64, expected: side in pixels (256 or"),
         ({"parameters": None}, "config.parameters: None, expected: parameters of the engine as a"),
-        ({"timeouts": {"attempt_s": 0}}, "config.timeouts.attempt_s: 0, expected: seconds above 0"),
+        (
+            {"timeouts": {"attempt_s": 0}},
+            "config.timeouts.attempt_s: 0, expected: time limit of one",
+        ),
         ({"dataset": "../up"}, "config.dataset: '../up', expected: a name of letters"),
         ({"dataset": None}, "config.dataset: None, expected: a name of letters"),
         (

@@ -37,6 +37,10 @@ _HELP = {
 }
 
 
+#: Keys whose values are names that installed packages may add to.
+_NAMES = ("service.engine", "transport")
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not valid JSON")
 
@@ -94,7 +98,10 @@ def setting_option(
     kind, description, default = _describe_key(key)
     if own_default is not None:
         default = own_default
-    text = _HELP.get(key) or f"{description[:1].upper()}{description[1:]}."
+    # A text that begins with a value shows it as the user types it.
+    begins_with_value = isinstance(kind, inspect.LiteralType) or key in _NAMES
+    first = description[:1] if begins_with_value else description[:1].upper()
+    text = _HELP.get(key) or f"{first}{description[1:]}."
     # A command line has no null: the user leaves the option out.
     text = text.replace("; null for", "; without it,")
     names = [flag, parameter_name(key)]

@@ -69,28 +69,29 @@ class ServiceSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     target: Annotated[
         Target,
         Meta(
-            description="local (a service started for the run on this machine), bioengine (an app"
-            " brought up on a BioEngine worker, found by server_url), slurm (a job of its own for"
-            " the run, through the Hypha server at server_url) or existing (one that runs"
-            " elsewhere, named by server_url and service_id)"
+            description="local (the run starts a service on this machine), bioengine (the run"
+            " deploys an app on the BioEngine worker at server_url), slurm (the run submits a SLURM"
+            " job that runs the service and connects it through the Hypha server at server_url) or"
+            " existing (a service that runs elsewhere, named by server_url and service_id)"
         ),
     ] = "local"
     engine: Annotated[
         _Text,
         Meta(
             description="watershed (scikit-image, no download), microsam or an engine of another"
-            " package, unless target is existing"
+            " package"
         ),
     ] = "watershed"
     engine_options: Annotated[
         dict[str, Any],
         Meta(
-            description="options of the engine as a mapping, for microsam model, checkpoint, device"
+            description="options of the engine as a mapping, e.g. model, checkpoint and device of"
+            " microsam"
         ),
     ] = field(default_factory=dict)
     server_url: Annotated[
         Annotated[str, Meta(pattern="^https?://")] | None,
-        Meta(description="URL of the Hypha server, http:// or https://, unless target is local"),
+        Meta(description="URL of the Hypha server, http:// or https://; not for target local"),
     ] = None
     workspace: Annotated[
         str | None,
@@ -170,8 +171,8 @@ class ServiceSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         float,
         Meta(
             gt=0,
-            description="seconds above 0 until the app must run on the BioEngine worker, or the"
-            " SLURM job's service answer, the queue included",
+            description="longest wait in seconds (above 0) until the app runs or the service of the"
+            " SLURM job answers; the time in the queue counts",
         ),
     ] = 1800
     slurm: Annotated[
@@ -210,7 +211,7 @@ class NetworkSettings(Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             ge=1,
             description="a whole number (1 or more) of batches that may be connected at once, each"
-            " by one connection; a Hypha server takes 200 of a user by default",
+            " by one connection; a Hypha server allows 200 connections of one user by default",
         ),
     ] = 150
 
@@ -222,16 +223,16 @@ class TimeoutSettings(Struct, frozen=True, forbid_unknown_fields=True):
         float,
         Meta(
             gt=0,
-            description="seconds above 0 for one call over one transport, anew with each image"
-            " before it",
+            description="time limit of one call in seconds (above 0); it starts again each time"
+            " that the service finishes an image which was queued before this one",
         ),
     ] = 600
     image_s: Annotated[
         float,
         Meta(
             gt=0,
-            description="seconds above 0 for one image, all its attempts, while no other is"
-            " finished",
+            description="time limit for one image with all its attempts in seconds (above 0); it"
+            " starts again each time that the service finishes another image",
         ),
     ] = 1800
 
@@ -243,20 +244,22 @@ class TileSettings(Struct, frozen=True, forbid_unknown_fields=True):
         int,
         Meta(
             ge=256,
-            description="side in pixels (256 or more) of the square that one tile answers for",
+            description="side in pixels (256 or more) of a tile without its halo",
         ),
     ] = 2048
     halo_px: Annotated[
         int,
         Meta(
             ge=16,
-            description="pixels (16 or more) sent around it, so that objects at its border are seen"
-            " whole; more than the largest object's diameter",
+            description="pixels (16 or more) added on each side of a tile; must exceed the diameter"
+            " of the largest object",
         ),
     ] = 128
     above_px: Annotated[
         int,
-        Meta(ge=1, description="a whole number of pixels; planes of more are cut, others go whole"),
+        Meta(
+            ge=1, description="a whole number of pixels; planes with more pixels are cut into tiles"
+        ),
     ] = 4096 * 4096
 
 
@@ -309,15 +312,15 @@ class RunSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     parameters: Annotated[
         dict[str, Any],
         Meta(
-            description="parameters of the engine as a mapping; the service refuses unknown ones by"
-            " name"
+            description="parameters of the engine as a mapping; the service refuses unknown"
+            " parameters and names them"
         ),
     ] = field(default_factory=dict)
     embeddings: Annotated[
         Literal["none", "keep"],
         Meta(
-            description="none, or keep (a later run with other parameters skips the encoder; for a"
-            " service that has embeddings)"
+            description="none, or keep (a later run with other parameters skips the encoder; only"
+            " for engines that return embeddings, such as microsam)"
         ),
     ] = "none"
     embeddings_max_gb: Annotated[
