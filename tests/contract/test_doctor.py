@@ -87,7 +87,7 @@ async def test_a_good_service_gets_no_failure(live_endpoint: Endpoint) -> None:
     for topic in ("server", "token", "service", "patched", "websocket", "webrtc", "http", "udp"):
         assert status(lines, topic) == "ok", lines[topic]
     (token,) = lines["token"]
-    assert "may admin there, until " in token.said
+    assert "with the right admin there, until " in token.message
 
 
 async def test_parameters_that_are_refused_are_a_failure(live_endpoint: Endpoint) -> None:
@@ -145,7 +145,7 @@ async def test_a_token_that_is_refused_is_a_failure(
     await asyncio.sleep(2.2)
     lines = await look(replace(scripted, token=tokens[token]))
     (line,) = lines["token"]
-    assert (line.status, said in line.said) == ("failure", True), line
+    assert (line.status, said in line.message) == ("failure", True), line
     assert tokens[token] not in str(lines)
 
 
@@ -162,7 +162,7 @@ async def test_ice_servers_that_do_not_answer_are_named(live_endpoint: Endpoint)
         network = Network((IceServer(urls, "lab", "secret"),))
         # WebRTC would ask them too, until it is cut off, and aiortc leaves its sockets open then.
         lines = await look(replace(live_endpoint, network=network), "http")
-    said = [line.said for line in lines["ice server"]]
+    said = [line.message for line in lines["ice server"]]
     assert [each.partition(": ")[0] for each in said] == list(urls)
     assert status(lines, "ice server") == "warning", said
     assert "secret" not in str(lines)
@@ -180,4 +180,4 @@ async def test_a_turn_server_is_asked_for_a_relay(live_endpoint: Endpoint, tmp_p
         ]
     assert status(good, "ice server") == "ok", good["ice server"]
     (line,) = bad["ice server"]
-    assert (line.status, "401" in line.said) == ("warning", True), line
+    assert (line.status, "401" in line.message) == ("warning", True), line

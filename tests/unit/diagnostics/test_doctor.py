@@ -97,7 +97,9 @@ def described(**changes: Any) -> dict[str, ServiceDescription]:
 
 def lines_on(facts: Facts, topic: str) -> list[tuple[str, str, str]]:
     return [
-        (each.status, each.said, each.advice) for each in assess_facts(facts) if each.topic == topic
+        (each.status, each.message, each.advice)
+        for each in assess_facts(facts)
+        if each.topic == topic
     ]
 
 
@@ -139,11 +141,11 @@ def test_where_all_is_well_each_line_is_ok() -> None:
         ),
         (
             {"caller": replace(GOOD.caller, expires_unix_s=NOW_UNIX_S + 600)},  # type: ignore[type-var]
-            *("token", "warning", "ends before a run of 8 min 20 s", "lives longer"),
+            *("token", "warning", "may expire before a run of 8 min 20 s", "valid longer"),
         ),
         (
             {"caller": replace(GOOD.caller, expires_unix_s=None)},  # type: ignore[type-var]
-            *("token", "ok", "without an end", ""),
+            *("token", "ok", "never expires", ""),
         ),
         (
             {"service": Unknown("service.target existing needs service.service_id", "input")},
@@ -153,7 +155,7 @@ def test_where_all_is_well_each_line_is_ok() -> None:
             {"service": "not_yet"},
             "service",
             "warning",
-            "the run brings it up",
+            "the run starts it",
             "snakemake --cores 1 deploy",
         ),
         ({"verdicts": UNPROVED}, "service", "failure", "no transport reaches it", "service_id"),
@@ -199,7 +201,12 @@ def test_where_all_is_well_each_line_is_ok() -> None:
         ),
         (
             {"verdicts": {"webrtc": {**WORKS, "caller": "root"}}},
-            *("webrtc", "warning", "takes us for root, the server for ann", "restricts"),
+            *(
+                "webrtc",
+                "warning",
+                "the service identifies the caller as root, the server as ann",
+                "restricted",
+            ),
         ),
         (
             {"ice_servers": (IceAnswer("turn:t.org", "the server refuses: 401 Unauthorized"),)},
@@ -211,11 +218,17 @@ def test_where_all_is_well_each_line_is_ok() -> None:
         ),
         (
             {"forecast": replace(FORECAST, unopened=("a.tif: no such file",))},
-            *("images", "warning", "of 10 looked at 1 cannot be opened: a.tif", "goes on"),
+            *("images", "warning", "1 of 10 checked cannot be opened: a.tif", "continues"),
         ),
-        ({"disk": Unknown("no answer within 16 s")}, "disk", "failure", "no answer", "there"),
+        ({"disk": Unknown("no answer within 16 s")}, "disk", "failure", "no answer", "file system"),
         ({"disk": DiskFact("/data", False, 1, 1)}, "disk", "failure", "cannot be written", ""),
-        ({"disk": DiskFact("/data", True, 10**6, None)}, "disk", "failure", "1.0 MB free", "room"),
+        (
+            {"disk": DiskFact("/data", True, 10**6, None)},
+            "disk",
+            "failure",
+            "1.0 MB free",
+            "free some space",
+        ),
         ({"disk": DiskFact("/data", True, 2 * 10**8, None)}, "disk", "warning", "0.0 MB free", ""),
         ({"disk": DiskFact("/data", True, 10**12, 100)}, "files", "failure", "100 free", "zip"),
         ({"disk": DiskFact("/data", True, 10**12, None)}, "files", "ok", "does not limit", ""),
@@ -229,7 +242,7 @@ def test_where_all_is_well_each_line_is_ok() -> None:
         ),
         (
             described(gpu=None),
-            *("model", "warning", "does not say what it is", "update"),
+            *("model", "warning", "does not report which GPU it is", "update"),
         ),
         (
             described(gpu=None, device="cpu"),
@@ -239,7 +252,7 @@ def test_where_all_is_well_each_line_is_ok() -> None:
             described(gpu=None, device="cpu", engine="watershed"),
             *("model", "ok", "suits watershed", ""),
         ),
-        ({"pace": None}, "time", "warning", "not known", "segment a few"),
+        ({"pace": None}, "time", "warning", "unknown", "segment a few"),
     ],
 )
 def test_each_trouble_gets_its_line(

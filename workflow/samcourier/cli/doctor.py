@@ -130,7 +130,7 @@ def _pending_rows(
 
 
 def _print(line: Line) -> None:
-    message = plain(line.said)
+    message = plain(line.message)
     mark = click.style(f"{line.status:8}", fg=_STYLES[line.status])
     click.echo(f"{mark} {line.topic:10}  {message}")
     if line.advice:

@@ -1,2 +1,1 @@
-"""What can be known before a run: does the service work, how much will be written, how long it
-takes."""
+"""Checks and forecasts before a run: the service, the space needed and the duration."""

@@ -1,4 +1,4 @@
-"""How many files a run will make, said before it starts: file systems have inode quotas."""
+"""Forecast how many files a run will make, since file systems have inode quotas."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ..masks.layout import chunk_shape, level_shapes
 from ..results.layout import OUTPUT_FILES
 from ..samples.sheet import ImageRow
 
-#: So many images are opened, without a pixel of them, to tell how many files a mask has.
+#: Number of images that are opened, without reading pixels, to find the files of a mask.
 LOOKED_AT = 10
-#: A mask that fits one chunk and has one level.
+#: The shape of a mask with one chunk and one level.
 _SMALLEST_PX = (1, 1)
 
 
 def files_of_mask(shape: Sequence[int], ome_zarr: OmeZarrVersion) -> int:
-    """Return the files and folders of a mask that is a folder; each is an inode."""
+    """Return the number of files and folders (inodes) of a mask that is a folder."""
     is_v2 = ome_zarr == "0.4"
     count = 3 if is_v2 else 2
     for level in level_shapes(tuple(shape)):
@@ -39,10 +39,10 @@ def files_of_mask(shape: Sequence[int], ome_zarr: OmeZarrVersion) -> int:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run will leave in the results folder, in files and folders, and in pixels.
+    """The expected results of a run: number of files and folders, and size of a mask.
 
-    ``mask_pixels`` and ``image_bytes`` are of one image, the mean of those of the ``looked_at``
-    that could be opened; None when none could. ``unopened`` says why of the others.
+    ``mask_pixels`` and ``image_bytes`` are means over those of the ``looked_at`` images that could
+    be opened, None if none could. ``unopened`` has the reason for each of the others.
     """
 
     images: int
@@ -57,12 +57,12 @@ class Forecast:
 
     def __str__(self) -> str:
         at_least = "at least" if self.is_least else "about"
-        said = f"{self.images} images make {at_least} {self.files} files and folders"
+        text = f"{self.images} images make {at_least} {self.files} files and folders"
         if self.files_in_inputs:
-            said += f", and about {self.files_in_inputs} in their inputs"
+            text += f", and about {self.files_in_inputs} in their inputs"
         if self.files_as_zip is not None:
-            said += f"; with mask_container: zip about {self.files_as_zip}"
-        return said
+            text += f"; with mask_container: zip about {self.files_as_zip}"
+        return text
 
 
 def forecast_files(
@@ -72,9 +72,9 @@ def forecast_files(
     ome_zarr: OmeZarrVersion,
     outputs: Collection[str],
 ) -> Forecast:
-    """Return what these rows will take; as text it is a sentence on files and folders.
+    """Return the forecast for ``rows``; as text it is a sentence on files and folders.
 
-    A few of the images are opened for their size, as far as they are there yet.
+    A few of the images that already exist are opened for their size.
     """
     others = len(rows) * (1 + len(OUTPUT_FILES.keys() & set(outputs))) + 4 * batch_count
     looks = [_look(row) for row in _some(rows)]
@@ -102,12 +102,12 @@ class _Size:
 
 
 def _some(rows: Sequence[ImageRow]) -> Sequence[ImageRow]:
-    """Return rows from all over the sheet: neighbours tend to be alike."""
+    """Return rows evenly spaced over the sheet, since neighbours tend to be alike."""
     return rows[:: -(-len(rows) // LOOKED_AT) or 1]
 
 
 def _look(row: ImageRow) -> _Size | str:
-    """Return why for an image that is not there yet or cannot be read: its batch will tell."""
+    """Return the size, or the reason why the image cannot be opened yet; its batch reports that."""
     try:
         with open_planes(Path(row.path), row.selection) as planes:
             return _Size(planes.mask_shape, math.prod(planes.shape) * planes.dtype.itemsize)

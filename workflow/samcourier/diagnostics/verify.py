@@ -1,4 +1,4 @@
-"""Prove what a service can do: every transport up and down with a payload above one chunk."""
+"""Test every transport of a service in both directions with a payload larger than one chunk."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ SERVICE_SCHEMA = "samcourier/service/3"
 
 #: Within one chunk of every transport (60 KiB over WebRTC).
 SMALL_PAYLOAD = Payload(32 << 10, 32 << 10)
-#: Far above one chunk of any transport (500 000 B), so that chunking itself is proved.
+#: Far above one chunk of any transport (500 000 B), so that chunking itself is tested.
 LARGE_PAYLOAD = Payload(4 << 20, 4 << 20)
 
-#: A direct path on which nothing moves for so long while an answer is awaited will bring none.
+#: A direct path that moves no byte for this long, while an answer is awaited, counts as failed.
 SILENCE_S = 5.0
 
 T = TypeVar("T")
@@ -49,8 +49,8 @@ async def verify_service(
 ) -> dict[str, Any]:
     """Return the verdict as plain JSON: the service's description and each transport's figures.
 
-    A transport that fails is part of the verdict, not an error. Of several that run side by side,
-    those that share ``measuring`` carry their payloads one after the other.
+    A failed transport is part of the verdict, not an error. Concurrent calls of this function that
+    share ``measuring`` send their payloads one after the other.
     """
     policy, measuring = policy or Policy(), measuring or asyncio.Lock()
     description: dict[str, Any] = {}
@@ -65,7 +65,7 @@ async def verify_service(
             except _FailedAt as failed:
                 verdicts[transport.name] = _failure_verdict(transport.name, failed)
     finally:
-        # Not one by one: WebSocket's session is the one that carries WebRTC's offer.
+        # Closed only at the end: WebSocket's session carries WebRTC's offer.
         for transport in transports:
             await transport.close()
     return {
@@ -80,7 +80,7 @@ async def verify_service(
 
 
 async def _open(transport: Transport, policy: Policy) -> dict[str, Any]:
-    """Open the transport and return what the service says of itself, {} where it cannot."""
+    """Open the transport; return the service's description, {} if it has no ``describe``."""
     await _step("open", transport.open(policy.open_timeout_for(transport.name)))
     try:
         return checked_description(await transport.call("describe", {}, policy.open_timeout_s))
@@ -104,7 +104,7 @@ async def _measure(transport: Transport, has_probe: bool, policy: Policy) -> dic
     try:
         large = await _unless_silent(transport, carry(payload, LARGE_PAYLOAD.down_bytes))
     except CourierError as error:
-        raise await _which_way(transport, payload, policy, error) from error
+        raise await _find_failed_step(transport, payload, policy, error) from error
     caller = large.answer.get("caller")
     return {
         "works": True,
@@ -125,10 +125,10 @@ def _figures(sample: Sample) -> dict[str, Any]:
 
 
 async def _measure_plain(transport: Transport, policy: Policy) -> dict[str, Any]:
-    """Prove the way up to a service without ``probe``; what it replies with is its own affair.
+    """Test sending to a service without ``probe``; any reply counts.
 
-    Bytes are no image: any service refuses them at once, and that answer has come the whole way,
-    while an image would cost a model's minute.
+    The payload is not an image, so every service refuses it at once, and that answer proves the
+    connection. An image would cost a minute of the model's time.
     """
     carried: dict[str, Any] = {}
     steps: tuple[tuple[str, Step, Payload], ...] = (
@@ -151,10 +151,10 @@ async def _measure_plain(transport: Transport, policy: Policy) -> dict[str, Any]
     return {"works": True, "round_trip_s": None, **carried, "caller": None}
 
 
-async def _which_way(
+async def _find_failed_step(
     transport: Transport, payload: bytes, policy: Policy, both_ways: CourierError
 ) -> _FailedAt:
-    """Return at which step a transport fails that does not carry large payloads both ways."""
+    """Return the step at which a transport fails that cannot carry a large payload both ways."""
     timeout_s, reply_bytes = policy.probe_timeout_s, LARGE_PAYLOAD.down_bytes
     try:
         await _unless_silent(transport, probe_transport(transport, payload, 0, timeout_s))
@@ -170,7 +170,7 @@ async def _which_way(
 
 
 async def _unless_silent(transport: Transport, work: Awaitable[T]) -> T:
-    """Await ``work``, but give a direct path up on which nothing moves any more."""
+    """Await ``work``. Raises TransportFailed if a direct path moves no byte for SILENCE_S."""
     task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
     moved, moved_at = transport.progress(), loop.time()
@@ -208,9 +208,9 @@ def _failure_verdict(transport: str, failed: _FailedAt) -> dict[str, Any]:
 
 
 def check_engine_described(name: str, description: ServiceDescription) -> None:
-    """Raise RequestRefused when a service describes another engine than ``name``.
+    """Raise RequestRefused if a service describes another engine than ``name``.
 
-    One that does not describe itself is taken as it is.
+    A service that describes no engine is accepted.
     """
     described = description.engine
     if described not in (None, name):
@@ -222,5 +222,5 @@ def check_engine_described(name: str, description: ServiceDescription) -> None:
 
 
 def working_transports(verdict: dict[str, Any]) -> list[str]:
-    """Return the names of the transports that work."""
+    """Return the names of the transports that work, from a verdict of :func:`verify_service`."""
     return [name for name, each in verdict["transports"].items() if each["works"]]

@@ -1,1 +1,1 @@
-"""The outcome of a run: which masks are whole, and how accurate they are."""
+"""The outcome of a run: which masks are complete, and how accurate they are."""

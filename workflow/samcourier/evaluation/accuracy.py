@@ -1,4 +1,4 @@
-"""How well a mask agrees with a known truth, counted as StarDist and unet4nuclei count it.
+"""Compare a mask with the ground truth, by the counting rules of StarDist and unet4nuclei.
 
 Formulas and their sources: docs/accuracy.md.
 """
@@ -16,13 +16,13 @@ import numpy.typing as npt
 
 from ..errors import InputError
 
-#: Two objects touch each other enough to speak of a split or a merged cell above this IoU.
+#: Above this IoU, two overlapping objects count for a split or a merged cell.
 TOUCH_IOU = 0.1
 
 
 @dataclass(frozen=True)
 class Score:
-    """Objects found, invented and missed, and ``average_precision`` in [0, 1]."""
+    """Counts of matched, additional and missed objects, and ``average_precision`` in [0, 1]."""
 
     true_positives: int
     false_positives: int
@@ -67,19 +67,19 @@ class _Overlaps(NamedTuple):
 def assess(truth: npt.NDArray[Any], mask: npt.NDArray[Any], planes: int = 1) -> Accuracy:
     """Compare ``mask`` with ``truth``: integer labels of one shape, any number of axes, 0 empty.
 
-    The leading axes are those of a stack of so many ``planes``: in each of them ids begin anew, in
-    the mask and perhaps in the truth, and objects of two planes are two.
-    Raises :class:`InputError` when shapes differ or the values are no labels.
+    The leading axes are those of a stack of ``planes``. Each plane has its own ids in the mask, and
+    perhaps in the truth, so equal ids in two planes are two objects.
+    Raises :class:`InputError` if shapes differ or the values are no labels.
     """
-    found = _overlaps_of_stack(truth, mask, planes)
-    matched_ious = _matched_ious(found, 0.5)
-    touching = found.ious > TOUCH_IOU
+    overlaps = _overlaps_of_stack(truth, mask, planes)
+    matched_ious = _matched_ious(overlaps, 0.5)
+    touching = overlaps.ious > TOUCH_IOU
     return Accuracy(
-        at_50=_score(found, 0.5),
-        at_75=_score(found, 0.75),
+        at_50=_score(overlaps, 0.5),
+        at_75=_score(overlaps, 0.75),
         mean_matched_iou=float(matched_ious.mean()) if len(matched_ious) else None,
-        split=_repeated(found.rows[touching]),
-        merged=_repeated(found.columns[touching]),
+        split=_repeated(overlaps.rows[touching]),
+        merged=_repeated(overlaps.columns[touching]),
     )
 
 
@@ -102,34 +102,34 @@ def score(truth: npt.NDArray[Any], mask: npt.NDArray[Any], iou_threshold: float 
 
 
 def pooled(scores: Sequence[Score]) -> float:
-    """Return the average precision over the objects of all images as if they were one image."""
+    """Return the average precision over the objects of all images, as if they were one image."""
     counts = [(each.true_positives, each.false_positives, each.false_negatives) for each in scores]
     return _precision(*(sum(column) for column in zip(*counts, strict=True)))
 
 
 def mean_precision(scores: Sequence[Score]) -> float:
-    """Return the mean over images: each counts the same, however many objects it has."""
+    """Return the mean average precision over images, each with the same weight."""
     return statistics.fmean(each.average_precision for each in scores)
 
 
-def _score(found: _Overlaps, iou_threshold: float) -> Score:
-    matched = len(_matched_ious(found, iou_threshold))
-    invented, missed = found.mask_count - matched, found.truth_count - matched
-    return Score(matched, invented, missed, _precision(matched, invented, missed))
+def _score(overlaps: _Overlaps, iou_threshold: float) -> Score:
+    matched = len(_matched_ious(overlaps, iou_threshold))
+    additional, missed = overlaps.mask_count - matched, overlaps.truth_count - matched
+    return Score(matched, additional, missed, _precision(matched, additional, missed))
 
 
-def _precision(matched: int, invented: int, missed: int) -> float:
-    total = matched + invented + missed
+def _precision(matched: int, additional: int, missed: int) -> float:
+    total = matched + additional + missed
     return matched / total if total else 1.0
 
 
-def _matched_ious(found: _Overlaps, iou_threshold: float) -> npt.NDArray[np.float64]:
-    """Return the IoU of each one-to-one pair; where halves compete, they are equal."""
-    accepted = np.flatnonzero(found.ious >= iou_threshold)
-    _, one_per_truth = np.unique(found.rows[accepted], return_index=True)
+def _matched_ious(overlaps: _Overlaps, iou_threshold: float) -> npt.NDArray[np.float64]:
+    """Return the IoU of each one-to-one pair; if two halves compete, their IoUs are equal."""
+    accepted = np.flatnonzero(overlaps.ious >= iou_threshold)
+    _, one_per_truth = np.unique(overlaps.rows[accepted], return_index=True)
     accepted = accepted[one_per_truth]
-    _, one_per_mask = np.unique(found.columns[accepted], return_index=True)
-    return found.ious[accepted[one_per_mask]]
+    _, one_per_mask = np.unique(overlaps.columns[accepted], return_index=True)
+    return overlaps.ious[accepted[one_per_mask]]
 
 
 def _repeated(indices: npt.NDArray[np.intp]) -> int:
@@ -137,20 +137,22 @@ def _repeated(indices: npt.NDArray[np.intp]) -> int:
 
 
 def _overlaps_of_stack(truth: npt.NDArray[Any], mask: npt.NDArray[Any], planes: int) -> _Overlaps:
-    """Return the overlaps of all planes, as if each had ids that no other has."""
+    """Return the overlaps of all planes, treating equal ids of two planes as two objects."""
     _check_labels(truth, mask)
     stack_ndim = 0
     while math.prod(mask.shape[:stack_ndim]) < planes:
         stack_ndim += 1
-    found = [_overlaps(truth[at], mask[at]) for at in np.ndindex(mask.shape[:stack_ndim])]
-    rows_before = np.cumsum([0, *(each.truth_count for each in found)])
-    columns_before = np.cumsum([0, *(each.mask_count for each in found)])
+    overlaps = [_overlaps(truth[at], mask[at]) for at in np.ndindex(mask.shape[:stack_ndim])]
+    rows_before = np.cumsum([0, *(each.truth_count for each in overlaps)])
+    columns_before = np.cumsum([0, *(each.mask_count for each in overlaps)])
     return _Overlaps(
         int(rows_before[-1]),
         int(columns_before[-1]),
-        np.concatenate([each.rows + n for each, n in zip(found, rows_before, strict=False)]),
-        np.concatenate([each.columns + n for each, n in zip(found, columns_before, strict=False)]),
-        np.concatenate([each.ious for each in found]),
+        np.concatenate([each.rows + n for each, n in zip(overlaps, rows_before, strict=False)]),
+        np.concatenate(
+            [each.columns + n for each, n in zip(overlaps, columns_before, strict=False)]
+        ),
+        np.concatenate([each.ious for each in overlaps]),
     )
 
 

@@ -1,4 +1,4 @@
-"""Is a finished results folder whole? Reads the folder alone, and believes nothing in it."""
+"""Check that a finished results folder is complete and consistent, from the folder alone."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from ..results.manifest import Manifest, ManifestEntry, read_manifest
 from ..results.run_record import read_run_record, run_record_path
 from ..results.timestamps import parse_time
 
-#: Parts may exceed their whole by this: clocks are read one after another.
+#: Parts may exceed the total by this, since clocks are read one after another.
 TOLERANCE_S = 0.05
 _LEFTOVER_SUFFIXES = (".part", ".old", ".tmp")
 
 
 @dataclass(frozen=True, order=True)
 class Finding:
-    """One thing that is wrong. ``where`` is a path inside the dataset's folder."""
+    """One problem. ``where`` is a path inside the dataset's folder."""
 
     where: str
     problem: str
@@ -47,10 +47,10 @@ class Finding:
 
 
 def check_results(dataset_dir: Path) -> list[Finding]:
-    """Return everything that is wrong with the folder, sorted; an empty list says it is whole.
+    """Return all problems of the folder, sorted; the list is empty if there is none.
 
-    Every byte of every mask is read. An image that failed and says why is no finding. Raises
-    FileNotFoundError when there is no such folder.
+    Every byte of every mask is read. A failed image whose log gives the reason is no problem.
+    Raises FileNotFoundError if there is no such folder.
     """
     if not dataset_dir.is_dir():
         raise FileNotFoundError(f"{dataset_dir}: no such folder of results")
@@ -90,13 +90,13 @@ def _check_leftovers(dataset_dir: Path, logs: Mapping[str, ImageLog | None]) -> 
                 yield from _check_tiles(path, where, logs)
             elif path.suffix == ".lock" and path.is_file() and is_held(path):
                 yield Finding(where, "held by a process: a run is still at work")
-        # The inside of a mask is the mask's own affair, a leftover is one finding.
+        # Other checks read the inside of masks, and a leftover folder is one finding.
         closed = (MASK_SUFFIX, TILES_SUFFIX, *_LEFTOVER_SUFFIXES)
         folders[:] = [name for name in folders if not name.endswith(closed)]
 
 
 def _check_tiles(path: Path, where: str, logs: Mapping[str, ImageLog | None]) -> Iterator[Finding]:
-    """Tiles wait for the next run, unless the mask that they were for is there."""
+    """Yield a finding for tiles whose mask is complete; other tiles are kept for the next run."""
     image = path.name.removeprefix(".").removesuffix(MASK_SUFFIX + TILES_SUFFIX)
     log = logs.get(image)
     if log is not None and log.status == "done":
@@ -193,7 +193,7 @@ def _attempts_problems(log: ImageLog) -> Iterator[str]:
         for problem in _attempt_problems(attempt):
             yield f"attempt {number}: {problem}"
     if log.planes * log.tiles > 1:
-        # Planes and tiles overlap, so the parts may well take longer than the whole.
+        # Planes and tiles overlap in time, so the sum of the parts may exceed the total.
         return
     seconds = log.seconds
     calls_s = sum(attempt.seconds.total for attempt in log.attempts)
@@ -238,7 +238,7 @@ def _check_manifests(
             told[image] = batch_id
             for problem in _entry_problems(entry, logs.get(image), masks.get(image)):
                 yield Finding(where, f"{image}: {problem}")
-    # `samcourier segment` works without batches; then there is nothing to compare with.
+    # Without manifests there is nothing to compare with.
     if manifests and None not in manifests.values():
         for image in logs.keys() - told.keys():
             yield Finding(f"logs/{image}.json", "no batch's manifest tells of it")

@@ -1,4 +1,4 @@
-"""What became of one image, judged from its log, its mask and the truth."""
+"""Evaluate one image from its log, its mask and the ground truth."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..results.manifest import Manifest
 from ..samples.sheet import ImageRow
 from .accuracy import Accuracy, assess
 
-#: Of the plane that is compared: both label images, and the ids and pairs of their pixels.
+#: Memory for the comparison of a plane: both label images, and the ids and pairs of their pixels.
 _ASSESSED_BYTES_A_PIXEL = 40
 
 Status = Literal["done", "failed", "missing"]
@@ -27,11 +27,11 @@ Status = Literal["done", "failed", "missing"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """One image: ``done`` has a whole mask, ``failed`` was given up, ``missing`` is neither.
+    """The outcome of one image: ``done`` with a complete mask, ``failed``, or else ``missing``.
 
-    ``remark`` says why there is no mask, or what else is worth saying. ``key`` is the mask's.
-    ``accuracy`` compares it with the sheet's truth; None without truth. ``labels_sha256`` is what
-    a whole mask says of its labels; None of an older one, which does not.
+    ``remark`` is the reason for a missing mask, or another note. ``key`` is the mask's key.
+    ``accuracy`` compares the mask with the sheet's ground truth, None without truth.
+    ``labels_sha256`` is the digest that the mask has of its labels, None in an older mask.
     """
 
     image: str
@@ -45,21 +45,21 @@ class Outcome:
 
     @property
     def object_count(self) -> int | None:
-        """Objects of the mask; None without a mask."""
+        """Number of objects in the mask, None without a mask."""
         return self.log.object_count if self.log and self.status == "done" else None
 
 
 def evaluate_image(
     row: ImageRow, batch_id: str, dataset_dir: Path, manifests: Mapping[str, Manifest]
 ) -> Outcome:
-    """Return the outcome of ``row``. ``manifests`` are those that exist, by batch id."""
+    """Return the outcome of ``row``. ``manifests`` are the existing ones by batch id."""
     log = read_image_log(log_path(dataset_dir, row.image))
     mask = find_mask(dataset_dir, row.image)
     provenance = whole_provenance(mask)
     key, labels_sha256 = (_text(provenance, name) for name in ("key", "labels_sha256"))
     status, remark = _state(log, provenance is not None, key)
     if log is None and status == "missing":
-        remark = _untried(row.image, batch_id, manifests)
+        remark = _why_missing(row.image, batch_id, manifests)
     if log is not None and status == "done":
         refused = [
             f"no {name}: {each.refused}" for name, each in log.outputs.items() if each.refused
@@ -94,8 +94,8 @@ def _state(log: ImageLog | None, whole: bool, key: str | None) -> tuple[Status, 
     return "done", log.note
 
 
-def _untried(image: str, batch_id: str, manifests: Mapping[str, Manifest]) -> str:
-    """Say why there is neither log nor mask."""
+def _why_missing(image: str, batch_id: str, manifests: Mapping[str, Manifest]) -> str:
+    """Return the reason why there is neither log nor mask."""
     if batch_id not in manifests:
         return f"batch {batch_id} did not finish"
     entry = manifests[batch_id].images.get(image)
@@ -107,16 +107,16 @@ def _untried(image: str, batch_id: str, manifests: Mapping[str, Manifest]) -> st
 def _accuracy(
     truth: Path, mask: Path, mask_axes: str | None, planes: int
 ) -> tuple[Accuracy | None, str | None]:
-    """Return how mask and truth agree, or what kept that from being known."""
+    """Return the accuracy of the mask, or the reason why it cannot be computed."""
     try:
         with opened_mask(mask) as labels:
             plane_px = math.prod(labels.shape) // planes
         check_fits_memory(mask, _ASSESSED_BYTES_A_PIXEL * plane_px)
         return assess(read_label_image(truth, mask_axes), read_mask(mask), planes), None
     except CourierError as error:
-        said = str(error)
-        where = "" if said.startswith(str(truth)) else f"{truth}: "
-        return None, f"no accuracy: {where}{said}"
-    # A damaged file makes a reader raise anything, and a report must still come out.
+        message = str(error)
+        prefix = "" if message.startswith(str(truth)) else f"{truth}: "
+        return None, f"no accuracy: {prefix}{message}"
+    # A damaged file can make a reader raise any error, and the report must still be written.
     except Exception as error:
         return None, f"no accuracy: {truth}: {type(error).__name__}: {error}"

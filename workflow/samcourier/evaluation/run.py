@@ -1,4 +1,4 @@
-"""What a report is made of: everything that a run left, gathered once."""
+"""Gather the results of a run for its report."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .transport_changes import Changes, read_changes
 
 @dataclass(frozen=True)
 class Report:
-    """Every asked image in the order of the sheet, and what the connections went through.
+    """The images of the run in the order of the sheet, and its transport changes.
 
-    ``rows`` and ``outcomes`` go together. ``run_environment`` are None when the folder does not say
-    what the run began with.
+    ``rows`` and ``outcomes`` have the same order. ``not_asked_count`` counts the sheet's images
+    outside the subset. ``run_environment`` is None if the folder has no record of it.
     """
 
     dataset_dir: Path
@@ -33,7 +33,7 @@ class Report:
 
     @property
     def without_mask(self) -> list[str]:
-        """Ids of the asked images that have no whole mask."""
+        """Ids of the images of the run that have no complete mask."""
         return [outcome.image for outcome in self.outcomes if outcome.status != "done"]
 
     @property
@@ -42,9 +42,9 @@ class Report:
         return [outcome.log for outcome in self.outcomes if outcome.log]
 
 
-#: A network file system answers each look after a while, but many at once.
-_MASKS_AT_ONCE = 16
-#: So many images are handed to a thread together.
+#: Concurrent evaluations: a network file system answers each request slowly, but many at a time.
+_CONCURRENT_EVALUATIONS = 16
+#: Number of images that a thread evaluates together.
 _PART = 32
 
 
@@ -54,27 +54,27 @@ def build_report(
     dataset_dir: Path,
     only: Collection[str] | None = None,
 ) -> Report:
-    """Gather what the run left in ``dataset_dir``; nothing is written.
+    """Gather the results of the run in ``dataset_dir``; nothing is written.
 
-    ``only`` names the images that were asked for; None stands for all of ``rows``.
+    ``only`` limits the report to images with these ids; None is all of ``rows``.
     """
     batch_ids = {row.image: batch.batch_id for batch in batches for row in batch.rows}
-    asked = rows_of_subset(rows, only)
+    subset = rows_of_subset(rows, only)
     manifests = _manifests(batches, dataset_dir)
 
-    def judge_some(some: Sequence[ImageRow]) -> list[Outcome]:
-        return [evaluate_image(row, batch_ids[row.image], dataset_dir, manifests) for row in some]
+    def evaluate(part: Sequence[ImageRow]) -> list[Outcome]:
+        return [evaluate_image(row, batch_ids[row.image], dataset_dir, manifests) for row in part]
 
-    # What is compared with a truth takes memory, one after the other.
-    at_once = 1 if any(row.truth is not None for row in asked) else _MASKS_AT_ONCE
-    parts = [asked[start : start + _PART] for start in range(0, len(asked), _PART)]
-    with ThreadPoolExecutor(at_once) as judges:
-        outcomes = tuple(outcome for part in judges.map(judge_some, parts) for outcome in part)
+    # Comparing masks with ground truth takes memory, so it runs one image at a time.
+    workers = 1 if any(row.truth is not None for row in subset) else _CONCURRENT_EVALUATIONS
+    parts = [subset[start : start + _PART] for start in range(0, len(subset), _PART)]
+    with ThreadPoolExecutor(workers) as executor:
+        outcomes = tuple(outcome for part in executor.map(evaluate, parts) for outcome in part)
     return Report(
         dataset_dir=dataset_dir,
-        rows=tuple(asked),
+        rows=tuple(subset),
         outcomes=outcomes,
-        not_asked_count=len(rows) - len(asked),
+        not_asked_count=len(rows) - len(subset),
         changes=read_changes(dataset_dir / "logs/connection"),
         run_environment=read_run_environment(dataset_dir),
     )

@@ -1,4 +1,4 @@
-"""What changed the way of the pixels, out of all that the connection journals tell."""
+"""Find the changes of transport and their reasons in the connection journals."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Switch:
 
 @dataclass(frozen=True)
 class Changes:
-    """The events that state a reason or an error: how many, the first of them, and all switches.
+    """The events with a reason or an error (their count and the first ones), and all switches.
 
-    Opening, probing and health are routine, and no more of them is kept: there may be millions.
+    Routine events (opening, probing, health) are not kept, since there may be millions.
     """
 
     count: int = 0
@@ -36,14 +36,14 @@ class Changes:
 
 
 def read_changes(directory: Path) -> Changes:
-    """Return the changes that the journals in ``directory`` tell of."""
+    """Return the changes in the journals in ``directory``."""
     return changes_of(connection_events(directory, "reason", "error", "switch"))
 
 
 def changes_of(events: Iterable[dict[str, Any]]) -> Changes:
-    """Return the changes among ``events``, which may come in any order; each is held but shortly.
+    """Return the changes among ``events``, which may have any order; events are not kept in memory.
 
-    The first are those by time, at most :data:`MOST_SHOWN`.
+    ``first`` has the earliest changes, at most :data:`MOST_SHOWN`.
     """
     count = 0
     switches: list[Switch] = []

@@ -1,1 +1,1 @@
-"""A look before a long run: facts are gathered side by side, then judged line by line."""
+"""Check a run before it begins: gather facts concurrently, then assess them as lines."""

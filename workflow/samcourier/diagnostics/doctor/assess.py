@@ -1,4 +1,4 @@
-"""Facts -> lines, each ok, a warning or a failure with what to do. Pure."""
+"""Assess the facts: one line each, ok, a warning or a failure with advice. Pure functions."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .lines import Line
 
 
 def assess_facts(facts: Facts) -> list[Line]:
-    """Return a line for everything that was looked at, in the order in which to mend it."""
-    judges: tuple[Callable[[Facts], Iterable[Line]], ...] = (
+    """Return a line for each check, in the order in which problems should be solved."""
+    assessors: tuple[Callable[[Facts], Iterable[Line]], ...] = (
         way.assess_server,
         way.assess_token,
         way.assess_service,
@@ -26,9 +26,9 @@ def assess_facts(facts: Facts) -> list[Line]:
         work.assess_model,
         work.assess_run_time,
     )
-    return [line for each in judges for line in each(facts)]
+    return [line for assess in assessors for line in assess(facts)]
 
 
 def has_failed(lines: Iterable[Line]) -> bool:
-    """Tell whether the run would fail."""
+    """Return whether a line is a failure, so that the run would fail."""
     return any(line.status == "failure" for line in lines)

@@ -1,4 +1,4 @@
-"""Judging the way to the service: server, token, service, transports, limits. Pure."""
+"""Assess the connection to the service: server, token, service, transports, limits. Pure."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ from .facts import Facts, Unknown
 from .lines import Line, Status
 from .run_time import estimate_run
 
-#: A token that ends within twice the run's time, or this long, deserves a word.
+#: A token that expires within twice the run's duration, or within this time if the duration is
+#: unknown, gives a warning.
 SHORT_TOKEN_S = 3600.0
-#: Tokens are judged by the server's clock.
+#: A larger difference of the clocks gives a warning, since tokens expire by the server's clock.
 CLOCK_DIFFERS_S = 60.0
-#: What Hypha allows by default (0.21.137); a server's own settings cannot be asked for.
+#: Hypha's default limits (0.21.137); a server does not report its own settings.
 DEFAULT_CONNECTIONS = 200
 DEFAULT_LIMITS = (
-    "the server does not tell its own; Hypha's defaults are 200 connections a user, 200 messages/s"
-    " over WebSocket, and 1000 requests/s over HTTP with a token, 100 without"
+    "the server does not report its limits; Hypha's defaults are 200 connections per user,"
+    " 200 messages/s over WebSocket, and 1000 requests/s over HTTP with a token, 100 without"
 )
 
-_WHAT_THE_SERVICE_DOES = {
+#: Defects whose cause is the service.
+_SERVICE_DEFECTS = {
     each.name for each in (CONTEXT_REQUIRED, CONTEXT_MISSING, MESSAGE_TOO_LARGE, REPLY_LOST)
 }
 
@@ -41,27 +43,29 @@ def assess_server(facts: Facts) -> Iterator[Line]:
         if server.kind == "not_asked":
             yield Line("server", "warning", server.why)
             return
-        advice = "is service.server_url right, is a proxy needed (HTTPS_PROXY), is the server up?"
+        advice = "check service.server_url, whether a proxy is needed (HTTPS_PROXY), and the server"
         if "certificate" in server.why.lower():
-            advice = "name the site's certificates in network.ca_bundle"
+            advice = "set network.ca_bundle to a file with your site's certificates"
         yield Line("server", "failure", server.why, advice)
         return
     version = "" if isinstance(facts.caller, Unknown) else facts.caller.server_version
-    said = f"{server.url} answers in {server.seconds * 1000:.0f} ms"
-    said += f", Hypha {version}" if version else ""
+    message = f"{server.url} answers in {server.seconds * 1000:.0f} ms"
+    message += f", Hypha {version}" if version else ""
     if not server.is_hypha:
         yield Line(
             "server",
             "warning",
             f"{server.url} answers {server.answer}, not as a Hypha server does",
-            "is this a proxy's page? Check service.server_url and HTTPS_PROXY",
+            "check service.server_url and HTTPS_PROXY: this may be a proxy's page",
         )
     elif server.clock_ahead_s is not None and abs(server.clock_ahead_s) > CLOCK_DIFFERS_S:
-        way = "ahead of" if server.clock_ahead_s > 0 else "behind"
-        differs = f"its clock is {duration(abs(server.clock_ahead_s))} {way} this machine's"
-        yield Line("server", "warning", f"{said}; {differs}", "set this machine's clock")
+        direction = "ahead of" if server.clock_ahead_s > 0 else "behind"
+        difference = (
+            f"its clock is {duration(abs(server.clock_ahead_s))} {direction} this machine's"
+        )
+        yield Line("server", "warning", f"{message}; {difference}", "set this machine's clock")
     else:
-        yield Line("server", "ok", said)
+        yield Line("server", "ok", message)
 
 
 def assess_token(facts: Facts) -> Iterator[Line]:
@@ -72,25 +76,29 @@ def assess_token(facts: Facts) -> Iterator[Line]:
         else:
             why = caller.why.removeprefix("websocket: ").strip(": ")
             why = "no answer in time" if why == "TimeoutError" else why
-            yield Line("token", "warning", f"not known: {why}")
+            yield Line("token", "warning", f"could not be checked: {why}")
         return
-    right = f", may {caller.right} there" if caller.right else ""
-    who = f"{'anonymous, ' if caller.is_anonymous else ''}{caller.user}"
-    who += f", a token of {caller.parent}," if caller.parent else ""
-    said = f"{who} in workspace {caller.workspace}{right}"
+    right = f", with the right {caller.right} there" if caller.right else ""
+    user = f"{'anonymous, ' if caller.is_anonymous else ''}{caller.user}"
+    user += f", a token of {caller.parent}," if caller.parent else ""
+    message = f"{user} in workspace {caller.workspace}{right}"
     if caller.expires_unix_s is None:
-        yield Line("token", "ok", f"{said}, without an end")
+        yield Line("token", "ok", f"{message}, never expires")
         return
     left_s = caller.expires_unix_s - facts.now_unix_s
     until = f"{datetime.fromtimestamp(caller.expires_unix_s, UTC):%Y-%m-%d %H:%M} UTC"
-    said = f"{said}, until {until} ({duration(max(left_s, 0))})"
+    message = f"{message}, until {until} ({duration(max(left_s, 0))})"
     run = estimate_run(facts)
     needed_s = 2 * run.seconds if run else SHORT_TOKEN_S
     if caller.is_anonymous or left_s > needed_s:
-        yield Line("token", "ok", said)
+        yield Line("token", "ok", message)
     else:
-        why = f"it ends before a run of {duration(run.seconds)} is safely over" if run else "soon"
-        yield Line("token", "warning", f"{said}: {why}", "get one that lives longer")
+        why = (
+            f"it may expire before a run of {duration(run.seconds)} ends"
+            if run
+            else "it expires soon"
+        )
+        yield Line("token", "warning", f"{message}: {why}", "get a token that is valid longer")
 
 
 def assess_service(facts: Facts) -> Iterator[Line]:
@@ -100,15 +108,16 @@ def assess_service(facts: Facts) -> Iterator[Line]:
             "service",
             "warning" if is_late else "failure",
             facts.service.why,
-            "it loads its model; ask again" if is_late else "",
+            "it loads its model; run the doctor again" if is_late else "",
         )
         return
     if facts.service == "not_yet":
         yield Line(
             "service",
             "warning",
-            "not there yet: the run brings it up",
-            "snakemake --cores 1 deploy brings it up now; then ask again, to see it proved",
+            "not started yet: the run starts it",
+            "to check it before the run, start it with snakemake --cores 1 deploy, then run the"
+            " doctor again",
         )
         return
     works = [each for each in facts.verdicts.values() if _works(each)]
@@ -116,8 +125,8 @@ def assess_service(facts: Facts) -> Iterator[Line]:
         yield Line(
             "service",
             "failure",
-            "no transport reaches it; each one's reason stands below",
-            "is it running, and is service.service_id what its start said?",
+            "no transport reaches it; the lines below give the reasons",
+            "check that it runs, and that service.service_id is the id that it logged at its start",
         )
         return
     description = facts.description
@@ -125,14 +134,15 @@ def assess_service(facts: Facts) -> Iterator[Line]:
         yield Line(
             "service",
             "warning",
-            "there, but it does not describe itself: it is no service of samcourier",
-            "runs work; no cache of masks can tell its models apart",
+            "reached, but it does not describe itself: it is not a service of samcourier",
+            "runs work, but they cannot notice that its model changed",
         )
     else:
-        named = f"{description.engine}, {description.model}"
+        engine = f"{description.engine}, {description.model}"
         replicas = 1 if isinstance(facts.replica_ids, Unknown) else len(facts.replica_ids)
         count = f", {replicas} replicas" if replicas > 1 else ""
-        yield Line("service", "ok", f"there: {named}, version {description.service_version}{count}")
+        message = f"reached: {engine}, version {description.service_version}{count}"
+        yield Line("service", "ok", message)
     for refusal in facts.refusals:
         yield Line("service", "failure", refusal)
     yield from _patched(facts)
@@ -143,8 +153,12 @@ def _patched(facts: Facts) -> Iterator[Line]:
     if not isinstance(webrtc, dict):
         return
     if webrtc["works"]:
-        yield Line("patched", "ok", "large arrays go both ways over WebRTC with the caller known")
-    elif webrtc["defect"] in _WHAT_THE_SERVICE_DOES:
+        yield Line(
+            "patched",
+            "ok",
+            "large arrays pass both ways over WebRTC, and the service knows the caller",
+        )
+    elif webrtc["defect"] in _SERVICE_DEFECTS:
         yield Line("patched", "warning", webrtc["defect"], webrtc["advice"])
 
 
@@ -165,7 +179,7 @@ def assess_transports(facts: Facts) -> Iterator[Line]:
 
 
 def _has_handshake(facts: Facts) -> bool:
-    """Tell whether WebRTC could be tried: the WebSocket carries its handshake."""
+    """Return whether WebRTC could be tried: the WebSocket carries its handshake."""
     websocket = facts.verdicts.get("websocket")
     return websocket is None or _works(websocket)
 
@@ -187,20 +201,21 @@ def _working(facts: Facts, name: str, verdict: dict[str, object]) -> Line:
     large = verdict["large"]
     assert isinstance(large, dict)
     if large["send_s"] is None:
-        return Line(name, "ok", "4 MiB up; the service has no probe to measure with")
+        return Line(name, "ok", "4 MiB up; the service has no probe to measure speed with")
     up, down = (
         large[size] / 1e6 / max(large[seconds], 1e-6)
         for size, seconds in (("bytes_up", "send_s"), ("bytes_down", "receive_s"))
     )
-    said = f"4 MiB up at {up:,.1f} MB/s, down at {down:,.1f} MB/s"
-    caller, taken_for = facts.caller, verdict.get("caller")
-    if isinstance(caller, Unknown) or caller.is_anonymous or taken_for in (None, caller.user):
-        return Line(name, "ok", said)
+    message = f"4 MiB up at {up:,.1f} MB/s, down at {down:,.1f} MB/s"
+    caller, user_at_service = facts.caller, verdict.get("caller")
+    if isinstance(caller, Unknown) or caller.is_anonymous or user_at_service in (None, caller.user):
+        return Line(name, "ok", message)
     return Line(
         name,
         "warning",
-        f"{said}; the service takes us for {taken_for}, the server for {caller.user}",
-        "whoever restricts the service by user should look into this",
+        f"{message}; the service identifies the caller as {user_at_service}, the server as"
+        f" {caller.user}",
+        "if the service is restricted to some users, its owner should check this",
     )
 
 
@@ -223,37 +238,37 @@ def assess_ice_servers(facts: Facts) -> Iterator[Line]:
                 "ice server",
                 "warning",
                 f"{answer.url}: {answer.failure}",
-                "check network.ice_servers and its variables; is UDP to it open?",
+                "check network.ice_servers, its environment variables, and that a firewall lets UDP"
+                " to it pass",
             )
 
 
 def assess_limits(facts: Facts) -> Iterator[Line]:
     limits = facts.description.limits
-    taken = [
+    known = [
         f"{name} {limit:,}"
         for limit, name in (
-            (limits.max_pixels, "pixels a call"),
-            (limits.max_image_bytes, "bytes a call"),
-            (limits.max_queue, "images waiting"),
+            (limits.max_pixels, "pixels per call"),
+            (limits.max_image_bytes, "bytes per call"),
+            (limits.max_queue, "images in the queue"),
         )
         if limit is not None
     ]
-    if taken:
-        yield Line("limits", "ok", f"of the service: {', '.join(taken)}")
+    if known:
+        yield Line("limits", "ok", f"of the service: {', '.join(known)}")
     caller = facts.caller
     if isinstance(caller, Unknown):
         return
     used = caller.workspace_clients
-    in_use = "" if used is None else f"{used} clients are in the workspace; "
-    wanted = facts.asked.connections + (used or 0)
-    if wanted > DEFAULT_CONNECTIONS:
+    in_use = "" if used is None else f"the workspace has {used} clients; "
+    total = facts.asked.connections + (used or 0)
+    if total > DEFAULT_CONNECTIONS:
         yield Line(
             "limits",
             "warning",
-            f"{in_use}{facts.asked.connections} connections of the run come to them, and"
-            f" {DEFAULT_LIMITS}",
+            f"{in_use}the run adds {facts.asked.connections} connections, and {DEFAULT_LIMITS}",
             f"set network.connections to {max(DEFAULT_CONNECTIONS - (used or 0) - 10, 1)} or less,"
-            " unless the server takes more",
+            " unless the server allows more",
         )
     else:
         yield Line("limits", "ok", f"{in_use}{DEFAULT_LIMITS}")

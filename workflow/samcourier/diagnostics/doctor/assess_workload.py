@@ -1,4 +1,4 @@
-"""Judging the work: images, disk, versions, model, and how long it will take. Pure."""
+"""Assess the workload: images, disk, versions, model and duration. Pure functions."""
 
 from __future__ import annotations
 
@@ -9,56 +9,56 @@ from .facts import Facts, Unknown
 from .lines import Line, Status
 from .run_time import estimate_bytes, estimate_run
 
-#: So many times what the run is expected to write should be free.
+#: Free space below this multiple of the expected output gives a warning.
 ROOM_FACTOR = 2.0
 
 
 def assess_images(facts: Facts) -> Iterator[Line]:
-    ahead, asked = facts.forecast, facts.asked
-    if isinstance(ahead, Unknown):
-        yield Line("images", "warning", f"not looked at: {ahead.why}")
+    forecast, asked = facts.forecast, facts.asked
+    if isinstance(forecast, Unknown):
+        yield Line("images", "warning", f"could not be checked: {forecast.why}")
         return
     done = asked.images - asked.images_left
-    said = f"{asked.images_left:,} to segment" + (f", {done:,} have a mask" if done else "")
-    if not ahead.unopened:
-        yield Line("images", "ok", said)
+    message = f"{asked.images_left:,} to segment" + (f", {done:,} have a mask" if done else "")
+    if not forecast.unopened:
+        yield Line("images", "ok", message)
         return
     yield Line(
         "images",
         "warning",
-        f"{said}; of {ahead.looked_at} looked at {len(ahead.unopened)} cannot be opened:"
-        f" {ahead.unopened[0]}",
-        "the run names each and goes on with the others",
+        f"{message}; {len(forecast.unopened)} of {forecast.looked_at} checked cannot be opened:"
+        f" {forecast.unopened[0]}",
+        "the run lists each of them and continues with the others",
     )
 
 
 def assess_disk(facts: Facts) -> Iterator[Line]:
-    disk, ahead = facts.disk, facts.forecast
+    disk, forecast = facts.disk, facts.forecast
     if isinstance(disk, Unknown):
-        yield Line("disk", "failure", disk.why, "is the file system of the results folder there?")
+        yield Line("disk", "failure", disk.why, "check the file system of the results folder")
         return
     if not disk.is_writable:
-        yield Line("disk", "failure", f"{disk.path} cannot be written", "whose folder is it?")
+        yield Line("disk", "failure", f"{disk.path} cannot be written", "check the folder's owner")
         return
-    if isinstance(ahead, Unknown):
-        yield Line("disk", "warning", f"{_gb(disk.free_bytes)} free; what is needed is not known")
+    if isinstance(forecast, Unknown):
+        yield Line("disk", "warning", f"{_gb(disk.free_bytes)} free; the space needed is unknown")
         return
-    needed = estimate_bytes(facts, ahead)
-    said = f"{_gb(disk.free_bytes)} free, the run writes roughly {_gb(needed)}"
+    needed = estimate_bytes(facts, forecast)
+    message = f"{_gb(disk.free_bytes)} free, the run writes about {_gb(needed)}"
     yield Line(
         "disk",
         _room(disk.free_bytes, needed),
-        said,
-        "" if _room(disk.free_bytes, needed) == "ok" else "make room, or name another folder",
+        message,
+        "" if _room(disk.free_bytes, needed) == "ok" else "free some space, or use another folder",
     )
     if disk.free_files is None:
-        yield Line("files", "ok", f"{ahead}; this file system does not limit their number")
+        yield Line("files", "ok", f"{forecast}; this file system does not limit their number")
         return
-    status = _room(disk.free_files, ahead.files)
+    status = _room(disk.free_files, forecast.files)
     yield Line(
         "files",
         status,
-        f"{ahead}; {disk.free_files:,} free (a quota of yours may be less)",
+        f"{forecast}; {disk.free_files:,} free (your quota may be smaller)",
         "" if status == "ok" else "set mask_container: zip",
     )
 
@@ -86,16 +86,16 @@ def assess_versions(facts: Facts) -> Iterator[Line]:
             f"pip install '{each.package}{each.required}'",
         )
     if untested:
-        named = ", ".join(f"{each.package} {each.installed} ({each.tested})" for each in untested)
+        listed = ", ".join(f"{each.package} {each.installed} ({each.tested})" for each in untested)
         yield Line(
             "versions",
             "warning",
-            f"others than those tested with, which stand in brackets: {named}",
-            "if something fails, install requirements.lock",
+            f"not the tested versions, which are in brackets: {listed}",
+            "if something fails, install the versions of requirements.lock",
         )
     if not broken and not untested:
-        named = ", ".join(f"{each.package} {each.installed}" for each in versions)
-        yield Line("versions", "ok", named)
+        listed = ", ".join(f"{each.package} {each.installed}" for each in versions)
+        yield Line("versions", "ok", listed)
 
 
 def assess_model(facts: Facts) -> Iterator[Line]:
@@ -104,7 +104,7 @@ def assess_model(facts: Facts) -> Iterator[Line]:
         return
     device = description.device
     if device is None:
-        yield Line("model", "warning", "the service does not say what it runs on")
+        yield Line("model", "warning", "the service does not report its device")
         return
     gpu, cache = description.gpu, description.model_cache
     weights = f"; weights from {cache}" if cache else ""
@@ -115,15 +115,15 @@ def assess_model(facts: Facts) -> Iterator[Line]:
         yield Line(
             "model",
             "warning",
-            f"on {device}, of which the service does not say what it is{weights}",
-            "an older service: update it",
+            f"on {device}; the service does not report which GPU it is{weights}",
+            "the service is an older version: update it",
         )
     elif description.engine == "microsam":
         yield Line(
             "model",
             "warning",
             f"on {device}: an image takes up to half a minute there{weights}",
-            "a GPU: service.gpu_memory_mb, or service.slurm.gres",
+            "use a GPU: set service.gpu_memory_mb or service.slurm.gres",
         )
     else:
         yield Line("model", "ok", f"on {device}, which suits {description.engine}{weights}")
@@ -138,8 +138,8 @@ def assess_run_time(facts: Facts) -> Iterator[Line]:
         yield Line(
             "time",
             "warning",
-            "not known: nothing was segmented yet by which to tell",
-            "segment a few (images in the config), then ask again",
+            "unknown: no image was segmented yet from which to estimate it",
+            "segment a few images (config key images), then run the doctor again",
         )
         return
     yield Line("time", "ok", f"about {duration(run.seconds)}: {run.because}")

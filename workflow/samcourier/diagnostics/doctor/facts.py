@@ -1,4 +1,4 @@
-"""What is found out before a run. Where something could not be, there is an :class:`Unknown`."""
+"""The facts that the doctor gathers; an :class:`Unknown` replaces a fact that is missing."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ..forecast import Forecast
 
 @dataclass(frozen=True)
 class Unknown:
-    """Why a fact is missing. ``kind`` is the failure class, ``late`` when its time was over.
+    """The reason why a fact is missing. ``kind`` is the failure class, ``late`` after a timeout.
 
-    ``not_asked`` is a fact that needs another one, which is missing itself.
+    ``not_asked`` means that the fact depends on another fact that is missing.
     """
 
     why: str
@@ -25,7 +25,7 @@ class Unknown:
 
 @dataclass(frozen=True)
 class ServerFact:
-    """The server's answer to a look at its health; ``clock_ahead_s`` is its clock less ours."""
+    """The server's answer to a health check; ``clock_ahead_s`` is its clock minus ours."""
 
     url: str
     is_hypha: bool
@@ -36,7 +36,7 @@ class ServerFact:
 
 @dataclass(frozen=True)
 class DiskFact:
-    """The file system of the results folder; ``free_files`` is None where it has no such limit."""
+    """The file system of the results folder; ``free_files`` is None if it has no such limit."""
 
     path: str
     is_writable: bool
@@ -46,7 +46,7 @@ class DiskFact:
 
 @dataclass(frozen=True)
 class VersionFact:
-    """An installed package: what is ``required`` of it, and what the project is ``tested`` with."""
+    """A package, its ``required`` versions, and the version that the project is ``tested`` with."""
 
     package: str
     installed: str | None
@@ -57,7 +57,7 @@ class VersionFact:
 
 @dataclass(frozen=True)
 class PaceFact:
-    """How fast images were segmented: seconds at the service over ``images`` of ``pixels``."""
+    """The pace of earlier images: the service took ``seconds`` for ``images`` of ``pixels``."""
 
     images: int
     pixels: int
@@ -67,9 +67,9 @@ class PaceFact:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the run asks for. ``images_left`` lack a mask, ``connections`` are those of the run.
+    """The requests of the run. ``images_left`` have no mask, ``connections`` is the run's limit.
 
-    ``keeps_embeddings_bytes`` is 0 where none are kept.
+    ``embeddings_max_bytes`` is 0 if no embeddings are kept.
     """
 
     target: str
@@ -89,11 +89,10 @@ Where = Literal["ready", "not_yet"]
 
 @dataclass(frozen=True)
 class Facts:
-    """All that is known before the run. ``verdicts`` are those of
-    :mod:`samcourier.diagnostics.verify`.
+    """The facts known before the run. ``verdicts`` are from :mod:`samcourier.diagnostics.verify`.
 
-    ``service`` is ``not_yet`` for one that the run itself brings up; ``replica_ids`` are what is
-    registered under its name. ``refusals`` are what the service refuses of what is asked of it.
+    ``service`` is ``not_yet`` if the run itself starts the service. ``replica_ids`` are registered
+    under its name. ``refusals`` are the requests that the service refuses, one line each.
     """
 
     asked: Asked

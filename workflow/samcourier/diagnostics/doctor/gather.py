@@ -1,4 +1,4 @@
-"""Facts about server, service and way, each asked for beside the others with a limit of its own."""
+"""Gather the facts about server, service and connection concurrently, each with its own limit."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ from .facts import Asked, DiskFact, Facts, PaceFact, ServerFact, Unknown, Versio
 
 T = TypeVar("T")
 
-#: The whole look with what went before it, printing and Python's start left out.
+#: Limit of all checks with the imports before them, without printing and Python's start.
 LIMIT_S = 16.0
 SERVER_LIMIT_S = 8.0
-#: What had less was held up by what went before it, such as a local service's start.
+#: A check with less time was delayed by an earlier step, such as the start of a local service.
 ENOUGH_S = 5.0
-#: A SLURM job's service is looked for, not waited for.
+#: The check looks up a SLURM job's service but does not wait for its start.
 JOB_PATIENCE_S = 3.0
 POLICY = Policy(open_timeout_s=8.0, webrtc_open_timeout_s=4.0, probe_timeout_s=10.0)
 
-_NO_ENDPOINT = Unknown("not looked at: where the service is is not known", "not_asked")
+_NO_ENDPOINT = Unknown("not checked: the address of the service is unknown", "not_asked")
 
 
 @dataclass(frozen=True)
 class Here:
-    """What is asked of this machine, each in a thread that nobody waits for longer than it may."""
+    """The checks of this machine; each runs in a thread and is abandoned after its time limit."""
 
     forecast: Callable[[], Forecast]
     disk: Callable[[], DiskFact]
@@ -62,9 +62,9 @@ async def gather_facts(
     here: Here,
     spent_s: float = 0.0,
 ) -> Facts:
-    """Return all facts within what is :func:`left_s` of ``LIMIT_S``; what took longer is Unknown.
+    """Return all facts within :func:`left_s`; a fact that took longer is Unknown.
 
-    ``spent_s`` are the seconds that the command took until now.
+    ``spent_s`` are the seconds of ``LIMIT_S`` that the command has already used.
     """
     deadline_s = asyncio.get_running_loop().time() + left_s(spent_s)
     ice_servers = resolve_network(settings.network).ice_servers
@@ -83,7 +83,7 @@ async def gather_facts(
         return await alone if isinstance(found, Unknown) else found
 
     async def server() -> ServerFact | Unknown:
-        # Its own server comes up with a local service; any other is known before its service.
+        # A local service starts its own server; any other server is known before its service.
         is_known = settings.service.server_url and settings.service.target != "local"
         return await _server(await (alone if is_known else reached()), deadline_s)
 
@@ -112,14 +112,14 @@ async def gather_facts(
 
 
 def left_s(spent_s: float) -> float:
-    """Return the seconds left: half of ``LIMIT_S`` at least, so that something is found out."""
+    """Return the seconds left, at least half of ``LIMIT_S``, so that some checks can finish."""
     return max(LIMIT_S - spent_s, LIMIT_S / 2)
 
 
 async def within(
     deadline_s: float, work: Awaitable[T], limit_s: float | None = None
 ) -> T | Unknown:
-    """Return what ``work`` gives in time, or why it gives nothing."""
+    """Return the result of ``work`` if it ends in time, else the reason as Unknown."""
     loop = asyncio.get_running_loop()
     start_s = loop.time()
     until_s = deadline_s if limit_s is None else min(deadline_s, start_s + limit_s)
@@ -138,9 +138,9 @@ async def within(
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """Run blocking work in a thread that ends with the process: a hung disk holds nobody up."""
+    """Run blocking work in a daemon thread, so that a hung disk does not block the command."""
     done: Future[T] = Future()
-    # Who gives up waiting must not cancel what the thread will settle all the same.
+    # A caller that stops waiting must not cancel the future, which the thread still sets.
     done.set_running_or_notify_cancel()
 
     def run() -> None:
@@ -163,12 +163,12 @@ async def _find(
         try:
             return find(looked)
         except ServiceGone:
-            # What the run brings up itself may be missing before it.
+            # A service that the run starts itself may be missing before the run.
             if settings.service.target in ("bioengine", "slurm"):
                 return "not_yet"
             raise
 
-    # A local service takes as long as it takes; then there is nothing else to wait for.
+    # A local service may use nearly all of the time: no other check waits after it.
     found = await within(deadline_s - 1.0, in_thread(look))
     if isinstance(found, Endpoint):
         return found, "ready"
@@ -178,7 +178,7 @@ async def _find(
 
 
 def _server_alone(settings: RunSettings) -> Endpoint | Unknown:
-    """Return where the server is, of a service that is not there; Unknown for a bad token."""
+    """Return the server's endpoint without a service; Unknown for a bad token."""
     service = settings.service
     if not service.server_url:
         return _NO_ENDPOINT
@@ -244,7 +244,7 @@ async def _caller(
 
 
 async def _replica_ids(server: Any, endpoint: Endpoint) -> tuple[str, ...]:
-    # A full id is one replica.
+    # A full id names one replica.
     if ":" in endpoint.service_id:
         return (endpoint.service_id,)
     return tuple(await list_services(server, endpoint))
@@ -253,7 +253,7 @@ async def _replica_ids(server: Any, endpoint: Endpoint) -> tuple[str, ...]:
 async def _verdicts(
     endpoint: Endpoint | Unknown, wanted: str, deadline_s: float
 ) -> tuple[dict[str, dict[str, Any] | Unknown], ServiceDescription]:
-    """Return each transport's verdict and the service's description, empty where it has none."""
+    """Return each transport's verdict and the service's description, empty if it has none."""
     if isinstance(endpoint, Unknown):
         return {}, ServiceDescription()
     one, _ = await pick_replica(endpoint, wanted)

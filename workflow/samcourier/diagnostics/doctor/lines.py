@@ -1,4 +1,4 @@
-"""What a judgement is."""
+"""The result of one check."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ Status = Literal["ok", "warning", "failure"]
 
 @dataclass(frozen=True)
 class Line:
-    """One judgement: on what, how it stands, what was found, and what to do about it."""
+    """The result of one check: its topic, status, message, and advice on what to do."""
 
     topic: str
     status: Status
-    said: str
+    message: str
     advice: str = ""

@@ -1,4 +1,4 @@
-"""Facts of this machine: its disk, what is installed, and how fast earlier runs went."""
+"""Gather the facts of this machine: disk, installed versions, pace of earlier runs."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pathlib import Path
 from ...results.image_log import read_image_log
 from .facts import DiskFact, PaceFact, VersionFact
 
-#: Packages whose versions have broken runs, or are mended here for one version alone.
+#: Packages whose versions have broken runs, or whose workarounds here fit one version only.
 FRAGILE = (
     *("hypha-rpc", "aiortc", "websockets", "httpx", "msgpack", "numcodecs", "zarr", "snakemake"),
     *("hypha", "sqlmodel"),
 )
-#: Beside the workflow in a checkout; an installed package has none.
+#: The file is beside the workflow in a checkout; an installed package has none.
 LOCK = Path(__file__).parents[4] / "requirements.lock"
 _PINNED = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(?:\[[^\]]*\])?==(?P<version>[^\s;\\]+)")
-#: So many of the newest logs tell the pace.
+#: Number of the newest logs from which the pace is computed.
 LOGS_READ = 50
 
 
 def look_at_disk(dataset_dir: Path) -> DiskFact:
-    """Return the room of the folder that is, or will be, that of the results. Raises OSError."""
+    """Return the free space of the results folder, which may not exist yet. Raises OSError."""
     folder = dataset_dir.absolute()
     while not folder.exists():
         folder = folder.parent
@@ -39,7 +39,7 @@ def look_at_disk(dataset_dir: Path) -> DiskFact:
 
 
 def look_at_versions(extras: Iterable[str]) -> tuple[VersionFact, ...]:
-    """Return what is installed of the fragile packages that this client, with ``extras``, needs."""
+    """Return the versions of the fragile packages that this client with ``extras`` requires."""
     from packaging.requirements import Requirement
 
     tested = dict(_locked(LOCK))
@@ -52,7 +52,7 @@ def look_at_versions(extras: Iterable[str]) -> tuple[VersionFact, ...]:
     facts = []
     for package in FRAGILE:
         installed = _installed(package)
-        # What no one asks for, but is there, does no harm.
+        # An installed package that nothing requires does no harm.
         if package not in wanted and (installed is None or package in ("hypha", "sqlmodel")):
             continue
         specifier = wanted.get(package)

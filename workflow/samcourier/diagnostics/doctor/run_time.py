@@ -1,4 +1,4 @@
-"""How long a run will take and how much it will write, from what is known before it. Pure."""
+"""Estimate the duration and the output size of a run from the facts. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from dataclasses import dataclass
 from ..forecast import Forecast
 from .facts import Facts, PaceFact, Unknown
 
-#: A packed image against its pixels, a packed mask likewise (docs/decisions/0003-wire-format.md).
+#: Size of a packed image, or mask, over that of its pixels (docs/decisions/0003-wire-format.md).
 PACKED_IMAGE_RATIO = 1.6
 PACKED_MASK_RATIO = 50.0
-#: Of a mask with its smaller levels, compressed, without its files' own size.
+#: Bytes per pixel of a compressed mask with its smaller levels, without the overhead of its files.
 MASK_BYTES_A_PIXEL = 0.1
-#: The least that a file takes of most file systems.
+#: The smallest size of a file on most file systems.
 BLOCK_BYTES = 4096
-#: A table, polygons, a preview: bytes a pixel of the mask, each.
+#: Bytes per pixel of the mask for each output: a table, polygons or a preview.
 OUTPUT_BYTES_A_PIXEL = 0.5
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The seconds of the whole run, and what they follow from."""
+    """The seconds of the whole run, and the basis of the estimate."""
 
     seconds: float
     because: str
 
 
 def estimate_run(facts: Facts) -> Estimate | None:
-    """Return how long the images that are left will take, None where nothing tells.
+    """Return the duration of the pending images, None if there is no basis for an estimate.
 
     Images travel while others are segmented, so the slower of the two counts.
     """
@@ -42,10 +42,10 @@ def estimate_run(facts: Facts) -> Estimate | None:
     travel_s = _travel_s(facts, ahead)
     seconds = facts.asked.images_left * max(service_s, travel_s)
     because = (
-        f"{a_image_s:.2g} s an image at the service, by {pace.images} images of {pace.source}"
+        f"{a_image_s:.2g} s an image at the service, from {pace.images} images of {pace.source}"
         + (f", {replicas} replicas" if replicas > 1 else "")
         + (
-            f"; the way there and back takes longer, {travel_s:.2g} s"
+            f"; the transfer there and back takes longer, {travel_s:.2g} s"
             if travel_s > service_s
             else ""
         )
@@ -66,7 +66,7 @@ def _image_s(pace: PaceFact, ahead: Forecast, engine: str) -> float:
 
 
 def _travel_s(facts: Facts, ahead: Forecast) -> float:
-    """Return the seconds of an image's way there and back over the fastest transport."""
+    """Return the seconds of an image's transfer in both directions over the fastest transport."""
     if ahead.image_bytes is None or ahead.mask_pixels is None:
         return 0.0
     up_bytes = ahead.image_bytes / PACKED_IMAGE_RATIO
@@ -83,7 +83,7 @@ def _travel_s(facts: Facts, ahead: Forecast) -> float:
 
 
 def estimate_bytes(facts: Facts, ahead: Forecast) -> float:
-    """Return roughly how many bytes the run writes, blocks of small files counted."""
+    """Return roughly how many bytes the run writes, counting whole blocks for small files."""
     pixels = (ahead.mask_pixels or 0.0) * ahead.images
     outputs = len(facts.asked.outputs)
     embedding_bytes = facts.description.embedding_bytes or 0
