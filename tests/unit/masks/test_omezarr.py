@@ -340,7 +340,7 @@ def raising(*_: object, **__: object) -> None:
 
 INTERRUPTIONS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "writing an array": lambda patch: patch.setattr(zarr, "create_array", raising),
-    "writing the attributes": lambda patch: patch.setattr(masks, "_seal", raising),
+    "writing the attributes": lambda patch: patch.setattr(masks, "_write_root", raising),
     "reading back": lambda patch: patch.setattr(zarr, "open_array", raising),
     "renaming": lambda patch: patch.setattr(os, "rename", raising),
     "renaming the new one": lambda patch: patch.setattr(os, "rename", rename_but_the_new()),

@@ -1,1 +1,1 @@
-"""From an image file to the planes that are segmented: axes, selection, statistics."""
+"""Read image files into the planes to segment: axes, selection, statistics."""

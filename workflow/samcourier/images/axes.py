@@ -1,7 +1,7 @@
-"""What of each axis of a file is wanted: the selection held against what the file has. Pure.
+"""Find the selected positions along each axis of a file. The functions have no side effects.
 
-What a file leaves open is refused with a sentence that says what to write into the sample
-sheet; nothing is guessed.
+Where the selection is ambiguous, an error says what to write into the sample sheet; nothing is
+guessed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..errors import ImageUnfit
 from .readers import Source
 from .selection import PICK_RULE, How, Pick, Selection
 
-#: More is no image but a damaged header; 100 times the largest slides.
+#: Largest number of values of an image, 100 times the largest slides; more means a damaged header.
 MOST_VALUES = 10**13
 
 _INDEX_0 = Pick("index", 0, 0)
@@ -23,7 +23,7 @@ _INDEX_0 = Pick("index", 0, 0)
 
 @dataclass(frozen=True)
 class Axis:
-    """Which positions along one of the file's axes are wanted, and how (:class:`Pick`)."""
+    """The selected positions along one of the file's axes, and their use (:class:`Pick`)."""
 
     letter: str
     positions: Sequence[int]
@@ -35,15 +35,14 @@ class Axis:
 
 
 def wanted_axes(path: Path, source: Source, selection: Selection) -> list[Axis]:
-    """Return what is wanted of each of the file's axes, in its order.
+    """Return the selected positions of each of the file's axes, in the file's order.
 
-    Samples (S) count as C. Raises :class:`ImageUnfit` for everything that is wrong with the
-    file's shape or the selection.
+    Samples (S) count as C. Raises :class:`ImageUnfit` for a wrong shape or selection.
     """
     letters = selection.axes or source.axes
     _check(path, source, letters, selection.axes)
     axes = [
-        _wanted(path, letter, size, selection, source.channel_names)
+        _selected_axis(path, letter, size, selection, source.channel_names)
         for letter, size in zip(_one_channel_axis(letters, source.shape), source.shape, strict=True)
     ]
     _check_absent(path, {axis.letter for axis in axes}, selection)
@@ -51,22 +50,27 @@ def wanted_axes(path: Path, source: Source, selection: Selection) -> list[Axis]:
 
 
 def _one_channel_axis(letters: str, shape: Sequence[int]) -> str:
-    """Let samples (S) count as channels; of both, the one of length 1 is as good as not there."""
+    """Rename samples (S) to channels; if the file has both, ignore the axis of length 1."""
     if "C" in letters and "S" in letters:
         empty = "S" if shape[letters.index("S")] == 1 else "C"
         letters = letters.replace(empty, "?")
     return letters.replace("S", "C")
 
 
-def _wanted(path: Path, letter: str, size: int, selection: Selection, names: Sequence[str]) -> Axis:
-    """Return what is wanted of one of the file's axes; refuse what it leaves open or has not."""
+def _selected_axis(
+    path: Path, letter: str, size: int, selection: Selection, names: Sequence[str]
+) -> Axis:
+    """Return the selected positions of one of the file's axes.
+
+    Raises :class:`ImageUnfit` for an ambiguous selection and for positions that do not exist.
+    """
     if letter in "YX":
         return Axis(letter, range(size), "volume")
     if letter == "C":
         return _channels(path, size, selection.channel, names)
     pick = {"T": selection.t, "Z": selection.z}.get(letter)
     if pick is None and size != 1:
-        raise ImageUnfit(_left_open(path, letter, size))
+        raise ImageUnfit(_choice_needed(path, letter, size))
     pick = pick or _INDEX_0
     first, last = pick.first or 0, size - 1 if pick.last is None else pick.last
     if last >= size:
@@ -76,12 +80,12 @@ def _wanted(path: Path, letter: str, size: int, selection: Selection, names: Seq
 
 
 def _check_absent(path: Path, letters: set[str], selection: Selection) -> None:
-    """Hold what is asked of an axis that the file has not against its only position."""
+    """Check the selection along the axes that the file lacks; these have one position."""
     for letter in {"T", "Z", "C"} - letters:
-        _wanted(path, letter, 1, selection, ())
+        _selected_axis(path, letter, 1, selection, ())
 
 
-def _left_open(path: Path, letter: str, size: int) -> str:
+def _choice_needed(path: Path, letter: str, size: int) -> str:
     what = {"T": "time points", "Z": "Z"}[letter]
     more = ", or volume, as one stack" if letter == "Z" else ""
     return (
@@ -91,14 +95,14 @@ def _left_open(path: Path, letter: str, size: int) -> str:
 
 
 def _channels(path: Path, size: int, channel: int | str | None, names: Sequence[str]) -> Axis:
-    """Return the channels asked for: all, one, or two separated by a comma."""
+    """Return the selected channels: all, one, or two separated by a comma."""
     if channel is None:
         return Axis("C", range(size), "volume" if size > 1 else "index")
     known = names if len(names) == size else ()
-    asked: list[int | str] = [channel]
+    requested: list[int | str] = [channel]
     if isinstance(channel, str) and channel not in known and "," in channel:
-        asked = [each.strip() for each in channel.split(",")]
-    found = tuple(_channel(path, size, each, known) for each in asked)
+        requested = [each.strip() for each in channel.split(",")]
+    found = tuple(_channel(path, size, each, known) for each in requested)
     if len(found) > 2 or len(set(found)) < len(found):
         raise ImageUnfit(
             f"{path}: channel {channel!r}, expected one, or nucleus and cytoplasm as two of them"
@@ -107,7 +111,7 @@ def _channels(path: Path, size: int, channel: int | str | None, names: Sequence[
 
 
 def channel_labels(axis: Axis | None, names: Sequence[str]) -> tuple[str, ...]:
-    """Return a name for each channel of a plane: as the file does, else c0, c1; "" without C."""
+    """Return a name for each channel of a plane: the file's, else c0, c1; "" without axis C."""
     if axis is None:
         return ("",)
     labels = tuple(names[at] if at < len(names) else "" for at in axis.positions)
@@ -127,7 +131,7 @@ def _channel(path: Path, size: int, channel: int | str, known: Sequence[str]) ->
 
 
 def _check(path: Path, source: Source, letters: str, override: str | None) -> None:
-    """Raise :class:`ImageUnfit` unless each dimension has a known axis and pixels are numbers."""
+    """Raise :class:`ImageUnfit` unless each dimension has a known axis and pixels are numeric."""
     shape, own_axes = source.shape, source.axes
     if source.dtype.kind not in "biuf":
         raise ImageUnfit(f"{path}: pixels are {source.dtype}, expected integers or real floats")
@@ -140,7 +144,7 @@ def _check(path: Path, source: Source, letters: str, override: str | None) -> No
     if 0 in shape:
         raise ImageUnfit(f"{path}: {described} holds no pixel, expected at least one")
     if math.prod(shape) > MOST_VALUES:
-        raise ImageUnfit(f"{path}: {described} claims too much, expected at most 10^13 values")
+        raise ImageUnfit(f"{path}: {described} is too large, expected at most 10^13 values")
     long = {axis for axis, size in zip(letters, shape, strict=True) if size != 1}
     if unknown := long - set("TCZYXS"):
         raise ImageUnfit(

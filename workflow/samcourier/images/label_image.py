@@ -1,4 +1,4 @@
-"""An image file that says something of each pixel of another image: its truth, its foreground."""
+"""Read an image file that labels the pixels of another image: its truth or its foreground."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .readers import open_source
 
 
 def read_label_image(path: Path, mask_axes: str | None = None) -> np.ndarray:
-    """Return all pixels of a file of any format that images come in, as they are.
+    """Return all pixels of a file of any supported format, with the file's dtype.
 
-    Axes of length 1 other than Y and X are dropped; the rest is put into the order of
-    ``mask_axes``, such as "TYX", where the file has exactly these. Raises ImageUnfit for a file
-    that cannot be read.
+    Axes of length 1 other than Y and X are dropped. If the file then has exactly ``mask_axes``,
+    such as "TYX", the axes are put into that order. Raises ImageUnfit for a file that
+    cannot be read.
     """
     with open_source(path) as source:
         pixels = source.read((slice(None),) * len(source.shape))

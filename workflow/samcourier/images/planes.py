@@ -1,4 +1,4 @@
-"""Image file and selection -> the planes or volumes that the service segments one by one."""
+"""Read an image file as the planes or volumes that the service segments one by one."""
 
 from __future__ import annotations
 
@@ -19,17 +19,21 @@ from .axes import Axis, channel_labels, wanted_axes
 from .readers import Index, Source, check_fits_memory, open_source
 from .selection import AXES_RULE, Selection, are_axes_valid
 
-#: Planes too large to hold are read in bands of so many pixels, and of whole rows of file tiles.
+#: Planes too large for the memory are read in bands of about this many pixels; the number of rows
+#: is a multiple of the usual height of a file's tiles.
 _BAND_PX = 8 << 20
 _BAND_ROWS = 256
 
 
 @dataclass(frozen=True)
 class Plane:
-    """Pixels as the service takes them.
+    """Pixels in the form that the service accepts.
 
-    ``pixels`` are C-contiguous, native integers or floats with the axes "YX", "CYX", "ZYX" or
-    "CZYX". ``pixels_sha256`` is :func:`pixels_sha256` of them.
+    Attributes:
+        pixels: C-contiguous native integers or floats with the axes ``axes``.
+        axes: "YX", "CYX", "ZYX" or "CZYX".
+        pixel_size_um: Along x in micrometres, None if unknown.
+        pixels_sha256: The digest of the pixels, see :func:`pixels_sha256`.
     """
 
     pixels: np.ndarray
@@ -41,10 +45,20 @@ class Plane:
 class Planes:
     """The planes (or volumes) of one opened image; pixels are read one plane at a time.
 
-    ``axes`` and ``shape`` are those of the image without what was dropped or projected, e.g.
-    "TCYX"; ``plane_axes`` are those of each plane. The mask has the axes of the image less C.
-    ``dtype`` is native, uint8 for booleans. ``file_axes`` are letter and size of the file's.
-    ``channels`` names those of each plane: as the file does, else c0, c1; "" without axis C.
+    Attributes:
+        path: The image file.
+        axes: Axes of the image, e.g. "TCYX", without the dropped and the projected ones.
+        shape: Length of each of ``axes``.
+        stack_axes: The axes along which the planes are stacked, e.g. "T".
+        stack_shape: Length of each of ``stack_axes``.
+        plane_axes: Axes of each plane.
+        mask_axes: Axes of the mask: ``axes`` without C.
+        mask_shape: Shape of the mask.
+        pixel_size_um: Along x in micrometres, None if unknown.
+        z_spacing_um: Between two z positions in micrometres, None if unknown.
+        file_axes: Letter and length of each axis of the file.
+        channels: Name of each channel of a plane: the file's, else c0, c1; "" without axis C.
+        dtype: Native; uint8 for booleans.
     """
 
     def __init__(self, path: Path, source: Source, selection: Selection) -> None:
@@ -73,7 +87,7 @@ class Planes:
 
     @property
     def plane_shape(self) -> tuple[int, ...]:
-        """The shape of each plane or volume, along ``plane_axes``."""
+        """Length of each of ``plane_axes``."""
         return tuple(self.shape[self.axes.index(letter)] for letter in self.plane_axes)
 
     @property
@@ -81,22 +95,26 @@ class Planes:
         return self.plane_shape[0] if self.plane_axes.startswith("C") else 1
 
     def position(self, number: int) -> tuple[int, ...]:
-        """Return where the plane lies in the mask, one index for each of ``stack_axes``."""
+        """Return the plane's indices in the mask, one for each of ``stack_axes``."""
         return tuple(int(index) for index in np.unravel_index(number, self.stack_shape or (1,)))[
             : len(self.stack_shape)
         ]
 
     def origin(self, number: int) -> dict[str, int]:
-        """Return where the plane begins in the file, by T and Z; what was projected is not said."""
-        where = dict(zip(self.stack_axes, self.position(number), strict=True))
+        """Return the plane's first position in the file along T and Z, without projected axes."""
+        positions = dict(zip(self.stack_axes, self.position(number), strict=True))
         return {
-            axis.letter: axis.positions[where.get(axis.letter, 0)]
+            axis.letter: axis.positions[positions.get(axis.letter, 0)]
             for axis in self._axes
             if axis.letter in "TZ" and axis.how != "max"
         }
 
     def read(self, number: int = 0) -> Plane:
-        """Read one plane. Raises ImageUnfit when it is damaged, not finite, or beyond memory."""
+        """Read one plane.
+
+        Raises ImageUnfit when it is damaged, not finite, or larger than the memory, ImageUnread
+        when the memory is not free now.
+        """
         count = math.prod(self.shape) // len(self)
         check_fits_memory(self.path, count * self.dtype.itemsize)
         pixels = self._projected(dict(zip(self.stack_axes, self.position(number), strict=True)))
@@ -108,9 +126,9 @@ class Planes:
     def read_part(
         self, number: int, rows: slice, columns: slice, channel: int | None = None
     ) -> np.ndarray:
-        """Read a part of one plane, all its channels or one of them, without the rest.
+        """Read a rectangle of one plane, with all channels or one of them.
 
-        Returns the axes of :class:`Plane`, less C where ``channel`` names one. Raises ImageUnfit.
+        The result has the axes of the plane, without C if ``channel`` is given. Raises ImageUnfit.
         """
         cut = {"Y": rows, "X": columns}
         axes = [
@@ -127,7 +145,7 @@ class Planes:
         return pixels
 
     def sha256(self, *, in_bands: bool = False) -> str:
-        """Return the digest of all planes, reading one after the other, or band after band."""
+        """Return the digest of all planes, reading them plane by plane or in bands."""
         digest_of = self._sha256_in_bands if in_bands else lambda n: self.read(n).pixels_sha256
         digests = [digest_of(number) for number in range(len(self))]
         if not self.stack_axes:
@@ -145,7 +163,7 @@ class Planes:
         return digest.hexdigest()
 
     def _projected(self, where: dict[str, int], axes: Sequence[Axis] | None = None) -> np.ndarray:
-        """Read the positions of projected axes one after the other: one plane in memory."""
+        """Read one plane and project it, holding one position of the projected axes at a time."""
         axes = axes or self._axes
         choices: list[Sequence[int | None]] = []
         for axis in axes:
@@ -157,7 +175,7 @@ class Planes:
         return functools.reduce(np.maximum, pixels)
 
     def _read_at(self, axes: Sequence[Axis], positions: Sequence[int | None]) -> np.ndarray:
-        """Read one position of each axis, None for all that is wanted; ordered CZYX."""
+        """Read one position of each axis, None for all selected ones, ordered CZYX."""
         parts = [self._source.read(index) for index in _indices(axes, positions)]
         letters = [a.letter for a, at in zip(axes, positions, strict=True) if at is None]
         if "C" not in letters or len(parts) == 1:
@@ -171,7 +189,7 @@ class Planes:
 
 
 def _indices(axes: Sequence[Axis], positions: Sequence[int | None]) -> Iterator[Index]:
-    """Return what to read: all at once, but channels that lie apart one by one."""
+    """Yield the indices to read: one, or one per channel if these are not adjacent."""
     parts: list[list[int | slice]] = []
     for axis, position in zip(axes, positions, strict=True):
         if position is not None:
@@ -185,10 +203,10 @@ def _indices(axes: Sequence[Axis], positions: Sequence[int | None]) -> Iterator[
 
 @contextmanager
 def open_planes(path: Path, selection: Selection | None = None) -> Iterator[Planes]:
-    """Open an image and say what its planes are, without reading one.
+    """Open an image as its planes, without reading pixels.
 
     Samples (S, as in RGB) count as C; an axis of length 1 is dropped. Raises
-    :class:`ImageUnfit` for everything that is wrong with the file or the selection.
+    :class:`ImageUnfit` for a damaged or unsupported file and for a wrong selection.
     """
     selection = selection or Selection()
     if selection.axes is not None and not are_axes_valid(selection.axes):
@@ -199,7 +217,7 @@ def open_planes(path: Path, selection: Selection | None = None) -> Iterator[Plan
 
 @asynccontextmanager
 async def opened_planes(path: Path, selection: Selection) -> AsyncIterator[Planes]:
-    """As :func:`open_planes`, opening and closing in a thread."""
+    """Like :func:`open_planes`, opening and closing the file in a thread."""
     context = open_planes(path, selection)
     planes = await asyncio.to_thread(context.__enter__)
     try:
@@ -209,9 +227,9 @@ async def opened_planes(path: Path, selection: Selection) -> AsyncIterator[Plane
 
 
 def file_stamp(path: Path) -> tuple[int, ...] | None:
-    """Return what changes when a file is written to or replaced; None when it is not there.
+    """Return a value that changes when the file is written or replaced, None for no file.
 
-    Of an OME-Zarr, a folder, it does not tell what changes inside.
+    For a folder (OME-Zarr) it does not reflect changes inside.
     """
     try:
         stat = path.stat()
@@ -221,7 +239,7 @@ def file_stamp(path: Path) -> tuple[int, ...] | None:
 
 
 def pixels_sha256(array: np.ndarray, axes: str) -> str:
-    """Return the sha256 over dtype, shape, axes and little-endian bytes of ``array``."""
+    """Return the SHA-256 over dtype, shape, axes and little-endian bytes of ``array``."""
     digest = _started_sha256(array.dtype, array.shape, axes)
     digest.update(_little_endian(array).data)
     return digest.hexdigest()
@@ -236,19 +254,19 @@ def _little_endian(array: np.ndarray) -> np.ndarray:
 
 
 def bands(height: int, width: int) -> Iterator[slice]:
-    """Yield the rows of a plane in bands that are small enough to hold."""
+    """Yield the rows of a plane (pixels) in bands that fit into the memory."""
     rows = max(_BAND_PX // width // _BAND_ROWS, 1) * _BAND_ROWS
     return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
 
 
 def stack_sha256(planes_sha256: Sequence[str], stack_axes: str, stack_shape: Sequence[int]) -> str:
-    """Return the sha256 of an image of several planes, from theirs in their order."""
+    """Return the SHA-256 of a stack from the digests of its planes, in order."""
     text = "\n".join([f"{stack_axes} {tuple(stack_shape)}", *planes_sha256])
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def _check_finite(path: Path, pixels: np.ndarray) -> None:
-    # micro-sam takes NaN without a word; not every service looks.
+    # micro-sam accepts NaN silently, and not every service checks.
     if pixels.dtype.kind == "f" and not (finite := np.isfinite(pixels)).all():
         count = pixels.size - np.count_nonzero(finite)
         raise ImageUnfit(

@@ -1,4 +1,4 @@
-"""Which part of a file is one image: scene, times, depths, channels. Standard library only."""
+"""The selection of an image in a file: scene, t, z, channels, axes. Standard library only."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _PICK = re.compile(r"(?:(all|max|volume)\b\s*)?(?:([0-9]{1,9})(?:\s*-\s*([0-9]{1
 
 @dataclass(frozen=True)
 class Pick:
-    """Positions along one axis, zero-based, ``first`` to ``last`` with both ends; None: all.
+    """Zero-based positions along one axis, from ``first`` to ``last`` inclusive; None for all.
 
-    "index" is one position, whose axis is gone; "planes" are segmented each by itself, "max" is
-    their maximum projection, "volume" one image with the axis kept.
+    ``how`` is "index" for one position (the axis is dropped), "planes" to segment each position
+    separately, "max" for their maximum projection, or "volume" for one image with the axis kept.
     """
 
     how: How
@@ -38,10 +38,11 @@ class Pick:
 
 @dataclass(frozen=True)
 class Selection:
-    """What of a file to read; None takes what the file leaves no choice of.
+    """The part of a file to read; None where the file has only one possibility.
 
-    ``scene`` and ``channel`` are zero-based indices or names; ``channel`` may be two separated by
-    a comma, nucleus and cytoplasm. ``axes`` overrides the file's own, one letter of TCZYXS for
+    ``scene`` and ``channel`` are zero-based indices or names; ``channel`` may be two, separated by
+    a comma: nucleus and cytoplasm. None for ``channel`` selects all channels.
+    ``axes`` overrides the file's own, one letter of TCZYXS for
     each of its dimensions.
     """
 
@@ -53,7 +54,10 @@ class Selection:
 
 
 def parse_pick(text: str, *, volume: bool) -> Pick:
-    """Return the pick that ``text`` writes; raise ValueError with the rule when it writes none."""
+    """Return the pick that ``text`` describes.
+
+    ``volume`` allows "volume". Raises ValueError with :data:`PICK_RULE` for any other text.
+    """
     rule = PICK_RULE + (", or volume, as one stack" if volume else "")
     match = _PICK.fullmatch(text.strip().lower())
     if not text.strip() or match is None:
@@ -74,5 +78,5 @@ AXES_RULE = "letters of TCZYXS, each once, Y and X among them"
 
 
 def are_axes_valid(axes: str) -> bool:
-    """Tell whether ``axes`` follows :data:`AXES_RULE`."""
+    """Return True if ``axes`` follows :data:`AXES_RULE`."""
     return set("YX") <= set(axes) <= set("TCZYXS") and len(set(axes)) == len(axes)

@@ -1,4 +1,4 @@
-"""Statistics of a plane that is too large to hold, for the service that gets it in tiles."""
+"""Statistics of a plane larger than the memory, for a service that receives it in tiles."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ KNOWN = (INTENSITY_RANGE, BACKGROUND, LEVELS)
 def plane_statistics(
     planes: Planes, number: int, wanted: Sequence[str], parameters: Mapping[str, Any]
 ) -> ImageStatistics:
-    """Return what the service wants to know of a whole plane, no more, reading it band by band.
+    """Return the statistics of a whole plane that the service describes, reading it in bands.
 
-    ``parameters`` are the engine's, defaults included. Raises ImageUnfit for NaN and infinity,
-    RequestRefused when the service wants what this client cannot compute.
+    ``wanted`` has the names of the statistics, ``parameters`` are the engine's with defaults.
+    Raises ImageUnfit for NaN and infinity, RequestRefused for statistics that this client cannot
+    compute.
     """
     if unknown := [name for name in wanted if name not in KNOWN]:
         raise RequestRefused(
-            f"for tiles the service wants the image_statistics {', '.join(unknown)}, this client"
-            f" computes {', '.join(KNOWN)}; update it, or raise tiles.above_px"
+            f"for tiles the service needs the image_statistics {', '.join(unknown)}, but this"
+            f" client only computes {', '.join(KNOWN)}; update it, or raise tiles.above_px"
         )
     height, width = planes.plane_shape[-2:]
     ranges = tuple(
@@ -68,7 +69,7 @@ def _levels(
     ranges: Sequence[tuple[float, float]],
     parameters: Mapping[str, Any],
 ) -> tuple[np.ndarray, Levels]:
-    """Return the background's grid and the levels above it, as the model-free engine sees them."""
+    """Return the background grid and the levels above it, as the watershed engine needs them."""
     try:
         from samservice.contract import levels as foreground
     except ImportError as error:
@@ -95,15 +96,15 @@ def _levels(
     grid = foreground.background_grid(np.concatenate(quartiles))
     histogram: np.ndarray = np.zeros((), np.int64)
     for rows in bands(height, width):
-        behind = foreground.background(
+        background = foreground.background(
             grid, (height, width), (rows.start, 0), (rows.stop - rows.start, width)
         )
-        histogram = histogram + foreground.level_histogram(smoothed(rows) - behind)
+        histogram = histogram + foreground.level_histogram(smoothed(rows) - background)
     return grid, foreground.levels_of(histogram)
 
 
 def _bands_of_squares(row_edges: Sequence[int], width: int) -> Iterator[list[int]]:
-    """Yield the borders of so many rows of squares as make a band."""
+    """Yield, for each band, the borders of its rows of squares."""
     most_rows = max(rows.stop - rows.start for rows in bands(row_edges[-1], width))
     group = [row_edges[0]]
     for edge in row_edges[1:]:

@@ -1,1 +1,1 @@
-"""Masks as OME-Zarr: written whole, read back, and their integrity."""
+"""Write masks as OME-Zarr, read them, and check their integrity."""

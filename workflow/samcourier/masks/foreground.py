@@ -1,8 +1,8 @@
-"""Where in an image there may be objects: a mask of the sheet's column ``foreground``.
+"""Restrict a mask to a foreground, the image in the sheet's column ``foreground``.
 
-The mask that comes back is cut at its edge: outside there is nothing, and of an object across the
-edge the part inside is left under its id, however small. The service sees the whole image, so that
-what lies inside is segmented as it would be without a foreground.
+The labels outside of the foreground are set to 0. An object that crosses its edge keeps its id and
+the part inside, however small. The service segments the whole image, so that the objects inside
+are the same as without a foreground.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ from ..images.label_image import read_label_image
 from ..images.planes import Planes, pixels_sha256
 from .omezarr import MaskPixels
 
-#: A large mask is counted so many rows at a time; the foreground itself is held whole.
+#: Number of rows of a mask in memory at a time; the foreground itself is in memory as a whole.
 _BAND_ROWS = 1024
 
 
 class CutMask:
-    """A mask of any size with 0 outside of ``inside``, made as it is read."""
+    """A mask of any size that is set to 0 outside of ``inside`` when it is read.
+
+    Implements :class:`.omezarr.MaskPixels`.
+    """
 
     dtype = np.dtype(np.uint32)
 
@@ -39,7 +42,7 @@ class CutMask:
 
 
 class Cut(NamedTuple):
-    """What is left inside, and how many objects that are: of a stack, the sum of its planes'."""
+    """The restricted mask and its number of objects; for a stack the sum over its planes."""
 
     mask: MaskPixels
     object_count: int
@@ -47,13 +50,18 @@ class Cut(NamedTuple):
 
 @dataclass(frozen=True)
 class Foreground:
-    """``inside`` is bool, (Y, X) or of the mask's shape; ``sha256`` is of where it is true."""
+    """The pixels where objects may be.
+
+    Attributes:
+        inside: bool, (Y, X) or the shape of the mask.
+        sha256: Digest of ``inside``, see :func:`samcourier.images.planes.pixels_sha256`.
+    """
 
     inside: np.ndarray
     sha256: str
 
     def cut(self, mask: MaskPixels, stack_ndim: int) -> Cut:
-        """Return ``mask``, uint32, with 0 outside; its first ``stack_ndim`` axes are a stack's."""
+        """Return ``mask``, uint32, set to 0 outside; its first ``stack_ndim`` axes are a stack."""
         cut = CutMask(mask, self.inside)
         planes = np.ndindex(cut.shape[:stack_ndim])
         count = sum(_count_objects(cut, position) for position in planes)
@@ -61,7 +69,7 @@ class Foreground:
 
 
 def _count_objects(cut: CutMask, position: tuple[int, ...]) -> int:
-    """Count the ids of one plane by bands of rows."""
+    """Return the number of ids in one plane, reading it in bands of rows."""
     *others, row_count, column_count = cut.shape
     here = [slice(index, index + 1) for index in position]
     here += [slice(0, size) for size in others[len(position) :]]
@@ -75,7 +83,7 @@ def _count_objects(cut: CutMask, position: tuple[int, ...]) -> int:
 def read_foreground(path: Path, planes: Planes) -> Foreground:
     """Read the foreground of an image: every pixel other than 0 is inside.
 
-    A (Y, X) file counts for each plane of a stack. Raises ImageUnfit when it cannot be read or
+    A (Y, X) file is used for each plane of a stack. Raises ImageUnfit when it cannot be read or
     has another shape than the image.
     """
     pixels = read_label_image(path, planes.mask_axes)

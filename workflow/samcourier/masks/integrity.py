@@ -1,4 +1,4 @@
-"""Whether a mask on disk is whole: its files, its digest, its provenance. Standard library only."""
+"""Check whether a mask on disk is complete and undamaged. Standard library only."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from .zipped import NO_DIGEST, is_zip_whole, read_entry
 
 MaskContainer = Literal["folder", "zip"]
 MASK_SUFFIX = ".ome.zarr"
-#: Ends the name of the hidden folder that keeps a mask's finished tiles until it is whole.
+#: Suffix of the hidden folder that holds the finished tiles of an unfinished mask.
 TILES_SUFFIX = ".tiles"
 MASK_SUFFIXES: dict[MaskContainer, str] = {"folder": MASK_SUFFIX, "zip": f"{MASK_SUFFIX}.zip"}
 _RECORDED_DIGEST = re.compile(rb'("content_sha256": ")[0-9a-f]{64}"')
 
 
 def is_zip(mask: Path) -> bool:
-    """Tell whether a mask of this name is one file."""
+    """Return True if the mask is one zip file, by its name."""
     return mask.name.endswith(MASK_SUFFIXES["zip"])
 
 
 def zarr_files(directory: str | os.PathLike[str]) -> Iterator[os.DirEntry[str]]:
     """Yield the chunk and metadata files below ``directory``, in no particular order.
 
-    Other files are skipped: a file browser's or a network file system's leftovers do not make a
-    mask unsound. Raises OSError when a directory cannot be listed.
+    Other files are skipped: the extra files of a file browser or a network file system do not make
+    a mask invalid. Raises OSError when a directory cannot be listed.
     """
     pending: list[str] = [os.fspath(directory)]
     while pending:
@@ -44,7 +44,7 @@ def zarr_files(directory: str | os.PathLike[str]) -> Iterator[os.DirEntry[str]]:
 
 
 def stat_mask(path: Path) -> tuple[int, int] | None:
-    """Return (file count, total bytes) over the zarr files of a mask, None when there is none."""
+    """Return (file count, total bytes) of the zarr files of a mask, None if it does not exist."""
     file_count = total_bytes = 0
     try:
         if is_zip(path):
@@ -75,12 +75,12 @@ def read_provenance(path: Path) -> dict[str, Any] | None:
 
 
 def is_whole(path: Path) -> bool:
-    """Tell whether every file of the mask is there, of the recorded total size and sha256."""
+    """Return True if the mask has the recorded number of files, total size and SHA-256."""
     return whole_provenance(path) is not None
 
 
 def whole_provenance(path: Path) -> dict[str, Any] | None:
-    """Return what a mask says of itself when it :func:`is_whole`, None when it is not."""
+    """Return the provenance of a mask if it :func:`is_whole`, else None."""
     if is_zip(path):
         return (read_provenance(path) or {}) if is_zip_whole(path) else None
     recorded = read_provenance(path)
@@ -99,9 +99,9 @@ def content_sha256(store: Path) -> str:
     """Return the digest of a mask's store, see :class:`samcourier.masks.omezarr.MaskFacts`."""
     digest = hashlib.sha256()
     root = _root_attributes(store).name
-    # Of many masks each has many files: plain names are several times as fast as paths.
-    above = len(os.path.join(store, ""))
-    names = [entry.path[above:] for entry in zarr_files(store)]
+    # There are many masks with many files: strings are several times as fast as paths.
+    prefix_length = len(os.path.join(store, ""))
+    names = [entry.path[prefix_length:] for entry in zarr_files(store)]
     for name in sorted(names, key=lambda name: name.split(os.sep)):
         with open(os.path.join(store, name), "rb") as stream:
             content = stream.read()

@@ -1,4 +1,4 @@
-"""How a mask lies in OME-Zarr: its levels, their chunks and compression, and what is said of them.
+"""The layout of a mask in OME-Zarr: levels, chunks, compression and OME attributes.
 
 QuPath, Fiji and napari read 0.4 (zarr v2, blosc, ``/`` between the indices of a chunk); 0.5 is
 zarr v3.
@@ -19,8 +19,9 @@ MASK_AXES = ("YX", "ZYX", "TYX", "TZYX")
 
 CHUNK_EDGE = 1024
 _SMALLEST_LEVEL_EDGE = 256
-#: Level 1 takes a quarter of the time of 5 for an eighth to a third more bytes, of a hundredth of
-#: the pixels. Blosc's own blocks, smaller at low levels, would cost both (docs/outputs.md).
+#: Level 1 takes a quarter of the time of level 5 for 1/8 to 1/3 more bytes; masks are about 1 % of
+#: the size of the pixels. Blosc's default blocks, smaller at low levels, would cost time and bytes
+#: (docs/outputs.md).
 _BLOSC_LEVEL = 1
 _BLOSC_BLOCK_BYTES = 1 << 20
 
@@ -35,9 +36,9 @@ def level_shapes(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
 
 
 def chunk_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the chunks of a level of this shape."""
+    """Return the shape of the chunks of a level of this shape."""
     chunk_y, chunk_x = (min(CHUNK_EDGE, size) for size in shape[-2:])
-    # Thin planes share a chunk: a stack of small ones would be one tiny file each.
+    # Small planes share a chunk; otherwise each plane of a stack would be a tiny file.
     planes = max(1, CHUNK_EDGE**2 // (chunk_y * chunk_x))
     chunk_tz: list[int] = []
     for size in shape[-3::-1]:
@@ -49,7 +50,7 @@ def chunk_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 def create_array(
     path: Path, shape: tuple[int, ...], axes: str, ome_zarr: OmeZarrVersion
 ) -> zarr.Array[Any]:
-    """Create the array of one level, uint32; every chunk is written, empty or not."""
+    """Create the uint32 array of one level; empty chunks are written as well."""
     import numcodecs
     import zarr
     from zarr.codecs import BloscCodec
@@ -81,7 +82,11 @@ def create_array(
 def known_scale_um(
     axes: str, pixel_size_um: float | tuple[float | None, ...] | None
 ) -> list[float | None]:
-    """Return the size along each axis, None where it is not known."""
+    """Return the pixel size along each axis in micrometres, None where it is not known.
+
+    ``pixel_size_um`` is one number for Y and X, or one for each axis. Raises ValueError for a
+    wrong number of sizes.
+    """
     if pixel_size_um is None:
         return [None] * len(axes)
     if not isinstance(pixel_size_um, tuple):
@@ -101,7 +106,7 @@ def ome_attributes(
 ) -> dict[str, Any]:
     """Return the OME attributes of the mask at ``path``.
 
-    Pixel 0 is on every level the same, so scale says it all.
+    Every level begins with the same pixel 0, so a scale without a translation is sufficient.
     """
     named_axes = [
         {"name": axis.lower(), "type": "time" if axis == "T" else "space"}

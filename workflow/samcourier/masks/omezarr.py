@@ -1,8 +1,8 @@
-"""Mask -> OME-Zarr, whole or absent.
+"""Write masks as OME-Zarr, complete or not at all.
 
-A missing chunk reads as background and passes every OME-Zarr validator, so each mask carries
-its own file count, bytes and sha256 in the attribute ``samcourier``, every chunk is written,
-empty or not, and a mask appears under its name only by a rename.
+A missing chunk reads as background and passes every OME-Zarr validator. Therefore each mask has
+its file count, bytes and SHA-256 in the attribute ``samcourier``, empty chunks are written as
+well, and a mask appears under its name only by a rename.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ from .zipped import NO_DIGEST, write_zip
 if TYPE_CHECKING:
     import zarr
 
-#: Larger masks are written, halved and compared block by block, of so many chunks along Y and X.
-_CHUNKS_A_BLOCK = 4
-_BLOCK_BYTES = (_CHUNKS_A_BLOCK * CHUNK_EDGE) ** 2 * 4
-#: Part of what :func:`labels_sha256` means; another edge gives every mask another digest.
+#: Larger masks are written, downsampled and compared in blocks of this many chunks along Y and X.
+_CHUNKS_PER_BLOCK = 4
+_BLOCK_BYTES = (_CHUNKS_PER_BLOCK * CHUNK_EDGE) ** 2 * 4
+#: Part of the definition of :func:`labels_sha256`; another value would change every digest.
 _DIGEST_EDGE = 1024
 _LEFTOVER = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(?:part|old)")
 
 
 class MaskPixels(Protocol):
-    """What a mask is read from when it is written: an array, or one that is made as it is read."""
+    """The source of a mask to write: an array, or an object that computes blocks on request."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -58,16 +58,16 @@ class MaskPixels(Protocol):
     def dtype(self) -> np.dtype: ...
 
     def __getitem__(self, block: Any, /) -> Any:
-        """Return the pixels of a block, one slice an axis or ``...``."""
+        """Return the pixels of a block, given by one slice per axis or ``...``."""
         ...
 
 
 class MaskFacts(NamedTuple):
-    """What a mask's OME-Zarr consists of; one in a zip is written as a folder first.
+    """Files, size and digest of a mask's OME-Zarr folder, which is written before a zip.
 
-    ``file_count`` and ``total_bytes`` cover all chunk and metadata files of the store, the
-    root's included (:func:`samcourier.masks.integrity.zarr_files`). ``content_sha256`` covers the
-    relative path, length and bytes of each, with the digest itself read as 64 zeros.
+    ``file_count`` and ``total_bytes`` cover all chunk and metadata files of the store, including
+    those of the root (:func:`samcourier.masks.integrity.zarr_files`). ``content_sha256`` covers the
+    relative path, length and bytes of each file; the digest itself is replaced by 64 zeros.
     """
 
     file_count: int
@@ -76,10 +76,10 @@ class MaskFacts(NamedTuple):
 
 
 def check_mask(mask: Any, image_shape: Sequence[int], axes: str) -> np.ndarray:
-    """Return ``mask`` as uint32, C-contiguous, when it fits the image it was made for.
+    """Return ``mask`` as C-contiguous uint32 if it fits its image.
 
-    ``image_shape`` and ``axes`` (e.g. "CYX") are the image's; the mask has the same less C.
-    Raises :class:`ServiceFailed` when it is no integer array of that shape within uint32.
+    ``image_shape`` and ``axes`` (e.g. "CYX") are those of the image; the mask has them without C.
+    Raises :class:`ServiceFailed` unless it is an integer array of that shape within uint32.
     """
     expected = tuple(size for size, axis in zip(image_shape, axes, strict=True) if axis != "C")
     if not isinstance(mask, np.ndarray):
@@ -108,21 +108,28 @@ def write_mask(
 ) -> MaskFacts:
     """Write ``mask``, uint32, as a label multiscale at ``path``; T and Z may precede Y and X.
 
-    0.4 is zarr v2, 0.5 zarr v3, both Blosc zstd 1 without shuffle. Lower levels take every
-    second pixel in y and x, so they hold no invented id. ``pixel_size_um`` is one number for y
-    and x, or one for each axis. ``provenance`` (JSON values, with the image's ``key``) is stored
-    in the attribute ``samcourier`` beside :func:`labels_sha256` and the returned facts. A
-    ``path`` that ends in .zip becomes one file. ``source`` is where the image lies of which this
-    is a label, from there.
+    The array is Blosc zstd level 1 without shuffle. Lower levels take every second pixel in y and
+    x, so that no new ids appear.
 
-    A mask above 64 MiB is asked for block by block and never held whole. The store is written
-    to a hidden sibling, read back, and renamed. A kill at any instant
-    leaves the old or the new mask whole at ``path``, or none and a leftover for
-    :func:`remove_leftovers`. It is not synced to the disk: after a power cut a mask may be
-    damaged, which :func:`samcourier.masks.integrity.is_whole` tells.
+    A mask above 64 MiB is read block by block and never in memory as a whole. The store is written
+    to a hidden sibling, read back, and renamed. If the process is killed, ``path`` holds the
+    complete old or new mask, or none and a leftover for :func:`remove_leftovers`. The files are not
+    synced: after a power failure a mask may be damaged, which
+    :func:`samcourier.masks.integrity.is_whole` detects.
 
-    Raises OSError when the disk does (then ``path`` is as before) or gives back other labels
-    than were written, ValueError for a mask that did not pass :func:`check_mask`.
+    Args:
+        path: Folder to write; a ``path`` that ends in .zip becomes one file.
+        mask: uint32 with the axes ``axes``.
+        axes: One of ``MASK_AXES``.
+        provenance: JSON values with the image's ``key``. They are stored in the attribute
+            ``samcourier`` together with :func:`labels_sha256` and the returned facts.
+        pixel_size_um: One number for y and x, or one for each axis; None if unknown.
+        ome_zarr: 0.4 is zarr v2, 0.5 is zarr v3.
+        source: Path of the image, relative to the mask.
+
+    Raises:
+        OSError: The disk fails, with ``path`` as before, or returns other labels than written.
+        ValueError: The mask has a wrong dtype, shape or axes, see :func:`check_mask`.
     """
     if mask.dtype != np.uint32 or axes not in MASK_AXES or len(mask.shape) != len(axes):
         expected = f"uint32 and axes {', '.join(MASK_AXES)}"
@@ -140,8 +147,8 @@ def write_mask(
         part.mkdir()
         level_count, digest = _write_and_digest(part, mask, axes, ome_zarr)
         attributes = ome_attributes(path, axes, level_count, scale_um, ome_zarr, source)
-        said = provenance | {"labels_sha256": digest}
-        facts = _seal(part, attributes, said, ome_zarr)
+        provenance = provenance | {"labels_sha256": digest}
+        facts = _write_root(part, attributes, provenance, ome_zarr)
         if is_zip(path):
             whole = zipped
             write_zip(whole, part, [Path(entry.path) for entry in zarr_files(part)], ome_zarr)
@@ -154,15 +161,16 @@ def write_mask(
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Return level 0 of a mask, uint32, with the axes it was written with."""
+    """Return level 0 of a mask, uint32, with the axes with which it was written."""
     with opened_mask(path) as labels:
         return np.asarray(labels[...])
 
 
 def kept_mask(path: Path) -> MaskPixels:
-    """Return level 0 of a whole mask to be written anew: in memory, or by the part if it is large.
+    """Return level 0 of a mask to write it again: in memory, or readable in parts if it is large.
 
-    A large one in a zip is read whole. Raises ImageUnfit where memory does not hold that.
+    A large mask in a zip is read as a whole. Raises ImageUnfit or ImageUnread if it exceeds the
+    memory.
     """
     with opened_mask(path) as labels:
         nbytes = math.prod(labels.shape) * labels.dtype.itemsize
@@ -174,7 +182,7 @@ def kept_mask(path: Path) -> MaskPixels:
 
 @contextmanager
 def opened_mask(path: Path) -> Iterator[zarr.Array[Any]]:
-    """Open level 0 of a mask, to be read by the part."""
+    """Open level 0 of a mask for reading in parts."""
     import zarr
     from zarr.storage import ZipStore
 
@@ -186,10 +194,10 @@ def opened_mask(path: Path) -> Iterator[zarr.Array[Any]]:
 
 
 def labels_sha256(mask: np.ndarray | zarr.Array[Any]) -> str:
-    """Return the sha256 of a mask's labels, uint32: equal for equal labels, however stored.
+    """Return the SHA-256 of a mask's uint32 labels, independent of how they are stored.
 
-    It covers the shape, then plane by plane the pixels as little-endian bytes in squares of 1024
-    from the top left, row by row, so that a large mask need not be in memory whole.
+    It covers the shape, then plane by plane the little-endian pixels in squares of 1024 x 1024
+    pixels, row by row from the top left, so that a large mask need not be in memory as a whole.
     """
     digest = hashlib.sha256(f"<u4 {tuple(int(size) for size in mask.shape)}\n".encode())
     *stack, height, width = mask.shape
@@ -201,10 +209,10 @@ def labels_sha256(mask: np.ndarray | zarr.Array[Any]) -> str:
 
 
 def remove_leftovers(folder: Path, masks: Collection[str]) -> None:
-    """Delete what killed writers of the masks of these names left in ``folder``.
+    """Delete the temporary files of killed writers of these masks from ``folder``.
 
-    Call it only while holding the lock of the batch that owns the images: a living writer's
-    temporary looks the same. Once a batch, since it looks at the names of all masks there.
+    Call it only while holding the lock of the batch that owns the images: the temporary file of a
+    running writer has the same name pattern. Call it once per batch, because it lists the folder.
     """
     try:
         names = os.listdir(folder)
@@ -224,9 +232,9 @@ def _write_and_digest(
 
         level_count = _write_levels(store, mask, axes, ome_zarr)
         return level_count, labels_sha256(zarr.open_array(store / "0", mode="r"))
-    # What is in memory is digested meanwhile: sha256 leaves the interpreter to others.
-    with ThreadPoolExecutor(1) as beside:
-        digest = beside.submit(labels_sha256, mask)
+    # An array in memory is hashed concurrently: sha256 releases the interpreter lock.
+    with ThreadPoolExecutor(1) as executor:
+        digest = executor.submit(labels_sha256, mask)
         return _write_levels(store, mask, axes, ome_zarr), digest.result()
 
 
@@ -238,12 +246,12 @@ def _write_levels(store: Path, mask: MaskPixels, axes: str, ome_zarr: OmeZarrVer
         array = create_array(store / str(name), shape, axes, ome_zarr)
         for block in _blocks(array):
             array[block] = level[block]
-        level = level[..., ::2, ::2] if isinstance(level, np.ndarray) else _Halved(array)
+        level = level[..., ::2, ::2] if isinstance(level, np.ndarray) else _Downsampled(array)
     return len(shapes)
 
 
-class _Halved:
-    """Every second pixel in y and x of a level that is on the disk."""
+class _Downsampled:
+    """Every second pixel in y and x of a level on disk."""
 
     dtype = np.dtype(np.uint32)
 
@@ -261,12 +269,12 @@ class _Halved:
 
 
 def _blocks(array: zarr.Array[Any]) -> Iterator[Any]:
-    """Yield what to write or compare at once, ending at chunks' borders: ``...`` for all of it."""
+    """Yield the blocks to write or compare, aligned with the chunks; ``...`` for a small array."""
     if math.prod(array.shape) * array.dtype.itemsize <= _BLOCK_BYTES:
         yield ...
         return
     *stack, chunk_y, chunk_x = array.chunks
-    steps = (*stack, _CHUNKS_A_BLOCK * chunk_y, _CHUNKS_A_BLOCK * chunk_x)
+    steps = (*stack, _CHUNKS_PER_BLOCK * chunk_y, _CHUNKS_PER_BLOCK * chunk_x)
     yield from itertools.product(
         *(
             [slice(start, min(start + step, size)) for start in range(0, size, step)]
@@ -276,16 +284,16 @@ def _blocks(array: zarr.Array[Any]) -> Iterator[Any]:
 
 
 def _compare(path: Path, store: Path, mask: MaskPixels) -> None:
-    """Raise OSError unless the disk gives back what was written."""
+    """Raise OSError unless the labels read from the disk are those of ``mask``."""
     with opened_mask(store) as array:
         if not all(np.array_equal(array[block], mask[block]) for block in _blocks(array)):
             raise OSError(errno.EIO, "the mask read back differs from the one written", str(path))
 
 
-def _seal(
+def _write_root(
     store: Path, attributes: dict[str, Any], provenance: dict[str, Any], ome_zarr: OmeZarrVersion
 ) -> MaskFacts:
-    """Write the root's metadata, last of all, with the facts of the whole store in it."""
+    """Write the metadata of the root, the last file, with the facts of the whole store."""
     root = store / ("zarr.json" if ome_zarr == "0.5" else ".zattrs")
     if ome_zarr == "0.4":
         (store / ".zgroup").write_text('{"zarr_format": 2}', encoding="ascii")
@@ -300,7 +308,7 @@ def _seal(
         return json.dumps(content, indent=1, allow_nan=False)
 
     total_bytes, previous = 0, -1
-    # The total counts the file it stands in: settles after a digit more or two.
+    # The total includes this file, which contains the total: it converges after a few iterations.
     while total_bytes != previous:
         previous = total_bytes
         total_bytes = other_bytes + len(root_text(previous, NO_DIGEST))
@@ -318,7 +326,7 @@ def _stat_present(store: Path) -> tuple[int, int]:
 
 
 def _replace(path: Path, part: Path, *, aside: Path) -> None:
-    """Put ``part`` at ``path``: a rename over a directory that is not empty would fail."""
+    """Move ``part`` to ``path``, via ``aside``: a non-empty directory cannot be renamed over."""
     try:
         os.rename(path, aside)
     except FileNotFoundError:
@@ -333,7 +341,7 @@ def _replace(path: Path, part: Path, *, aside: Path) -> None:
 
 
 def delete(path: Path) -> None:
-    """Delete a mask or a leftover of one, a folder or a file, if it is there."""
+    """Delete a mask or a leftover, a folder or a file, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

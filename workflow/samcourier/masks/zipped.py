@@ -1,8 +1,8 @@
-"""A mask in one file: the zip of its OME-Zarr folder, laid out as NGFF's RFC-9 asks.
+"""A mask in one file: the zip of its OME-Zarr folder, as NGFF's RFC-9 specifies.
 
-Entries are stored, not compressed again, the metadata before the chunks, the folder's root at
-the zip's. The zip's comment is JSON: RFC-9's ``ome`` (which is for 0.5 alone), and under
-``samcourier`` the size and sha256 of the whole file, the digest itself read as 64 zeros.
+Entries are stored without further compression, metadata before chunks; the root of the zip is the
+root of the folder. The comment of the zip is JSON: ``ome`` of RFC-9 (for 0.5 only), and
+``samcourier`` with the size and SHA-256 of the whole file, computed with 64 zeros as the digest.
 Standard library only.
 """
 
@@ -22,7 +22,7 @@ _COMMENT_BYTES = 256
 
 
 def write_zip(path: Path, folder: Path, files: Iterable[Path], ome_zarr: str) -> None:
-    """Write ``files`` of ``folder`` to ``path``; equal content gives equal bytes."""
+    """Write ``files`` of ``folder`` to the zip ``path``; equal files give equal bytes."""
     names = [file.relative_to(folder).as_posix() for file in files]
     names.sort(key=lambda name: (not name.endswith(METADATA_FILES), name.count("/"), name))
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
@@ -41,7 +41,7 @@ def write_zip(path: Path, folder: Path, files: Iterable[Path], ome_zarr: str) ->
 
 
 def is_zip_whole(path: Path) -> bool:
-    """Tell whether the file is as it was written, of its size and every byte."""
+    """Return True if the zip has the recorded size and SHA-256."""
     try:
         with zipfile.ZipFile(path) as archive:
             comment = archive.comment
@@ -55,7 +55,7 @@ def is_zip_whole(path: Path) -> bool:
 
 
 def read_entry(path: Path, names: Iterable[str]) -> tuple[str, bytes]:
-    """Return the first of ``names`` that the zip holds, and its bytes. Raises OSError."""
+    """Return the first of ``names`` that exists in the zip, and its bytes. Raises OSError."""
     try:
         with zipfile.ZipFile(path) as archive:
             held = set(archive.namelist())
@@ -69,10 +69,10 @@ def read_entry(path: Path, names: Iterable[str]) -> tuple[str, bytes]:
 
 def _comment(total_bytes: int, digest: str, ome_zarr: str) -> bytes:
     layout = {"version": ome_zarr, "zipFile": {"centralDirectory": {"jsonFirst": True}}}
-    said: dict[str, object] = {"ome": layout} if ome_zarr == "0.5" else {}
-    said["samcourier"] = {"total_bytes": total_bytes, "sha256": digest}
-    # Spaces after JSON are still JSON, and a comment of one length is written twice in place.
-    return json.dumps(said).encode("ascii").ljust(_COMMENT_BYTES)
+    comment: dict[str, object] = {"ome": layout} if ome_zarr == "0.5" else {}
+    comment["samcourier"] = {"total_bytes": total_bytes, "sha256": digest}
+    # JSON allows trailing spaces; a fixed length lets write_zip overwrite the comment in place.
+    return json.dumps(comment).encode("ascii").ljust(_COMMENT_BYTES)
 
 
 def _digest(path: Path, comment: bytes) -> str:

@@ -1,7 +1,7 @@
-"""Image files and folders as sources of pixels, one module a family of formats.
+"""Image files and folders as sources of pixels; one module per family of formats.
 
-What opens files is imported when it is first needed: finding images asks only how they are
-recognised, and NumPy, tifffile and zarr take a second.
+The modules that open files are imported when they are first needed: finding images only needs to
+recognise them, and importing NumPy, tifffile and zarr takes a second.
 """
 
 from __future__ import annotations

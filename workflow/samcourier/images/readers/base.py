@@ -1,4 +1,4 @@
-"""What every reader gives: an image whose pixels are read by the part."""
+"""The interface of a reader: an opened image whose pixels are read in parts."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ...errors import ImageUnfit, ImageUnread
 
 Index = tuple[int | slice, ...]
 
-#: Of a disk that fails, a share that is gone, a process or machine that is out of something.
-_PASSING = frozenset(
+#: Errors of a failing disk, an unreachable share, or exhausted resources, which may be temporary.
+_TEMPORARY_ERRNOS = frozenset(
     {
         *(errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.EREMOTEIO),
         *(errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
@@ -33,10 +33,16 @@ _UM_PER_UNIT = {
 
 
 class Source(Protocol):
-    """One scene of an opened file. ``axes`` has one letter a dimension, other than TCZYXS unknown.
+    """One scene of an opened file.
 
-    ``pixel_size_um`` is along x, ``z_spacing_um`` from one z to the next, None when the file does
-    not say. ``scene_names`` are those of all the file's scenes, "" for one without a name.
+    Attributes:
+        axes: One letter per dimension; letters other than TCZYXS mean unknown axes.
+        shape: Length of each dimension.
+        dtype: Type of the pixels.
+        pixel_size_um: Along x in micrometres, None if the file has none.
+        z_spacing_um: Between two z positions in micrometres, None if the file has none.
+        channel_names: Names of the channels, () if the file has none.
+        scene_names: Names of all scenes of the file, "" for one without a name.
     """
 
     @property
@@ -61,9 +67,9 @@ class Source(Protocol):
     def scene_names(self) -> tuple[str, ...]: ...
 
     def read(self, index: Index) -> np.ndarray:
-        """Return the pixels at ``index``, one integer or slice a dimension.
+        """Return the pixels at ``index``, which has one integer or slice per dimension.
 
-        Only these are read, by the chunk. Raises ImageUnfit when they are damaged.
+        Only the chunks that hold them are read. Raises ImageUnfit when they are damaged.
         """
         ...
 
@@ -73,9 +79,9 @@ Open = Callable[[Path, int | str | None], AbstractContextManager[Source]]
 
 
 def pick_scene(path: Path, names: Sequence[str], scene: int | str | None) -> int:
-    """Return the index of the scene asked for, by index or by a name that only one has.
+    """Return the index of the requested scene, which is an index or a unique name.
 
-    Raises ImageUnfit when it is not there, or when none was asked for and there are several.
+    Raises ImageUnfit when no such scene exists, or when ``scene`` is None and there are several.
     """
     if scene is None and len(names) == 1:
         return 0
@@ -83,17 +89,17 @@ def pick_scene(path: Path, names: Sequence[str], scene: int | str | None) -> int
         return list(names).index(scene)
     if isinstance(scene, int) and 0 <= scene < len(names):
         return scene
-    asked = "is one of several" if scene is None else f"no scene {scene!r}"
+    problem = "is one of several" if scene is None else f"no scene {scene!r}"
     shown = ", ".join(filter(None, names[:8])) + (" ..." if len(names) > 8 else "")
     raise ImageUnfit(
-        f"{path}: {asked}, expected scene 0 to {len(names) - 1}"
+        f"{path}: {problem}, expected scene 0 to {len(names) - 1}"
         + (f" or one of {shown}" if shown else "")
         + ("; write it into the sheet" if scene is None else "")
     )
 
 
 def check_fits_memory(path: Path, nbytes: int) -> None:
-    """Raise ImageUnfit for more bytes than there is memory, ImageUnread for more than is left."""
+    """Raise ImageUnfit for more bytes than the total memory, ImageUnread for more than is free."""
     import psutil
 
     memory = psutil.virtual_memory()
@@ -114,19 +120,22 @@ def size_in_um(size: float, unit: str) -> float | None:
 
 
 def damaged(path: Path, kind: str, reason: object, expected: str = "a whole file") -> ImageUnfit:
-    """Return the refusal of a file of this kind; ``reason`` is a foreign error or its text."""
+    """Return the error for a damaged file of this kind; ``reason`` is a foreign error or its text.
+
+    A temporary error of the machine gives ImageUnread instead of ImageUnfit.
+    """
     if is_passing(reason):
         return unread(path, reason)
     return ImageUnfit(f"{path}: damaged {kind} ({one_line(reason)}), expected {expected}")
 
 
 def is_passing(error: object) -> bool:
-    """Tell whether an error is the machine's, disk's or network's of a moment, not the file's."""
-    return isinstance(error, OSError) and error.errno in _PASSING
+    """Return True for a possibly temporary error of machine, disk or network, not of the file."""
+    return isinstance(error, OSError) and error.errno in _TEMPORARY_ERRNOS
 
 
 def unread(path: Path, reason: object) -> ImageUnread:
-    """Return the failure of a file that could not be read this time."""
+    """Return the error for a file that could not be read because of a temporary problem."""
     return ImageUnread(f"{path}: could not be read ({one_line(reason)}); run again")
 
 

@@ -1,4 +1,4 @@
-"""The built-in readers as their entry points describe them; imports none of them."""
+"""The descriptions of the built-in readers. This module imports none of the readers."""
 
 from __future__ import annotations
 
@@ -54,5 +54,5 @@ ND2 = Reader(
     suffixes=(".nd2",),
 )
 
-#: In the order in which they are tried, before all others.
+#: In the order in which they are tried, before the readers of other distributions.
 BUILT_IN = (OME_ZARR, TIFF, PNG, JPEG, CZI, LIF, ND2)

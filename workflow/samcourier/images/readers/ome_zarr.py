@@ -1,4 +1,4 @@
-"""OME-Zarr 0.4 and 0.5: an image, or the images that bioformats2raw keeps side by side."""
+"""OME-Zarr 0.4 and 0.5: one image, or a bioformats2raw folder of several images."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ class OmeZarrSource:
 
 
 def is_zarr(path: Path) -> bool:
-    """Tell whether ``path`` is a folder that zarr would open."""
+    """Return True if ``path`` is a folder that zarr can open."""
     return any(os.path.isfile(path / name) for name in METADATA_FILES)
 
 
 def image_folder(path: Path, scene: int | str | None) -> Path:
-    """Return the folder of the image, or of the scene asked for of a bioformats2raw folder."""
+    """Return the folder of the image, or of the requested scene in a bioformats2raw folder."""
     import zarr
 
     group = zarr.open_group(path, mode="r")
@@ -79,9 +79,9 @@ def image_folder(path: Path, scene: int | str | None) -> Path:
 def open_ome_zarr(
     path: Path, scene: int | str | None, among: tuple[str, ...] = ()
 ) -> OmeZarrSource:
-    """Open an image, or the scene asked for of a bioformats2raw folder.
+    """Open an image, or the requested scene in a bioformats2raw folder.
 
-    ``among`` are the names of all its scenes, where the image is one of them.
+    ``among`` has the names of all scenes if the image is one of them. Raises ImageUnfit.
     """
     import zarr
 
@@ -109,25 +109,25 @@ def open_ome_zarr(
 
 
 def opened_ome_zarr(path: Path, scene: int | str | None) -> AbstractContextManager[OmeZarrSource]:
-    """As :func:`open_ome_zarr`, in the form of a :data:`.base.Open`."""
+    """Like :func:`open_ome_zarr`, with the interface :data:`.base.Open`."""
     return nullcontext(open_ome_zarr(path, scene))
 
 
 def ome_attributes(group: zarr.Group) -> dict[str, Any]:
-    """Return what OME-Zarr says of a group: since 0.5 it stands under ``ome``."""
+    """Return the OME metadata of a group; since OME-Zarr 0.5 they are under ``ome``."""
     attributes = dict(group.attrs)
     return dict(attributes.get("ome") or attributes)  # type: ignore[arg-type]
 
 
 def _series(group: zarr.Group) -> list[str]:
-    """Return the images of a bioformats2raw layout, in their order."""
+    """Return the names of the images of a bioformats2raw folder, in order."""
     return sorted(
         (name for name in group.group_keys() if name.isascii() and name.isdigit()), key=int
     )
 
 
 def _letter(name: str) -> str:
-    """Return the axis as one upper-case letter, ``?`` for one that has no such name."""
+    """Return the axis as one upper-case letter, ``?`` for an unknown name."""
     return name.upper() if name.lower() in ("t", "c", "z", "y", "x") else "?"
 
 

@@ -1,4 +1,4 @@
-"""A path -> its source, by what the file begins with: names lie."""
+"""Open an image with the reader that its first bytes indicate; file names may be wrong."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .reader import HEAD_BYTES, Reader, installed_readers
 
 EXPECTED = "expected a TIFF, PNG, JPEG, CZI, LIF or ND2 file or an OME-Zarr"
 
-#: How much of a file's beginning a refusal shows.
+#: Number of first bytes of a file that an error message shows.
 _SHOWN_BYTES = 8
 
 
@@ -25,14 +25,15 @@ _SHOWN_BYTES = 8
 def open_source(path: Path, scene: int | str | None = None) -> Iterator[Source]:
     """Open one scene of the image at ``path``.
 
-    Raises ImageUnfit for what is no image, is damaged, or has no such scene.
+    Raises ImageUnfit when it is not an image, is damaged, or has no such scene, ImageMissing when
+    there is no such file, and ImageUnread for a temporary problem.
     """
     with ExitStack() as stack:
         try:
             source = _opened(path, scene, stack)
         except CourierError:
             raise
-        # What a damaged file makes a reader raise is anybody's guess, and harms this image alone.
+        # A damaged file can make a reader raise any error; it must affect this image only.
         except Exception as error:
             if is_passing(error):
                 raise unread(path, error) from error
@@ -49,16 +50,16 @@ def _opened(path: Path, scene: int | str | None, stack: ExitStack) -> Source:
     except ImportError as error:
         raise ImageUnfit(
             f"{path}: the reader of {reader.kind} files cannot be imported ({one_line(error)}),"
-            " expected what it imports to be installed"
+            " expected the packages that it imports to be installed"
         ) from error
     return stack.enter_context(open_it(path, scene))
 
 
 def find_reader(path: Path) -> Reader:
-    """Return the reader that recognises the image at ``path``, a built-in one before all others.
+    """Return the reader that recognises the image at ``path``; built-in readers come first.
 
-    Raises ImageUnfit when none does, ImageMissing when nothing is there, ImageUnread when it cannot
-    be looked at this time.
+    Raises ImageUnfit when no reader does, ImageMissing when the file does not exist, ImageUnread
+    when it cannot be read because of a temporary problem.
     """
     if os.path.isdir(path):
         for reader in _readers():
@@ -75,17 +76,17 @@ def find_reader(path: Path) -> Reader:
 
 
 def _readers() -> Iterator[Reader]:
-    """Yield the built-in readers, then those of other distributions, looked for only then."""
+    """Yield the built-in readers, then those of other distributions, which are loaded only then."""
     yield from BUILT_IN
     yield from installed_readers().readers
 
 
 def _head(path: Path) -> bytes:
     try:
-        # Opening a pipe or a device could wait for ever.
+        # Opening a pipe or a device could block forever.
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            raise ImageUnfit(f"{path}: is no regular file, {EXPECTED}")
+            raise ImageUnfit(f"{path}: is not a regular file, {EXPECTED}")
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""PNG and JPEG: one plane, decoded whole.
+"""PNG and JPEG: one plane, decoded as a whole.
 
-Not through Pillow, which cuts 16-bit colour to 8 bits without a word.
+Pillow is not used because it reduces 16-bit colour to 8 bits silently.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from .built_in import JPEG
 
 _START_OF_SCAN = 0xDA
 _END_OF_IMAGE = b"\xff\xd9"
-# SOF0 to SOF15 but DHT, JPG and DAC, which stand among them.
+# SOF0 to SOF15 without DHT, JPG and DAC, whose codes lie between them.
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 @dataclass(frozen=True)
 class DecodedSource:
-    """An image that is in memory whole."""
+    """A decoded image in memory; see :class:`.base.Source`."""
 
     pixels: np.ndarray
     axes: str
@@ -50,13 +50,13 @@ class DecodedSource:
 
 @contextmanager
 def open_png(path: Path, scene: int | str | None) -> Iterator[DecodedSource]:
-    """Decode a PNG; a palette becomes its colours."""
+    """Decode a PNG; palette indices become colours."""
     yield _decode(path, scene, "PNG", _png)
 
 
 @contextmanager
 def open_jpeg(path: Path, scene: int | str | None) -> Iterator[DecodedSource]:
-    """Decode a JPEG; CMYK is refused, its values are inks."""
+    """Decode a JPEG. Raises ImageUnfit for CMYK, whose values are amounts of ink."""
     source = _decode(path, scene, "JPEG", _jpeg)
     if source.axes == "YXS" and source.shape[2] == 4:
         raise ImageUnfit(f"{path}: a CMYK JPEG, whose values are inks, expected grey or RGB")
@@ -82,19 +82,19 @@ def _png(path: Path, data: bytes) -> np.ndarray:
     check_fits_memory(path, width * height * samples * max(bits // 8, 1))
     pixels = np.asarray(imagecodecs.png_decode(data))
     if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
-        # How opaque a pixel is says nothing of what was seen there.
+        # The alpha channel holds no measured intensity.
         pixels = pixels[..., 0] if pixels.shape[2] == 2 else pixels[..., :3]
     return pixels
 
 
 def _jpeg(path: Path, data: bytes) -> np.ndarray:
-    """Decode a JPEG that has an end: libjpeg fills with grey what a cut file lacks."""
-    at = len(JPEG.magic[0]) - 1
-    while (marker := data[at + 1]) != _START_OF_SCAN:
+    """Decode a JPEG with an end marker; libjpeg would fill a truncated file with grey."""
+    position = len(JPEG.magic[0]) - 1
+    while (marker := data[position + 1]) != _START_OF_SCAN:
         if marker in _FRAME_HEADERS:
-            sizes = struct.unpack_from(">HHB", data, at + 5)
+            sizes = struct.unpack_from(">HHB", data, position + 5)
             check_fits_memory(path, math.prod(int(size) for size in sizes))
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    if data.find(_END_OF_IMAGE, at) < 0:
-        raise ValueError("it ends before its end")
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    if data.find(_END_OF_IMAGE, position) < 0:
+        raise ValueError("the end marker is missing")
     return imagecodecs.jpeg_decode(data)

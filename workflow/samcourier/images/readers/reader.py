@@ -1,6 +1,7 @@
-"""What is known of a reader before a file is opened, and which readers are installed.
+"""The descriptions of readers, and the installed readers.
 
-Imports no reader: finding images looks at it, which must not cost a run's preview seconds.
+This module imports no reader: finding images uses it, and must not slow down a run's preview by
+seconds.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from samservice.contract.plugins import PluginGroup, PluginProblem
 
-#: How much of a file's beginning :attr:`Reader.magic` may look at.
+#: Number of first bytes of a file that :attr:`Reader.magic` may compare.
 HEAD_BYTES = 64
 
 _log = logging.getLogger(__name__)
@@ -21,18 +22,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reader:
-    """What an entry point of the group ``samcourier.readers`` names.
+    """The object that an entry point of the group ``samcourier.readers`` names.
 
-    Its module imports neither NumPy nor the reader's libraries. A file is recognised by what it
-    begins with: names lie. One with a suffix but no ``magic`` is recognised by its name.
+    Its module imports neither NumPy nor the reader's libraries. A file is recognised by its first
+    bytes, because names may be wrong. A reader without ``magic`` recognises a file by its suffix.
 
     Attributes:
-        name: That of the entry point.
-        kind: How messages call such an image, e.g. ``TIFF``.
+        name: Name of the entry point.
+        kind: Name of the format in messages, e.g. ``TIFF``.
         open: ``module:function``, a :data:`.base.Open`, imported when the first image is opened.
-        magic: Bytes of which a file begins with one, at most ``HEAD_BYTES`` each.
-        suffixes: In lower case with the dot; folders are searched for such files.
-        folder_files: Names of which a folder that is an image holds one.
+        magic: Possible first bytes of a file, at most ``HEAD_BYTES`` each.
+        suffixes: Of the files to find in folders, in lower case with the dot.
+        folder_files: Names of files; a folder with one of them is an image.
     """
 
     name: str
@@ -43,13 +44,13 @@ class Reader:
     folder_files: tuple[str, ...] = ()
 
     def recognises_file(self, path: Path, head: bytes) -> bool:
-        """Tell whether a file that begins with ``head`` is for this reader."""
+        """Return True if this reader reads a file with the first bytes ``head``."""
         if self.magic:
             return head.startswith(self.magic)
         return bool(self.suffixes) and path.name.lower().endswith(self.suffixes)
 
     def recognises_folder(self, path: Path) -> bool:
-        """Tell whether the folder ``path`` is an image for this reader."""
+        """Return True if the folder ``path`` is an image for this reader."""
         return any(os.path.isfile(path / name) for name in self.folder_files)
 
 
@@ -71,7 +72,7 @@ READERS = PluginGroup(
 
 @dataclass(frozen=True)
 class InstalledReaders:
-    """The readers of other distributions, and a sentence for each that cannot be used."""
+    """The readers of other distributions, and a message for each unusable one."""
 
     readers: tuple[Reader, ...]
     problems: tuple[str, ...]
@@ -81,7 +82,7 @@ class InstalledReaders:
 def installed_readers() -> InstalledReaders:
     """Return the readers of other distributions.
 
-    One that cannot be loaded, or whose name several distributions offer, is left out with a
+    A reader that cannot be loaded, or whose name several distributions offer, is skipped with a
     warning; the others work.
     """
     readers, problems = [], []

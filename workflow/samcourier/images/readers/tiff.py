@@ -20,10 +20,10 @@ import tifffile
 from ...errors import ImageUnfit
 from .base import Index, check_fits_memory, damaged, one_line, pick_scene, size_in_um
 
-#: Coarser than this, a plain TIFF's resolution is a printer's (254 dpi), not a microscope's.
+#: A plain TIFF with a coarser resolution (254 dpi) has that of a printer, not of a microscope.
 _COARSEST_TIFF_UM = 100.0
 
-# A damaged file shows in tifffile's log only; its words go into our errors, not to the screen.
+# tifffile reports a damaged file in its log only; our errors quote it instead of the screen.
 _tifffile_log = logging.getLogger("tifffile")
 _tifffile_log.propagate = False
 _tifffile_log.addHandler(logging.NullHandler())
@@ -39,9 +39,11 @@ class TiffSource:
         series: tifffile.TiffPageSeries,
         image: ElementTree.Element | None,
     ) -> None:
-        """``image`` is OME's Pixels of the series, None where the file says nothing of it."""
+        """``image`` is the OME element Pixels of the series, None where the file has none."""
         if series.dtype is None:
-            raise ImageUnfit(f"{path}: pixels of no type numpy has, expected integers or floats")
+            raise ImageUnfit(
+                f"{path}: the pixel type is not supported, expected integers or floats"
+            )
         if series.keyframe.photometric == tifffile.PHOTOMETRIC.SEPARATED:
             raise ImageUnfit(f"{path}: a CMYK TIFF, whose values are inks, expected grey or RGB")
         self.axes: str = series.axes
@@ -75,7 +77,7 @@ class TiffSource:
             range(size)[part] if isinstance(part, slice) else part
             for part, size in zip(index, self.shape, strict=True)
         )
-        # All samples of a pixel lie side by side: alpha is left out when they are there.
+        # The samples of a pixel are adjacent in the file: read all, then drop alpha.
         stored = tuple(
             range(stored) if part == range(size) else part
             for part, size, stored in zip(wanted, self.shape, self._stored_shape, strict=True)
@@ -86,7 +88,7 @@ class TiffSource:
     def _read_stored(self, wanted: Sequence[range | int]) -> np.ndarray:
         sizes = self._stored_shape
         if all(part == range(size) for part, size in zip(wanted, sizes, strict=True)):
-            # Decodes its segments in parallel, which the way by the part does not.
+            # asarray decodes segments in parallel, which reading in parts does not.
             return np.asarray(self._series.asarray())
         if self._plain_offset is not None:
             return self._read_plain(wanted, self._plain_offset)
@@ -101,16 +103,16 @@ class TiffSource:
 
     @cached_property
     def _plain_offset(self) -> int | None:
-        """Where the pixels begin when they lie in one piece of the file as they are."""
+        """Offset of the pixels in bytes if they are contiguous and uncompressed, else None."""
         return None if self._series.is_multifile else self._series.dataoffset
 
     def _read_plain(self, wanted: Sequence[range | int], offset: int) -> np.ndarray:
-        """Read only the bytes wanted, where the way by the part would take whole planes.
+        """Read only the requested bytes; reading through zarr would read whole planes.
 
-        Not through a memory map: the process would die when the file is cut short meanwhile.
+        A memory map is not used, because the process would die if the file were truncated.
         """
         ranges = [range(part, part + 1) if isinstance(part, int) else part for part in wanted]
-        # What lies in one run: a part of one axis, and all of those after it.
+        # Contiguous bytes: a range of one axis and the whole of all later axes.
         run = len(ranges) - 1
         while run > 0 and len(ranges[run]) == self._stored_shape[run]:
             run -= 1
@@ -120,18 +122,21 @@ class TiffSource:
         runs = pixels.reshape(math.prod(pixels.shape[:run]), -1)
         file = self._tiff.filehandle.fileno()
         starts = itertools.product(*ranges[:run], [ranges[run].start])
-        for into, at in zip(runs, starts, strict=True):
-            first = sum(place * step for place, step in zip(at, steps, strict=True))
-            got = os.preadv(file, [into.data.cast("B")], offset + first * stored.itemsize)
-            if got != into.nbytes:
-                raise EOFError(f"the file ends {into.nbytes - got} bytes too early")
+        for target, start in zip(runs, starts, strict=True):
+            first = sum(index * step for index, step in zip(start, steps, strict=True))
+            read_bytes = os.preadv(file, [target.data.cast("B")], offset + first * stored.itemsize)
+            if read_bytes != target.nbytes:
+                raise EOFError(f"the file ends {target.nbytes - read_bytes} bytes too early")
         kept = [len(each) for each, part in zip(ranges, wanted, strict=True) if each is part]
         return pixels.reshape(kept)
 
 
 @contextmanager
 def open_tiff(path: Path, scene: int | str | None) -> Iterator[TiffSource]:
-    """Open the series asked for; without asking the first, if the others are no images."""
+    """Open the requested series, by default the first if the others are not images.
+
+    Raises ImageUnfit.
+    """
     with ExitStack() as stack:
         try:
             with _tifffile_errors() as errors:
@@ -146,26 +151,30 @@ def open_tiff(path: Path, scene: int | str | None) -> Iterator[TiffSource]:
             raise damaged(path, "TIFF", error) from error
         if not series:
             raise ImageUnfit(f"{path}: a TIFF without an image, expected one")
-        is_alone = scene is None and all(_is_aside(each, series[0], ome) for each in series[1:])
-        number = 0 if is_alone else pick_scene(path, names, scene)
+        is_only_image = scene is None and all(
+            _is_accessory(each, series[0], ome) for each in series[1:]
+        )
+        number = 0 if is_only_image else pick_scene(path, names, scene)
         if errors:
             raise damaged(path, "TIFF", errors[0])
         yield TiffSource(path, tiff, series[number], _ome_image(ome, number))
 
 
-def _is_aside(
+def _is_accessory(
     series: tifffile.TiffPageSeries, first: tifffile.TiffPageSeries, ome: object | None
 ) -> bool:
-    """Tell whether a series is a slide's label or thumbnail beside the first, and no second image.
+    """Return True if a series is a slide's label or thumbnail, not a second image.
 
-    OME names each image; elsewhere what is smaller than the first is taken for a thumbnail.
+    OME names each image; without OME a series smaller than the first counts as a thumbnail.
     """
-    is_named_so = any(word in series.name.lower() for word in ("label", "macro", "thumbnail"))
-    return is_named_so or (ome is None and math.prod(series.shape) < math.prod(first.shape))
+    has_accessory_name = any(
+        word in series.name.lower() for word in ("label", "macro", "thumbnail")
+    )
+    return has_accessory_name or (ome is None and math.prod(series.shape) < math.prod(first.shape))
 
 
 def _check_companions(path: Path, ome: ElementTree.Element | None) -> None:
-    """Raise ImageUnfit where OME metadata name files elsewhere: tifffile would open them."""
+    """Raise ImageUnfit if OME metadata name files in other folders: tifffile would open them."""
     for part in [] if ome is None else ome.findall(".//{*}UUID"):
         name = part.get("FileName") or ""
         if "/" in name or "\\" in name:
@@ -174,10 +183,10 @@ def _check_companions(path: Path, ome: ElementTree.Element | None) -> None:
 
 @contextmanager
 def _tifffile_errors() -> Iterator[list[str]]:
-    """Collect the errors that tifffile logs meanwhile in this thread or in zarr's.
+    """Collect the errors that tifffile logs in this thread or zarr's during the block.
 
-    It logs a truncated stack's missing pages and returns the first one as if it were all. Of a
-    missing file of several it only warns, and gives zeros.
+    tifffile only logs that pages of a truncated stack are missing, and returns the first page. If
+    one of several files is missing, it only warns and returns zeros.
     """
     errors: list[str] = []
     threads = {threading.get_ident(), *_zarr_threads()}
@@ -197,7 +206,7 @@ def _tifffile_errors() -> Iterator[list[str]]:
 
 
 def _without_alpha(series: tifffile.TiffPageSeries) -> tuple[int, ...]:
-    """Return the shape less the samples that say how opaque a pixel is, which come last."""
+    """Return the shape without the alpha samples, which come last."""
     extra = series.keyframe.extrasamples or ()
     alpha = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
     count = len(extra) if all(each in alpha for each in extra) else 0
@@ -212,7 +221,7 @@ def _zarr_threads() -> set[int | None]:
 
 
 def _ome_image(ome: ElementTree.Element | None, number: int) -> ElementTree.Element | None:
-    """Return OME's Pixels of a series, None where the file has no OME metadata."""
+    """Return the OME element Pixels of a series, None where the file has none."""
     found = [] if ome is None else ome.findall("{*}Image/{*}Pixels")
     return found[number] if number < len(found) else None
 
@@ -228,7 +237,7 @@ def _ome_size_um(image: ElementTree.Element, axis: str) -> float | None:
 
 
 def _size_um(size: Any, unit: str) -> float | None:
-    """Return a length that a file tells, in micrometres; None when it is no number."""
+    """Return a length from a file's metadata in micrometres, None when it is not a number."""
     try:
         return size_in_um(float(size), unit)
     except (TypeError, ValueError):
@@ -239,7 +248,7 @@ def _z_spacing_um(tiff: tifffile.TiffFile, image: ElementTree.Element | None) ->
     if image is not None:
         return _ome_size_um(image, "Z")
     metadata: dict[str, Any] = (tiff.imagej_metadata or {}) if tiff.is_imagej else {}
-    # ImageJ names z's unit only where it is not that of x.
+    # ImageJ stores the unit of z only if it differs from that of x.
     unit = metadata.get("zunit", metadata.get("unit", ""))
     return _size_um(metadata.get("spacing"), str(unit))
 

@@ -1,4 +1,4 @@
-"""CZI, LIF and ND2, through the readers of bioio where they are installed (extra ``vendor``)."""
+"""CZI, LIF and ND2, with the readers of bioio if these are installed (extra ``vendor``)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from ...errors import ImageUnfit
 from .base import Index, Open, damaged, one_line, pick_scene, size_in_um
 
-#: Without it a chunk is a whole stack; ND2 is always read by the frame.
+#: Without ``chunk_dims`` a chunk is a whole stack; ND2 is always read frame by frame.
 _BY_PLANE: dict[str, dict[str, Any]] = {
     "CZI": {"chunk_dims": ["Y", "X"]},
     "LIF": {"chunk_dims": ["Y", "X"]},
@@ -22,7 +22,7 @@ _BY_PLANE: dict[str, dict[str, Any]] = {
 
 
 class BioioSource:
-    """One scene as a reader of bioio gives it; a plane is read when it is asked for."""
+    """One scene from a reader of bioio; planes are read on request."""
 
     def __init__(self, path: Path, kind: str, reader: Any) -> None:
         array = reader.dask_data
@@ -45,7 +45,7 @@ class BioioSource:
 
 
 def _opener(kind: str) -> Open:
-    """Return what opens a file of this kind."""
+    """Return the function that opens a file of this kind."""
 
     @contextmanager
     def open_it(path: Path, scene: int | str | None) -> Iterator[BioioSource]:
