@@ -118,7 +118,7 @@ async def test_a_run_brings_the_app_up_once_and_undeploy_takes_it_away(
     begun = time.monotonic()
     again = (await lab.samcourier("deploy", "--out", "endpoint.json")).splitlines()
     print(f"deploy again: {time.monotonic() - begun:.1f} s")
-    assert f"application {application_id} is there already, RUNNING" in again
+    assert f"application {application_id} exists already, state RUNNING" in again
     assert len(again) == 4
     named = ("--application-id", application_id)
     refused = await lab.samcourier(

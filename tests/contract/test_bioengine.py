@@ -285,7 +285,7 @@ async def test_without_its_own_endpoint_the_app_is_used_through_the_proxy(site: 
     assert found.service_id.endswith(f":{wanted.application_id}")
     assert found.rtc_service_id == f"{found.service_id}-rtc"
     assert found.without_direct == "the token has expired"
-    assert site.log.messages[-2] == "its own endpoint is missing: the token has expired"
+    assert site.log.messages[-2] == "the app's own endpoint is missing: the token has expired"
     assert "undeploy and deploy it to give it a new one" in site.log.messages[-1]
     assert await site.answers(found)
 
@@ -313,7 +313,7 @@ FAILURES = {
     ),
     "a token that is none": Case(user="nonsense", error=Denied, says="http://127.0.0.1"),
     "no administrator": Case(
-        user="stranger", error=Denied, says="lets only its administrators deploy"
+        user="stranger", error=Denied, says="allows only its administrators to deploy"
     ),
     "no worker": Case(workers=0, error=ServiceGone, says="no BioEngine worker 'bioengine-worker'"),
     "another worker": Case(
@@ -380,16 +380,16 @@ FAILURES = {
     "stopped by somebody": Case(
         Script(somebody_stops=True),
         error=ServiceGone,
-        says="somebody stopped it, or the worker has started anew",
+        says="somebody stopped it, or the worker restarted",
         changes=BUILT,
     ),
     "a worker that dies uploading": Case(
-        Script(dies_in="upload_app"), error=ServiceGone, says="went away when asked to upload"
+        Script(dies_in="upload_app"), error=ServiceGone, says="was lost when asked to upload"
     ),
     "a worker that dies deploying": Case(
         Script(dies_in="deploy_app"),
         error=ServiceGone,
-        says="went away when asked to deploy",
+        says="was lost when asked to deploy",
         changes=("upload_app",),
     ),
     "a worker that dies before": Case(
@@ -404,7 +404,7 @@ FAILURES = {
     "restricted, and no endpoint of its own": Case(
         Script(no_direct="the token has expired"),
         error=Denied,
-        says="(its own endpoint: the token has expired; the app keeps the token that it was",
+        says="(the app's own endpoint: the token has expired; the app keeps the token that it was",
         changes=BUILT,
     ),
 }
@@ -464,7 +464,7 @@ async def test_a_job_finds_no_app_that_does_not_run_and_changes_nothing(
         await site.deploy_app(plan())
         worker.applications[plan().application_id].states[:] = states
     worker.changes.clear()
-    with pytest.raises(ServiceGone, match=f"{says}.*samcourier deploy brings it up"):
+    with pytest.raises(ServiceGone, match=f"{says}.*run samcourier deploy to start it"):
         await locate(site.address(), plan())
     assert worker.changes == []
 

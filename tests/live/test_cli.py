@@ -410,7 +410,7 @@ def wrong_options(wrong: str, server: Server, tmp_path: Path) -> tuple[list[obje
         case "open token file":
             write_private(token_file, server.token)
             token_file.chmod(0o644)
-            return ["--token-file", token_file], "is open to others, expected mode 0600"
+            return ["--token-file", token_file], "is accessible to other users, expected mode 0600"
         case "workspace":
             complaint = (
                 rf"the token of \S+ is for workspace '{WORKSPACE}', not for '{STRANGE_WORKSPACE}'"

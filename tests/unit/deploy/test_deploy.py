@@ -196,7 +196,7 @@ def test_a_folder_that_cannot_be_listed_is_no_word_of_its_owners(
     assert [watch.is_needed() for _ in range(4)] == [True] * 4
     assert listing.errors_left == 0
     [line] = log.messages
-    assert line.startswith("who needs the service is not known just now: ")
+    assert line.startswith("cannot read which processes need the service, will try again: ")
     assert line.endswith("Stale file handle")
     (tmp_path / own_identity()).unlink()
     assert not watch.is_needed()
@@ -215,7 +215,7 @@ def test_what_is_unknown_for_too_long_is_given_up(
         monkeypatch.undo()
     now_s[0] = 1e4 + UNKNOWN_LIMIT_S
     Listing(monkeypatch, 1)
-    with pytest.raises(ServiceFailed, match=r"not known for 15 min: .*Stale file handle"):
+    with pytest.raises(ServiceFailed, match=r"need the service for 15 min: .*Stale file handle"):
         watch.is_needed()
 
 
@@ -255,7 +255,7 @@ async def test_a_local_service_that_gives_up_does_not_stay(
 ) -> None:
     monkeypatch.setattr(owners, "UNKNOWN_LIMIT_S", 0.0)
     stop = asyncio.Event()
-    with pytest.raises(ServiceFailed, match="who needs the service was not known"):
+    with pytest.raises(ServiceFailed, match="could not read which processes need the service"):
         await supervisor._stop_when_unneeded(
             tmp_path / "away",
             RunningServer(),  # type: ignore[arg-type]
@@ -423,7 +423,10 @@ def test_a_missing_or_dead_service_is_started(
 
 @pytest.mark.parametrize(
     ("script", "last_words"),
-    [("echo first; echo 'port in use' >&2; echo; exit 1", "port in use"), ("exit 1", "nothing")],
+    [
+        ("echo first; echo 'port in use' >&2; echo; exit 1", "port in use"),
+        ("exit 1", "its log is empty"),
+    ],
 )
 def test_a_service_that_does_not_come_up_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, last_words: str
@@ -447,11 +450,11 @@ def test_a_service_that_does_not_come_up_says_why(
         (None, 0o600, "No such file"),
         ("", 0o600, "is empty"),
         (" \n", 0o600, "is empty"),
-        ("secret", 0o640, "open to others, expected mode 0600"),
-        ("secret", 0o604, "open to others"),
-        ("secret", 0o620, "open to others"),
-        ("secret", 0o666, "open to others"),
-        ("", 0o644, "open to others"),
+        ("secret", 0o640, "accessible to other users, expected mode 0600"),
+        ("secret", 0o604, "accessible to other users"),
+        ("secret", 0o620, "accessible to other users"),
+        ("secret", 0o666, "accessible to other users"),
+        ("", 0o644, "accessible to other users"),
     ],
 )
 def test_a_token_file_is_refused_in_words_that_do_not_tell_it(

@@ -1,4 +1,4 @@
-"""Processes that a run starts once and leaves behind: the local service, a job's keeper."""
+"""Detached processes that a run starts once: the local service, the supervisor of a SLURM job."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _POLL_S = 0.05
 
 @contextmanager
 def one_at_a_time(directory: Path) -> Iterator[None]:
-    """Hold the directory's lock, so that parallel jobs start one process, not several."""
+    """Hold the lock of ``directory``, so that parallel jobs start one process, not several."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -37,10 +37,17 @@ def start_detached(
     find_record: Callable[[str | None], T | None],
     timeout_s: float,
 ) -> T:
-    """Start a process that outlives this one and return the record that it writes once it is up.
+    """Start a process that outlives this one, and return the record that it writes when ready.
 
-    ``find_record`` gets the process's identity. Raises ServiceFailed with its last words when it
-    ends before, or has written none within ``timeout_s``, after which it is killed.
+    Args:
+        name: What the process is, for error messages.
+        command: The program and its arguments.
+        log_path: The file for the output of the process.
+        find_record: Returns the record for the identity of the process, None while there is none.
+        timeout_s: The seconds within which the record must exist.
+
+    Raises ServiceFailed with the last line of the log when the process ends too early, and when
+    there is no record within ``timeout_s``; then the process is killed.
     """
     pid = _spawn(command, log_path)
     process = process_identity(pid)
@@ -50,7 +57,7 @@ def start_detached(
         if record is not None:
             return record
         if os.waitpid(pid, os.WNOHANG)[0]:
-            last = last_lines(log_path, 1) or "it said nothing"
+            last = last_lines(log_path, 1) or "its log is empty"
             raise ServiceFailed(f"{name} did not start: {last} (see {log_path})")
         time.sleep(_POLL_S)
     os.kill(pid, signal.SIGKILL)
@@ -65,11 +72,11 @@ class _Log(logging.StreamHandler):  # type: ignore[type-arg]
         self.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Do nothing: the log lies on the file system whose errors it may tell of."""
+        """Do nothing: the log file is on the file system whose errors it may report."""
 
 
 def log_to_stderr() -> None:
-    """Write what samcourier logs to standard error, the log file of this detached process."""
+    """Send samcourier's log to standard error, the log file of this detached process."""
     logger = logging.getLogger("samcourier")
     logger.addHandler(_Log())
     logger.setLevel(logging.INFO)
@@ -77,7 +84,10 @@ def log_to_stderr() -> None:
 
 
 def end_process(identity: str, timeout_s: float) -> None:
-    """End exactly that process, if it runs, and wait until it is gone; kill it after a while."""
+    """End the process with this identity, and wait until it has ended.
+
+    After ``timeout_s`` seconds the process is killed.
+    """
     _send(identity, signal.SIGTERM)
     deadline_s = time.monotonic() + timeout_s
     while is_running(identity) and time.monotonic() < deadline_s:
@@ -86,7 +96,7 @@ def end_process(identity: str, timeout_s: float) -> None:
 
 
 def last_lines(log_path: Path, count: int) -> str:
-    """Return the last lines that say something, for a terminal; none where there is no log."""
+    """Return the last ``count`` lines with text, safe for a terminal; empty without a log."""
     try:
         lines = log_path.read_text(errors="replace").splitlines()
     except OSError:
@@ -95,9 +105,9 @@ def last_lines(log_path: Path, count: int) -> str:
 
 
 def _spawn(command: list[str], log_path: Path) -> int:
-    """Start a process, in a session of its own, and return its pid.
+    """Start a process in its own session and return its pid.
 
-    Ctrl-C goes to the run alone, which ends, and then what it has left behind.
+    So Ctrl-C ends only the run; the process ends after the run.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     return os.posix_spawn(

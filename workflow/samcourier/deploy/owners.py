@@ -1,4 +1,4 @@
-"""Who needs the local service: one file per process, named so that a reused pid fools nobody."""
+"""The processes that need a service: one file each, named by an identity safe from pid reuse."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ logger = logging.getLogger("samcourier.deploy")
 
 #: Set by the Snakefile to its own process, so that the service lives as long as the run.
 OWNER_VARIABLE = "SAMCOURIER_RUN_PID"
-#: How long a service is kept while nobody can tell who needs it.
+#: How long a service is kept while its owners cannot be read.
 UNKNOWN_LIMIT_S = 900.0
 
 
 def add_owner(directory: Path, pid: int) -> None:
-    """Say that process ``pid`` needs the service until it ends."""
+    """Record in ``directory`` that process ``pid`` needs the service until the process ends."""
     directory.mkdir(parents=True, exist_ok=True)
     identity = process_identity(pid)
     if identity is not None:
@@ -30,14 +30,17 @@ def add_owner(directory: Path, pid: int) -> None:
 
 
 def add_run(directory: Path) -> None:
-    """Say that the run needs the service: the process in SAMCOURIER_RUN_PID, this one if unset."""
+    """Record that the run needs the service.
+
+    The run is the process in SAMCOURIER_RUN_PID, or this process if the variable is not set.
+    """
     add_owner(directory, int(os.environ.get(OWNER_VARIABLE) or os.getpid()))
 
 
 def living_owners(directory: Path) -> list[str]:
-    """Return the owners that still run and forget the others.
+    """Return the owners that still run, and delete the files of the others.
 
-    Raises OSError, also for a folder that is not there: that is no word of who runs.
+    Raises OSError, also for a missing folder, which does not show that no owner runs.
     """
     living = []
     for entry in directory.iterdir():
@@ -51,9 +54,13 @@ def living_owners(directory: Path) -> list[str]:
 
 @dataclass
 class OwnersWatch:
-    """Whether a service is needed: an owner lives, or nobody can tell just now.
+    """Tells whether a service is needed: an owner runs, or the owners cannot be read at present.
 
-    A file system that errs or is away is logged once and asked again.
+    A failure of the file system is logged once, and the owners are read again later.
+
+    Attributes:
+        directory: The folder of the owners' files.
+        clock: Returns monotonic seconds.
     """
 
     directory: Path
@@ -62,11 +69,14 @@ class OwnersWatch:
     _unknown_since_s: float | None = None
 
     def is_needed(self) -> bool:
-        """Raise ServiceFailed after a quarter of an hour in which nobody could tell."""
+        """Tell whether the service is needed.
+
+        Raises ServiceFailed when the owners could not be read for ``UNKNOWN_LIMIT_S``.
+        """
         try:
             self._seen = self._living()
         except OSError as error:
-            self._bear(error)
+            self._note_failure(error)
             return True
         self._unknown_since_s = None
         return bool(self._seen)
@@ -75,17 +85,20 @@ class OwnersWatch:
         try:
             return tuple(living_owners(self.directory))
         except FileNotFoundError:
-            # A mount that is away, unless its owners have all ended: then the folder was removed.
+            # The mount is missing, unless all owners have ended: then the folder was removed.
             if not self._seen or any(is_running(owner) for owner in self._seen):
                 raise
             return ()
 
-    def _bear(self, error: OSError) -> None:
+    def _note_failure(self, error: OSError) -> None:
         now_s = self.clock()
         if self._unknown_since_s is None:
             self._unknown_since_s = now_s
-            logger.warning("who needs the service is not known just now: %s", error)
+            logger.warning(
+                "cannot read which processes need the service, will try again: %s", error
+            )
         if now_s - self._unknown_since_s >= UNKNOWN_LIMIT_S:
             raise ServiceFailed(
-                f"who needs the service was not known for {UNKNOWN_LIMIT_S / 60:g} min: {error}"
+                "could not read which processes need the service for"
+                f" {UNKNOWN_LIMIT_S / 60:g} min: {error}"
             )

@@ -1,7 +1,6 @@
-"""Where the service is, by target: started when needed, here, on a worker or in a cluster's job,
-or somebody else's.
+"""Deploy or find the service of a run by its target: local, bioengine, slurm or existing.
 
-What one target alone needs is imported when a service of that target is looked for.
+The modules of a target are imported only when a service of that target is used.
 """
 
 from __future__ import annotations
@@ -26,13 +25,15 @@ if TYPE_CHECKING:
     from .bioengine.worker import WorkerAddress
     from .slurm.supervisor import SlurmPlan
 
-#: Beside the endpoint of the run: which application was brought up, so that no job asks again.
+#: The record of the deployed application, so that jobs need not ask the worker.
 BIOENGINE_RECORD = Path("service", "bioengine.json")
 
 
 def deploy_service(settings: RunSettings, dataset_dir: Path) -> Endpoint:
-    """As :func:`find_service`, but bring the app up on a BioEngine worker, or the service up in a
-    SLURM job, where it is missing.
+    """Return the endpoint of the service, and deploy the service where it is missing.
+
+    This is :func:`find_service`, except that it also deploys the app on a BioEngine worker or the
+    service in a SLURM job. ``dataset_dir`` is the results folder of the dataset.
 
     Raises what :func:`samcourier.deploy.bioengine.deploy.deploy_app` and
     :func:`samcourier.deploy.slurm.service_job.deploy_job` raise too.
@@ -56,7 +57,7 @@ def deploy_service(settings: RunSettings, dataset_dir: Path) -> Endpoint:
 
 
 def undeploy_service(settings: RunSettings, dataset_dir: Path) -> None:
-    """Take the app away from the BioEngine worker, or end the service's SLURM job.
+    """Remove the app from the BioEngine worker, or end the SLURM job of the service.
 
     Raises InputError for any other target.
     """
@@ -80,12 +81,14 @@ def undeploy_service(settings: RunSettings, dataset_dir: Path) -> None:
 
 
 def find_service(settings: RunSettings, dataset_dir: Path) -> Endpoint:
-    """Return the endpoint of the service, starting the local one when it does not run.
+    """Return the endpoint of the service, and start the local service when it does not run.
 
-    On a BioEngine worker it must run already: a job changes nothing there. Raises InputError for
-    missing settings, Denied for an unreadable token, ServiceFailed when the local service does
-    not come up, ServiceGone when the worker does not have the app, or the SLURM job's service is
-    not there for ``deploy_timeout_s``.
+    An app on a BioEngine worker must run already: a job changes nothing there. ``dataset_dir`` is
+    the results folder of the dataset.
+
+    Raises InputError for missing settings, Denied for an unreadable token, ServiceFailed when the
+    local service does not start, and ServiceGone when the worker does not run the app or the
+    service of the SLURM job is not registered for ``deploy_timeout_s``.
     """
     service = settings.service
     if service.target == "local":
@@ -105,7 +108,7 @@ def find_service(settings: RunSettings, dataset_dir: Path) -> Endpoint:
 
 
 def resolve_network(settings: NetworkSettings) -> Network:
-    """Return the network with the credentials of TURN servers taken from the environment.
+    """Return the network settings, with the credentials of TURN servers from the environment.
 
     Raises InputError as :func:`samcourier.transports.network.make_network` does.
     """
@@ -127,14 +130,14 @@ def _named(settings: RunSettings, service_id: str) -> Endpoint:
 
 
 def _slurm_plan(settings: RunSettings) -> SlurmPlan:
-    """Return the plan without a name, which the one that is brought up gets."""
+    """Return the plan without a service name; :func:`deploy_job` sets it."""
     from .slurm.commands import SlurmSettings
     from .slurm.supervisor import SlurmPlan
 
     service, network = settings.service, resolve_network(settings.network)
     if not service.server_url:
         raise InputError("service.target slurm needs service.server_url")
-    # One side of a connection with a TURN server is enough: no password goes into the job.
+    # A TURN server on one side of a connection is enough, so the job gets no password.
     open_servers = [each for each in network.ice_servers if each.username is None]
     bundle = network.ca_bundle
     return SlurmPlan(
@@ -152,7 +155,7 @@ def _slurm_plan(settings: RunSettings) -> SlurmPlan:
 
 
 def _find_app(settings: RunSettings, dataset_dir: Path) -> Endpoint:
-    """Return the endpoint of the app that runs on the worker, from the run's record or asked."""
+    """Return the endpoint of the app on the worker, from the run's record or from the worker."""
     import uvloop
 
     from .bioengine.deploy import locate
@@ -191,9 +194,9 @@ def _bioengine(settings: RunSettings) -> tuple[WorkerAddress, AppPlan]:
 
 
 def _requirements(engine: str) -> tuple[str, ...]:
-    """Return pip's lines for an engine of another distribution; the app has the built-in ones'.
+    """Return the pip requirements of an engine; none for a built-in one, which the app has.
 
-    An engine that is unknown here may be known on the worker, which refuses it otherwise.
+    An engine that is unknown here may be known on the worker; if not, the worker refuses it.
     """
     from samservice.contract.engine_description import describe_engine, find_engine, known_engines
     from samservice.contract.errors import WrongParameter
@@ -236,7 +239,7 @@ def _write_found(dataset_dir: Path, address: WorkerAddress, plan: AppPlan, found
 
 
 def _read_found(dataset_dir: Path, address: WorkerAddress, plan: AppPlan) -> Found | None:
-    """Return what the run's deploy found, None when that was another app or is not readable."""
+    """Return the recorded ids of the app; None for another app or an unreadable record."""
     from .bioengine.readiness import Found
 
     try:

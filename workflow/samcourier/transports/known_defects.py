@@ -47,7 +47,7 @@ REPLY_LOST = Defect(
 )
 HEALTH_CHECK_BROKEN = Defect(
     "health_check_broken",
-    "BioEngine's health check fails because require_context was removed from its proxy's service."
+    "BioEngine's own health check fails because require_context was removed from its proxy."
     " Removing it does not repair WebRTC. Set require_context again, and use the app's -direct"
     " service",
 )

@@ -115,7 +115,7 @@ def test_the_app_lies_beside_the_package_or_in_it(
     package.touch()
     monkeypatch.setattr(bioengine_app.samservice, "__file__", str(package))
     if place is None:
-        with pytest.raises(InputError, match="expected a whole installation"):
+        with pytest.raises(InputError, match="expected a complete installation"):
             bioengine_app.app_directory()
         return
     home = tmp_path / place

@@ -16,7 +16,7 @@ from samcourier.deploy.slurm.commands import (
     job_state,
     parse_state,
     parse_submitted,
-    sbatch_words,
+    sbatch_command,
     submit,
 )
 from samcourier.errors import CourierError, InputError, ServiceFailed
@@ -56,10 +56,10 @@ def test_no_job_id_is_a_failure() -> None:
 def test_only_what_is_given_is_asked_for() -> None:
     base = ["sbatch", "--parsable", "--requeue", "--job-name=n", "--output=o"]
     base += ["--open-mode=append", "--cpus-per-task=1"]
-    assert sbatch_words(SlurmSettings(), "n", "o", 1.0, None) == base
+    assert sbatch_command(SlurmSettings(), "n", "o", 1.0, None) == base
     settings = SlurmSettings("gpu", "lab", "gpu:1", 90, ("--constraint=a100",))
     asked = ["--partition=gpu", "--account=lab", "--gres=gpu:1", "--time=90", "--mem=8000"]
-    assert sbatch_words(settings, "n", "o", 1.0, 8000) == [*base, *asked, "--constraint=a100"]
+    assert sbatch_command(settings, "n", "o", 1.0, 8000) == [*base, *asked, "--constraint=a100"]
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_the_token_and_an_outer_jobs_options_do_not_go_into_the_jobs_environment
 
 
 def test_without_slurm_it_is_said_where_to_run(commands: Path) -> None:
-    with pytest.raises(InputError, match="squeue is not here"):
+    with pytest.raises(InputError, match="squeue is not installed here"):
         job_state("7")
 
 

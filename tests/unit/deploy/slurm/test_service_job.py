@@ -90,7 +90,7 @@ async def test_the_service_of_a_job_is_waited_for(
 @pytest.mark.parametrize(
     ("opening", "expected", "said"),
     [
-        (None, ServiceGone, "samservice-1 was not there for 0 s, see "),
+        (None, ServiceGone, "samservice-1 was not registered for 0 s, see "),
         (DOWN, TransportFailed, "websocket: refused"),
         (Denied("no"), Denied, "no"),
     ],
@@ -142,7 +142,7 @@ def test_a_slurm_that_does_not_answer_once_ends_no_deploy(
     assert {record.job for record in log.records} == {"7"}
     assert log.messages == [
         "waiting for SLURM: job 7 PENDING (Priority)",
-        "waiting for SLURM: job 7 is not known just now: squeue did not answer within 60 s",
+        "waiting for SLURM: job 7 has an unknown state: squeue did not answer within 60 s",
         "waiting for SLURM: job 7 RUNNING on gpu07",
         "the service's job 7 is ready",
     ]

@@ -1,4 +1,4 @@
-"""The keeper of a service's job, against a SLURM that acts by script and a clock that jumps."""
+"""The supervisor of a service's job, against a SLURM that acts by script and a clock that jumps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from samcourier.deploy.local.record import TOKEN_NAME
 from samcourier.deploy.slurm import supervisor as slurm_keeper
 from samcourier.deploy.slurm.commands import JobState, SlurmSettings
 from samcourier.deploy.slurm.supervisor import (
-    LOOK_S,
+    CHECK_INTERVAL_S,
     NEEDED_NAME,
     SlurmPlan,
     Supervisor,
@@ -100,7 +100,7 @@ def keep(
     (directory / TOKEN_NAME).write_text("secret")
 
     def sleep(seconds: float) -> None:
-        now_s[0] += LOOK_S
+        now_s[0] += CHECK_INTERVAL_S
 
     Supervisor(
         directory,
@@ -161,11 +161,15 @@ def test_the_job_is_there_as_long_as_the_run_and_no_longer(
         ([[*LONG, "TIMEOUT"], ["TIMEOUT", ""]], "1", "job 2 ended before it was ready: TIMEOUT"),
         # Nobody knows yet whether it would ever be ready.
         ([["CANCELLED", ""]], "", "job 1 ended before it was ready: CANCELLED"),
-        ([[*LONG, "PREEMPTED"]] * 3 + [["", ""]], "", "job 3 is over, PREEMPTED, the 3rd in a row"),
+        (
+            [[*LONG, "PREEMPTED"]] * 3 + [["", ""]],
+            "",
+            "job 3 has ended, state PREEMPTED, the 3rd in a row",
+        ),
         (
             [["RUNNING", "FAILED"]] * 3 + [["", ""]],
             "123",
-            "job 3 is over, FAILED, the 3rd in a row",
+            "job 3 has ended, state FAILED, the 3rd in a row",
         ),
     ],
 )
@@ -194,7 +198,9 @@ def test_a_lost_job_is_replaced_once_however_sbatch_fares(
 ) -> None:
     queue = keep(tmp_path, [[*LONG, "NODE_FAIL"], LONG], "12", sbatch)
     assert (queue.tries, queue.submitted, queue.cancelled) == (tries, submitted, ["2"])
-    assert any(line.startswith("no other job can be submitted just now: ") for line in log.messages)
+    assert any(
+        line.startswith("cannot submit another job, will try again: ") for line in log.messages
+    )
     record = read_record(tmp_path)
     assert record is not None
     assert (record.job_id, record.failure) == ("2", None)
@@ -202,7 +208,7 @@ def test_a_lost_job_is_replaced_once_however_sbatch_fares(
 
 def test_a_slurm_that_takes_no_job_for_half_an_hour_is_given_up(tmp_path: Path) -> None:
     queue = keep(tmp_path, [["RUNNING", "TIMEOUT"], [""]], "1", [TAKEN, *[REFUSED] * 999])
-    assert queue.tries == pytest.approx(1800 / LOOK_S, abs=3)
+    assert queue.tries == pytest.approx(1800 / CHECK_INTERVAL_S, abs=3)
     record = read_record(tmp_path)
     assert record is not None
     expected = "no other job could be submitted for 30 min: sbatch: Unable to contact"
@@ -263,13 +269,13 @@ def test_a_log_that_is_away_with_its_file_system_tells_of_no_failure(tmp_path: P
 
 def test_why_the_job_was_given_up_is_recorded(tmp_path: Path) -> None:
     def is_known() -> bool:
-        raise ServiceFailed("who needs the service was not known for 15 min")
+        raise ServiceFailed("could not read which processes need the service for 15 min")
 
     queue = keep(tmp_path, [LONG], "1", is_known=is_known)
     assert queue.cancelled == ["1"]
     record = read_record(tmp_path)
     assert record is not None
-    assert record.failure == "who needs the service was not known for 15 min"
+    assert record.failure == "could not read which processes need the service for 15 min"
 
 
 def test_owners_that_cannot_be_listed_just_now_end_no_job(

@@ -1,4 +1,4 @@
-"""What is uploaded to a BioEngine worker, and with which parameters it is to run there.
+"""The package for a BioEngine worker, and the parameters with which it runs there.
 
 Pure: the same files and settings always give the same artifact and application ids.
 """
@@ -32,7 +32,7 @@ _APPLICATION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 @dataclass(frozen=True)
 class AppPackage:
-    """The files of the app as ``upload_app`` takes them; the artifact is named by their content."""
+    """The files of the app for ``upload_app``; their content determines the artifact's name."""
 
     artifact_alias: str
     version: str
@@ -42,7 +42,7 @@ class AppPackage:
 
 @dataclass(frozen=True)
 class AppPlan:
-    """What should run: ``parameters`` are the keyword arguments of ``deploy_app``."""
+    """The planned application: ``parameters`` are the keyword arguments of ``deploy_app``."""
 
     package: AppPackage
     application_id: str
@@ -57,9 +57,9 @@ class AppPlan:
 
 
 def app_directory() -> Path:
-    """Return where the manifest lies: beside samservice in a checkout, inside it when installed.
+    """Return the folder of the manifest: beside samservice in a checkout, inside it if installed.
 
-    Raises InputError when neither holds it.
+    Raises InputError when neither has it.
     """
     package = Path(samservice.__file__).parent
     for directory in (package.parent, package / "bioengine"):
@@ -67,15 +67,15 @@ def app_directory() -> Path:
             return directory
     raise InputError(
         f"service.target bioengine: {_MANIFEST_NAME} and {_ENTRY_NAME} are missing beside"
-        f" {package}, expected a whole installation of samcourier"
+        f" {package}, expected a complete installation of samcourier"
     )
 
 
 def pack_app(directory: Path | None = None) -> AppPackage:
-    """Read the app's files and name the artifact by their content.
+    """Read the app's files and derive the artifact's name from their content.
 
-    BioEngine takes no version of an artifact twice, so a checkout with other files and the same
-    version gets an artifact of its own. Raises InputError for a manifest that cannot be read.
+    BioEngine accepts each version of an artifact once, so a checkout with other files and the same
+    version gets its own artifact. Raises InputError for a manifest that cannot be read.
     """
     import yaml
 
@@ -111,7 +111,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise InputError(f"{path}: {' '.join(str(error).split())}, expected YAML") from error
     if not isinstance(manifest, dict) or "version" not in manifest:
-        raise InputError(f"{path}: no mapping with a version, expected a manifest of BioEngine")
+        raise InputError(f"{path}: not a mapping with a version, expected a BioEngine manifest")
     return manifest
 
 
@@ -121,12 +121,18 @@ def plan_app(
     ice_servers: Sequence[IceServer] = (),
     requirements: Sequence[str] = (),
 ) -> AppPlan:
-    """Return what should run for these settings; raise InputError for an id BioEngine cannot hold.
+    """Return the planned application for these settings.
 
-    ``requirements`` are pip's lines for an engine that is not built in.
+    Everybody may read an application's parameters on the worker, so ICE servers with a password
+    are left out.
 
-    Everybody may read an application's parameters on the worker, so ICE servers that need a
-    password are left out.
+    Args:
+        package: The files of the app.
+        settings: The config's section ``service``.
+        ice_servers: The STUN and TURN servers for WebRTC.
+        requirements: The pip requirements of an engine that is not built in.
+
+    Raises InputError for an ``application_id`` that BioEngine does not accept.
     """
     environment = {"SAMSERVICE_ENGINE": settings.engine, "SAMSERVICE_CPUS": f"{settings.cpus:g}"}
     for name in ("memory_mb", "gpu_memory_mb"):
@@ -145,7 +151,7 @@ def plan_app(
     }
     described = json.dumps([package.content_sha256, environment, parameters], sort_keys=True)
     fingerprint = hashlib.sha256(described.encode()).hexdigest()
-    # The worker shows it to whoever asks what runs, whatever it makes of the other values.
+    # The worker reports it with the status, however it changes the other values.
     environment[FINGERPRINT_VARIABLE] = fingerprint
     parameters["application_env_vars"] = {APP_CLASS: environment}
     application_id = settings.application_id or f"{ALIAS_PREFIX}-{fingerprint[:_ID_DIGITS]}"
@@ -164,9 +170,9 @@ def plan_app(
 
 
 def differences(status: dict[str, Any], plan: AppPlan) -> list[str]:
-    """Return in which words of the config a running application differs from the plan.
+    """Return the config keys in which a running application differs from the plan.
 
-    Empty when it is the same; ``status`` is the worker's answer for that application.
+    The list is empty when it is the same; ``status`` is the worker's answer for that application.
     """
     running = _environment(status)
     if running.get(FINGERPRINT_VARIABLE) == plan.fingerprint:

@@ -1,7 +1,7 @@
-"""Bring the app up on a BioEngine worker, find it there, and take it down again.
+"""Deploy the app on a BioEngine worker, find it there, and remove it.
 
-What runs is compared with the plan first, so that a second time changes nothing; what others
-run under the same id is never replaced.
+The running application is compared with the plan first, so that a second deployment changes
+nothing. An application of others under the same id is never replaced.
 """
 
 from __future__ import annotations
@@ -38,10 +38,16 @@ logger = logging.getLogger("samcourier.deploy")
 async def deploy_app(
     address: WorkerAddress, plan: AppPlan, timeout_s: float, pace: Pace | None = None
 ) -> Found:
-    """Upload and deploy what differs, wait until it answers, and return where it is.
+    """Upload and deploy the app if needed, wait until it answers, and return its service ids.
 
-    Raises Denied; RequestRefused when somebody else's app has this id; ServiceFailed with the
-    worker's own reason; ServiceGone when the worker or the app is not there any more.
+    Args:
+        address: The worker, and the token of one of its administrators.
+        plan: The planned application.
+        timeout_s: The seconds within which the app must answer.
+        pace: The polling intervals; the defaults if None.
+
+    Raises Denied; RequestRefused when an application with other settings has this id;
+    ServiceFailed with the worker's reason; ServiceGone when the worker or the app disappears.
     """
     if address.token is None:
         raise Denied(
@@ -59,13 +65,13 @@ async def deploy_app(
 
 
 async def locate(address: WorkerAddress, plan: AppPlan) -> Found:
-    """Return where the planned app runs, changing nothing; raise ServiceGone when it does not."""
+    """Return the service ids of the planned app; raise ServiceGone when it does not run."""
     async with connected_worker(address) as worker:
         status = await worker.status_of(plan.application_id)
         if status["status"] != "RUNNING" or differences(status, plan):
             raise ServiceGone(
                 f"application {plan.application_id} is {_state(status, plan)} on worker"
-                f" {worker.worker_id}; samcourier deploy brings it up"
+                f" {worker.worker_id}; run samcourier deploy to start it"
             )
         return await find_direct(worker, plan) or through_proxy(status, "it is not registered")
 
@@ -73,7 +79,8 @@ async def locate(address: WorkerAddress, plan: AppPlan) -> Found:
 async def undeploy_app(address: WorkerAddress, plan: AppPlan, pace: Pace | None = None) -> None:
     """Stop the application and delete its artifact unless another application needs it.
 
-    What is not there is no error. Raises what the worker refuses.
+    A missing application or artifact is no error. Raises Denied or ServiceFailed when the worker
+    refuses.
     """
     pace = pace or Pace()
     async with connected_worker(address, pace.poll_s) as worker:
@@ -97,10 +104,10 @@ async def undeploy_app(address: WorkerAddress, plan: AppPlan, pace: Pace | None 
             logger.info("artifact %s is deleted", artifact_id, extra={"artifact": artifact_id})
 
 
-def _log(plan: AppPlan, what: str) -> None:
-    """Log what is or becomes of the planned application."""
+def _log(plan: AppPlan, predicate: str) -> None:
+    """Log a sentence whose subject is the planned application."""
     fields = {"application": plan.application_id}
-    logger.info("application %s %s", plan.application_id, what, extra=fields)
+    logger.info("application %s %s", plan.application_id, predicate, extra=fields)
 
 
 def _state(status: dict[str, Any], plan: AppPlan) -> str:
@@ -111,11 +118,11 @@ def _state(status: dict[str, Any], plan: AppPlan) -> str:
 
 
 async def _must_deploy(worker: Worker, plan: AppPlan, pace: Pace) -> bool:
-    """Compare what runs with the plan; take away only what has failed."""
+    """Compare the running application with the plan; remove it only if it has failed."""
     status = await worker.status_of(plan.application_id)
     state = status["status"]
     if state == "DELETING":
-        _log(plan, "is being removed; waiting for that")
+        _log(plan, "is being removed; waiting until it is removed")
         await _wait_until_gone(worker, plan.application_id, pace)
         return True
     if state == GONE:
@@ -124,15 +131,15 @@ async def _must_deploy(worker: Worker, plan: AppPlan, pace: Pace) -> bool:
     if differs and state != "DEPLOY_FAILED":
         raise RequestRefused(
             f"application {plan.application_id} on worker {worker.worker_id} runs with other"
-            f" settings ({', '.join(differs)}) and may be in use; leave service.application_id out"
-            " to run beside it, or take it away with samcourier undeploy",
+            f" settings ({', '.join(differs)}) and may be in use. Omit service.application_id to"
+            " run a second application, or remove this one with samcourier undeploy",
             name="ApplicationInUse",
         )
     if state not in FAILED:
-        _log(plan, f"is there already, {state}")
+        _log(plan, f"exists already, state {state}")
         return False
-    _log(plan, f"is {state}, deploying it anew")
-    # Until the new one has started, the worker would go on telling the failure of the old.
+    _log(plan, f"has failed ({state}) and is deployed again")
+    # Otherwise the worker would report the old failure until the new one has started.
     await _stop(worker, plan.application_id, pace)
     return True
 
@@ -140,14 +147,14 @@ async def _must_deploy(worker: Worker, plan: AppPlan, pace: Pace) -> bool:
 async def _deploy(worker: Worker, plan: AppPlan, token: str) -> None:
     if not await worker.ask("check_access", "for access", ANSWER_TIMEOUT_S):
         raise Denied(
-            f"worker {worker.worker_id} lets only its administrators deploy, and the token's user"
-            " is none: ask one of them to add you, or to deploy and give you the service's id"
-            " (service.target existing)"
+            f"worker {worker.worker_id} allows only its administrators to deploy, and the user of"
+            " the token is not one of them. Ask one of them to add you, or to deploy the app and"
+            " give you its service id (service.target existing)"
         )
     artifact_id = _artifact_id(worker, plan)
     version, fields = plan.package.version, {"artifact": artifact_id}
     if await _is_uploaded(worker, plan):
-        logger.info("artifact %s %s is there already", artifact_id, version, extra=fields)
+        logger.info("artifact %s %s is uploaded already", artifact_id, version, extra=fields)
     else:
         count = len(plan.package.files)
         logger.info("uploading %s %s, %d files", artifact_id, version, count, extra=fields)
@@ -175,7 +182,7 @@ async def _artifacts(worker: Worker) -> dict[str, Any]:
 
 
 async def _is_uploaded(worker: Worker, plan: AppPlan) -> bool:
-    """Tell whether the worker holds the package whole, in this version and with this content."""
+    """Tell whether the worker has the complete package, in this version with this content."""
     entry = (await _artifacts(worker)).get(_artifact_id(worker, plan))
     if entry is None:
         return False
@@ -198,7 +205,7 @@ async def _upload(worker: Worker, plan: AppPlan) -> None:
             files=list(plan.package.files),
         )
     except ServiceFailed as error:
-        # Another run of the same checkout may have been faster.
+        # Another run of the same checkout may have uploaded it meanwhile.
         if isinstance(error, ServiceGone) or not await _is_uploaded(worker, plan):
             raise
 
@@ -211,9 +218,9 @@ async def _stop(worker: Worker, application_id: str, pace: Pace) -> None:
 
 
 async def _wait_until_gone(worker: Worker, application_id: str, pace: Pace) -> None:
-    """Wait for the worker to forget the application and for its endpoints to leave Hypha.
+    """Wait until the worker does not list the application and Hypha does not list its endpoints.
 
-    The worker forgets first and ends the replicas afterwards.
+    The worker removes it from its list first and ends the replicas afterwards.
     """
     deadline = time.monotonic() + pace.end_s
     names = (application_id, f"{application_id}-direct")
@@ -224,7 +231,7 @@ async def _wait_until_gone(worker: Worker, application_id: str, pace: Pace) -> N
             return
         if time.monotonic() > deadline:
             raise ServiceFailed(
-                f"application {application_id} was not gone within {pace.end_s:g} s after worker"
-                f" {worker.worker_id} was told to stop it, last {state}"
+                f"application {application_id} was not removed within {pace.end_s:g} s after worker"
+                f" {worker.worker_id} was asked to stop it, last state {state}"
             )
         await asyncio.sleep(pace.poll_s)

@@ -11,16 +11,16 @@ logger = logging.getLogger("samcourier.deploy")
 
 
 class LogTail:
-    """Logs what is new in the tails that a worker repeats with every status."""
+    """Logs the new lines in the log tails that a worker repeats with every status."""
 
     def __init__(self) -> None:
         self._logged: dict[tuple[str, str], list[str]] = {}
 
     def log_new(self, status: dict[str, Any]) -> None:
-        """Log the lines that the last status did not have."""
+        """Log the lines of ``status`` that the previous status did not have."""
         for deployment in (status.get("deployments") or {}).values():
             for replica, streams in (deployment.get("logs") or {}).items():
-                # In place of the streams there may be a sentence why there are none.
+                # Instead of the streams there may be a text that explains why there are none.
                 if not isinstance(streams, dict):
                     continue
                 for stream in ("stdout", "stderr"):

@@ -32,7 +32,13 @@ _NEW_TOKEN = (
 
 @dataclass(frozen=True)
 class Pace:
-    """How often the worker is asked, and how long is waited for what should come soon."""
+    """The polling intervals and limits in seconds.
+
+    Attributes:
+        poll_s: The pause between two requests to the worker.
+        direct_s: How long to wait for the app's own endpoint before the proxy is used.
+        end_s: How long to wait until a stopped application is removed.
+    """
 
     poll_s: float = 2.0
     direct_s: float = 60.0
@@ -41,9 +47,9 @@ class Pace:
 
 @dataclass(frozen=True)
 class Found:
-    """Where the app is: ids as :class:`~samcourier.transports.base.Endpoint` takes them.
+    """The service ids of the app, for :class:`~samcourier.transports.base.Endpoint`.
 
-    ``without_direct`` says why only the proxy of BioEngine is left, None when it is not.
+    ``without_direct`` says why the ids are those of BioEngine's proxy; None if they are not.
     """
 
     service_id: str
@@ -54,10 +60,10 @@ class Found:
 async def wait_until_running(
     worker: Worker, plan: AppPlan, deadline: float, pace: Pace
 ) -> dict[str, Any]:
-    """Follow the worker's status, logging what changes and what the replicas log.
+    """Poll the worker until the application runs, and log its changes and its replicas' logs.
 
-    ``deadline`` is of time.monotonic. Raises ServiceFailed with the worker's own reason,
-    ServiceGone when the application was taken away.
+    ``deadline`` is in seconds of ``time.monotonic``. Returns the last status. Raises ServiceFailed
+    with the worker's reason, and ServiceGone when the application was removed.
     """
     log, shown = LogTail(), ""
     while True:
@@ -65,7 +71,7 @@ async def wait_until_running(
         state, message = status["status"], plain(str(status.get("message") or ""))
         ids = status.get("service_ids") or {}
         is_up = state == "RUNNING" and bool(ids.get("websocket_service_id"))
-        # What an app that was there already has logged is nobody's news.
+        # The earlier log of an application that already runs is not logged.
         if shown or not is_up:
             log.log_new(status)
         if (line := f"{state}: {message}".rstrip(": ")) != shown:
@@ -79,8 +85,8 @@ async def wait_until_running(
             )
         if state in (GONE, "DELETING"):
             raise ServiceGone(
-                f"application {plan.application_id} is gone from worker {worker.worker_id} while it"
-                " was deployed: somebody stopped it, or the worker has started anew"
+                f"application {plan.application_id} disappeared from worker {worker.worker_id}"
+                " during its deployment: somebody stopped it, or the worker restarted"
             )
         if is_up:
             return status
@@ -99,10 +105,10 @@ def _reason_and_advice(status: dict[str, Any]) -> str:
 
 
 def _reason(status: dict[str, Any]) -> str:
-    """Return what the unhealthy parts say, else what the application says, in one line."""
+    """Return the messages of the unhealthy deployments, else of the application, in one line."""
     parts = (status.get("deployments") or {}).values()
-    said = [str(part["message"]) for part in parts if part.get("message")]
-    return plain("; ".join(said) or str(status.get("message") or "")) or "no reason given"
+    messages = [str(part["message"]) for part in parts if part.get("message")]
+    return plain("; ".join(messages) or str(status.get("message") or "")) or "no reason given"
 
 
 async def wait_for_answer(
@@ -112,9 +118,10 @@ async def wait_for_answer(
     deadline: float,
     pace: Pace,
 ) -> Found:
-    """Call the app until it answers: at its own endpoint, after a while also over the proxy.
+    """Call the app until it answers: at its own endpoint, after ``direct_s`` also over the proxy.
 
-    Raises Denied, or why the last call failed when ``deadline`` has passed.
+    ``status`` is the worker's answer for the application, ``deadline`` is in seconds of
+    ``time.monotonic``. Raises Denied, or the failure of the last call after the deadline.
     """
     direct_deadline = min(deadline, time.monotonic() + pace.direct_s)
     while True:
@@ -129,23 +136,23 @@ async def wait_for_answer(
                 logger.info("%s answers: engine %s", found.service_id, engine, extra=fields)
                 if found.without_direct:
                     why = found.without_direct
-                    logger.warning("its own endpoint is missing: %s", why, extra=fields)
+                    logger.warning("the app's own endpoint is missing: %s", why, extra=fields)
                     logger.warning(_NEW_TOKEN, extra=fields)
                 return found
             except CourierError as error:
                 if isinstance(error, Denied) or time.monotonic() > deadline:
-                    why = f" (its own endpoint: {found.without_direct}; {_NEW_TOKEN})"
-                    said = f"{error}{why if found.without_direct else ''}"
+                    why = f" (the app's own endpoint: {found.without_direct}; {_NEW_TOKEN})"
+                    failure = f"{error}{why if found.without_direct else ''}"
                     raise type(error)(
                         f"application {plan.application_id} runs, but does not answer:"
-                        f" {worker.masked(said)}",
+                        f" {worker.masked(failure)}",
                         name=error.name,
                     ) from None
         await asyncio.sleep(pace.poll_s)
 
 
 async def find_direct(worker: Worker, plan: AppPlan) -> Found | None:
-    """Return the app's own endpoint by a name that finds every replica; None when it has none."""
+    """Return the ids of the app's own endpoint, which has all replicas; None without one."""
     if not await list_ids(worker.server, worker.workspace, plan.direct_name):
         return None
     service_id = f"{worker.workspace}/{plan.direct_name}"
@@ -153,7 +160,7 @@ async def find_direct(worker: Worker, plan: AppPlan) -> Found | None:
 
 
 def through_proxy(status: dict[str, Any], why: str) -> Found:
-    """Return BioEngine's own services of the application."""
+    """Return the ids of BioEngine's proxy services; ``why`` the app's own endpoint is missing."""
     ids = status["service_ids"]
     return Found(ids["websocket_service_id"], ids["webrtc_service_id"], why)
 
@@ -162,10 +169,10 @@ async def _why_not_direct(worker: Worker, status: dict[str, Any]) -> str:
     try:
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
             proxy = await worker.server.get_service(status["service_ids"]["websocket_service_id"])
-            told = await proxy.direct_ids()
+            answer = await proxy.direct_ids()
     except Exception as error:
         return plain(worker.masked(str(translate(error, "websocket"))))
-    return plain(worker.masked(str(told.get("unavailable") or "it is not registered")))
+    return plain(worker.masked(str(answer.get("unavailable") or "it is not registered")))
 
 
 async def _describe(worker: Worker, found: Found) -> ServiceDescription:

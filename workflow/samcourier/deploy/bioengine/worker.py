@@ -1,4 +1,4 @@
-"""A BioEngine worker as its Hypha service: found, asked, and its refusals put into one line."""
+"""Find a BioEngine worker in Hypha, call it, and reduce its errors to one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...transports.session import root_logger_kept
 from ...transports.translate import is_from_far_side, translate, translate_opening
 
 SERVICE_NAME = "bioengine-worker"
-#: The first with manifests of format 0.6.0 and GPUs asked for by memory.
+#: The first version with manifest format 0.6.0 and GPU requests by memory.
 OLDEST_VERSION = (0, 14)
 
 CONNECT_TIMEOUT_S = 20.0
@@ -30,7 +30,10 @@ _EXCEPTION_LINE = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?[A-Za-z_]\w*(?:Error|Excep
 
 @dataclass(frozen=True)
 class WorkerAddress:
-    """Where to look for the worker, and as whom; ``workspace`` None is the token's own."""
+    """The worker and the caller's token.
+
+    ``workspace`` None is the token's own; ``worker_id`` None is the only worker there.
+    """
 
     server_url: str
     workspace: str | None
@@ -39,12 +42,12 @@ class WorkerAddress:
     ca_bundle: Path | None = None
 
     def without_token(self, text: str) -> str:
-        """Return ``text`` with the token taken out, should somebody have put it there."""
+        """Return ``text`` with every copy of the token replaced by ``[token]``."""
         return text.replace(self.token, "[token]") if self.token else text
 
 
 class Worker:
-    """One worker's service. Every failure of it is a failure class with one line of reason."""
+    """The service of one worker. Each failure is a failure class with a reason of one line."""
 
     def __init__(
         self,
@@ -54,7 +57,7 @@ class Worker:
         masked: Callable[[str], str],
         watch_s: float,
     ) -> None:
-        """``watch_s`` is how often a worker that thinks is looked for."""
+        """``watch_s`` is the pause between two checks that a worker with an open call exists."""
         self.server = server
         self._watch_s = watch_s
         self.worker_id = worker_id
@@ -71,14 +74,14 @@ class Worker:
         return method in self._service
 
     async def ask(self, method: str, doing: str, timeout_s: float, **arguments: Any) -> Any:
-        """Call a method of the worker; ``doing`` is for the error, e.g. ``to upload the app``.
+        """Call a method of the worker within ``timeout_s`` seconds and return its answer.
 
-        Raises Denied, ServiceFailed with the worker's own reason, or ServiceGone when it does
-        not answer any more.
+        ``doing`` is used in error messages, e.g. ``to upload the app``. Raises Denied,
+        ServiceFailed with the worker's reason, or ServiceGone when the worker does not answer.
         """
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._while_there(self._service[method](**arguments), doing)
+                return await self._while_registered(self._service[method](**arguments), doing)
         except CourierError:
             raise
         except TimeoutError:
@@ -88,8 +91,8 @@ class Worker:
         except Exception as error:
             raise self._failure(error, doing) from None
 
-    async def _while_there(self, call: Awaitable[Any], doing: str) -> Any:
-        """Wait for an answer as long as the worker is registered: nobody tells that it died."""
+    async def _while_registered(self, call: Awaitable[Any], doing: str) -> Any:
+        """Wait for an answer while the worker is registered; Hypha does not report its death."""
         answer = asyncio.ensure_future(call)
         try:
             while not (await asyncio.wait({answer}, timeout=self._watch_s))[0]:
@@ -97,14 +100,14 @@ class Worker:
                     self.server, self.workspace, self.worker_id.rpartition(":")[2]
                 ):
                     raise ServiceGone(
-                        f"worker {self.worker_id} went away when asked {doing}: it is not"
-                        " registered any more"
+                        f"worker {self.worker_id} was lost when asked {doing}: it is no longer"
+                        " registered"
                     )
             return answer.result()
         except TimeoutError:
             raise ServiceGone(
-                f"worker {self.worker_id} gave no sign of life for {ANSWER_TIMEOUT_S:g} s when"
-                f" asked {doing}"
+                f"worker {self.worker_id} sent no answer or heartbeat for {ANSWER_TIMEOUT_S:g} s"
+                f" when asked {doing}"
             ) from None
         finally:
             answer.cancel()
@@ -113,14 +116,17 @@ class Worker:
         text = self.masked(str(error))
         if not is_from_far_side(text):
             return ServiceGone(
-                f"worker {self.worker_id} went away when asked {doing}: {plain(text)}",
+                f"worker {self.worker_id} was lost when asked {doing}: {plain(text)}",
                 name=type(error).__name__,
             )
         error_class = Denied if isinstance(translate(error, "worker"), Denied) else ServiceFailed
         return error_class(f"worker {self.worker_id} refuses {doing}: {reason_of(text)}")
 
     async def status_of(self, application_id: str, log_lines: int = 0) -> dict[str, Any]:
-        """Return the worker's status of one application, which it may not know."""
+        """Return the worker's status of one application, ``NOT_RUNNING`` if it does not know it.
+
+        The status contains the last ``log_lines`` lines of each replica. Raises as :meth:`ask`.
+        """
         answer = await self.ask(
             "get_app_status",
             f"for the status of {application_id}",
@@ -128,7 +134,7 @@ class Worker:
             application_ids=[application_id],
             logs_tail=log_lines,
         )
-        # Of a single application some workers answer without its name around it.
+        # For a single application some workers return its status without the level of the id.
         status = answer if "status" in answer else answer.get(application_id)
         return dict(self._without_token(status or {"status": "NOT_RUNNING"}))
 
@@ -145,12 +151,13 @@ class Worker:
 
 @asynccontextmanager
 async def connected_worker(address: WorkerAddress, watch_s: float = 2.0) -> AsyncIterator[Worker]:
-    """Connect, find the worker and make sure that it can run the app.
+    """Connect, find the worker and check that it can run the app.
 
-    Raises Denied, InputError when it is not clear which worker is meant, ServiceGone when there
-    is none, ServiceFailed when it is too old.
+    ``watch_s`` is the pause between two checks that a worker with an open call exists. Raises
+    Denied, InputError when several workers match, ServiceGone when none matches, ServiceFailed
+    when the worker is too old.
     """
-    # Takes a second, which commands that ask no worker would spend in vain.
+    # The import takes a second, which commands without a worker need not spend.
     with root_logger_kept():
         from samservice.hypha.connection import connect, end_connection
 
@@ -233,11 +240,11 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def reason_of(text: str) -> str:
-    """Return what a remote exception says, without its traceback, in one line.
+    """Return the message of a remote exception in one line, without the traceback.
 
-    A message may have several lines, so what follows the exception's name belongs to it.
+    A message may have several lines, so all text after the exception's name belongs to it.
     """
     lines = [line for line in text.splitlines() if line.strip()]
     starts = [number for number, line in enumerate(lines) if _EXCEPTION_LINE.match(line)]
-    said = " ".join(lines[starts[-1] :]) if starts else text
-    return plain(_EXCEPTION_LINE.sub("", said, count=1)) or "no reason given"
+    message = " ".join(lines[starts[-1] :]) if starts else text
+    return plain(_EXCEPTION_LINE.sub("", message, count=1)) or "no reason given"

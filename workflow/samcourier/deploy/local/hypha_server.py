@@ -1,7 +1,7 @@
 """Run Hypha's server as a child that cannot outlive its parent.
 
-The parent holds the other end of this process's standard input and never writes to it: when
-the parent is gone, however it went, the pipe closes and this process ends. Started as
+The parent holds the other end of this process's standard input and never writes to it. When the
+parent ends, for whatever reason, the pipe closes and this process ends. It is started as
 ``python -m samcourier.deploy.local.hypha_server --host=127.0.0.1 --port=N --from-env``.
 """
 

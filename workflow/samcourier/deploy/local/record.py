@@ -1,6 +1,6 @@
-"""The record of a running local service: where it is and which process it is.
+"""The record of a running local service: its address and its process.
 
-msgspec and psutil only, so that asking costs little.
+This module imports msgspec and psutil only, so that reading the record is fast.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SCRATCH_NAME = "scratch"
 
 
 class LocalRecord(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the service said when it was ready. The token is kept apart, in a 0600 file."""
+    """The address of the service, written when it was ready. The token is in its own 0600 file."""
 
     process: str
     server_url: str
@@ -35,13 +35,13 @@ class LocalRecord(Struct, frozen=True, forbid_unknown_fields=True):
     engine_options: dict[str, Any] = field(default_factory=dict)
 
     def serves(self, engine: str, engine_options: dict[str, Any]) -> bool:
-        """Tell whether this service is alive and has the engine that is asked for."""
+        """Tell whether this service runs and has this engine with these options."""
         same = self.engine == engine and self.engine_options == engine_options
         return same and is_running(self.process)
 
 
 def write_local_record(directory: Path, record: LocalRecord) -> None:
-    """Publish the record; readers see the old one or this one."""
+    """Write the record atomically: readers see the old one or this one."""
     write_private(directory / RECORD_NAME, json.dumps(asdict(record), indent=1))
 
 

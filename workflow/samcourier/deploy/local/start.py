@@ -1,4 +1,4 @@
-"""Bring the local service up when it is needed, once for all jobs of a run."""
+"""Start the local service when it is needed, once for all jobs of a run."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ STOP_TIMEOUT_S = 20.0
 def ensure_local_service(directory: Path, engine: str, engine_options: dict[str, Any]) -> Endpoint:
     """Return the endpoint of a running local service with this engine, starting it if needed.
 
-    It lives until the process in SAMCOURIER_RUN_PID (this one when unset) has ended. Raises
-    ServiceFailed with the service's own last words when it does not come up.
+    The service runs until the process in SAMCOURIER_RUN_PID (this one if it is not set) has ended.
+    ``directory`` holds its record, token and log.
+
+    Raises InputError without the extra ``local``, and ServiceFailed with the last line of the
+    service's log when the service does not start.
     """
     require_local_extra("service.target local")
     directory = directory.resolve()
     owners = directory / OWNERS_NAME
     add_run(owners)
-    # Also for itself: a job may outlive a killed Snakemake and still need its service.
+    # This process is an owner too: a job may outlive a killed Snakemake and still need its service.
     add_owner(owners, os.getpid())
     with one_at_a_time(directory):
         record = read_local_record(directory)
@@ -47,7 +50,7 @@ def ensure_local_service(directory: Path, engine: str, engine_options: dict[str,
 
 
 def require_local_extra(what: str) -> None:
-    """Raise InputError when this installation is the client alone."""
+    """Raise InputError, with ``what`` needs it, unless the extra ``local`` is installed."""
     for package in ("hypha", "scipy", "skimage"):
         if find_spec(package) is None:
             raise InputError(
@@ -69,7 +72,7 @@ def _start(directory: Path, engine: str, engine_options: dict[str, Any]) -> Loca
 
 
 def stop_local_service(directory: Path) -> None:
-    """End the recorded service, if it runs, and wait until it is gone."""
+    """End the recorded service, if it runs, and wait until it has ended."""
     record = read_local_record(directory)
     if record is not None:
         end_process(record.process, STOP_TIMEOUT_S)

@@ -1,6 +1,6 @@
-"""The local service: a Hypha server on loopback and the segmentation service behind it.
+"""The local service: a Hypha server on loopback, and the segmentation service.
 
-Runs detached as ``python -m samcourier.deploy.local.supervisor DIRECTORY --engine NAME
+It runs detached as ``python -m samcourier.deploy.local.supervisor DIRECTORY --engine NAME
 --engine-options JSON``, and ends when the last process that needs it has ended (see
 :mod:`samcourier.deploy.owners`), on SIGTERM, or with its Hypha server.
 """
@@ -43,7 +43,7 @@ from .record import (
 
 OWNER_POLL_S = 1.0
 HYPHA_START_TIMEOUT_S = 90.0
-#: The token lives no longer than a run may; the service, and with it the server, ends earlier.
+#: The token is valid as long as the longest run; the service and its server end earlier.
 TOKEN_LIFETIME_S = 14 * 24 * 3600
 
 
@@ -51,15 +51,16 @@ TOKEN_LIFETIME_S = 14 * 24 * 3600
 async def running_hypha(directory: Path, root_token: str) -> AsyncIterator[tuple[str, Any]]:
     """Start Hypha's server on a free loopback port; yield its URL and process.
 
-    Its database is a temporary file that it does not remove: it gets a folder of its own for
-    such files, which goes with it, or with the next start after a kill.
+    The server does not remove its database, a temporary file. So it gets its own folder for such
+    files, which is removed after it or, after a kill, at the next start. Raises ServiceFailed when
+    the server does not start.
     """
     scratch = directory / SCRATCH_NAME
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
-    # Secrets go through the environment, which only the owner of a process can read.
+    # Secrets are passed in the environment, which only the owner of a process can read.
     environment = os.environ | {
         "HYPHA_ROOT_TOKEN": root_token,
         "HYPHA_JWT_SECRET": secrets.token_urlsafe(32),
@@ -112,7 +113,7 @@ def _free_port() -> int:
 
 
 async def supervise(directory: Path, engine_name: str, engine_options: dict[str, Any]) -> None:
-    """Serve until nobody needs the service any more, then remove record and token."""
+    """Serve until no process needs the service, then remove record and token."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -154,7 +155,10 @@ async def supervise(directory: Path, engine_name: str, engine_options: dict[str,
 async def _stop_when_unneeded(
     owners: Path, hypha: asyncio.subprocess.Process, stop: asyncio.Event
 ) -> None:
-    """Set ``stop``, whatever comes. Raises ServiceFailed when it stays unknown who needs it."""
+    """Set ``stop`` when the service is not needed, or on any error.
+
+    Raises ServiceFailed when the owners cannot be read for too long.
+    """
     watch = OwnersWatch(owners)
     try:
         while watch.is_needed() and hypha.returncode is None:

@@ -1,6 +1,6 @@
-"""SLURM's commands as functions: submit a script, ask after a job, cancel it.
+"""SLURM's commands as functions: submit a script, get the state of a job, cancel it.
 
-Needs squeue, scontrol, sbatch and scancel; no accounting (sacct), which many clusters lack.
+They need squeue, scontrol, sbatch and scancel, but not sacct, which many clusters lack.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from msgspec import Struct
 from ...errors import InputError, ServiceFailed
 
 COMMAND_TIMEOUT_S = 60.0
-#: squeue's states of a job that is over (the manual's "JOB STATE CODES"); it lists them for
-#: MinJobAge seconds, and after that knows no such job.
+#: squeue's states of a job that has ended (the manual's "JOB STATE CODES"). It lists the job for
+#: MinJobAge seconds and then does not know it any more.
 OVER = frozenset(
     {
         *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL"),
         *("OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"),
     }
 )
-#: Those of a job whose node was taken from it or lost, through no fault of its own.
+#: The states of a job whose node was taken away or failed.
 LOST = frozenset({"BOOT_FAIL", "NODE_FAIL", "PREEMPTED", "REVOKED"})
 FORGOTTEN = "FORGOTTEN"
 _UNKNOWN = "Invalid job id"
 
 
 class SlurmSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """What to ask SLURM for; None leaves it to the cluster. ``extra`` are words for sbatch."""
+    """The resources of the job; None is the cluster's default. ``extra`` are sbatch arguments."""
 
     partition: str | None = None
     account: str | None = None
@@ -41,7 +41,7 @@ class SlurmSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class JobState:
-    """A job as squeue tells of it: ``reason`` is why it waits, or why it ended."""
+    """The state of a job in squeue; ``reason`` is why it waits, or why it ended."""
 
     state: str
     reason: str = ""
@@ -59,15 +59,16 @@ class JobState:
         return f"{self.state}{reason}"
 
 
-def sbatch_words(
+def sbatch_command(
     settings: SlurmSettings, job_name: str, log: str, cpus: float, memory_mb: int | None
 ) -> list[str]:
     """Return the command that submits a script from standard input.
 
-    SLURM itself puts the job back when its node fails.
+    SLURM itself queues the job again when its node fails. ``memory_mb`` is for ``--mem``, None
+    for the cluster's default.
     """
-    words = ["sbatch", "--parsable", "--requeue", f"--job-name={job_name}", f"--output={log}"]
-    words += ["--open-mode=append", f"--cpus-per-task={max(1, round(cpus))}"]
+    command = ["sbatch", "--parsable", "--requeue", f"--job-name={job_name}", f"--output={log}"]
+    command += ["--open-mode=append", f"--cpus-per-task={max(1, round(cpus))}"]
     given = {
         "partition": settings.partition,
         "account": settings.account,
@@ -75,33 +76,36 @@ def sbatch_words(
         "time": settings.time_min,
         "mem": memory_mb,
     }
-    words += [f"--{name}={value}" for name, value in given.items() if value is not None]
-    return [*words, *settings.extra]
+    command += [f"--{name}={value}" for name, value in given.items() if value is not None]
+    return [*command, *settings.extra]
 
 
-def parse_submitted(said: str) -> str:
-    """Return the job id that ``sbatch --parsable`` printed, ``id`` or ``id;cluster``."""
-    found = re.search(r"^(\d+)(;.*)?$", said, re.MULTILINE)
+def parse_submitted(output: str) -> str:
+    """Return the job id in the output of ``sbatch --parsable``, ``id`` or ``id;cluster``.
+
+    Raises ServiceFailed when the output has none.
+    """
+    found = re.search(r"^(\d+)(;.*)?$", output, re.MULTILINE)
     if found is None:
-        raise ServiceFailed(f"sbatch printed no job id: {said.strip()!r}")
+        raise ServiceFailed(f"sbatch printed no job id: {output.strip()!r}")
     return found[1]
 
 
-def parse_state(said: str) -> JobState:
-    """Return the state from ``squeue --noheader -o %T|%r|%N``; nothing said is a job forgotten."""
-    line = said.strip().splitlines()[0] if said.strip() else ""
+def parse_state(output: str) -> JobState:
+    """Return the state from ``squeue --noheader -o %T|%r|%N``; FORGOTTEN for an empty output."""
+    line = output.strip().splitlines()[0] if output.strip() else ""
     state, _, rest = line.partition("|")
     reason, _, node = rest.partition("|")
     return JobState(state, reason, node) if state else JobState(FORGOTTEN)
 
 
 def submit(command: list[str], script: str) -> str:
-    """Submit ``script`` and return its job id. Raises ServiceFailed in sbatch's own words."""
+    """Submit ``script`` and return its job id. Raises ServiceFailed with sbatch's message."""
     return parse_submitted(_run(command, script, _job_environment()))
 
 
 def job_state(job_id: str) -> JobState:
-    """Ask after a job. Raises ServiceFailed when SLURM does not answer."""
+    """Return the state of a job. Raises ServiceFailed when SLURM does not answer."""
     command = ["squeue", "--noheader", "--states=all", f"--jobs={job_id}", "-o", "%T|%r|%N"]
     try:
         return parse_state(_run(command))
@@ -112,19 +116,22 @@ def job_state(job_id: str) -> JobState:
 
 
 def find_job(job_name: str) -> str | None:
-    """Return the id of this user's newest job of that name that is not over, None without one.
+    """Return the id of this user's newest job of that name that has not ended, None without one.
 
     Raises ServiceFailed when SLURM does not answer.
     """
     command = ["squeue", "--noheader", "--states=all", f"--name={job_name}"]
-    said = _run([*command, f"--user={os.getuid()}", "-o", "%i|%T"])
-    jobs = re.findall(r"^(\d+)\|(\w+)$", said, re.MULTILINE)
+    output = _run([*command, f"--user={os.getuid()}", "-o", "%i|%T"])
+    jobs = re.findall(r"^(\d+)\|(\w+)$", output, re.MULTILINE)
     found = [int(job_id) for job_id, state in jobs if not JobState(state).is_over]
     return str(max(found)) if found else None
 
 
 def cancel(job_id: str, job_name: str) -> None:
-    """Cancel the job if it is there and has this name: ids come round again."""
+    """Cancel the job if it exists and has this name, since SLURM reuses ids.
+
+    Raises ServiceFailed when SLURM does not answer.
+    """
     try:
         _run(["scancel", f"--name={job_name}", job_id])
     except ServiceFailed as error:
@@ -133,10 +140,11 @@ def cancel(job_id: str, job_name: str) -> None:
 
 
 def _job_environment() -> dict[str, str]:
-    """Return what the job inherits.
+    """Return the environment of sbatch, which the job inherits.
 
-    Not the token, which goes by its file: SLURM keeps the environment where administrators read.
-    Nor what SLURM says of the job that this process may run in, which sbatch takes for options.
+    The token is left out, because administrators can read the environment in SLURM; the job reads
+    the token from a file. The SLURM variables of a job in which this process may run are left out
+    too, because sbatch would use them as options.
     """
     return {
         name: value
@@ -160,14 +168,14 @@ def _run(
         )
     except FileNotFoundError:
         raise InputError(
-            f"service.target slurm needs SLURM's commands ({command[0]} is not here):"
-            " run on a login node of the cluster"
+            f"service.target slurm needs SLURM's commands ({command[0]} is not installed"
+            " here): run on a login node of the cluster"
         ) from None
     except subprocess.TimeoutExpired:
         raise ServiceFailed(f"{command[0]} did not answer within {COMMAND_TIMEOUT_S:g} s") from None
     except OSError as error:
         raise ServiceFailed(f"{command[0]} cannot be run: {error.strerror}") from None
     if done.returncode:
-        said = " ".join(done.stderr.split()) or f"status {done.returncode}"
-        raise ServiceFailed(f"{command[0]}: {said}")
+        message = " ".join(done.stderr.split()) or f"status {done.returncode}"
+        raise ServiceFailed(f"{command[0]}: {message}")
     return done.stdout

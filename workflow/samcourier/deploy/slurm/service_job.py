@@ -1,4 +1,4 @@
-"""A service in a SLURM job of its own, brought up once for a run and found by its name in Hypha."""
+"""A service in its own SLURM job, started once for a run and found by its name in Hypha."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from .supervisor import (
     read_record,
 )
 
-KEEPER_LOG_NAME = "slurm.log"
+SUPERVISOR_LOG_NAME = "slurm.log"
 CONNECT_TIMEOUT_S = 20.0
 POLL_S = 2.0
-#: A server that this machine has not reached once by then is not just away.
+#: A server that this machine has never reached within this time counts as unreachable.
 UNREACHED_S = 120.0
-#: Above what five commands of SLURM may take: the keeper may be asked to end as it looks for its
-#: job, then for another, and submits one; it looks for what became of that, and cancels it.
+#: Above the timeouts of five SLURM commands: when asked to end, the supervisor may have to get the
+#: state of its job, look for another, submit one, look for that one, and cancel it.
 START_TIMEOUT_S = STOP_TIMEOUT_S = 320.0
 LOG_LINES = 15
 
@@ -46,10 +46,18 @@ logger = logging.getLogger("samcourier.deploy")
 
 
 def deploy_job(directory: Path, plan: SlurmPlan, token: str | None, timeout_s: float) -> None:
-    """Bring the service up where it is missing or another, and return once it was ready.
+    """Start the service if it is missing or differs from the plan, and wait until it is ready.
 
-    A keeper submits the job and ends it with the run (the process in SAMCOURIER_RUN_PID, this
-    one when unset). Raises Denied without a token, ServiceFailed with the end of the job's log.
+    A supervisor process submits the job and ends it with the run (the process in
+    SAMCOURIER_RUN_PID, this one if it is not set).
+
+    Args:
+        directory: The folder of the record, the token and the logs.
+        plan: The planned service; its name is set here.
+        token: The Hypha token with which the service registers.
+        timeout_s: The seconds within which the service must be ready.
+
+    Raises Denied without a token, and ServiceFailed with the end of the job's log.
     """
     if token is None:
         raise Denied(
@@ -61,7 +69,7 @@ def deploy_job(directory: Path, plan: SlurmPlan, token: str | None, timeout_s: f
     add_run(directory / OWNERS_NAME)
     with one_at_a_time(directory):
         record = read_record(directory)
-        if record is None or not _is_kept(record) or not record.plan.is_same_service(plan):
+        if record is None or not _is_supervised(record) or not record.plan.is_same_service(plan):
             undeploy_job(directory)
             plan = replace(plan, service_name=f"samservice-{secrets.token_hex(4)}")
             write_private(directory / TOKEN_NAME, token)
@@ -70,7 +78,7 @@ def deploy_job(directory: Path, plan: SlurmPlan, token: str | None, timeout_s: f
 
 
 def undeploy_job(directory: Path) -> None:
-    """End the recorded keeper and its job, if they are there."""
+    """End the recorded supervisor and its job, if they exist."""
     directory = directory.resolve()
     record = read_record(directory)
     if record is None:
@@ -79,7 +87,7 @@ def undeploy_job(directory: Path) -> None:
     # It may have submitted another job before it ended.
     record = read_record(directory) or record
     if record.job_id:
-        # What a keeper that was killed left behind.
+        # A supervisor that was killed leaves its job.
         cancel(record.job_id, record.plan.service_name)
         _log(record.job_id, "the service's job %s is cancelled")
     for name in (RECORD_NAME, TOKEN_NAME, NEEDED_NAME):
@@ -87,11 +95,11 @@ def undeploy_job(directory: Path) -> None:
 
 
 def recorded_plan(directory: Path) -> SlurmPlan:
-    """Return the plan that the run's deploy brought up; raise ServiceGone when there is none."""
+    """Return the plan of the deployed service; raise ServiceGone when there is none."""
     record = read_record(directory)
     if record is None:
         raise ServiceGone(
-            f"{directory / RECORD_NAME} tells of no service; samcourier deploy brings it up"
+            f"{directory / RECORD_NAME} records no service; run samcourier deploy to start it"
         )
     if record.failure is not None:
         raise ServiceGone(record.failure)
@@ -99,13 +107,15 @@ def recorded_plan(directory: Path) -> SlurmPlan:
 
 
 async def wait_until_registered(endpoint: Endpoint, timeout_s: float, where: Path) -> None:
-    """Wait until Hypha knows the service: its job may have been lost and submitted again.
+    """Wait until the service is registered: its job may have been lost and submitted again.
 
-    A server that is away is waited for as well, one that was never reached no longer than two
-    minutes. Raises Denied, TransportFailed for a server that was never reached, or ServiceGone
-    after ``timeout_s`` with the last reason.
+    The function also waits for a server that does not answer, but only ``UNREACHED_S`` for one
+    that it has never reached. ``where`` is the folder of the supervisor's log, for the message.
+
+    Raises Denied, TransportFailed for a server that was never reached, or ServiceGone with the
+    last reason after ``timeout_s`` seconds.
     """
-    # Takes a second, which commands that ask no service would spend in vain.
+    # The import takes a second, which commands without a connection need not spend.
     from ...transports.session import HyphaSession, list_services
 
     session, user = HyphaSession(endpoint), object()
@@ -125,15 +135,15 @@ async def wait_until_registered(endpoint: Endpoint, timeout_s: float, where: Pat
                     raise
             if time.monotonic() - begun_s > timeout_s:
                 raise ServiceGone(
-                    f"the service {endpoint.service_id} was not there for {timeout_s:g} s{reason},"
-                    f" see {where / KEEPER_LOG_NAME}"
+                    f"the service {endpoint.service_id} was not registered for {timeout_s:g} s"
+                    f"{reason}, see {where / SUPERVISOR_LOG_NAME}"
                 )
             await asyncio.sleep(POLL_S)
     finally:
         await session.release(user)
 
 
-def _is_kept(record: SlurmRecord) -> bool:
+def _is_supervised(record: SlurmRecord) -> bool:
     return record.failure is None and is_running(record.keeper)
 
 
@@ -143,9 +153,9 @@ def _start_supervisor(directory: Path, plan: SlurmPlan) -> None:
     command = [sys.executable, *module, str(directory), json.dumps(to_builtins(plan))]
     try:
         start_detached(
-            "the keeper of the service's job",
+            "the supervisor of the service's job",
             command,
-            directory / KEEPER_LOG_NAME,
+            directory / SUPERVISOR_LOG_NAME,
             lambda process: read_record(directory),
             START_TIMEOUT_S,
         )
@@ -155,18 +165,18 @@ def _start_supervisor(directory: Path, plan: SlurmPlan) -> None:
 
 
 def _wait_until_ready(directory: Path, timeout_s: float) -> None:
-    """Log what the job waits for until its service is ready."""
+    """Wait until the service is ready, and log each new state of its job."""
     record, shown = None, ""
     deadline_s = time.monotonic() + timeout_s
     while True:
         record = read_record(directory) or record
-        if record is None or not _is_kept(record):
-            failure = (record and record.failure) or "the keeper of the service's job has ended"
+        if record is None or not _is_supervised(record):
+            failure = (record and record.failure) or "the supervisor of the service's job has ended"
             raise ServiceFailed(f"{failure}{_end_of_log(directory, record)}")
-        has_come = False
+        became_ready = False
         with suppress(OSError):
-            has_come = is_ready(directory, record.job_id)
-        if has_come:
+            became_ready = is_ready(directory, record.job_id)
+        if became_ready:
             _log(record.job_id, "the service's job %s is ready")
             return
         state = _state_in_words(record.job_id)
@@ -176,22 +186,22 @@ def _wait_until_ready(directory: Path, timeout_s: float) -> None:
         if time.monotonic() > deadline_s:
             undeploy_job(directory)
             raise ServiceFailed(
-                f"the service's job {record.job_id} was not ready within {timeout_s:g} s, last"
-                f" {state}{_end_of_log(directory, record)}"
+                f"the service's job {record.job_id} was not ready within {timeout_s:g} s,"
+                f" last state {state}{_end_of_log(directory, record)}"
             )
         time.sleep(POLL_S)
 
 
-def _log(job_id: str, message: str, *words: object) -> None:
-    logger.info(message, job_id, *words, extra={"job": job_id})
+def _log(job_id: str, message: str, *details: object) -> None:
+    logger.info(message, job_id, *details, extra={"job": job_id})
 
 
 def _state_in_words(job_id: str) -> str:
-    """Return the job's state; a SLURM that does not answer just now may answer the next time."""
+    """Return the job's state for the log; if SLURM does not answer, the reason."""
     try:
         return str(job_state(job_id))
     except ServiceFailed as error:
-        return f"is not known just now: {error}"
+        return f"has an unknown state: {error}"
 
 
 def _end_of_log(directory: Path, record: SlurmRecord | None) -> str:

@@ -1,8 +1,8 @@
-"""Keeps a service's SLURM job while a run needs it: submits it, again when it is lost, ends it.
+"""The supervisor of a service's SLURM job: it submits the job, replaces a lost one, and ends it.
 
-Runs detached beside the run as ``python -m samcourier.deploy.slurm.supervisor DIRECTORY PLAN``
-until the run's process has ended (see :mod:`samcourier.deploy.owners`) or on SIGTERM. Should this
-process be lost itself, the job ends by its idle limit.
+It runs detached from the run as ``python -m samcourier.deploy.slurm.supervisor DIRECTORY PLAN``
+until the run's process has ended (see :mod:`samcourier.deploy.owners`) or on SIGTERM. If this
+process is killed, the job ends by its idle limit.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ..daemon import log_to_stderr
 from ..local.record import OWNERS_NAME, TOKEN_NAME
 from ..owners import OwnersWatch
 from . import commands as slurm_queue
-from .commands import LOST, JobState, SlurmSettings, sbatch_words
+from .commands import LOST, JobState, SlurmSettings, sbatch_command
 
 logger = logging.getLogger("samcourier.deploy")
 
@@ -41,19 +41,19 @@ RECORD_NAME = "slurm.json"
 NEEDED_NAME = "slurm.needed"
 
 TICK_S = 1.0
-LOOK_S = 10.0
-#: How often the job is told that it is needed, and how long it lives without.
+CHECK_INTERVAL_S = 10.0
+#: How often the file is touched that keeps the job running, and how long it runs without.
 RENEW_S = 60.0
 IDLE_LIMIT_S = 900.0
-#: A service that is lost so early, and again, will not last.
+#: The supervisor gives up after this many jobs in a row that ended before this time.
 SHORT_LIFE_S = 120.0
 SHORT_LIVES = 3
-#: How long a SLURM that takes no other job for a lost one is asked again.
+#: For how long the supervisor tries to submit another job for a lost one.
 SUBMIT_LIMIT_S = 1800.0
 
 
 class SlurmPlan(Struct, frozen=True, forbid_unknown_fields=True):
-    """A service and the job it runs in. ``service_name`` is of this run alone."""
+    """A service and its job. ``service_name`` is unique to this run."""
 
     service_name: str
     server_url: str
@@ -67,26 +67,26 @@ class SlurmPlan(Struct, frozen=True, forbid_unknown_fields=True):
     ice_urls: tuple[str, ...] = ()
 
     def script(self, directory: Path) -> str:
-        """Return the job's script; the token stands in a file that it names."""
-        words = [sys.executable, "-m", "samcourier.cli", "serve", "--engine", self.engine]
-        words += ["--engine-options", json.dumps(self.engine_options, sort_keys=True)]
-        words += ["--server-url", self.server_url, "--service-id", self.service_name]
-        words += ["--token-file", str(directory / TOKEN_NAME)]
-        words += ["--ice-servers", json.dumps([{"urls": url} for url in self.ice_urls])]
-        words += ["--idle-limit-s", f"{IDLE_LIMIT_S:g}"]
-        words += ["--owner-file", str(directory / NEEDED_NAME)]
+        """Return the job's script; it contains the path of the token's file, not the token."""
+        command = [sys.executable, "-m", "samcourier.cli", "serve", "--engine", self.engine]
+        command += ["--engine-options", json.dumps(self.engine_options, sort_keys=True)]
+        command += ["--server-url", self.server_url, "--service-id", self.service_name]
+        command += ["--token-file", str(directory / TOKEN_NAME)]
+        command += ["--ice-servers", json.dumps([{"urls": url} for url in self.ice_urls])]
+        command += ["--idle-limit-s", f"{IDLE_LIMIT_S:g}"]
+        command += ["--owner-file", str(directory / NEEDED_NAME)]
         for option, value in (("--workspace", self.workspace), ("--ca-bundle", self.ca_bundle)):
             if value is not None:
-                words += [option, value]
-        return f"#!/bin/sh\nexec {shlex.join(words)}\n"
+                command += [option, value]
+        return f"#!/bin/sh\nexec {shlex.join(command)}\n"
 
     def is_same_service(self, other: SlurmPlan) -> bool:
-        """Tell whether both say the same but for the name."""
+        """Tell whether both plans are equal except for the service's name."""
         return replace(self, service_name=other.service_name) == other
 
 
 class SlurmRecord(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the keeper says: of which process, the plan, the job now, and why it gave up."""
+    """The supervisor's record: its process, the plan, the present job, and why it gave up."""
 
     keeper: str
     plan: SlurmPlan
@@ -100,26 +100,26 @@ def read_record(directory: Path) -> SlurmRecord | None:
 
 
 def log_path(directory: Path, job_id: str) -> Path:
-    """Return where the job writes what the service says."""
+    """Return the path of the job's log."""
     return directory / f"slurm-{job_id}.log"
 
 
 def is_ready(directory: Path, job_id: str) -> bool:
-    """Tell whether the service of this job has once been ready.
+    """Tell whether the service of this job has ever been ready.
 
-    Raises OSError when its log cannot be read just now.
+    Raises OSError when its log cannot be read at present.
     """
     try:
         return "\nready: " in "\n" + log_path(directory, job_id).read_text(errors="replace")
     except FileNotFoundError:
-        # Without its folder either, the file system is away.
+        # When its folder is missing too, the file system is not mounted.
         if not directory.is_dir():
             raise
         return False
 
 
 class Queue(Protocol):
-    """What the keeper needs of SLURM."""
+    """The functions of SLURM that the supervisor needs."""
 
     def submit(self, command: list[str], script: str) -> str: ...
     def job_state(self, job_id: str) -> JobState: ...
@@ -129,9 +129,16 @@ class Queue(Protocol):
 
 @dataclass
 class Supervisor:
-    """One service's job.
+    """Supervises the SLURM job of one service.
 
-    ``is_needed`` tells whether the run still lives; it raises ServiceFailed to give the job up.
+    Attributes:
+        directory: The folder of the record, the token and the logs.
+        plan: The service and its job.
+        is_needed: Tells whether the run still needs the service; it raises ServiceFailed to make
+            the supervisor give up the job.
+        queue: The functions of SLURM.
+        clock: Returns monotonic seconds.
+        sleep: Waits for some seconds.
     """
 
     directory: Path
@@ -145,7 +152,7 @@ class Supervisor:
     _running_since_s: float | None = None
     _was_ready: bool = False
     _short_lives: int = 0
-    #: Since when the job is over and no other is known to be queued.
+    #: Since when the job has ended and no other is known to be queued.
     _missing_since_s: float | None = None
 
     @property
@@ -153,12 +160,12 @@ class Supervisor:
         return {"job": self._job_id, "service": self.plan.service_name}
 
     def run(self) -> None:
-        """Keep the job until it is not needed or is given up; no job and no token is left."""
+        """Keep a job running until it is not needed or given up; end it and remove the token."""
         try:
             self._missing_since_s = self.clock()
             self._submit()
             self._write()
-            self._keep()
+            self._supervise()
         except (CourierError, OSError) as error:
             logger.error("%s", error, extra=self._fields)
             with suppress(OSError):
@@ -166,51 +173,54 @@ class Supervisor:
         finally:
             self._end()
 
-    def _keep(self) -> None:
-        renewed_s = looked_s = self.clock()
+    def _supervise(self) -> None:
+        renewed_s = checked_s = self.clock()
         while self.is_needed():
             now_s = self.clock()
             if now_s - renewed_s >= RENEW_S:
                 renewed_s = now_s
-                self._bear(self._renew)
-            if now_s - looked_s >= LOOK_S:
-                looked_s = now_s
-                self._bear(self._look)
+                self._try(self._renew)
+            if now_s - checked_s >= CHECK_INTERVAL_S:
+                checked_s = now_s
+                self._try(self._check)
             self.sleep(TICK_S)
 
-    def _bear(self, act: Callable[[], None]) -> None:
-        """Leave to the next time what the file system refuses just now."""
+    def _try(self, act: Callable[[], None]) -> None:
+        """Call ``act``; log an error of the file system, since the next call may succeed."""
         try:
             act()
         except OSError as error:
-            logger.warning("the file system fails just now: %s", error, extra=self._fields)
+            logger.warning("the file system failed, will try again: %s", error, extra=self._fields)
 
-    def _look(self) -> None:
-        """See that there is a job; raise ServiceFailed if another would not help."""
+    def _check(self) -> None:
+        """Check the job and replace it if it has ended; raise ServiceFailed if that is useless."""
         if self._missing_since_s is None:
-            self._look_at_job()
+            self._check_job()
         if self._missing_since_s is not None:
             self._replace_job(self._missing_since_s)
         if self._recorded_id != self._job_id:
             self._write()
 
-    def _look_at_job(self) -> None:
+    def _check_job(self) -> None:
         try:
             state = self.queue.job_state(self._job_id)
         except CourierError as error:
-            logger.warning("SLURM cannot be asked just now: %s", error, extra=self._fields)
+            logger.warning("SLURM did not answer, will try again: %s", error, extra=self._fields)
             return
         if state.state == "RUNNING" and self._running_since_s is None:
             self._running_since_s = self.clock()
         if state.is_over:
             self._count_life(state)
             logger.warning(
-                "job %s is over, %s, and still needed", self._job_id, state, extra=self._fields
+                "job %s has ended, state %s, but the run still needs it",
+                self._job_id,
+                state,
+                extra=self._fields,
             )
             self._missing_since_s = self.clock()
 
     def _count_life(self, state: JobState) -> None:
-        """Raise ServiceFailed when another job would fare no better than the one that is over."""
+        """Count the ended job; raise ServiceFailed when another job would also fail."""
         is_short = True
         if is_ready(self.directory, self._job_id):
             self._was_ready = True
@@ -223,8 +233,9 @@ class Supervisor:
         self._short_lives = self._short_lives + 1 if is_short else 0
         if self._short_lives >= SHORT_LIVES:
             raise ServiceFailed(
-                f"the service's job {self._job_id} is over, {state}, the {SHORT_LIVES}rd in a row"
-                f" before it was ready or after less than {SHORT_LIFE_S:g} s"
+                f"the service's job {self._job_id} has ended, state {state}, the"
+                f" {SHORT_LIVES}rd in a row that ended before it was ready or after less than"
+                f" {SHORT_LIFE_S:g} s"
             )
 
     def _replace_job(self, missing_since_s: float) -> None:
@@ -234,25 +245,27 @@ class Supervisor:
             if found is None:
                 self._submit()
             else:
-                self._take(found)
+                self._set_job(found)
                 logger.info("job %s is queued already", found, extra=self._fields)
         except (CourierError, OSError) as error:
             if self.clock() - missing_since_s >= SUBMIT_LIMIT_S:
                 raise ServiceFailed(
                     f"no other job could be submitted for {SUBMIT_LIMIT_S / 60:g} min: {error}"
                 ) from None
-            logger.warning("no other job can be submitted just now: %s", error, extra=self._fields)
+            logger.warning(
+                "cannot submit another job, will try again: %s", error, extra=self._fields
+            )
 
     def _submit(self) -> None:
         self._renew()
         log = str(log_path(self.directory, "%j"))
         plan = self.plan
-        command = sbatch_words(plan.settings, plan.service_name, log, plan.cpus, plan.memory_mb)
-        self._take(self.queue.submit(command, plan.script(self.directory)))
+        command = sbatch_command(plan.settings, plan.service_name, log, plan.cpus, plan.memory_mb)
+        self._set_job(self.queue.submit(command, plan.script(self.directory)))
         shown = shlex.join(command)
         logger.info("submitted job %s: %s", self._job_id, shown, extra=self._fields)
 
-    def _take(self, job_id: str) -> None:
+    def _set_job(self, job_id: str) -> None:
         self._job_id = job_id
         self._missing_since_s = self._running_since_s = None
 
@@ -260,15 +273,15 @@ class Supervisor:
         (self.directory / NEEDED_NAME).touch()
 
     def _write(self, failure: str | None = None) -> None:
-        keeper = str(process_identity(os.getpid()))
-        record = SlurmRecord(keeper, self.plan, self._job_id, failure)
+        supervisor = str(process_identity(os.getpid()))
+        record = SlurmRecord(supervisor, self.plan, self._job_id, failure)
         write_private(self.directory / RECORD_NAME, json.dumps(to_builtins(record), indent=1))
         self._recorded_id = self._job_id
 
     def _end(self) -> None:
         try:
             if self._missing_since_s is not None:
-                # One that SLURM did not confirm may be queued.
+                # A job that SLURM did not confirm may be queued.
                 self._job_id = self.queue.find_job(self.plan.service_name) or self._job_id
             if self._job_id:
                 self.queue.cancel(self._job_id, self.plan.service_name)
@@ -276,16 +289,16 @@ class Supervisor:
         except CourierError as error:
             logger.error("the service's job could not be cancelled: %s", error, extra=self._fields)
         for name in (TOKEN_NAME, NEEDED_NAME):
-            self._bear(partial((self.directory / name).unlink, missing_ok=True))
+            self._try(partial((self.directory / name).unlink, missing_ok=True))
 
 
 def main(argv: list[str]) -> None:
-    """Keep the job of the plan, JSON in ``argv``; what happens is logged on standard error."""
+    """Supervise the job of the plan; ``argv`` are the folder and the plan as JSON."""
     log_to_stderr()
     directory = Path(argv[0])
     plan = records.decode(SlurmPlan, parse_json(argv[1]))
     if plan is None:
-        sys.exit(f"{argv[1]}: no plan")
+        sys.exit(f"{argv[1]} is not a plan of a SLURM job")
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
 
