@@ -28,7 +28,7 @@ from samcourier.files.strict_json import write_json
 from samcourier.formatting import duration
 from samcourier.monitor.render import plain_line, render
 from samcourier.monitor.status import Monitor, RunView, TransportView, recent_per_min
-from samcourier.monitor.tail import LOOK_AT_EACH_S
+from samcourier.monitor.tail import CHECK_EACH_S
 from samcourier.processes import process_identity
 from samcourier.results.image_log import (
     NOTE_REUSED,
@@ -278,7 +278,7 @@ def test_a_log_that_did_not_change_is_not_read_again(run: Run) -> None:
     monitor.look()
     path = run.dataset_dir / f"logs/{b'a'.hex()}.json"
     run.file(path.relative_to(run.dataset_dir).as_posix(), 5, b"x" * path.stat().st_size)
-    run.now_s += LOOK_AT_EACH_S
+    run.now_s += CHECK_EACH_S
     assert monitor.look().done == 1
 
 
@@ -288,7 +288,7 @@ def test_a_log_that_was_found_to_hold_shows_after_a_while(run: Run) -> None:
     monitor = run.monitor()
     assert monitor.look().done == 0
     found_to_hold_at = run.file(f"logs/{b'a'.hex()}.json", 5, None)
-    run.now_s += LOOK_AT_EACH_S
+    run.now_s += CHECK_EACH_S
     assert found_to_hold_at.exists() and monitor.look().done == 1
 
 
@@ -619,7 +619,7 @@ def test_a_folder_that_does_not_exist_is_one_clear_line(tmp_path: Path) -> None:
 def test_the_command_ends_with_the_run(finished_run: Path, options: list[str]) -> None:
     result = CliRunner().invoke(main, ["monitor", str(finished_run / "results/demo"), *options])
     assert result.exit_code == 0
-    assert "4 done (1 of them from before), 1 failed" in result.output
+    assert "4 done (1 of them from earlier runs), 1 failed" in result.output
     assert "\x1b" not in result.output
 
 

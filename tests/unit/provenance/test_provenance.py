@@ -247,7 +247,7 @@ def test_a_damaged_crate_is_refused(finished_run: Path, file: str, text: str, pr
 def test_a_hostile_table_is_refused(tmp_path: Path, line: str) -> None:
     header = "image\tbatch\tstatus\tpixels_sha256\tlabels_sha256\tkey\tobjects\tservice"
     (tmp_path / "masks.tsv").write_text(f"{header}\tfailure\tfinished_at\n{line}\n")
-    with pytest.raises(InputError, match=r"line 2.*is no row") as raised:
+    with pytest.raises(InputError, match=r"line 2.*is not a row") as raised:
         read_table(tmp_path / "masks.tsv")
     assert "\x1b" not in str(raised.value)
 

@@ -222,7 +222,7 @@ def test_a_mask_of_another_key_does_not_count(finished_run: Path) -> None:
     change_log(finished_run, "near", key="newer")
     assert outcomes(finished_run)["near"] == (
         "missing",
-        "the mask is not the one its log tells of",
+        "the mask does not have the key in its log",
     )
 
 
@@ -230,9 +230,9 @@ def test_a_mask_of_another_key_does_not_count(finished_run: Path) -> None:
     ("manifest", "remark"),
     [
         (None, "batch 0003 did not finish"),
-        ({"status": "not_asked"}, "batch 0003 was not asked for it"),
+        ({"status": "not_asked"}, "batch 0003 ran without it: it is not in the subset"),
         ({"status": "failed", "failure": "no transport left"}, "no transport left"),
-        ({"status": "done"}, "its log and mask are gone"),
+        ({"status": "done"}, "its log and mask are missing"),
     ],
 )
 def test_an_image_without_log_and_mask_says_why(
@@ -281,7 +281,7 @@ def test_a_run_is_complete_when_every_asked_image_has_its_mask(finished_run: Pat
         "report_digest": None,
     }
     assert list(tsv(finished_run)) == ["near", "empty"]
-    assert "3 more were not asked for" in render_page(build(finished_run, {"near", "empty"}))
+    assert "3 more are not in the subset" in render_page(build(finished_run, {"near", "empty"}))
 
 
 def test_building_a_report_writes_nothing(finished_run: Path) -> None:

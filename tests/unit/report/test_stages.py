@@ -78,7 +78,7 @@ def test_every_stage_and_transport_has_a_colour_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("shares", "said"),
     [
-        ({}, "No image was worked on"),
+        ({}, "This run segmented no image"),
         ({"service": 0.6, "up": 0.4}, "60% of the images' time was spent at the service. A faster"),
         (
             {"queue": 0.5, "service": 0.2, "up": 0.3},

@@ -118,13 +118,13 @@ def _check_masks(
         log = logs.get(image)
         provenance = whole_provenance(path)
         if provenance is None:
-            yield Finding(where, "not whole: files are missing or changed")
+            yield Finding(where, "damaged: files are missing or changed")
         elif log is not None and log.status == "done":
             key = provenance.get("key")
             if key != log.key:
                 yield Finding(where, f"its key is {key}, its log's {log.key}")
         if image not in logs:
-            yield Finding(where, "no log tells of it")
+            yield Finding(where, "no log lists it")
         elif log is not None and log.status == "failed":
             yield Finding(where, "of an earlier run: its log says failed")
 
@@ -142,7 +142,7 @@ def _check_logs(
         if log.status == "done" and image not in masks:
             yield Finding(where, "done, but there is no mask")
         if log.status == "failed" and log.failure is None:
-            yield Finding(where, "failed, but it does not say why")
+            yield Finding(where, "failed, but the log gives no reason")
         if log.status == "done" and log.failure is not None:
             yield Finding(where, f"done, but with the failure {log.failure.message!r}")
         for problem in _attempts_problems(log):
@@ -150,7 +150,7 @@ def _check_logs(
 
 
 def _check_outputs(dataset_dir: Path, logs: Mapping[str, ImageLog | None]) -> Iterator[Finding]:
-    told = set()
+    listed = set()
     for image, log in logs.items():
         if log is None:
             continue
@@ -158,20 +158,20 @@ def _check_outputs(dataset_dir: Path, logs: Mapping[str, ImageLog | None]) -> It
             if record.refused is not None:
                 continue
             path = output_path(dataset_dir, image, name, record.path)
-            told.add(path)
+            listed.add(path)
             where = path if name not in OUTPUT_FILES else path.relative_to(dataset_dir)
             if stat_output(path) is None:
-                yield Finding(where.as_posix(), f"{image}: its log tells of it, but it is gone")
+                yield Finding(where.as_posix(), f"{image}: its log lists it, but it is missing")
             elif not is_output_whole(path, record.sha256):
-                yield Finding(where.as_posix(), f"{image}: not as it was written")
+                yield Finding(where.as_posix(), f"{image}: changed since it was written")
             elif name not in OUTPUT_FILES:
                 key = (read_provenance(path) or {}).get("key")
                 if key != log.key:
                     yield Finding(where.as_posix(), f"its key is {key}, its log's {log.key}")
     for folder, suffix in OUTPUT_FILES.values():
         for path in (dataset_dir / folder).glob(f"[!.]*{suffix}"):
-            if path not in told:
-                yield Finding(path.relative_to(dataset_dir).as_posix(), "no log tells of it")
+            if path not in listed:
+                yield Finding(path.relative_to(dataset_dir).as_posix(), "no log lists it")
 
 
 def _attempts_problems(log: ImageLog) -> Iterator[str]:
@@ -224,7 +224,7 @@ def _check_manifests(
     logs: Mapping[str, ImageLog | None],
     masks: Mapping[str, Path],
 ) -> Iterator[Finding]:
-    told: dict[str, str] = {}
+    batch_of: dict[str, str] = {}
     for batch_id, manifest in sorted(manifests.items()):
         where = f"batches/{batch_id}.json"
         if manifest is None:
@@ -233,15 +233,15 @@ def _check_manifests(
         if manifest.batch != batch_id:
             yield Finding(where, f"is of batch {manifest.batch!r}")
         for image, entry in manifest.images.items():
-            if image in told:
-                yield Finding(where, f"{image}: also in batch {told[image]}")
-            told[image] = batch_id
+            if image in batch_of:
+                yield Finding(where, f"{image}: also in batch {batch_of[image]}")
+            batch_of[image] = batch_id
             for problem in _entry_problems(entry, logs.get(image), masks.get(image)):
                 yield Finding(where, f"{image}: {problem}")
     # Without manifests there is nothing to compare with.
     if manifests and None not in manifests.values():
-        for image in logs.keys() - told.keys():
-            yield Finding(f"logs/{image}.json", "no batch's manifest tells of it")
+        for image in logs.keys() - batch_of.keys():
+            yield Finding(f"logs/{image}.json", "no batch's manifest lists it")
 
 
 def _entry_problems(entry: ManifestEntry, log: ImageLog | None, mask: Path | None) -> Iterator[str]:
@@ -253,15 +253,15 @@ def _entry_problems(entry: ManifestEntry, log: ImageLog | None, mask: Path | Non
     if entry.status != log.status:
         yield f"{entry.status}, its log says {log.status}"
         return
-    told_and_logged = {
+    manifest_and_log = {
         "key": (entry.key, log.key),
         "object_count": (entry.object_count, log.object_count),
         "outputs": (entry.outputs, log.outputs),
         "failure_kind": (entry.failure_kind, log.failure.kind if log.failure else None),
     }
-    for name, (told, logged) in told_and_logged.items():
-        if told != logged:
-            yield f"{name} {told}, its log says {logged}"
+    for name, (recorded, logged) in manifest_and_log.items():
+        if recorded != logged:
+            yield f"{name} {recorded}, its log says {logged}"
     if entry.status == "done" and mask is not None:
         found = stat_mask(mask)
         if found != (entry.mask_files, entry.mask_bytes):
@@ -280,7 +280,7 @@ def _check_complete(dataset_dir: Path, logs: Mapping[str, ImageLog | None]) -> I
     for image, key in keys.items():
         log = logs.get(image)
         if log is None or log.status != "done" or log.key != key:
-            yield Finding(path.name, f"{image}: complete with key {key}, its log does not say so")
+            yield Finding(path.name, f"{image}: complete with key {key}, its log disagrees")
 
 
 def _check_run_record(dataset_dir: Path) -> Iterator[Finding]:

@@ -90,7 +90,7 @@ def _state(log: ImageLog | None, whole: bool, key: str | None) -> tuple[Status, 
     if not whole:
         return "missing", "its log says done, but the mask is absent or damaged"
     if key != log.key:
-        return "missing", "the mask is not the one its log tells of"
+        return "missing", "the mask does not have the key in its log"
     return "done", log.note
 
 
@@ -100,8 +100,8 @@ def _why_missing(image: str, batch_id: str, manifests: Mapping[str, Manifest]) -
         return f"batch {batch_id} did not finish"
     entry = manifests[batch_id].images.get(image)
     if entry is None or entry.status == "not_asked":
-        return f"batch {batch_id} was not asked for it"
-    return entry.failure or "its log and mask are gone"
+        return f"batch {batch_id} ran without it: it is not in the subset"
+    return entry.failure or "its log and mask are missing"
 
 
 def _accuracy(

@@ -1,4 +1,4 @@
-"""A run as a person reads it: on a terminal, or as one line of a log."""
+"""Show the state of a run on a terminal, or as one line of a log."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from rich.text import Text
 from ..formatting import duration, plain
 from .status import RunView, TransportView
 
-#: Without a sign for so long, the view says since when.
+#: The view shows the time since the last record of the run if it is longer than this.
 QUIET_S = 30.0
-#: As many transports as stand side by side on 80 columns.
+#: Number of transports that fit side by side on 80 columns.
 MOST_TRANSPORTS = 4
 MOST_LINES = 5
 #: Headline, progress, transports and the cursor; a blank line and a title for each list.
@@ -28,7 +28,7 @@ _MOMENT_WIDTH = len("12-31 23:59:59")
 
 
 def render(view: RunView, height_lines: int | None = None) -> RenderableType:
-    """Return the whole view; with a height its lists are cut to fit, without one they wrap."""
+    """Return the whole view; a height limits its lists and lines, without it long lines wrap."""
     lists = {
         "last switches (UTC)": [
             (each.moment_unix_s, f"{each.batch} {each.what}: {each.reason}")
@@ -83,12 +83,12 @@ def _state_words(view: RunView) -> str:
     match view.state:
         case "running":
             quiet = view.quiet_s is not None and view.quiet_s > QUIET_S
-            since = f", no sign for {duration(view.quiet_s or 0)}" if quiet else ""
+            since = f", nothing recorded for {duration(view.quiet_s or 0)}" if quiet else ""
             return f"running on {view.host} for {duration(view.elapsed_s or 0)}{since}"
         case "ended":
             return f"ended{after}"
         case "stopped":
-            return f"not running any more, stopped{after} without a report"
+            return f"no longer running, stopped{after} without a report"
         case _:
             return "no run is recorded here"
 
@@ -113,13 +113,13 @@ def _progress(view: RunView) -> list[RenderableType]:
         if view.batches_in_work:
             batches += f", in work: {_some(view.batches_in_work)}"
         elif view.state == "running" and not view.batches_done:
-            batches += ", none in work yet: the service comes up first"
+            batches += ", none in work yet: the service starts first"
         parts.append(Text(plain(batches)))
     return parts
 
 
 def _counts(view: RunView) -> str:
-    kept = f" ({view.kept:,} of them from before)" if view.kept else ""
+    kept = f" ({view.kept:,} of them from earlier runs)" if view.kept else ""
     counts = f"{view.done:,} done{kept}, {view.failed:,} failed"
     if view.images is None:
         return counts
@@ -143,7 +143,7 @@ def _some(names: tuple[str, ...], most: int = 8) -> str:
 
 
 def _transport_table(transports: Iterable[TransportView]) -> Table:
-    """Return the transports side by side: their figures are there to be compared."""
+    """Return a table with the transports side by side, so that they can be compared."""
     rows: tuple[tuple[str, Callable[[TransportView], str]], ...] = (
         ("state", _states),
         ("calls", _calls),

@@ -1,4 +1,4 @@
-"""What a run is doing, from its results folder alone: nothing is written, nobody is asked."""
+"""The state of a run from its results folder alone; nothing is written and no service is called."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from ..results.run_record import Kept, RunRecord, read_run_record
 from ..results.timestamps import parse_time
 from .tail import Change, Health, ImageLogs, ImageSeen, Journals, Rates, mtimes_ns
 
-#: ``unrecorded`` has no run.json, ``stopped`` is gone without having written its report.
+#: ``unrecorded``: there is no run.json. ``stopped``: the process ended without writing its report.
 State = Literal["running", "ended", "stopped", "unrecorded"]
 
-#: The present pace is that of the last minute, or of so many images where that takes longer.
+#: The present pace covers the last minute, or the last RECENT_IMAGES images if they took longer.
 RECENT_S = 60.0
 RECENT_IMAGES = 20
 MOST_ERRORS = 20
-#: The time of a file may lie behind the clock by a tick of the kernel.
+#: The time of a file may be behind the clock by one tick of the kernel.
 CLOCK_TICK_S = 0.05
 
 
 @dataclass(frozen=True)
 class TransportView:
-    """One transport over all batches; None where nothing was said of it.
+    """One transport over all batches; None for a value that was not recorded.
 
-    ``states`` counts the open ways of the batches in work by their state. ``heard_s`` is how
-    long ago the service was last heard over it.
+    ``states`` counts the open connections of the running batches by state. ``heard_s`` is the time
+    since the last message from the service over this transport.
     """
 
     name: str
@@ -62,9 +62,10 @@ class ErrorView:
 
 @dataclass(frozen=True)
 class RunView:
-    """A run at one moment. ``images`` are all that were asked for, None when no run says so.
+    """A run at one moment. ``images`` is the number in its subset, None without a record of a run.
 
-    ``kept`` images held already when the run began or were found whole; they count as done too.
+    ``kept`` counts images whose mask was valid when the run began or read it; they also count as
+    done.
     """
 
     dataset: str
@@ -93,7 +94,7 @@ class RunView:
 
     @property
     def left_s(self) -> float | None:
-        """Seconds until the end at the present pace, None when it cannot be told."""
+        """Seconds until the end at the present pace, None if it cannot be estimated."""
         per_min = self.recent_per_min or self.overall_per_min
         if self.state != "running" or self.left is None or not per_min:
             return None
@@ -101,9 +102,9 @@ class RunView:
 
 
 class Monitor:
-    """Looks at a results folder again and again, reading what is new.
+    """Reads the state of a results folder repeatedly; each read covers only new files and lines.
 
-    Raises FileNotFoundError when there is no such folder.
+    Raises FileNotFoundError if there is no such folder.
     """
 
     def __init__(self, dataset_dir: Path, clock_unix_s: Callable[[], float] = time.time) -> None:
@@ -123,12 +124,12 @@ class Monitor:
         self._journals = Journals(logs_dir / "connection", self._since_unix_s)
 
     def look(self) -> RunView:
-        """Return the run as it stands now."""
+        """Return the present state of the run."""
         now_unix_s = self._clock_unix_s()
         record = read_run_record(self._dataset_dir)
         if record != self._record:
             self._begin(record)
-        # Before the logs are read: what a process wrote before its end is then seen.
+        # Checked before the logs are read, so that all that an ended process wrote is seen.
         alive = record is not None and self._is_here and is_running(record.process)
         reported_unix_s = self._reported_unix_s()
         self._logs.refresh(now_unix_s)
@@ -168,7 +169,7 @@ class Monitor:
         )
 
     def _reported_unix_s(self) -> float:
-        """Return when this run wrote its report, 0 when it has not yet."""
+        """Return the time at which this run wrote its report, 0 if it has not yet."""
         written = [0.0]
         for name in ("report.tsv", "complete.json"):
             try:
@@ -180,14 +181,14 @@ class Monitor:
     def _state(self, alive: bool, reported_unix_s: float, is_settled: bool) -> State:
         if self._record is None:
             return "unrecorded"
-        # A report can also be asked for by hand while the run goes on.
+        # A user can also make a report while the run continues.
         if reported_unix_s and (is_settled or not alive):
             return "ended"
-        # Nobody can look for a process of another host.
+        # A process of another host cannot be checked.
         return "running" if alive or not self._is_here else "stopped"
 
     def _batches(self) -> tuple[int, tuple[str, ...]]:
-        """Return how many manifests this run has written, and the ids of batches in work."""
+        """Return the number of manifests of this run, and the ids of the running batches."""
         directory = self._dataset_dir / "batches"
         since_ns = self._files_since_unix_s * 1e9
         made_ns = {
@@ -200,7 +201,7 @@ class Monitor:
             batch_id = name.removeprefix(".").removesuffix(".lock")
             if mtime_ns < since_ns or made_ns.get(batch_id, 0) >= mtime_ns:
                 continue
-            # Another host's locks are not seen here: what began and has not ended is in work.
+            # Locks of another host cannot be checked: a batch without a newer manifest is running.
             if not self._is_here or is_held(directory / name):
                 in_work.append(batch_id)
         return len(made_ns), tuple(sorted(in_work))
@@ -239,18 +240,18 @@ class Monitor:
 
 
 def recent_per_min(moments_unix_s: Sequence[float], now_unix_s: float) -> float | None:
-    """Return images per minute of late; ``moments_unix_s`` are those of each image, ascending."""
+    """Return the recent images per minute; ``moments_unix_s`` has each image's time, ascending."""
     images = max(sum(moment > now_unix_s - RECENT_S for moment in moments_unix_s), RECENT_IMAGES)
     if images < len(moments_unix_s):
         return per_min(images, moments_unix_s[-images - 1], now_unix_s)
-    # The first image had to wait for the service to come up.
+    # The first image is left out, since it waited for the start of the service.
     return (
         per_min(len(moments_unix_s) - 1, moments_unix_s[0], now_unix_s) if moments_unix_s else None
     )
 
 
 def per_min(images: int, began_unix_s: float | None, ended_unix_s: float) -> float | None:
-    """Return images per minute over a time, None when that is not known or nothing was done."""
+    """Return images per minute over a period, None if it is unknown or no image was done."""
     if began_unix_s is None or ended_unix_s <= began_unix_s or not images:
         return None
     return images / (ended_unix_s - began_unix_s) * 60

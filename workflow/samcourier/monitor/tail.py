@@ -1,4 +1,4 @@
-"""The files of a run that grow while it is under way, read again only where they changed."""
+"""Read the growing files of a run repeatedly, but only those that changed."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ..files.strict_json import parse_json
 from ..results.image_log import Attempt, ImageLog, read_image_log
 from ..results.timestamps import parse_time
 
-#: More of the last switches and failures than any screen shows are not kept.
+#: Number of the last switches and failures that are kept, more than any screen shows.
 KEPT_CHANGES = 100
-#: A file may say anything at any length.
-_LONGEST_WORDS = 1000
-#: Looking at each of many files takes long on a network file system.
-LOOK_AT_EACH_S = 5.0
+#: Longer texts from a file are cut, since a damaged file may contain anything.
+_LONGEST_TEXT = 1000
+#: Every file is checked only this often, since that takes long on a network file system.
+CHECK_EACH_S = 5.0
 
 
 @dataclass(frozen=True)
 class ImageSeen:
-    """An image that this run came by: when, with which outcome, over which transports."""
+    """An image that this run has processed: time, outcome, and traffic by transport."""
 
     image: str
     moment_unix_s: float
@@ -38,7 +38,7 @@ class ImageSeen:
 
 @dataclass(frozen=True)
 class Rates:
-    """Bytes per second as last measured, and when."""
+    """The last measured bytes per second, and the time of the measurement."""
 
     moment_unix_s: float = 0.0
     up_bytes_per_s: float | None = None
@@ -47,7 +47,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class Change:
-    """A transport was left or switched to, and why."""
+    """A transport was left or switched to; ``reason`` says why."""
 
     moment_unix_s: float
     batch: str
@@ -57,7 +57,7 @@ class Change:
 
 @dataclass(frozen=True)
 class LinkSeen:
-    """The last word on one batch's way to one replica of the service."""
+    """The last recorded state of one batch's connection to one replica of the service."""
 
     state: str
     in_flight: int
@@ -66,7 +66,7 @@ class LinkSeen:
 
 @dataclass
 class Health:
-    """What the journals say of one transport, over all batches."""
+    """The health of one transport over all batches, from the journals."""
 
     moment_unix_s: float = 0.0
     round_trip_s: float | None = None
@@ -76,7 +76,7 @@ class Health:
 
 
 def mtimes_ns(directory: Path, suffix: str) -> dict[str, int]:
-    """Return the mtimes of the files that end in ``suffix`` by name; none if no folder."""
+    """Return the modification time in ns of each file with ``suffix``, {} without a folder."""
     return {name: found.st_mtime_ns for name, found in _stats(directory, suffix)}
 
 
@@ -92,12 +92,12 @@ def _entries(directory: Path, suffix: str) -> Iterator[os.DirEntry[str]]:
 
 
 class ImageLogs:
-    """The image logs written, or found to hold still, since ``since_unix_s``."""
+    """The image logs that were written, or confirmed as valid, since ``since_unix_s``."""
 
     def __init__(self, directory: Path, since_unix_s: float) -> None:
         self._directory = directory
         self._since_unix_s = since_unix_s
-        self._looked_at_each_unix_s = -math.inf
+        self._checked_each_unix_s = -math.inf
         #: (inode, mtime in ns, bytes) of every whole log, also of an earlier run's.
         self._known: dict[str, tuple[int, int, int]] = {}
         self.seen: dict[str, ImageSeen] = {}
@@ -106,24 +106,25 @@ class ImageLogs:
         self.rates: dict[str, Rates] = {}
 
     def refresh(self, now_unix_s: float) -> None:
-        """Read the logs that are new or changed, forget those that are gone.
+        """Read the logs that are new or changed, and drop those that were deleted.
 
-        A log is written beside and renamed, so its inode tells without a look at the file; that
-        one was found to hold still, or was copied over, shows within :data:`LOOK_AT_EACH_S`.
+        Logs are written to a temporary file and renamed, so a new inode shows a change without
+        reading the file's status. A renewed time, or a file copied over the log, is noticed within
+        :data:`CHECK_EACH_S`.
         """
-        looks_at_each = abs(now_unix_s - self._looked_at_each_unix_s) >= LOOK_AT_EACH_S
-        if looks_at_each:
-            self._looked_at_each_unix_s = now_unix_s
+        checks_each = abs(now_unix_s - self._checked_each_unix_s) >= CHECK_EACH_S
+        if checks_each:
+            self._checked_each_unix_s = now_unix_s
         names = set()
         for entry in _entries(self._directory, ".json"):
             names.add(entry.name)
             known = self._known.get(entry.name)
-            if known is None or looks_at_each or known[0] != entry.inode():
-                self._look_at(entry, known)
+            if known is None or checks_each or known[0] != entry.inode():
+                self._check(entry, known)
         for name in self._known.keys() - names:
             self._forget(name)
 
-    def _look_at(self, entry: os.DirEntry[str], known: tuple[int, int, int] | None) -> None:
+    def _check(self, entry: os.DirEntry[str], known: tuple[int, int, int] | None) -> None:
         try:
             found = entry.stat()
         except FileNotFoundError:
@@ -150,7 +151,7 @@ class ImageLogs:
         if moment_unix_s < self._since_unix_s:
             return
         traffic: Counter[tuple[str, str]] = Counter()
-        # A log that holds still tells of the calls of an earlier run.
+        # A log that is still valid lists the calls of an earlier run.
         for attempt in log.attempts if is_new else ():
             traffic[attempt.transport, "calls"] += 1
             traffic[attempt.transport, "failures"] += attempt.outcome == "failed"
@@ -196,9 +197,9 @@ class Journals:
         self.last_unix_s = 0.0
 
     def refresh(self) -> None:
-        """Read what was appended; a half-written line waits until it is whole."""
+        """Read the appended lines; an incomplete line is read when it is complete."""
         sizes = {name: found.st_size for name, found in _stats(self._directory, ".jsonl")}
-        # Journals only grow: one that did not is another one.
+        # Journals only grow: a shorter one is a new file.
         if any(sizes.get(name, -1) < at for name, at in self._offsets.items()):
             self._forget()
         for name, size in sizes.items():
@@ -229,15 +230,15 @@ class Journals:
         if moment_unix_s < self._since_unix_s:
             return
         self.last_unix_s = max(self.last_unix_s, moment_unix_s)
-        transport = _words(event, "transport")
+        transport = _text(event, "transport")
         match event.get("event"):
             case "switch":
-                way = (_words(event, "from_transport"), _words(event, "to_transport"))
-                what = " → ".join(name for name in way if name)
-                self._change(moment_unix_s, batch, what, _words(event, "reason"))
+                names = (_text(event, "from_transport"), _text(event, "to_transport"))
+                what = " → ".join(name for name in names if name)
+                self._change(moment_unix_s, batch, what, _text(event, "reason"))
             case "left":
                 self._link(batch, transport, None, LinkSeen("left", 0, None))
-                self._change(moment_unix_s, batch, f"{transport} left", _words(event, "error"))
+                self._change(moment_unix_s, batch, f"{transport} left", _text(event, "error"))
             case "open":
                 self._link(batch, transport, None, LinkSeen("open", 0, None))
             case "health":
@@ -248,7 +249,7 @@ class Journals:
 
     def _link(self, batch: str, transport: str, replica: str | None, seen: LinkSeen) -> None:
         links = self.links.setdefault((batch, transport), {})
-        # What names no replica speaks for all of them.
+        # An event without a replica concerns all of them.
         if replica is None:
             links.clear()
         else:
@@ -258,15 +259,15 @@ class Journals:
     def _take_health(
         self, batch: str, transport: str, moment_unix_s: float, event: dict[str, Any]
     ) -> None:
-        replica = _words(event, "replica") or None
+        replica = _text(event, "replica") or None
         heard_s = _number(event, "heard_s")
         heard_unix_s = None if heard_s is None else moment_unix_s - heard_s
         in_flight = int(_number(event, "in_flight") or 0)
-        seen = LinkSeen(_words(event, "state"), in_flight, heard_unix_s)
+        seen = LinkSeen(_text(event, "state"), in_flight, heard_unix_s)
         self._link(batch, transport, replica, seen)
         health = self.health.setdefault(transport, Health())
         counted = int(_number(event, "reconnects") or 0)
-        # A batch that is run again appends to its journal and counts from zero.
+        # A batch that runs again appends to its journal and counts reconnects from zero.
         before = self._reconnects.get((batch, transport, replica), 0)
         more = counted - before if counted >= before else counted
         self._reconnects[batch, transport, replica] = counted
@@ -283,9 +284,9 @@ def _rate(size_bytes: int, seconds: float | None) -> float | None:
     return size_bytes / seconds if seconds and size_bytes else None
 
 
-def _words(event: dict[str, Any], name: str) -> str:
+def _text(event: dict[str, Any], name: str) -> str:
     value = event.get(name)
-    return value[:_LONGEST_WORDS] if isinstance(value, str) else ""
+    return value[:_LONGEST_TEXT] if isinstance(value, str) else ""
 
 
 def _number(event: dict[str, Any], name: str) -> float | None:

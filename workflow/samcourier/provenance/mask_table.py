@@ -108,7 +108,9 @@ def read_table(path: Path) -> dict[str, MaskRow]:
         cells = line.split("\t")
         row = MaskRow(*cells) if len(cells) == len(COLUMNS) else None
         if row is None or not _is_sound(row) or row.image in rows:
-            raise InputError(f"{path}, line {number}: {line[:80]!r} is no row of a table of masks")
+            raise InputError(
+                f"{path}, line {number}: {line[:80]!r} is not a row of a table of masks"
+            )
         rows[row.image] = row
     return rows
 

@@ -43,7 +43,7 @@ def figures_of(report: Report) -> list[Figure]:
         Figure(
             "Images done",
             f"{counts['done']:,} of {len(report.outcomes):,}",
-            f"{not_asked:,} more were not asked for" if not_asked else "",
+            f"{not_asked:,} more are not in the subset" if not_asked else "",
         ),
         Figure("Failed", f"{counts['failed']:,}"),
         Figure("Missing", f"{counts['missing']:,}"),

@@ -37,8 +37,8 @@ _CURES = {
     " faster downlink, or a transport that a firewall now blocks (samcourier doctor).",
     "unpack": "The client checks masks too slowly: give it more processor cores.",
     "write": "Put the results on a faster disk, or ask for fewer outputs.",
-    "undivided calls": "The service does not say how long its own work takes, so that way and work"
-    " cannot be told apart: deploy the one that comes with samcourier.",
+    "undivided calls": "The service does not report how long it works, so transfer and work cannot"
+    " be separated: deploy the one that comes with samcourier.",
 }
 
 
@@ -93,7 +93,7 @@ def summarise_stages(logs: Iterable[ImageLog]) -> list[StageUse]:
 def advise(uses: Sequence[StageUse]) -> str:
     """Return where most of the time went and what would make it faster."""
     if not uses:
-        return "No image was worked on, so nothing was measured."
+        return "This run segmented no image, so nothing was measured."
     by_stage = {use.stage: use for use in uses}
     failed = by_stage.pop("failed calls", None)
     if failed is not None and (failed.share >= _FAILED_SHARE or not by_stage):
