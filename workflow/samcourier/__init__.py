@@ -1,8 +1,8 @@
 """Batch segmentation with a remote micro-sam service, over the transport that works fastest.
 
-What happens is logged under the name ``samcourier``; records have fields as attributes, e.g.
-``image``, ``batch``, ``transport``, ``seconds`` or ``job``. Nothing is shown unless the program
-that imports this configures logging, as the command line does.
+The package logs under the name ``samcourier``; records have fields as attributes, e.g. ``image``,
+``batch``, ``transport``, ``seconds`` or ``job``. Nothing is shown unless the importing program
+configures logging, as the command line does.
 """
 
 import logging

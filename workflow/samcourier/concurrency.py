@@ -1,4 +1,4 @@
-"""Work side by side: no more at once than there are places, and the first failure ends all."""
+"""Run coroutines concurrently, with a limit and with cancellation at the first failure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .errors import CourierError
 
 
 class Limiter:
-    """Lets in as many as ``capacity`` says at the moment; who waits comes in as others leave."""
+    """Limit concurrent work to ``capacity()``, which may change; further work waits for a slot."""
 
     def __init__(self, capacity: Callable[[], int]) -> None:
         self._capacity = capacity
@@ -28,12 +28,12 @@ class Limiter:
         finally:
             self._taken -= 1
             async with self._room:
-                # No more than can come in: all of a thousand waiting images would look each time.
+                # Wake only as many as have a slot, not all of a thousand waiting images.
                 self._room.notify(max(self._capacity() - self._taken, 1))
 
 
 async def together(works: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run all of them; the first to raise ends the others, and what it raised is raised."""
+    """Run all coroutines; the first error cancels the others and is raised."""
     try:
         async with asyncio.TaskGroup() as group:
             for work in works:
@@ -43,10 +43,10 @@ async def together(works: Iterable[Coroutine[Any, Any, None]]) -> None:
 
 
 async def end_all(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """Cancel the tasks and wait for their end; raise what no caller expects of one of them.
+    """Cancel the tasks and wait for their end; raise an error that is not a CourierError.
 
     Awaiting a cancelled task under ``suppress(CancelledError)`` would also swallow the caller's own
-    cancellation, and leave it running for ever.
+    cancellation, and leave it running forever.
     """
     for task in tasks:
         task.cancel()

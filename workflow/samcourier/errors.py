@@ -1,4 +1,4 @@
-"""Failure classes of the client: who has to act on each is said once, here.
+"""The failure classes of the client, and the reaction that each one requires.
 
 A transport translates every foreign exception into one of these at its edge; nothing above
 ``transports/`` and ``deploy/`` knows an exception of hypha-rpc, aiortc, httpx or websockets.
@@ -33,82 +33,82 @@ class CourierError(Exception):
 
 
 class InputError(CourierError):
-    """Something the user wrote is wrong: one line saying where, what came, what was expected."""
+    """The user's input is wrong; one line says where, what was found and what was expected."""
 
     kind = "input"
 
 
 class TransportFailed(CourierError):
-    """The way failed, not the work: try the same image over the next transport."""
+    """The transport failed, not the work: try the same image over the next transport."""
 
     kind = "transport"
 
 
 class Overloaded(CourierError):
-    """The service or server asks to wait; the same transport stays good."""
+    """The service or server is overloaded: wait, and keep the same transport."""
 
     kind = "overload"
 
 
 class ServiceFailed(CourierError):
-    """The service answered that it failed, or answered with a mask that does not fit."""
+    """The service reported a failure, or returned a mask that does not fit the image."""
 
     kind = "service"
 
 
 class ServiceUnfit(ServiceFailed):
-    """It failed for so many images and made no mask that somebody has to look at it."""
+    """The service failed for many images and made no mask: the user has to check it."""
 
 
 class ServiceGone(ServiceFailed):
-    """No transport reaches the service any more; more images would only fail the same way."""
+    """No transport reaches the service any more; further images would fail as well."""
 
 
 class ImageUnfit(CourierError):
-    """This image cannot be read or is refused; the same pixels will fail again."""
+    """This image cannot be read or is refused; the same pixels would fail again."""
 
     kind = "image"
 
 
 class ImageMissing(ImageUnfit):
-    """There is no such file; a run that finds it there tries it."""
+    """The file does not exist; a later run tries it again when it exists."""
 
     kind = "missing"
 
 
 class ImageUnread(ImageUnfit):
-    """The machine could not read it this time (disk, memory); the next run tries it again."""
+    """The machine could not read the file now (disk, memory); the next run tries it again."""
 
     kind = "unread"
 
 
 class ImageChanged(CourierError):
-    """The file changed while it was in work; the next run tries it again, whatever its time."""
+    """The file changed while it was processed; the next run always tries it again."""
 
     kind = "changed"
 
 
 class RequestRefused(CourierError):
-    """The parameters are wrong for every image: stop before burning the dataset."""
+    """The parameters are wrong for every image: stop the run."""
 
     kind = "request"
 
 
 class Denied(CourierError):
-    """Token missing, expired or not allowed: stop at once and say what is needed."""
+    """The token is missing, has expired, or lacks the right: stop at once and say what to do."""
 
     kind = "denied"
 
 
 class StorageFailed(CourierError):
-    """The results folder cannot be written: stop, since no other image could be kept either."""
+    """The results folder cannot be written: stop, because no other image could be saved either."""
 
     kind = "storage"
 
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Translate what the disk says while ``path`` is written."""
+    """Translate an OSError into StorageFailed while ``path`` is written."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Why something failed, as the logs hold it."""
+"""The record of a failure in the logs."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
-"""Text that others wrote, made fit for a page, a table or a terminal."""
+"""Make foreign text safe for a page, a table or a terminal, and format values."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 _LONGEST_TEXT = 500
-#: Of these the last: where a long text is an error, they name the cause.
+#: Number of last characters that are kept: at the end, a long error names its cause.
 _LAST_KEPT = 200
 
 
 def plain(text: str) -> str:
-    """Return others' text as one printable line, cut in its middle where it is long.
+    """Return foreign text as one printable line, shortened in the middle if it is long.
 
     Control characters, text direction marks and lone surrogates become U+FFFD.
     """
@@ -35,7 +35,7 @@ def _printable(line: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds in the two units that matter."""
+    """Return a duration in its two largest units, e.g. ``2 h 05 min``."""
     minutes, rest_s = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)

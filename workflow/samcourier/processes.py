@@ -1,4 +1,4 @@
-"""Which process is which: an identity that survives the reuse of process numbers."""
+"""Identify processes, also when process numbers are reused."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _IDENTITY = re.compile("([0-9]{1,10})-[0-9A-Za-z-]{1,80}")
 
 
 def process_identity(pid: int) -> str | None:
-    """Return a name that only this running process has, None when there is none.
+    """Return a unique name of a running process, None when it does not run.
 
     On Linux ``pid-start-boot``: its start in ticks since the boot, and that boot's id. Both stay
-    when the clock is set, with which the time of creation that psutil tells moves. Elsewhere
+    the same when the clock is set, unlike the creation time of psutil. Elsewhere
     ``pid-created``.
     """
     boot_id = _boot_id()
@@ -25,13 +25,13 @@ def process_identity(pid: int) -> str | None:
 
 
 def pid_of(identity: str) -> int | None:
-    """Return the pid in what :func:`process_identity` named, None when it is no such name."""
+    """Return the pid in a name of :func:`process_identity`, None for any other text."""
     found = _IDENTITY.fullmatch(identity)
     return None if found is None else int(found[1])
 
 
 def is_running(identity: str) -> bool:
-    """Tell whether exactly that process still runs."""
+    """Return True if exactly that process still runs."""
     pid = pid_of(identity)
     return pid is not None and process_identity(pid) == identity
 
@@ -46,11 +46,11 @@ def _boot_id() -> str | None:
 def _start_ticks(pid: int) -> int | None:
     """Return field 22 of ``/proc/PID/stat`` (proc(5)); None when there is none, or a zombie."""
     try:
-        said = Path(f"/proc/{pid}/stat").read_bytes()
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The second field is the program's name in brackets, and may hold any character.
-    state, *fields = said.rpartition(b")")[2].split()
+    state, *fields = stat.rpartition(b")")[2].split()
     return None if state in (b"Z", b"X") else int(fields[22 - 4])
 
 

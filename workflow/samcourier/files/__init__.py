@@ -1,1 +1,1 @@
-"""Files that are whole or absent, and the records in them."""
+"""Write files atomically, and read and write records."""

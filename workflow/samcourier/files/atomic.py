@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Write files atomically: complete or not at all."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 @contextmanager
 def whole_or_absent(path: Path, writer: str = "") -> Iterator[Path]:
-    """Give a place to write to; what is there in the end is renamed to ``path``.
+    """Yield a temporary path, which is renamed to ``path`` when the block succeeds.
 
-    What a killed writer left there is written over. Who may not be the only one names itself in
-    ``writer``. Not synced: after a power cut the file may be damaged.
+    The temporary file of a killed writer is overwritten. Concurrent writers must pass different
+    names as ``writer``. The file is not synced: after a power failure it may be damaged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}{writer and '.'}{writer}.part")
@@ -32,7 +32,7 @@ def write_atomic(path: Path, text: str) -> None:
 
 
 def write_atomically(path: Path, parts: Iterable[str]) -> None:
-    """Write ``parts``, one after another, as :func:`write_atomic` does what fits into memory."""
+    """Write ``parts`` one after another, like :func:`write_atomic`, for large texts."""
     with (
         whole_or_absent(path, uuid.uuid4().hex) as part,
         part.open("w", encoding="utf-8", newline="") as stream,
@@ -43,7 +43,7 @@ def write_atomically(path: Path, parts: Iterable[str]) -> None:
 
 
 def write_if_changed(path: Path, text: str) -> None:
-    """Write ``text`` as :func:`write_atomic` does, unless it stands there already."""
+    """Write ``text`` as :func:`write_atomic` does, unless the file already has it."""
     try:
         if path.read_bytes() == text.encode():
             return
@@ -53,7 +53,7 @@ def write_if_changed(path: Path, text: str) -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
+    """Write a file that only its owner can read, atomically."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     temporary.unlink(missing_ok=True)
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

@@ -1,4 +1,4 @@
-"""Values with arrays in files that tell whether they are whole: a sha256, then msgpack."""
+"""Files of values with a checksum: a SHA-256, then msgpack."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _DIGEST_BYTES = 32
 
 
 def checksummed(value: Any) -> bytes:
-    """Return what a file of ``value`` holds: JSON values and bytes."""
+    """Return the content of a file for ``value``, which has JSON values and bytes."""
     import msgpack
 
     packed: bytes = msgpack.packb(value)

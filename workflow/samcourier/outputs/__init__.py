@@ -1,1 +1,1 @@
-"""What is made of a mask beside it: tables, polygons, previews, TIFF, labels in the input."""
+"""Further outputs of a mask: tables, polygons, previews, TIFF, labels in the input."""

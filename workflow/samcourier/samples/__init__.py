@@ -1,1 +1,1 @@
-"""From a sample sheet, a folder or a plate to the images of a dataset."""
+"""Find the images of a dataset in a sample sheet, a folder or a plate."""

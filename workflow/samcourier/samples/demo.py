@@ -1,7 +1,8 @@
-"""Synthetic fluorescence images of nuclei with known truth, so that a fresh machine has work.
+"""Synthetic fluorescence images of nuclei with known truth, as a demo dataset.
 
-Not a model of a microscope, but with what makes segmentation hard: irregular touching nuclei of
-very different brightness, uneven background, blur with a halo, shot and read noise.
+They do not model a microscope exactly, but contain what makes segmentation difficult: irregular
+touching nuclei of very different brightness, uneven background, blur with a halo, shot and read
+noise.
 """
 
 from __future__ import annotations
@@ -25,7 +26,17 @@ Labels = npt.NDArray[np.uint16]
 
 @dataclass(frozen=True)
 class DemoImage:
-    """One image of the demo. ``pixel_size_um`` stands in the file (OME) or only in the sheet."""
+    """One image of the demo.
+
+    Attributes:
+        id: Id in the sample sheet and stem of the file name.
+        size_px: (Y, X) in pixels.
+        dtype: ``uint8`` or ``uint16``.
+        channels: Number of channels.
+        cell_count: Number of nuclei.
+        pixel_size_um: In micrometres, written into the OME file or else into the sheet.
+        ome: Write an OME-TIFF, else an ImageJ TIFF.
+    """
 
     id: str
     size_px: tuple[int, int]
@@ -72,7 +83,7 @@ DEMO_IMAGES: tuple[DemoImage, ...] = (
 
 @dataclass(frozen=True)
 class _Cell:
-    """One nucleus: a box of the plane, what of it the cell fills, and its brightness."""
+    """One nucleus: its bounding box in the plane, and its pixels and brightness in the box."""
 
     box: tuple[slice, slice]
     inside: npt.NDArray[np.bool_]
@@ -82,7 +93,7 @@ class _Cell:
 def _outline(
     rng: np.random.Generator, semi_axes_px: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.bool_], Floats]:
-    """Return (inside, depth) of an irregular ellipse in its own box, depth 1 centre to 0 edge."""
+    """Return (inside, depth) of an irregular ellipse; depth is 1 in the centre, 0 at the edge."""
     major_px, minor_px = semi_axes_px
     half_px = int(np.ceil(major_px * 1.3)) + 1
     y, x = np.mgrid[-half_px : half_px + 1, -half_px : half_px + 1].astype(np.float32)
@@ -96,24 +107,24 @@ def _outline(
 
 
 def _brightness(rng: np.random.Generator, depth: Floats, inside: npt.NDArray[np.bool_]) -> Floats:
-    """Return a nucleus' brightness: thicker in the middle, darker where nucleoli are."""
+    """Return a nucleus' brightness: brighter in the middle, darker at the nucleoli."""
     shape = depth.shape
     brightness = (0.75 + 0.5 * np.sqrt(np.clip(depth, 0, 1))).astype(np.float32)
     y, x = np.ogrid[: shape[0], : shape[1]]
     for _ in range(rng.integers(0, 4)):
-        at_y, at_x = (rng.normal(size / 2, size / 9) for size in shape)
-        squared_px = (y - at_y) ** 2 + (x - at_x) ** 2
+        centre_y, centre_x = (rng.normal(size / 2, size / 9) for size in shape)
+        squared_px = (y - centre_y) ** 2 + (x - centre_x) ** 2
         brightness -= 0.3 * np.exp(-squared_px / rng.uniform(4, 12)).astype(np.float32)
     brightness *= np.float32(rng.lognormal(0, 0.3))
     return np.where(inside, brightness, 0).astype(np.float32)
 
 
-def _place(
+def _new_cell(
     rng: np.random.Generator, labels: Labels, centres: list[npt.NDArray[np.float64]]
 ) -> _Cell | None:
-    """Try one position for one more cell; None where it would cover others or be mostly outside.
+    """Return a cell at a random position, None if it would cover others or be mostly outside.
 
-    Every third cell is set against an earlier one, so that many touch.
+    Every third cell is placed next to an earlier one, so that many cells touch.
     """
     semi_axes_px = np.sort(rng.uniform((8, 8), (15, 12)))[::-1]
     is_mitotic = rng.random() < 0.05
@@ -131,19 +142,19 @@ def _place(
         slice(max(top, 0), min(top + inside.shape[0], labels.shape[0])),
         slice(max(left, 0), min(left + inside.shape[1], labels.shape[1])),
     )
-    seen = (
+    visible = (
         slice(box[0].start - top, box[0].stop - top),
         slice(box[1].start - left, box[1].stop - left),
     )
-    free = inside[seen] & (labels[box] == 0)
-    covered = inside[seen].sum() - free.sum()
+    free = inside[visible] & (labels[box] == 0)
+    covered = inside[visible].sum() - free.sum()
     if free.sum() < 0.5 * inside.sum() or covered > 0.06 * inside.sum():
         return None
     if ndimage.label(free)[1] != 1:
         return None
     centres.append(centre)
     brightness = _brightness(rng, depth, inside)
-    return _Cell(box, free, brightness[seen] * np.float32(2.5 if is_mitotic else 1))
+    return _Cell(box, free, brightness[visible] * np.float32(2.5 if is_mitotic else 1))
 
 
 def _cells(rng: np.random.Generator, labels: Labels, cell_count: int) -> list[_Cell]:
@@ -151,7 +162,7 @@ def _cells(rng: np.random.Generator, labels: Labels, cell_count: int) -> list[_C
     cells: list[_Cell] = []
     centres: list[npt.NDArray[np.float64]] = []
     while len(cells) < cell_count:
-        cell = _place(rng, labels, centres)
+        cell = _new_cell(rng, labels, centres)
         if cell is not None:
             cells.append(cell)
             labels[cell.box][cell.inside] = len(cells)
@@ -167,11 +178,11 @@ def _signal(shape: tuple[int, int], cells: list[_Cell], chosen: list[bool]) -> F
 
 
 def _uneven(rng: np.random.Generator, shape: tuple[int, int]) -> Floats:
-    """Return a smooth field around 1: illumination falling off, a tilt, two slow waves."""
+    """Return a smooth field around 1: vignetting, a tilt, and two waves of low frequency."""
     y = np.linspace(-1, 1, shape[0], dtype=np.float32)[:, np.newaxis]
     x = np.linspace(-1, 1, shape[1], dtype=np.float32)[np.newaxis, :]
-    at_y, at_x, tilt_y, tilt_x = (np.float32(v) for v in rng.uniform(-0.2, 0.2, 4))
-    field = 1.1 - 0.2 * ((y - at_y) ** 2 + (x - at_x) ** 2) + tilt_y * y + tilt_x * x
+    centre_y, centre_x, tilt_y, tilt_x = (np.float32(v) for v in rng.uniform(-0.2, 0.2, 4))
+    field = 1.1 - 0.2 * ((y - centre_y) ** 2 + (x - centre_x) ** 2) + tilt_y * y + tilt_x * x
     for _ in range(2):
         waves_y, waves_x, phase_y, phase_x = (np.float32(v) for v in rng.uniform(1, 4, 4))
         field += np.float32(0.06) * np.cos(waves_y * y + phase_y) * np.cos(waves_x * x + phase_x)
@@ -179,7 +190,7 @@ def _uneven(rng: np.random.Generator, shape: tuple[int, int]) -> Floats:
 
 
 def _halo(plane: Floats) -> Floats:
-    """Return the plane blurred by 12 px, computed on a quarter of the resolution."""
+    """Return the plane blurred by 12 px, computed at a quarter of the resolution."""
     rows, columns = plane.shape
     coarse = plane.reshape(rows // 4, 4, columns // 4, 4).mean(axis=(1, 3))
     return np.asarray(ndimage.zoom(ndimage.gaussian_filter(coarse, 3.0), 4, order=1), np.float32)
@@ -193,7 +204,7 @@ def _camera(
     texture = ndimage.gaussian_filter(
         rng.standard_normal(image.size_px, dtype=np.float32), 2.0, truncate=3
     )
-    # Smoothing left the texture a standard deviation of 0.14: a tenth of the brightness.
+    # The smoothed texture has a standard deviation of 0.14, so 0.7 makes it 10 % of the brightness.
     signal = signal * (1 + np.float32(0.7) * texture)
     blurred = ndimage.gaussian_filter(signal, 1.4) + np.float32(0.15) * _halo(signal)
     expected = np.clip(blurred + background, 0, None) * np.float32(photons)
@@ -226,7 +237,7 @@ def _draw(image: DemoImage, seed: int) -> tuple[npt.NDArray[Any], Labels]:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary sibling that takes the place of ``path`` when the block succeeds."""
+    """Yield a temporary sibling, which replaces ``path`` when the block succeeds."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield temporary
@@ -236,7 +247,7 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 
 def _write_image(path: Path, pixels: npt.NDArray[Any], image: DemoImage) -> None:
-    # Version, time and a random id must stay out of the file: a rerun gives the same bytes.
+    # The file must not contain version, time and a random id: a rerun writes the same bytes.
     metadata: dict[str, Any] = {"axes": image.axes}
     if image.ome:
         metadata |= {"UUID": str(uuid.uuid5(uuid.NAMESPACE_OID, image.id)), "Creator": "samcourier"}
@@ -263,7 +274,7 @@ def _write_truth(path: Path, labels: Labels) -> None:
 
 
 def write_image(image: DemoImage, directory: Path, seed: int = 7) -> None:
-    """Write one image of the demo and its truth; the same bytes for the same seed, in any order."""
+    """Write one image of the demo and its truth; the same seed gives the same bytes."""
     pixels, labels = _draw(image, seed)
     truth = directory / "truth"
     truth.mkdir(parents=True, exist_ok=True)
@@ -275,8 +286,8 @@ def write_demo(directory: Path, seed: int = 7) -> list[DemoImage]:
     """Write :data:`DEMO_IMAGES` to ``directory/<id>.tif`` and ``directory/truth/<id>.tif``.
 
     Images are (Y, X) or (C, Y, X), uint8 or uint16, OME-TIFF or ImageJ TIFF with their axes;
-    truths are (Y, X) uint16, 0 background, 1..cell_count. A file is whole or absent, and a rerun
-    with the same ``seed`` gives the same bytes. Raises ``OSError`` where nothing can be written.
+    truths are (Y, X) uint16, 0 background, 1..cell_count. A file is complete or
+    absent, and a rerun with the same ``seed`` writes the same bytes. Raises ``OSError``.
     """
     for image in DEMO_IMAGES:
         write_image(image, directory, seed)
@@ -284,7 +295,7 @@ def write_demo(directory: Path, seed: int = 7) -> list[DemoImage]:
 
 
 def sample_sheet() -> str:
-    """Return the demo's sample sheet as text; a size that stands in the OME file is left out."""
+    """Return the demo's sample sheet as text; it omits the pixel size of OME files."""
     rows = ["image\tpath\tpixel_size_um\ttruth"]
     for image in DEMO_IMAGES:
         size = "" if image.ome or image.pixel_size_um is None else str(image.pixel_size_um)

@@ -1,6 +1,7 @@
-"""Folders, patterns, OME-Zarr plates and files -> rows of a sample sheet; opens no image.
+"""Find images in folders, patterns and OME-Zarr plates as rows of a sample sheet.
 
-An id is a function of the file's own name alone, so that adding files renames none.
+The images are not opened. An id depends only on the name of its file, so that new files do not
+change existing ids.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ from ..images.readers.built_in import BUILT_IN
 from ..images.readers.reader import installed_readers
 from .sheet import SAFE_ID, ImageRow
 
-#: Of the built-in readers, taken from a folder as those of the installed ones are. A pattern takes
-#: what it matches, whatever its name ends in.
+#: Suffixes of the built-in readers. A folder is searched for these and those of the installed
+#: readers; a pattern selects all files that it matches.
 IMAGE_SUFFIXES = tuple(suffix for reader in BUILT_IN for suffix in reader.suffixes)
-#: Stands for "/" in an id.
-_BETWEEN_FOLDERS = "__"
-_MOST_READABLE = 150
+#: Replaces "/" in an id.
+_FOLDER_SEPARATOR = "__"
+_READABLE_CHARACTERS = 150
 
 
 @dataclass(frozen=True)
 class Found:
-    """Rows in a stable order, and the files of a folder that are no images by their names."""
+    """Rows in a stable order, and the files of a folder whose names are not those of images."""
 
     rows: list[ImageRow]
     skipped: list[Path]
@@ -40,7 +41,7 @@ class Found:
 
 @dataclass(frozen=True)
 class _Hit:
-    """``name`` is the part of the path that makes the id, with "/" between folders."""
+    """A file that was found; ``name`` is the part of the path that becomes the id."""
 
     path: str
     name: str
@@ -48,17 +49,17 @@ class _Hit:
 
 
 def is_sheet(text: str) -> bool:
-    """Tell whether ``text`` names a sample sheet, and not where to find images."""
+    """Return True if ``text`` names a sample sheet, False for a folder, pattern or image."""
     return not (os.path.isdir(text) or _is_pattern(text) or _has_image_suffix(text))
 
 
 def _has_image_suffix(name: str) -> bool:
-    """Tell whether a file of this name is one for a reader that is installed."""
+    """Return True if a built-in or installed reader has the suffix of this name."""
     return name.lower().endswith(IMAGE_SUFFIXES) or name.lower().endswith(_installed_suffixes())
 
 
 def _is_image_folder(path: str) -> bool:
-    """Tell whether a folder that is no Zarr is one image, for a reader that is installed."""
+    """Return True if a folder that is not a Zarr is an image for an installed reader."""
     return any(each.recognises_folder(Path(path)) for each in installed_readers().readers)
 
 
@@ -69,11 +70,11 @@ def _installed_suffixes() -> tuple[str, ...]:
 def find_images(inputs: Sequence[str], known: Sequence[ImageRow] = ()) -> Found:
     """Return one row for each image in ``inputs``: folders, patterns, plates, files.
 
-    ``known`` are the rows of an earlier look: their images keep order and id, new ones come
-    after them. A folder is searched with its folders, hidden files and label images left out.
-    A plate has a row for each field of a well, e.g. A_1_0. Image files are not opened; what
-    cannot be listed has a row too, so that the run names it. Raises :class:`InputError` when
-    there is no image.
+    ``known`` are the rows of an earlier search: their images keep order and id, and new ones
+    follow. A folder is searched recursively, without hidden files and label images. A plate has
+    a row for each field of a well, e.g. A_1_0. Image files are not opened. A folder that cannot be
+    listed also has a row, so that the run reports it. Raises :class:`InputError` when there is no
+    image.
     """
     hits: dict[str, _Hit] = {}
     for text in inputs:
@@ -89,9 +90,9 @@ def find_images(inputs: Sequence[str], known: Sequence[ImageRow] = ()) -> Found:
     images = {path: hit for path, hit in hits.items() if hit.is_image}
     rows = [row for row in known if str(row.path) in images]
     ids = {row.image.casefold() for row in rows}
-    there = {str(row.path) for row in rows}
+    known_paths = {str(row.path) for row in rows}
     for path, hit in images.items():
-        if path in there:
+        if path in known_paths:
             continue
         image = make_id(hit.name)
         if image.casefold() in ids:
@@ -104,16 +105,16 @@ def find_images(inputs: Sequence[str], known: Sequence[ImageRow] = ()) -> Found:
 
 
 def make_id(name: str) -> str:
-    """Return the id for a file's name, of different names different ids but for their case.
+    """Return the id for a file's name. Different names have different ids, ignoring case.
 
-    ``.tif`` is dropped and "/" becomes "__". A name that is no safe id as it stands, or could
-    be taken for another's, has a digest at its end.
+    ``.tif`` is dropped and "/" becomes "__". A digest is appended if the result would not be a safe
+    id or could also come from another name.
     """
     stem = re.sub(r"\.tif$", "", name, flags=re.IGNORECASE)
     parts = stem.split("/")
-    image = _BETWEEN_FOLDERS.join(parts)
+    image = _FOLDER_SEPARATOR.join(parts)
     is_plain = (
-        len(image) <= _MOST_READABLE
+        len(image) <= _READABLE_CHARACTERS
         and SAFE_ID.fullmatch(image) is not None
         and not any("__" in part for part in parts)
         and (len(parts) == 1 or not any(part != part.strip("_") for part in parts))
@@ -125,18 +126,18 @@ def make_id(name: str) -> str:
 def plate_images(path: str, plate: Any) -> Iterator[tuple[str, str]]:
     """Yield the path and name of each image of a plate, e.g. plate.zarr/A/1/0 and A_1_0.
 
-    ``plate`` is what the folder's attributes say of it. A well that does not say its fields is
-    yielded itself.
+    ``plate`` is the entry ``plate`` of the folder's attributes. A well without a list of fields is
+    yielded as one image.
     """
-    for where in _paths_inside(plate, "wells"):
-        well = (zarr_attributes(f"{path}/{where}") or {}).get("well")
+    for well_path in _paths_inside(plate, "wells"):
+        well = (zarr_attributes(f"{path}/{well_path}") or {}).get("well")
         fields = list(_paths_inside(well, "images"))
-        for inside in [f"{where}/{field}" for field in fields] or [where]:
+        for inside in [f"{well_path}/{field}" for field in fields] or [well_path]:
             yield f"{path}/{inside}", inside.replace("/", "_")
 
 
 def _paths_inside(attributes: Any, name: str) -> Iterator[str]:
-    """Yield the paths in a list of ``attributes``, whatever these are; none that lead out."""
+    """Yield the paths in the list ``name`` of unchecked attributes, without those that lead out."""
     listed = attributes.get(name) if isinstance(attributes, dict) else None
     for each in listed if isinstance(listed, list) else ():
         path = str(each.get("path", "")) if isinstance(each, dict) else ""
@@ -145,7 +146,7 @@ def _paths_inside(attributes: Any, name: str) -> Iterator[str]:
 
 
 def zarr_attributes(path: str) -> dict[str, Any] | None:
-    """Return what OME-Zarr says of a folder, {} when unreadable, None when it is no zarr."""
+    """Return the OME metadata of a folder, {} if unreadable, None if it is not a Zarr."""
     if not any(os.path.isfile(f"{path}/{name}") for name in METADATA_FILES):
         return None
     for name in ATTRIBUTES_FILES:
@@ -159,9 +160,9 @@ def zarr_attributes(path: str) -> dict[str, Any] | None:
 
 
 def written_name(path: str) -> str:
-    r"""Return ``path`` as a sheet and a log can hold it: odd bytes become \xNN.
+    r"""Return ``path`` with bytes that a sheet or log cannot contain replaced by \xNN.
 
-    Such a name is refused when it is opened, which names the file and harms no other.
+    Opening such a name fails with an error for this file only.
     """
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     ends = text[: len(text) - len(text.lstrip())] + text[len(text.rstrip()) :]
@@ -194,7 +195,7 @@ def _hits(text: str) -> Iterator[_Hit]:
 
 
 def _folder_hits(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[_Hit]:
-    """Yield what lies in a folder and its folders; a link to a folder above it is not followed."""
+    """Yield the files in a folder, recursively; a link to a parent folder is not followed."""
     try:
         stat = os.stat(folder)
         here = (stat.st_dev, stat.st_ino)
@@ -229,7 +230,7 @@ def _zarr_hits(path: str, name: str, attributes: Mapping[str, Any]) -> Iterator[
 
 
 def _hit(path: str, name: str) -> _Hit:
-    # As a sheet is read again: a row of ./data/a.tif is that of data/a.tif.
+    # Normalised as when a sheet is read: ./data/a.tif and data/a.tif are the same row.
     return _Hit(str(Path(written_name(path))), written_name(name))
 
 
@@ -260,5 +261,5 @@ def _is_inside(path: str) -> bool:
 def _with_digest(image: str, name: str) -> str:
     plain = unicodedata.normalize("NFKD", image)
     plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", re.sub(r"[\u0300-\u036f]", "", plain))
-    plain = plain[-_MOST_READABLE:].lstrip("._-") or "image"
+    plain = plain[-_READABLE_CHARACTERS:].lstrip("._-") or "image"
     return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -1,4 +1,4 @@
-"""Rows -> the text of a sample sheet; the sheet of what was found. Standard library only."""
+"""Format rows as a sample sheet, and keep the sheet of found images. Standard library only."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ COLUMNS_LOOKED_AT = ("image", "path", "scene", "t", "z", "channel", "pixel_size_
 
 
 def found_sheet_path(dataset_dir: Path) -> Path:
-    """Return where a run keeps the sheet of the images it found."""
+    """Return the path of the sheet in which a run keeps the images that it found."""
     return dataset_dir / "images.tsv"
 
 
 def known_rows(path: Path) -> list[ImageRow]:
-    """Return the rows of an earlier look, none where there is no whole sheet."""
+    """Return the rows of an earlier search, [] if there is no valid sheet."""
     try:
         return read_sheet(path)
     except InputError:
@@ -28,8 +28,8 @@ def known_rows(path: Path) -> list[ImageRow]:
 
 
 def write_found_sheet(path: Path, rows: Sequence[ImageRow]) -> None:
-    """Keep the images found, so that every job of a run and the next run see the same ones."""
-    # The Snakefile's parse imports this module, and seldom writes.
+    """Write the found images, so that all jobs of this run and the next run use the same ones."""
+    # The Snakefile imports this module at every parse, but rarely writes.
     from ..files.atomic import write_if_changed
 
     write_if_changed(path, f"{header(COLUMNS_FOUND)}{lines(rows, COLUMNS_FOUND)}")
@@ -41,7 +41,7 @@ def header(columns: Sequence[str]) -> str:
 
 
 def lines(rows: Iterable[ImageRow], columns: Sequence[str]) -> str:
-    """Return one line for each row, in these columns."""
+    """Return one line for each row, with these columns."""
     return format_tsv([cells[name] for name in columns] for cells in map(_cells, rows))
 
 
@@ -53,8 +53,8 @@ def format_sheet(rows: Sequence[ImageRow]) -> str:
 
 
 def _cells(row: ImageRow) -> dict[str, str]:
-    """Return the row's cell in each column, empty where the row says nothing."""
-    said = {"image": row.image, "path": row.path, **vars(row.selection), "model": row.model}
-    said |= {"pixel_size_um": row.pixel_size_um, "foreground": row.foreground, "truth": row.truth}
-    said["parameters"] = json.dumps(dict(row.parameters)) if row.parameters else None
-    return {name: "" if said[name] is None else str(said[name]) for name in COLUMNS}
+    """Return the row's cell in each column, "" where the row has no value."""
+    values = {"image": row.image, "path": row.path, **vars(row.selection), "model": row.model}
+    values |= {"pixel_size_um": row.pixel_size_um, "foreground": row.foreground, "truth": row.truth}
+    values["parameters"] = json.dumps(dict(row.parameters)) if row.parameters else None
+    return {name: "" if values[name] is None else str(values[name]) for name in COLUMNS}

@@ -1,4 +1,4 @@
-"""A look into each image file: its scenes, pixel size, and what it leaves to choose."""
+"""Inspect image files: their scenes, pixel sizes, and the choices that the user has to make."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ..images.readers import Source, open_source
 from ..images.selection import PICK_RULE, Pick
 from .sheet import ImageRow
 
-#: Waiting for a network file system is most of it.
-_AT_ONCE = 8
+#: Files inspected at the same time; most of the time is waiting for the file system.
+_THREADS = 8
 _CHOICES = {
     "T": f"time points; write into t which: {PICK_RULE}",
     "Z": f"depths; write into z which: {PICK_RULE}, or volume, as one stack",
@@ -22,23 +22,27 @@ _CHOICES = {
 
 @dataclass(frozen=True)
 class Look:
-    """``rows`` has one row a scene. ``remarks`` say what to choose, or why it cannot be read."""
+    """The result for one file.
+
+    ``rows`` has one row per scene. ``remarks`` are choices to make, or the reason why the file
+    cannot be read.
+    """
 
     rows: tuple[ImageRow, ...]
     remarks: tuple[str, ...]
 
 
 def look_at(rows: Sequence[ImageRow]) -> Iterator[Look]:
-    """Yield a look at the file of each row, in their order; no pixels are read but PNG's, JPEG's.
+    """Inspect the file of each row, in order; only PNG and JPEG files are decoded.
 
-    A file that cannot be read keeps its row, so that a run names it.
+    A file that cannot be read keeps its row, so that a run reports it.
     """
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         yield from pool.map(_look, rows)
 
 
 def summary(looks: Iterable[Look]) -> list[str]:
-    """Return each remark once, with how many images it is of and the first of them."""
+    """Return each remark once, with the number of its images and the first of them."""
     images: dict[str, list[str]] = {}
     for look in looks:
         for remark in look.remarks:

@@ -1,6 +1,6 @@
-"""Sample sheet -> images and batches. Standard library only.
+"""Read a sample sheet into images and batches. Standard library only.
 
-The Snakefile imports this at parse time, so nothing heavy may be imported here.
+The Snakefile imports this module at every parse, so it must not import slow libraries.
 """
 
 from __future__ import annotations
@@ -36,9 +36,15 @@ SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 class ImageRow:
     """One row of the sample sheet.
 
-    ``pixel_size_um`` overrides the file's; ``parameters`` override those of the run; outside of
-    ``foreground``, an image that is 0 there, no object may be; ``truth`` is a label image to
-    compare the mask with. ``model`` is the one that the service must have.
+    Attributes:
+        image: Id of the image, see ``ID_RULE``.
+        path: The image file.
+        selection: The part of the file to read.
+        pixel_size_um: In micrometres; overrides the file's.
+        parameters: Override the parameters of the run.
+        foreground: Image file that is 0 where no object may be.
+        truth: Label image to compare the mask with.
+        model: The model that the service must have.
     """
 
     image: str
@@ -53,7 +59,7 @@ class ImageRow:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images that one job segments over one connection. ``batch_id`` counts from "0001"."""
+    """The images that one job segments over one connection; ``batch_id`` counts from "0001"."""
 
     batch_id: str
     rows: tuple[ImageRow, ...]
@@ -62,26 +68,26 @@ class Batch:
 def read_sheet(path: Path) -> list[ImageRow]:
     """Read a tab separated sample sheet, UTF-8 with or without a byte order mark.
 
-    Blank lines and lines beginning with ``#`` are skipped. Image files are not looked at.
+    Blank lines and lines beginning with ``#`` are skipped. Image files are not checked.
     Raises :class:`InputError` with one line for each problem of the sheet.
     """
     return parse_sheet(read_sheet_content(path), path)
 
 
 def parse_sheet(content: bytes, path: Path) -> list[ImageRow]:
-    """Return the rows of a sample sheet's ``content``, as :func:`read_sheet` does of a file.
+    """Return the rows of a sample sheet's ``content``, like :func:`read_sheet` for a file.
 
-    ``path`` stands in the lines of a raised InputError.
+    ``path`` is used in the messages of InputError.
     """
     return _parse_lines(path, _content_lines(content, path))
 
 
 def read_batch(path: Path, batch_id: str, batch_size: int) -> Batch:
-    """Read one batch of a sheet, as :func:`make_batches` cuts the rows of :func:`read_sheet`.
+    """Read one batch of a sheet, as :func:`make_batches` divides the rows of :func:`read_sheet`.
 
-    Parses the header and the batch's own lines alone: a batch of 25 must not pay for a sheet of
-    100 000. That no image stands in two batches is for :func:`read_sheet` to see, before the run.
-    Raises :class:`InputError` as it does, and where the sheet has no such batch.
+    Only the header and the batch's own lines are parsed: a batch of 25 images must not wait for a
+    sheet of 100 000. :func:`read_sheet` checks before the run that no image is in two batches.
+    Raises :class:`InputError` as :func:`read_sheet` does, and if the sheet has no such batch.
     """
     header, *rows = _content_lines(read_sheet_content(path), path)
     starts = range(0, len(rows), batch_size)
@@ -100,7 +106,7 @@ def sheet_columns(path: Path) -> tuple[str, ...]:
 
 
 def make_batches(rows: Sequence[ImageRow], batch_size: int) -> list[Batch]:
-    """Cut ``rows`` into batches of ``batch_size``; appending rows changes only the last one.
+    """Divide ``rows`` into batches of ``batch_size``; appending rows changes only the last batch.
 
     Raises :class:`InputError` when ``batch_size`` is below 1.
     """
@@ -113,20 +119,20 @@ def make_batches(rows: Sequence[ImageRow], batch_size: int) -> list[Batch]:
 
 
 def rows_of_subset(rows: Sequence[ImageRow], only: Collection[str] | None) -> list[ImageRow]:
-    """Return those of ``rows`` that a run is asked for: the images in ``only``, None for all."""
+    """Return the rows of the images in ``only``, all rows for None."""
     return [row for row in rows if only is None or row.image in only]
 
 
 def rows_digest(rows: Sequence[ImageRow]) -> str:
-    """Return 16 hex digits over what shapes the masks of ``rows``: all columns but ``truth``."""
-    shaping = [
+    """Return a digest of 16 hex digits over all columns that affect masks: all except ``truth``."""
+    relevant = [
         [
             *(row.image, str(row.path), astuple(row.selection), row.pixel_size_um),
             *(dict(row.parameters), row.model, str(row.foreground) if row.foreground else None),
         ]
         for row in rows
     ]
-    return hashlib.sha256(canonical_json(shaping)).hexdigest()[:16]
+    return hashlib.sha256(canonical_json(relevant)).hexdigest()[:16]
 
 
 def _known_columns() -> str:
@@ -134,7 +140,7 @@ def _known_columns() -> str:
 
 
 def read_sheet_content(path: Path) -> bytes:
-    """Return the bytes of a sample sheet. Raises InputError, one line, where there are none."""
+    """Return the bytes of a sample sheet. Raises InputError if it cannot be read."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -144,7 +150,7 @@ def read_sheet_content(path: Path) -> bytes:
 
 
 def _content_lines(content: bytes, path: Path) -> list[tuple[int, str]]:
-    """Return (line number, line) of the header and of each row, without blanks and comments."""
+    """Return (line number, line) of the header and each row, without blank lines and comments."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -163,7 +169,7 @@ def _content_lines(content: bytes, path: Path) -> list[tuple[int, str]]:
 
 
 def _parse_lines(path: Path, lines: Sequence[tuple[int, str]]) -> list[ImageRow]:
-    """Return the rows of ``lines``, of which the first is the header."""
+    """Return the rows of ``lines``; the first line is the header."""
     (header_number, header), *parsed = _parse_cells(path, lines)
     problems = [f"{path}, line {header_number}: {text}" for text in _header_problems(header)]
     if not parsed:
@@ -174,7 +180,7 @@ def _parse_lines(path: Path, lines: Sequence[tuple[int, str]]) -> list[ImageRow]
         row, row_problems = _parse_row(dict(zip(header, cells, strict=False)), header)
         if any(cells[len(header) :]):
             row_problems.append(f"{len(cells)} cells, expected {len(header)} as in the header")
-        # Two masks of one name but for case are one on the file systems of macOS and Windows.
+        # On macOS and Windows, mask names that differ only in case are the same file.
         same = first_line.setdefault(row.image.casefold(), number)
         if row.image and same != number:
             row_problems.append(
@@ -191,7 +197,7 @@ def _parse_lines(path: Path, lines: Sequence[tuple[int, str]]) -> list[ImageRow]
 def _parse_cells(path: Path, lines: Sequence[tuple[int, str]]) -> list[tuple[int, list[str]]]:
     """Return (line number, cells) of ``lines``.
 
-    Each line is parsed alone: a stray quote must not swallow the lines after it.
+    Each line is parsed alone: an unmatched quote must not affect the lines after it.
     """
     parsed = []
     problems = []

@@ -1,1 +1,1 @@
-"""The settings of a run as one frozen value, and the files that keep it."""
+"""The settings of a run as one frozen value, and the files that store them."""

@@ -1,7 +1,7 @@
-"""The files of a run that begins: its settings and its sheet, named by their digests.
+"""The frozen files of a run: its settings and its sample sheet, named by their digests.
 
-A file of this name is written once and never again, so that every job of a run reads what the run
-began with, whatever becomes of ``config.yaml`` and of the sample sheet meanwhile.
+Such a file is written once and never changed, so that every job of a run reads the same settings
+even if ``config.yaml`` or the sample sheet changes during the run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _POLL_S = 0.2
 
 
 class _SettingsFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the settings file holds; ``sheet`` is the name of the file beside it."""
+    """The content of the settings file; ``sheet`` is the name of a file in the same folder."""
 
     schema: str
     sheet: str
@@ -33,7 +33,7 @@ class _SettingsFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FrozenRun(msgspec.Struct, frozen=True):
-    """The settings of a run and where its sheet lies, as they are on the disk.
+    """The settings of a run and the path of its sheet, as read from the disk.
 
     ``dataset_dir`` is the results folder, ``sheet`` the copy of the sample sheet.
     """
@@ -52,7 +52,7 @@ class FrozenFiles(msgspec.Struct, frozen=True):
     sheet_content: bytes
 
     def write(self) -> None:
-        """Write what is not there yet; the settings last, since they name the sheet."""
+        """Write the files that do not exist; the settings last, because they name the sheet."""
         for path, content in (
             (self.sheet_path, self.sheet_content),
             (self.settings_path, self.settings_content),
@@ -74,8 +74,8 @@ def freeze(settings: RunSettings, sheet: bytes, dataset_dir: Path) -> FrozenFile
 def read_frozen(path: Path, wait_s: float = 0.0) -> FrozenRun:
     """Return the run whose settings file is ``path``.
 
-    A file that a network file system does not show yet is waited for, ``wait_s`` at most. Raises
-    InputError, one line, for a file that is missing, or is not what its name says.
+    Waits ``wait_s`` at most for a file that a network file system does not show yet. Raises
+    InputError, one line, for a file that is missing or does not match the digest in its name.
     """
     content = _checked(path, wait_s)
     try:
@@ -94,7 +94,7 @@ def _digest(content: bytes) -> str:
 
 
 def _checked(path: Path, wait_s: float, sleep: Callable[[float], None] = time.sleep) -> bytes:
-    """Return the content of a file that is named by its digest."""
+    """Return the content of a file that is named by its digest, waiting ``wait_s`` at most."""
     deadline_s = time.monotonic() + wait_s
     while True:
         try:

@@ -1,4 +1,4 @@
-"""What every engine, reader and transport owes its user: suites to inherit, and a scripted fake.
+"""Test suites for engines, readers and transports to inherit, and a scripted fake transport.
 
 A package of an engine subclasses :class:`.engines.EngineTests` in its own tests; one of a reader
 :class:`.readers.ReaderTests`, one of a transport :class:`.transports.TransportTests`, which needs

@@ -1,4 +1,4 @@
-"""What every engine owes its user."""
+"""The tests that every engine must pass."""
 
 from __future__ import annotations
 

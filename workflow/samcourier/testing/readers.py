@@ -1,4 +1,4 @@
-"""What every reader owes its user."""
+"""The tests that every reader must pass."""
 
 from __future__ import annotations
 

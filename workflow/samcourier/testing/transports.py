@@ -1,4 +1,4 @@
-"""What every transport owes its user."""
+"""The tests that every transport must pass."""
 
 from __future__ import annotations
 

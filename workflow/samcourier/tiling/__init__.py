@@ -1,1 +1,1 @@
-"""Large images: cut into tiles, and the labels of the tiles put together."""
+"""Cut large images into tiles, and stitch the labels of the tiles."""

@@ -1,8 +1,8 @@
-"""Masks of finished tiles beside the mask that is to become of them, each whole or absent.
+"""Keep the masks of finished tiles next to their future mask, each complete or absent.
 
-An image that is cut off is continued: its tiles are kept under the image's key, which covers the
-pixels, the parameters, the service and the tiling. They go when the mask is whole, or when the key
-is another.
+An interrupted image continues with its finished tiles. They are stored under the image's key, which
+covers the pixels, the parameters, the service and the tiling. They are deleted when the mask is
+complete or the key changes.
 """
 
 from __future__ import annotations
@@ -24,47 +24,47 @@ __all__ = ["KeptTile", "TileStore", "discard_tiles"]
 
 @dataclass(frozen=True)
 class KeptTile:
-    """What the service answered for one tile: uint32 labels and its note."""
+    """The service's answer for one tile: uint32 labels (Y, X) and a note."""
 
     mask: np.ndarray
     note: str | None
 
 
 class TileStore:
-    """The tiles of one image; hold the lock of its batch."""
+    """The finished tiles of one image. The caller must hold the lock of its batch."""
 
     def __init__(self, mask_path: Path, key: str) -> None:
         self._key = key
         self.folder = _folder(mask_path)
 
     def open(self) -> None:
-        """Make the folder; tiles of another key are deleted. Raises OSError."""
+        """Make the folder and delete tiles of another key. Raises OSError."""
         keyed = self.folder / self._key[:32]
         if self.folder.exists() and not keyed.is_dir():
             shutil.rmtree(self.folder)
         keyed.mkdir(parents=True, exist_ok=True)
 
     def keep(self, plane: int, tile: int, kept: KeptTile) -> None:
-        """Write one tile in one step. Raises OSError."""
-        said = {"key": self._key, "note": kept.note, "mask": pack_array(kept.mask, MASK_CODEC)}
+        """Write one tile atomically. Raises OSError."""
+        record = {"key": self._key, "note": kept.note, "mask": pack_array(kept.mask, MASK_CODEC)}
         with whole_or_absent(self._path(plane, tile)) as part:
-            part.write_bytes(checksummed(said))
+            part.write_bytes(checksummed(record))
 
     def load(self, plane: int, tile: int) -> KeptTile | None:
-        """Return a tile that was kept, None when it is absent or damaged."""
-        said = read_checksummed(self._path(plane, tile))
-        if said is None or said["key"] != self._key:
+        """Return a finished tile, None when it is absent or damaged."""
+        record = read_checksummed(self._path(plane, tile))
+        if record is None or record["key"] != self._key:
             return None
         try:
-            return KeptTile(unpack_array(said["mask"], 1 << 40), said["note"])
+            return KeptTile(unpack_array(record["mask"], 1 << 40), record["note"])
         except WireError:
             return None
 
     def load_mask(self, plane: int, tile: int) -> np.ndarray:
-        """Return the mask of a tile that was kept. Raises OSError when it is not there."""
+        """Return the mask of a finished tile. Raises OSError when it is absent or damaged."""
         kept = self.load(plane, tile)
         if kept is None:
-            raise OSError(f"{self._path(plane, tile)}: was written and is damaged")
+            raise OSError(f"{self._path(plane, tile)}: the finished tile is missing or damaged")
         return kept.mask
 
     def _path(self, plane: int, tile: int) -> Path:
@@ -72,7 +72,7 @@ class TileStore:
 
 
 def discard_tiles(mask_path: Path) -> None:
-    """Delete what was kept for this mask."""
+    """Delete the finished tiles of this mask."""
     shutil.rmtree(_folder(mask_path), ignore_errors=True)
 
 

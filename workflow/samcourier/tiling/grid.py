@@ -1,7 +1,7 @@
-"""Large plane -> tiles with halo: where they lie, and whether the service takes them. Pure.
+"""Divide a large plane into tiles with a halo. The functions have no side effects.
 
-Each tile answers for its core, and the cores make up the plane. It is sent with a halo around, so
-that an object at a core's border is seen whole.
+The cores of the tiles cover the plane without overlap, and each tile provides the labels of its
+core. It is sent with a halo around the core, so that objects at the core's border are complete.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ Block = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class ServiceLimits:
-    """What one call may carry, and what the service takes to treat a tile as part of its image."""
+    """The service's limits of one call, and the image statistics that it accepts with a tile.
+
+    None means no limit.
+    """
 
     max_pixels: int | None = None
     max_image_bytes: int | None = None
@@ -28,12 +31,12 @@ class ServiceLimits:
 
     @classmethod
     def of(cls, description: ServiceDescription) -> ServiceLimits:
-        """Return the limits in a service's ``describe()``; what it does not say is no limit."""
+        """Return the limits from a service's ``describe()``."""
         limits = description.limits
         return cls(limits.max_pixels, limits.max_image_bytes, description.image_statistics)
 
     def excess(self, shape: Sequence[int], itemsize: int) -> str | None:
-        """Say which limit pixels of ``shape`` exceed, None when they fit."""
+        """Describe the limit that an array of ``shape`` exceeds; None if it exceeds none."""
         pixels = math.prod(shape)
         if self.max_pixels is not None and pixels > self.max_pixels:
             return f"{pixels} values, and the service takes at most {self.max_pixels}"
@@ -46,14 +49,14 @@ class ServiceLimits:
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile: its ``core`` and what is ``sent``, as slices (Y, X) of the plane."""
+    """One tile: its ``core``, and the part that is ``sent``, as slices (Y, X) of the plane."""
 
     number: int
     core: Block
     sent: Block
 
     def within(self, block: Block) -> Block:
-        """Return ``block`` of the plane as slices of what was sent."""
+        """Return ``block``, slices of the plane, as slices of the sent part."""
         return shifted(block, self.sent)
 
     @property
@@ -63,7 +66,10 @@ class Tile:
 
 @dataclass(frozen=True)
 class Tiling:
-    """Tiles of a plane of ``shape_px`` (Y, X), numbered row by row."""
+    """The tiles of a plane of ``shape_px`` (Y, X), numbered row by row.
+
+    ``edge_px`` is the side of a core, ``halo_px`` the width of the halo.
+    """
 
     shape_px: tuple[int, int]
     edge_px: int
@@ -71,7 +77,7 @@ class Tiling:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """How many tiles there are along Y and X."""
+        """Number of tiles along Y and X."""
         rows, columns = (-(-size // self.edge_px) for size in self.shape_px)
         return rows, columns
 
@@ -82,8 +88,8 @@ class Tiling:
         if not 0 <= number < len(self):
             raise IndexError(f"tile {number} of {len(self)}")
         core = [
-            slice(at * self.edge_px, min((at + 1) * self.edge_px, size))
-            for at, size in zip(divmod(number, self.grid[1]), self.shape_px, strict=True)
+            slice(index * self.edge_px, min((index + 1) * self.edge_px, size))
+            for index, size in zip(divmod(number, self.grid[1]), self.shape_px, strict=True)
         ]
         sent = [
             slice(max(part.start - self.halo_px, 0), min(part.stop + self.halo_px, size))
@@ -95,22 +101,22 @@ class Tiling:
         return (self[number] for number in range(len(self)))
 
     def meeting(self, rows: slice, columns: slice) -> Iterator[Tile]:
-        """Yield the tiles whose cores meet the block."""
-        at_y, at_x = (
+        """Yield the tiles whose cores overlap the block."""
+        tile_rows, tile_columns = (
             range(part.start // self.edge_px, -(-part.stop // self.edge_px))
             for part in (rows, columns)
         )
-        return (self[y * self.grid[1] + x] for y in at_y for x in at_x)
+        return (self[y * self.grid[1] + x] for y in tile_rows for x in tile_columns)
 
     @property
     def largest_sent_px(self) -> tuple[int, int]:
-        """Y and X of the largest part that is sent."""
+        """(Y, X) of the largest sent part."""
         rows, columns = (min(self.edge_px + 2 * self.halo_px, size) for size in self.shape_px)
         return rows, columns
 
     @property
     def identity(self) -> dict[str, int]:
-        """What of the tiling may change labels."""
+        """The settings of the tiling that may change labels."""
         return {"edge_px": self.edge_px, "halo_px": self.halo_px}
 
 
@@ -122,9 +128,10 @@ def plan_tiles(
     settings: TileSettings,
     limits: ServiceLimits,
 ) -> Tiling | None:
-    """Return how a plane or volume is cut, None when it goes whole.
+    """Return the tiling of a plane or volume, None when it is sent as a whole.
 
-    Raises ImageUnfit, with what to do, for what the service takes neither whole nor in tiles.
+    ``path`` is used in messages; ``shape`` along ``axes`` and ``itemsize`` in bytes are those of
+    the plane. Raises ImageUnfit, with a remedy, if the service accepts neither the whole nor tiles.
     """
     excess = limits.excess(shape, itemsize)
     described = f"{path}: shape {tuple(shape)} ({axes})"
@@ -151,6 +158,7 @@ def plan_tiles(
 
 
 def common(first: Block, second: Block) -> Block:
+    """Return the intersection of two blocks."""
     rows, columns = (
         slice(max(a.start, b.start), min(a.stop, b.stop))
         for a, b in zip(first, second, strict=True)
@@ -159,6 +167,7 @@ def common(first: Block, second: Block) -> Block:
 
 
 def shifted(block: Block, origin: Block) -> Block:
+    """Return ``block`` relative to the first pixel of ``origin``."""
     rows, columns = (
         slice(part.start - start.start, part.stop - start.start)
         for part, start in zip(block, origin, strict=True)

@@ -1,7 +1,7 @@
-"""Masks of a plane's tiles -> one mask of the plane, without seams or double ids.
+"""Stitch the masks of a plane's tiles into one mask, without seams or duplicate ids.
 
-What two tiles say of the pixels they share tells which of their objects are the same. Pixels come
-from a function that loads a tile's mask.
+The labels of two tiles in their shared pixels show which of their objects are the same. A function
+loads the mask of a tile.
 """
 
 from __future__ import annotations
@@ -24,10 +24,14 @@ LoadTile = Callable[[int], Labels]
 
 @dataclass(frozen=True)
 class Stitching:
-    """How the labels of a plane's tiles become ids 1..``object_count`` of the plane.
+    """The mapping from the labels of a plane's tiles to ids 1..``object_count`` of the plane.
 
-    ``ids[number][label]`` is the id of a tile's label, 0 for one that lies outside of its core.
-    ``cut_count`` objects reach from a core across the whole halo, so that a tile cut them.
+    Attributes:
+        tiling: The tiles.
+        ids: ``ids[number][label]`` is the id of a tile's label, 0 for a label outside of its core.
+        object_count: Number of objects in the plane.
+        cut_count: Number of objects that reach from a core across the whole halo, so that the tile
+            does not contain all of them.
     """
 
     tiling: Tiling
@@ -36,24 +40,25 @@ class Stitching:
     cut_count: int
 
     def read(self, load: LoadTile, rows: slice, columns: slice) -> Labels:
-        """Return a block of the plane's mask."""
+        """Return a block of the plane's mask, uint32; ``load`` returns the mask of a tile."""
         block = np.empty((rows.stop - rows.start, columns.stop - columns.start), np.uint32)
         for tile in self.tiling.meeting(rows, columns):
-            met = common((rows, columns), tile.core)
-            labels = load(tile.number)[tile.within(met)]
-            block[shifted(met, (rows, columns))] = self.ids[tile.number][labels]
+            overlap = common((rows, columns), tile.core)
+            labels = load(tile.number)[tile.within(overlap)]
+            block[shifted(overlap, (rows, columns))] = self.ids[tile.number][labels]
         return block
 
 
 def stitch(tiling: Tiling, load: LoadTile) -> Stitching:
-    """Find which labels of neighbouring tiles are one object, and number the objects.
+    """Find the labels of neighbouring tiles that are the same object, and number the objects.
 
-    Labels are one object when each covers more of the other than of any other, and at least half
-    of the smaller, in the pixels that both tiles were sent. Ids follow from the tiles' masks
-    alone: by tile, then by label. Each tile is loaded once; in memory are one at a time and, of a
-    row of them, the pixels that those right and below were sent as well.
+    Two labels are the same object when, in the pixels that both tiles contain, each overlaps the
+    other more than any other label, and the overlap is at least half of the smaller one. Ids
+    depend on the tiles' masks only: they are ordered by tile, then by label. Each tile is loaded
+    once. In memory are one tile at a time and, of one row of tiles, the pixels that they share
+    with the tiles to the right and below.
     """
-    joined = _Joined()
+    joined = _EqualLabels()
     in_cores: list[npt.NDArray[np.intp]] = []
     label_counts: list[int] = []
     cut: list[tuple[int, int]] = []
@@ -66,7 +71,9 @@ def stitch(tiling: Tiling, load: LoadTile) -> Stitching:
         cut += [(tile.number, label) for label in _cut_labels(tiling, tile, labels, in_core)]
         for neighbour in _earlier_neighbours(tiling, tile.number):
             mine = labels[tile.within(common(tile.sent, neighbour.sent))]
-            for label, other in _same(mine, shared_with.pop((neighbour.number, tile.number))):
+            for label, other in _same_objects(
+                mine, shared_with.pop((neighbour.number, tile.number))
+            ):
                 joined.join((tile.number, label), (neighbour.number, other))
         for neighbour in _later_neighbours(tiling, tile.number):
             mine = labels[tile.within(common(tile.sent, neighbour.sent))]
@@ -83,7 +90,7 @@ def stitch(tiling: Tiling, load: LoadTile) -> Stitching:
 
 
 def _earlier_neighbours(tiling: Tiling, number: int) -> Iterator[Tile]:
-    """Yield the tiles left of and above this one; objects at a corner meet through these."""
+    """Yield the tiles to the left and above; they also connect objects at corners."""
     columns = tiling.grid[1]
     if number % columns:
         yield tiling[number - 1]
@@ -92,7 +99,7 @@ def _earlier_neighbours(tiling: Tiling, number: int) -> Iterator[Tile]:
 
 
 def _later_neighbours(tiling: Tiling, number: int) -> Iterator[Tile]:
-    """Yield the tiles right of and below this one."""
+    """Yield the tiles to the right and below."""
     columns = tiling.grid[1]
     if (number + 1) % columns:
         yield tiling[number + 1]
@@ -103,7 +110,7 @@ def _later_neighbours(tiling: Tiling, number: int) -> Iterator[Tile]:
 def _cut_labels(
     tiling: Tiling, tile: Tile, labels: Labels, in_core: npt.NDArray[np.intp]
 ) -> list[int]:
-    """Return the labels of the core that reach a side of what was sent inside of the plane."""
+    """Return the labels in the core that touch a border of the sent part inside of the plane."""
     (rows, columns), (height, width) = tile.sent, tiling.shape_px
     sides = [
         labels[0] if rows.start > 0 else None,
@@ -115,34 +122,47 @@ def _cut_labels(
     return [int(label) for label in np.intersect1d(in_core, at_sides)]
 
 
-def _same(labels: Labels, theirs: Labels) -> Iterator[tuple[int, int]]:
-    """Yield the pairs of labels that are one object, of two masks of the same pixels."""
+def _same_objects(labels: Labels, theirs: Labels) -> Iterator[tuple[int, int]]:
+    """Yield the pairs of labels that are one object in two masks of the same pixels."""
     both = (labels > 0) & (theirs > 0)
     pairs, shared = np.unique(
         labels[both].astype(np.uint64) << np.uint64(32) | theirs[both], return_counts=True
     )
     mine, other = (pairs >> np.uint64(32)).astype(np.intp), (pairs & 0xFFFFFFFF).astype(np.intp)
     smaller_px = np.minimum(np.bincount(labels.ravel())[mine], np.bincount(theirs.ravel())[other])
-    is_best = _is_most(mine, shared) & _is_most(other, shared) & (2 * shared >= smaller_px)
+    is_best = (
+        _has_largest_overlap(mine, shared)
+        & _has_largest_overlap(other, shared)
+        & (2 * shared >= smaller_px)
+    )
     yield from zip(mine[is_best].tolist(), other[is_best].tolist(), strict=True)
 
 
-def _is_most(labels: npt.NDArray[np.intp], shared: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-    """Tell for each pair whether it shares the most of those of its label; the first of equals."""
+def _has_largest_overlap(
+    labels: npt.NDArray[np.intp], shared: npt.NDArray[np.intp]
+) -> npt.NDArray[np.bool_]:
+    """Return, for each pair, whether its overlap is the largest of its label.
+
+    ``labels`` (n,) is one label of each pair, ``shared`` (n,) the overlap in pixels. Of equal
+    overlaps the first counts.
+    """
     order = np.lexsort((np.arange(len(labels)), -shared, labels))
     is_first = np.ones(len(labels), bool)
     is_first[1:] = labels[order][1:] != labels[order][:-1]
-    most = np.zeros(len(labels), bool)
-    most[order[is_first]] = True
-    return most
+    is_largest = np.zeros(len(labels), bool)
+    is_largest[order[is_first]] = True
+    return is_largest
 
 
 Member = tuple[int, int]
 
 
 @dataclass
-class _Joined:
-    """Labels, as (tile, label), that are one object. Two labels of one tile never are."""
+class _EqualLabels:
+    """A union-find structure of (tile, label) that are one object.
+
+    Two labels of the same tile are never joined.
+    """
 
     _parent: dict[Member, Member] = field(default_factory=dict)
     _members: dict[Member, dict[int, int]] = field(default_factory=dict)
@@ -166,9 +186,10 @@ class _Joined:
 
 
 class StitchedMask:
-    """The mask of an image of tiled planes, uint32, made of its tiles' masks as it is read.
+    """The uint32 mask of an image of tiled planes; reading a block stitches its tiles.
 
-    ``load(plane, tile)`` returns a tile's mask. Implements :class:`.masks.MaskPixels`.
+    ``load(plane, tile)`` returns a tile's mask. Implements
+    :class:`samcourier.masks.omezarr.MaskPixels`.
     """
 
     dtype = np.dtype(np.uint32)
