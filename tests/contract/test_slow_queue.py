@@ -14,8 +14,8 @@ import pytest
 
 from samcourier.connection import connected
 from samcourier.connection.call import Answer, Call
-from samcourier.connection.retry import Policy
 from samcourier.connection.throughput import Payload
+from samcourier.connection.time_limits import Policy
 from samcourier.results.connection_log import ConnectionJournal
 from samcourier.transports import Endpoint, Transport
 from samservice.contract.wire import FAST_IMAGE_CODEC, pack_array

@@ -14,7 +14,7 @@ import tifffile
 import yaml
 
 from samcourier.connection import ConnectionManager, OnlyReplica
-from samcourier.connection.retry import Policy
+from samcourier.connection.time_limits import Policy
 from samcourier.diagnostics.verify import verify_service
 from samcourier.masks.omezarr import read_mask
 from samcourier.results.connection_log import ConnectionJournal

@@ -3,7 +3,7 @@ from pathlib import Path
 
 # Looking changes nothing, so the parse leaves no __pycache__ of the package either.
 writes_no_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-from samcourier.pipeline.workflow import is_frozen_job, open_run
+from samcourier.pipeline.snakemake_run import is_frozen_job, open_run
 
 sys.dont_write_bytecode = writes_no_bytecode
 

@@ -54,7 +54,7 @@ rule doctor:
         settings=RUN.settings_file,
         to_segment=lambda wildcards, output: str(RUN.to_segment),
     message:
-        "a look before the run"
+        "checks before the run"
     shell:
         "samcourier doctor --settings {params.settings:q}"
         " --to-segment {params.to_segment:q} 2>&1 | tee {log}"

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from samcourier.connection.retry import OutageWait, Policy
+from samcourier.connection.retry import OutageWait
+from samcourier.connection.time_limits import Policy
 
 PATIENCE_S = 2.0
 

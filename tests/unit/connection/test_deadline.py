@@ -13,8 +13,8 @@ import pytest
 from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.call import Call, CallFailed
 from samcourier.connection.deadline import Deadline
-from samcourier.connection.retry import Policy
 from samcourier.connection.throughput import Payload
+from samcourier.connection.time_limits import Policy
 from samcourier.errors import Overloaded
 from samcourier.results.connection_log import ConnectionJournal
 from samcourier.testing.fake import FakeTransport, Scripted

@@ -15,9 +15,10 @@ import pytest
 from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.call import Answer, Call, CallFailed
 from samcourier.connection.prober import FIRST_HOLD_S
-from samcourier.connection.retry import OutageWait, Policy, what_next
+from samcourier.connection.retry import OutageWait, what_next
 from samcourier.connection.shared_measurements import Measurements
 from samcourier.connection.throughput import Estimate, Pace, Payload
+from samcourier.connection.time_limits import Policy
 from samcourier.errors import (
     CourierError,
     Denied,

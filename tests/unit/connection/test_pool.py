@@ -14,8 +14,8 @@ import pytest
 
 from samcourier.connection import ConnectionManager
 from samcourier.connection.call import Answer, Call, CallFailed
-from samcourier.connection.retry import Policy
 from samcourier.connection.throughput import Payload
+from samcourier.connection.time_limits import Policy
 from samcourier.errors import CourierError, Denied, Overloaded, ServiceGone, TransportFailed
 from samcourier.results.connection_log import ConnectionJournal
 from samcourier.testing.fake import FakeTransport, Scripted

@@ -15,8 +15,8 @@ import pytest
 from samcourier.connection.deadline import Deadline
 from samcourier.connection.link import Link
 from samcourier.connection.liveness import Liveness
-from samcourier.connection.retry import Policy
 from samcourier.connection.throughput import Payload
+from samcourier.connection.time_limits import Policy
 from samcourier.connection.watchdog import Watchdog, loss_reason
 from samcourier.errors import CourierError, Overloaded, ServiceGone, TransportFailed
 from samcourier.results.connection_log import ConnectionJournal

@@ -19,8 +19,8 @@ from hypothesis.extra import numpy as hnp
 from ome_zarr_models import v04, v05
 
 from samcourier.errors import ServiceFailed
-from samcourier.masks import layout as mask_layout
 from samcourier.masks import omezarr as masks
+from samcourier.masks import zarr_format as mask_layout
 from samcourier.masks.integrity import OmeZarrVersion, is_whole, read_provenance, stat_mask
 from samcourier.masks.omezarr import (
     MaskFacts,

@@ -10,7 +10,7 @@ import pytest
 
 from samcourier.errors import InputError
 from samcourier.pipeline.digests import report_digest
-from samcourier.pipeline.plan import Plan, make_plan, plan_of
+from samcourier.pipeline.plan import Plan, make_plan, plan_from_frozen
 from samcourier.settings.frozen import freeze, read_frozen
 from samcourier.settings.run_settings import RunSettings
 
@@ -78,7 +78,7 @@ def test_a_frozen_plan_does_not_follow_the_sheet() -> None:
     files = freeze(made.settings, made.sheet, made.dataset_dir)
     files.write()
     write_sheet("e", "a")
-    frozen = plan_of(read_frozen(files.settings_path))
+    frozen = plan_from_frozen(read_frozen(files.settings_path))
     assert images_of(frozen) == images_of(made)
     assert frozen.settings == made.settings
     assert images_of(plan(batch_size=2)) == {"0001": ["e", "a"]}

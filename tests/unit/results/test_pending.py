@@ -13,7 +13,7 @@ from samcourier.results.layout import manifest_path, mask_path
 from samcourier.results.pending import (
     batches_to_redo,
     has_failures,
-    images_left,
+    images_to_segment,
     read_manifest_values,
     remove_stale_manifests,
 )
@@ -196,21 +196,27 @@ def test_an_image_is_left_unless_a_manifest_and_the_mask_agree_that_it_is_done(
     dataset: Path, change: Callable[[Path], Any], left: list[str]
 ) -> None:
     change(dataset)
-    assert images_left(dataset, BATCHES) == left
-    assert images_left(dataset, BATCHES, {"a", "c"}) == [image for image in left if image == "a"]
+    assert images_to_segment(dataset, BATCHES) == left
+    assert images_to_segment(dataset, BATCHES, {"a", "c"}) == [
+        image for image in left if image == "a"
+    ]
 
 
 def test_masks_of_other_settings_are_left_to_make(dataset: Path) -> None:
     path = manifest_path(dataset, "0001")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"made_for": "now"}))
-    assert images_left(dataset, BATCHES, settings_digest=lambda batch: "now") == ["c"]
-    assert images_left(dataset, BATCHES, settings_digest=lambda batch: "new") == ["a", "b", "c"]
-    assert images_left(dataset, BATCHES, {"b"}, lambda batch: "new") == ["b"]
+    assert images_to_segment(dataset, BATCHES, settings_digest=lambda batch: "now") == ["c"]
+    assert images_to_segment(dataset, BATCHES, settings_digest=lambda batch: "new") == [
+        "a",
+        "b",
+        "c",
+    ]
+    assert images_to_segment(dataset, BATCHES, {"b"}, lambda batch: "new") == ["b"]
 
 
 def test_an_image_is_done_whichever_batch_it_was_made_in(dataset: Path) -> None:
     batches = make_batches([row for batch in BATCHES for row in batch.rows], 1)
-    assert images_left(dataset, batches) == []
+    assert images_to_segment(dataset, batches) == []
 
 
 def test_an_image_that_was_missing_is_tried_once_it_is_there(dataset: Path) -> None:

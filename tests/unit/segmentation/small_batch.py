@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from samcourier.connection import ConnectionManager, OnlyReplica
-from samcourier.connection.retry import Policy
+from samcourier.connection.time_limits import Policy
 from samcourier.errors import CourierError
 from samcourier.results.connection_log import ConnectionJournal
 from samcourier.results.manifest import Manifest

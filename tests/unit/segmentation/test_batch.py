@@ -24,7 +24,7 @@ import samcourier.segmentation.finish
 import samcourier.segmentation.image
 from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.replica import TRAVELLING
-from samcourier.connection.retry import Policy
+from samcourier.connection.time_limits import Policy
 from samcourier.errors import (
     CourierError,
     Denied,

@@ -18,7 +18,7 @@ import tifffile
 from scipy import ndimage
 
 from samcourier.connection import ConnectionManager, OnlyReplica
-from samcourier.connection.retry import Policy
+from samcourier.connection.time_limits import Policy
 from samcourier.evaluation.check import check_results
 from samcourier.images.selection import Selection, parse_pick
 from samcourier.masks.integrity import read_provenance

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..connection.probe import Probed, probe_transport
-from ..connection.retry import Policy
+from ..connection.time_limits import Policy
 from ..errors import CourierError
 from ..files.atomic import write_atomic
 from ..files.strict_json import write_json

@@ -13,7 +13,7 @@ import click
 
 from ..deploy.targets import find_service
 from ..formatting import plain
-from ..results.pending import images_left
+from ..results.pending import images_to_segment
 from ..samples.sheet import Batch, ImageRow, make_batches, read_sheet, rows_of_subset
 from .dataset import SEGMENT_BATCH_SIZE
 from .options import (
@@ -125,7 +125,7 @@ def _pending_rows(
     if to_segment is not None:
         pending = set(to_segment.read_text(encoding="utf-8").splitlines())
     else:
-        pending = set(images_left(dataset_dir, batches, {row.image for row in rows}))
+        pending = set(images_to_segment(dataset_dir, batches, {row.image for row in rows}))
     return rows_of_subset(rows, pending)
 
 

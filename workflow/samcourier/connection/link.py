@@ -19,8 +19,8 @@ from .deadline import Deadline
 from .description import RunIdentity, describe
 from .liveness import Liveness
 from .ranking import Candidate
-from .retry import Policy
 from .throughput import Estimate, Payload, Sample, learn, predict_s
+from .time_limits import Policy
 from .timing import Traffic, clock_offset_s, sample_of
 
 #: An empty payload: it measures the round trip alone.

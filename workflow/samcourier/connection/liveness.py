@@ -11,7 +11,7 @@ from samservice.contract.wire import MOVED_MIN_BYTES
 
 from ..transports.base import Transport
 from .deadline import Deadline
-from .retry import Policy
+from .time_limits import Policy
 
 
 class Liveness:

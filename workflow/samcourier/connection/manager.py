@@ -26,9 +26,10 @@ from .description import RunIdentity
 from .link import Link
 from .pool import FindReplicas, ReplicaPool
 from .replica import Replica
-from .retry import OutageWait, Policy, what_next
+from .retry import OutageWait, what_next
 from .shared_measurements import Measurements
 from .throughput import Estimate
+from .time_limits import Policy
 
 T = TypeVar("T")
 

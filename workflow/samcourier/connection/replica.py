@@ -23,9 +23,10 @@ from .link import PING, Link
 from .load_balancing import Load
 from .prober import Prober
 from .ranking import Choice, rank
-from .retry import Policy, may_pass
+from .retry import may_pass
 from .shared_measurements import Measurements
 from .throughput import Estimate, Payload, Sample
+from .time_limits import Policy
 from .watchdog import Watchdog
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from ..errors import CourierError, TransportFailed
 from .link import Link
-from .retry import Policy
+from .time_limits import Policy
 
 #: How often the health of each transport is recorded, and a heartbeat sent over idle ones.
 HEALTH_S = 10.0

@@ -11,7 +11,7 @@ from statistics import fmean
 from ..errors import CourierError
 from ..images.planes import open_planes
 from ..masks.integrity import MaskContainer, OmeZarrVersion
-from ..masks.layout import chunk_shape, level_shapes
+from ..masks.zarr_format import chunk_shape, level_shapes
 from ..results.layout import OUTPUT_FILES
 from ..samples.sheet import ImageRow
 

@@ -12,8 +12,8 @@ from msgspec import to_builtins
 from samservice.contract.engine_description import known_engines
 
 from ..connection.probe import Probed, probe_transport
-from ..connection.retry import Policy
 from ..connection.throughput import Payload, Sample
+from ..connection.time_limits import Policy
 from ..errors import CourierError, RequestRefused, TransportFailed
 from ..failure import Failure
 from ..results.service_description import ServiceDescription, checked_description

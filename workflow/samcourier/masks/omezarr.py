@@ -27,7 +27,7 @@ import numpy as np
 from ..errors import ServiceFailed
 from ..images.readers import check_fits_memory
 from .integrity import OmeZarrVersion, content_sha256, is_zip, stat_mask, zarr_files
-from .layout import (
+from .zarr_format import (
     CHUNK_EDGE,
     MASK_AXES,
     create_array,

@@ -22,8 +22,8 @@ from ..files.atomic import write_atomic
 from ..files.strict_json import read_json
 from ..images.readers.ome_zarr import image_folder, is_zarr
 from ..masks.integrity import OmeZarrVersion, read_provenance
-from ..masks.layout import MASK_AXES
 from ..masks.omezarr import MaskFacts, MaskPixels, remove_leftovers, write_mask
+from ..masks.zarr_format import MASK_AXES
 
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 

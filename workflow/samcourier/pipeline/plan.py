@@ -115,9 +115,9 @@ class Plan:
             }
         return frozenset(to_redo)
 
-    def images_left(self) -> list[str]:
+    def images_to_segment(self) -> list[str]:
         """Return the ids of the images of the subset that have no mask."""
-        return pending.images_left(
+        return pending.images_to_segment(
             self.dataset_dir, self.batches.values(), self.subset, self.settings_digest
         )
 
@@ -158,7 +158,7 @@ def make_plan(settings: RunSettings) -> Plan:
     return Plan(settings, dataset_dir, source, content, tuple(rows))
 
 
-def plan_of(frozen: FrozenRun) -> Plan:
+def plan_from_frozen(frozen: FrozenRun) -> Plan:
     """Return the plan of a run that has begun, from the files that it wrote at its start."""
     content = read_sheet_content(frozen.sheet)
     rows = parse_sheet(content, frozen.sheet)

@@ -14,12 +14,12 @@ import msgspec
 import uvloop
 
 from ..connection import connected
-from ..connection.retry import Policy
 from ..connection.shared_measurements import (
     measurements_path,
     read_measurements,
     write_measurements,
 )
+from ..connection.time_limits import Policy
 from ..deploy.targets import find_service
 from ..outputs.make import require_outputs_extra
 from ..results.connection_log import ConnectionJournal

@@ -90,7 +90,7 @@ def batches_to_redo(
         return {batch.batch_id for batch, redo in zip(batches, answers, strict=True) if redo}
 
 
-def images_left(
+def images_to_segment(
     dataset_dir: Path,
     batches: Iterable[Batch],
     only: Collection[str] | None = None,

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
-from ...connection.retry import Policy
+from ...connection.time_limits import Policy
 from ...deploy.targets import resolve_network
 from ...deploy.token import read_token
 from ...errors import CourierError, Denied, RequestRefused, ServiceGone

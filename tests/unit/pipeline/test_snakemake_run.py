@@ -12,7 +12,7 @@ import pytest
 
 from samcourier.pipeline import snakemake_internals as internals
 from samcourier.pipeline.frozen_jobs import VARIABLE
-from samcourier.pipeline.workflow import WorkflowRun, is_frozen_job, open_run
+from samcourier.pipeline.snakemake_run import WorkflowRun, is_frozen_job, open_run
 from samcourier.results.layout import manifest_path
 
 CONFIG = {"dataset": "cells", "sheet": "images.tsv", "batch_size": 2}

@@ -22,7 +22,7 @@ from . import snakemake_internals as internals
 from .commands import batch_message, command_words, run_command
 from .config import read_config
 from .frozen_jobs import hand_on_settings, handed_on_settings
-from .plan import Plan, make_plan, plan_of
+from .plan import Plan, make_plan, plan_from_frozen
 
 #: A local service stops when the process with this id has ended.
 _RUN_PID_VARIABLE = "SAMCOURIER_RUN_PID"
@@ -48,7 +48,7 @@ def open_run(workflow: Any, config: Mapping[str, Any], snakefile: Path) -> Workf
         if path is None:
             plan = make_plan(read_config(config))
         else:
-            plan = plan_of(read_frozen(path, internals.latency_wait_s(workflow)))
+            plan = plan_from_frozen(read_frozen(path, internals.latency_wait_s(workflow)))
     except InputError as error:
         internals.end_run(error)
     internals.add_interpreter_to_path()
@@ -135,7 +135,7 @@ class WorkflowRun:
         self._hold_lock()
         self._freeze()
         if internals.is_planned(self._workflow, doctor):
-            _write_lines(self.to_segment, self.plan.images_left())
+            _write_lines(self.to_segment, self.plan.images_to_segment())
         to_make = {job.wildcards.batch for job in internals.jobs_to_run(self._workflow, segment)}
         if not to_make or internals.is_touching(self._workflow):
             return
