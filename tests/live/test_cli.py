@@ -431,7 +431,7 @@ WRONG_TOKENS = [
     "empty token file",
     "open token file",
 ]
-WRONG_PLACES = ["workspace", "no server", "no URL"]
+WRONG_PLACES = ["workspace", "no server"]
 
 
 @pytest.mark.parametrize("wrong", [*WRONG_TOKENS, *WRONG_PLACES, "service id"])
@@ -498,7 +498,18 @@ def test_the_doctor_says_in_time_what_is_wrong(
     assert server.token not in said and server.expired_token not in said
 
 
-@pytest.mark.parametrize("wrong", [*WRONG_TOKENS, *WRONG_PLACES])
+@pytest.mark.parametrize("command", ["segment", "verify", "doctor"])
+def test_a_server_that_is_no_url_is_refused_before_anything_is_asked(
+    existing: list[object], sheet: Path, tmp_path: Path, command: str
+) -> None:
+    inputs = [] if command == "verify" else [sheet]
+    out = ["--out", tmp_path / "service.json"] if command == "verify" else []
+    said = run(command, *inputs, *existing, "--server-url", "nonsense", *out, status=1)
+    assert said.startswith("Error: service.server_url: 'nonsense', expected: URL of the Hypha")
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("wrong", [*WRONG_TOKENS, *WRONG_PLACES, "no URL"])
 def test_serve_says_in_one_line_why_it_cannot(server: Server, tmp_path: Path, wrong: str) -> None:
     options, complaint = wrong_options(wrong, server, tmp_path)
     own = ["--server-url", server.url, "--token-file", server.token_file]

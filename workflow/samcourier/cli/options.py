@@ -206,7 +206,7 @@ def make_settings(values: Mapping[str, Any], dataset_dir: Path | None = None) ->
     try:
         settings = msgspec.convert(nested, RunSettings)
     except msgspec.ValidationError as refused:
-        raise InputError(_refusal(nested, str(refused))) from None
+        raise InputError(_refusal(nested, refused)) from None
     check_names(settings)
     return settings
 
@@ -216,13 +216,13 @@ def example(*commands: str) -> str:
     return "\n".join(["\b", "Example:", *(f"  {command}" for command in commands)])
 
 
-def _refusal(values: Any, message: str) -> str:
-    """Return msgspec's refusal as one line: the key, its value and what was expected."""
-    expected, _, where = message.partition(" - at `$.")
-    key = where.removesuffix("`")
-    for name in key.split("."):
-        values = values.get(name) if isinstance(values, dict) else values
-    return f"{key}: {values!r}: {expected}"
+def _refusal(values: dict[str, Any], error: msgspec.ValidationError) -> str:
+    """Return the refused option as one line, in the words of the config."""
+    from ..pipeline.config import find_problem
+
+    # Rules for the name of a dataset and for the sheet hold for a config only.
+    problem = find_problem(values | {"dataset": "cells", "sheet": "images.tsv"})
+    return str(error) if problem is None else problem.removeprefix("config.")
 
 
 def dataset_dir_option(command: Callable[..., R]) -> Callable[..., R]:

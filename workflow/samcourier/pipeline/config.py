@@ -85,12 +85,10 @@ def read_config(config: Mapping[str, Any]) -> RunSettings:
 
     Raises InputError with one line: the key, its value and the expected value.
     """
-    from jsonschema import Draft202012Validator
-
     values = _with_defaults(_normalized(config), _defaults())
-    errors = list(Draft202012Validator(config_schema()).iter_errors(values))
-    if errors:
-        raise InputError(describe_config_error(min(errors, key=_precedence)))
+    problem = find_problem(values)
+    if problem is not None:
+        raise InputError(problem)
     _check_json(values)
     try:
         settings = msgspec.convert(values, RunSettings)
@@ -102,6 +100,14 @@ def read_config(config: Mapping[str, Any]) -> RunSettings:
     except InputError as error:
         raise InputError(f"config.{error}") from None
     return settings
+
+
+def find_problem(values: Mapping[str, Any]) -> str | None:
+    """Return one line for a key that the schema refuses, None if it accepts all ``values``."""
+    from jsonschema import Draft202012Validator
+
+    errors = list(Draft202012Validator(config_schema()).iter_errors(_plain(values)))
+    return describe_config_error(min(errors, key=_precedence)) if errors else None
 
 
 @cache

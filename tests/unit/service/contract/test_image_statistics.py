@@ -216,6 +216,6 @@ def test_a_client_that_cannot_compute_what_the_service_wants_says_so(tmp_path: P
     tifffile.imwrite(tmp_path / "image.tif", cells(0))
     with (
         open_planes(tmp_path / "image.tif") as planes,
-        pytest.raises(RequestRefused, match="image_statistics entropy, but this client only computes"),
+        pytest.raises(RequestRefused, match="entropy, but this client only computes"),
     ):
         plane_statistics(planes, 0, ["intensity_range", "entropy"], {})
