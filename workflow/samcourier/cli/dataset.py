@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..formatting import plain
 from ..samples.discovery import find_images
 from ..samples.format import found_sheet_path, known_rows, write_found_sheet
-from ..samples.sheet import ImageRow, read_batch, read_sheet, rows_digest
+from ..samples.sheet import ImageRow, read_batch, read_sheet, rows_digest, rows_of_subset
 from ..settings.run_settings import RunSettings
 from .options import (
     SEGMENT_KEYS,
@@ -175,7 +175,7 @@ def segment_rows(
     from .terminal import progress_of
 
     logger.info("%s", start_dataset(settings, rows, dataset_dir, rerun_of))
-    subset_count = len([row for row in rows if not settings.images or row.image in settings.images])
+    subset_count = len(rows_of_subset(rows, settings.subset))
     with progress_of("segmenting", subset_count) as on_image:
         segment_dataset(settings, rows, dataset_dir, on_image)
     _report(settings, rows, dataset_dir, *_report_files(dataset_dir))

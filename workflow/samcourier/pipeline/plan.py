@@ -13,7 +13,7 @@ from ..files.strict_json import read_json
 from ..results import pending
 from ..results.layout import manifest_path
 from ..samples.discovery import find_images, is_sheet
-from ..samples.format import COLUMNS_FOUND, found_sheet_path, header, known_rows, lines
+from ..samples.format import format_found_sheet, found_sheet_path, known_rows
 from ..samples.sheet import (
     Batch,
     ImageRow,
@@ -152,7 +152,7 @@ def make_plan(settings: RunSettings) -> Plan:
     else:
         source = found_sheet_path(dataset_dir)
         rows = find_images([str(settings.sheet)], known_rows(source)).rows
-        content = f"{header(COLUMNS_FOUND)}{lines(rows, COLUMNS_FOUND)}".encode()
+        content = format_found_sheet(rows).encode()
     _check_paths(rows, settings.sheet)
     check_subset(settings.images, {row.image for row in rows}, settings.sheet)
     return Plan(settings, dataset_dir, source, content, tuple(rows))

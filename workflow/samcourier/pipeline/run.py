@@ -132,8 +132,9 @@ def start_dataset(
 
 def batches_of_subset(settings: RunSettings, rows: Sequence[ImageRow]) -> list[Batch]:
     """Return the batches of ``rows`` that contain an image of the subset."""
+    subset = settings.subset
     batches = make_batches(rows, settings.batch_size)
-    return [each for each in batches if rows_of_subset(each.rows, settings.subset)]
+    return [each for each in batches if rows_of_subset(each.rows, subset)]
 
 
 def segment_dataset(

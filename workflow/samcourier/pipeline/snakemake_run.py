@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -245,7 +246,7 @@ class WorkflowRun:
             )
         for step, out in (("deploy", self.endpoint), ("verify", self.verdict)):
             words = self._words(step, "--out", str(out))
-            internals.show([" ".join(words)])
+            internals.show([shlex.join(words)])
             if not run_command(words):
                 internals.end_run(f"no batch was started, since samcourier {step} failed")
 

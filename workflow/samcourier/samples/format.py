@@ -32,7 +32,12 @@ def write_found_sheet(path: Path, rows: Sequence[ImageRow]) -> None:
     # The Snakefile imports this module at every parse, but rarely writes.
     from ..files.atomic import write_if_changed
 
-    write_if_changed(path, f"{header(COLUMNS_FOUND)}{lines(rows, COLUMNS_FOUND)}")
+    write_if_changed(path, format_found_sheet(rows))
+
+
+def format_found_sheet(rows: Sequence[ImageRow]) -> str:
+    """Return the sheet of the found images, with their ids and paths alone."""
+    return f"{header(COLUMNS_FOUND)}{lines(rows, COLUMNS_FOUND)}"
 
 
 def header(columns: Sequence[str]) -> str:
