@@ -9,6 +9,7 @@ With ``alone`` a batch fails when another runs.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import sys
 import time
@@ -129,6 +130,8 @@ def main() -> int:
     options = parse(sys.argv[1:])
     name = options.batch if options.command == "batch" else options.command
     with Path("calls.jsonl").open("a") as calls:
+        # A reader beside a writer sees half a line where it crosses a page of the file.
+        fcntl.flock(calls, fcntl.LOCK_EX)
         call = {"name": name, "arguments": sys.argv[1:], "options": recorded(options)}
         calls.write(json.dumps(call, default=str) + "\n")
     script_file = Path("fake.json")

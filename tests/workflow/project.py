@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -83,10 +84,13 @@ class Project:
 
     @property
     def calls(self) -> list[dict[str, Any]]:
-        lines = self / "calls.jsonl"
-        return (
-            [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
-        )
+        """The calls so far. The lock waits for the end of a line that is being written."""
+        try:
+            with (self / "calls.jsonl").open() as lines:
+                fcntl.flock(lines, fcntl.LOCK_SH)
+                return [json.loads(line) for line in lines]
+        except FileNotFoundError:
+            return []
 
     @property
     def ran(self) -> list[str]:
