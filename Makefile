@@ -88,7 +88,7 @@ check/format:
 
 check/workflow:
 	.venv/bin/snakefmt --check Snakefile workflow
-	.venv/bin/snakemake --lint
+	.venv/bin/python tests/workflow/lint.py
 	.venv/bin/snakemake --dry-run --quiet
 
 fuzz: .venv/installed-test ## the wire decoders against a million hostile cases each, in 3 GB of address space

@@ -21,6 +21,7 @@ from samcourier.cli import main as cli
 from samcourier.samples.demo import DEMO_IMAGES, sample_sheet
 from samcourier.samples.sheet import COLUMNS
 
+from .lint import lint_problems
 from .project import IMAGES, REPO, RUN_TIMEOUT_S, SERVICE, Project, settings
 
 MANIFEST = "results/cells/batches/{}.json"
@@ -329,7 +330,7 @@ LOOKS = [
 def test_looking_changes_nothing_though_a_repair_is_due(finished: Project, look: list[str]) -> None:
     delete_a_mask(finished)
     before = finished.tree()
-    finished.run(*look)
+    finished.run(*look, status=int(look == ["--lint"]))
     assert finished.tree() == before
     finished.run()
     assert finished.ran == [*SERVICE, "0002", "report"]
@@ -338,7 +339,7 @@ def test_looking_changes_nothing_though_a_repair_is_due(finished: Project, look:
 @pytest.mark.parametrize("look", [["-n"], ["--lint"]], ids=lambda look: look[0])
 def test_looking_at_a_fresh_project_makes_nothing(fresh: Project, look: list[str]) -> None:
     before = fresh.tree()
-    fresh.run(*look)
+    fresh.run(*look, status=int(look == ["--lint"]))
     assert fresh.tree() == before
 
 
@@ -358,7 +359,21 @@ def test_snakemake_s_own_report_holds_the_page(finished: Project) -> None:
 
 
 def test_the_workflow_is_clean(finished: Project) -> None:
-    assert "Congratulations" in finished.run("--lint")
+    assert lint_problems(finished.run("--lint", status=1)) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "problem"),
+    [
+        ("rule other:\n    output: 'other.txt'\n    shell: 'touch {output}'\n", "No log directive"),
+        ("rule other:\n    output: 'other.txt'\n    shel: 'true'\n", "SyntaxError"),
+    ],
+    ids=["another message", "a parse error"],
+)
+def test_only_one_message_of_the_lint_is_excepted(fresh: Project, rule: str, problem: str) -> None:
+    (fresh / "Snakefile").write_text(f"include: {str(REPO / 'workflow/Snakefile')!r}\n\n\n{rule}")
+    found = lint_problems(fresh.run("-s", "Snakefile", "--lint", status=1))
+    assert any(problem in each for each in found)
 
 
 def test_the_inner_snakefile_serves_as_well(finished: Project) -> None:

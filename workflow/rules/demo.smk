@@ -7,8 +7,6 @@ rule demo_data:
         RUN.plan.demo_files,
     log:
         "data/demo/demo-data.log",
-    conda:
-        "../../environment.yml"
     message:
         "images of the demo: data/demo"
     shell:

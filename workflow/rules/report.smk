@@ -13,8 +13,6 @@ rule report:
         html=RUN.plan.report_html,
         tsv=RUN.plan.report_tsv,
     retries: 0
-    conda:
-        "../../environment.yml"
     params:
         settings=RUN.settings_file,
     message:
@@ -37,8 +35,6 @@ rule report_page:
         ),
     log:
         RUN.dataset_dir / "logs/report_page.log",
-    conda:
-        "../../environment.yml"
     params:
         html=lambda wildcards, output: str(RUN.plan.report_html),
     shell:

@@ -6,8 +6,6 @@ rule segment:
         RUN.dataset_dir / "batches/{batch}.json",
     log:
         RUN.dataset_dir / "logs/batches/{batch}.log",
-    conda:
-        "../../environment.yml"
     threads: 1
     resources:
         submission=lambda wildcards, attempt: attempt,

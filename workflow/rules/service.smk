@@ -15,8 +15,6 @@ rule deploy:
     log:
         RUN.dataset_dir / "logs/deploy.log",
     retries: 0
-    conda:
-        "../../environment.yml"
     params:
         settings=RUN.settings_file,
     shell:
@@ -32,8 +30,6 @@ rule verify:
         verdict=RUN.verdict,
         messages=RUN.dataset_dir / "logs/verify.log",
     retries: 0
-    conda:
-        "../../environment.yml"
     params:
         settings=RUN.settings_file,
     shell:
@@ -48,8 +44,6 @@ rule doctor:
     log:
         RUN.dataset_dir / "logs/doctor.log",
     retries: 0
-    conda:
-        "../../environment.yml"
     params:
         settings=RUN.settings_file,
         to_segment=lambda wildcards, output: str(RUN.to_segment),
@@ -65,8 +59,6 @@ rule undeploy:
     log:
         RUN.dataset_dir / "logs/undeploy.log",
     retries: 0
-    conda:
-        "../../environment.yml"
     params:
         settings=RUN.settings_file,
     shell:
