@@ -15,9 +15,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from samcourier.deploy.local.supervisor import running_hypha
 from samcourier.errors import TransportFailed
 from samcourier.transports import Endpoint, HyphaSession, Transport, WebRTCTransport
 from samcourier.transports.network import IceServer, Network
+from samservice.hypha.connection import connect
 
 from .real_world import BUILD, OPEN_TIMEOUT_S
 from .site_gates import forward_proxy, tls_front
@@ -72,6 +74,20 @@ async def test_no_proxy_is_asked_for_this_machine(
             no_proxy_yet.setenv(variable, proxy_url)
         assert await carries(BUILD[name](live_endpoint))
     assert hosts == []
+
+
+@pytest.mark.parametrize("proxy_url", ["http://127.0.0.1:9", "socks5://127.0.0.1:9"])
+async def test_the_local_server_starts_where_the_proxies_are_dead(
+    proxy_url: str, no_proxy_yet: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in PROXY_VARIABLES[:3]:
+        no_proxy_yet.setenv(name, proxy_url)
+        no_proxy_yet.setenv(name.lower(), proxy_url)
+    token = secrets.token_urlsafe(48)
+    async with running_hypha(tmp_path, token) as (url, _):
+        server = await connect(url, token=token)
+        assert server.config.workspace
+        await server.disconnect()
 
 
 @pytest.mark.parametrize("name", ["websocket", "webrtc", "http"])

@@ -10,7 +10,7 @@ import pytest
 from samcourier.errors import InputError, TransportFailed
 from samcourier.transports import Endpoint, HttpTransport
 from samcourier.transports.network import IceServer, Network, make_network
-from samservice.hypha.network import is_loopback
+from samservice.hypha.network import is_loopback, without_proxy_for_loopback
 
 ENVIRONMENT = {"TURN_USER": "lab", "TURN_PASSWORD": "s3cret", "EMPTY": ""}
 TURN = {
@@ -67,13 +67,42 @@ def test_a_missing_file_of_certificates_is_named(tmp_path: Path) -> None:
         ("http://127.9.9.9", True),
         ("ws://localhost:1/ws", True),
         ("https://[::1]:2", True),
+        ("http://127.1:8000", True),
+        ("http://[::ffff:127.0.0.1]:8000", True),
+        ("http://0.0.0.0:8000", True),
+        ("http://[::]:8000", True),
+        ("http://LOCALHOST:8000", True),
+        ("http://localhost.:8000", True),
+        ("http://hypha.localhost", True),
         ("https://hypha.example.org", False),
         ("http://10.0.0.1", False),
         ("http://localhost.example.org", False),
+        ("http://mylocalhost", False),
+        ("http://10.1", False),
+        ("http://[::ffff:10.0.0.1]", False),
+        ("http://127.0.0.1.example.org", False),
+        ("http://[", False),
+        ("", False),
     ],
 )
 def test_a_proxy_is_not_asked_for_this_machine(url: str, expected: bool) -> None:
     assert is_loopback(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "127.0.0.1,::1,localhost"),
+        ({"NO_PROXY": "a.example.org"}, "a.example.org,127.0.0.1,::1,localhost"),
+        ({"no_proxy": "b.org, localhost"}, "b.org,localhost,127.0.0.1,::1"),
+        # The lower case wins where both are set, as in urllib.
+        ({"NO_PROXY": "a.org", "no_proxy": "b.org"}, "b.org,127.0.0.1,::1,localhost"),
+        ({"NO_PROXY": "*"}, "*"),
+    ],
+)
+def test_clients_of_others_are_told_by_no_proxy(given: dict[str, str], expected: str) -> None:
+    environment = without_proxy_for_loopback({"PATH": "/bin", **given})
+    assert environment == {"PATH": "/bin", "NO_PROXY": expected, "no_proxy": expected}
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
 import click
+
+from samservice.hypha.network import without_proxy_for_loopback
 
 from ..deploy.targets import (
     deploy_service,
@@ -195,6 +198,8 @@ def bench(
     from ..benchmark.table import print_table
     from ..transports import build_transports
 
+    # The naive client is hypha-rpc as it comes, which reads the proxies of the environment alone.
+    os.environ.update(without_proxy_for_loopback(os.environ))
     # An unwritable folder must fail before the minutes of measuring.
     out.mkdir(parents=True, exist_ok=True)
     transport = run.settings.transport

@@ -25,6 +25,7 @@ import httpx
 import uvloop
 
 from samservice.engines.base import build_engine
+from samservice.hypha.network import without_proxy_for_loopback
 from samservice.server.serve import Address, ServeSettings, serve
 
 from ...errors import CourierError, ServiceFailed
@@ -61,7 +62,7 @@ async def running_hypha(directory: Path, root_token: str) -> AsyncIterator[tuple
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
     # Secrets are passed in the environment, which only the owner of a process can read.
-    environment = os.environ | {
+    environment = without_proxy_for_loopback(os.environ) | {
         "HYPHA_ROOT_TOKEN": root_token,
         "HYPHA_JWT_SECRET": secrets.token_urlsafe(32),
         "HYPHA_LOGLEVEL": "ERROR",
@@ -90,7 +91,11 @@ async def running_hypha(directory: Path, root_token: str) -> AsyncIterator[tuple
 
 async def _wait_until_ready(url: str, process: asyncio.subprocess.Process) -> None:
     try:
-        async with asyncio.timeout(HYPHA_START_TIMEOUT_S), httpx.AsyncClient() as client:
+        async with (
+            asyncio.timeout(HYPHA_START_TIMEOUT_S),
+            # A proxy of the environment does not reach this machine.
+            httpx.AsyncClient(trust_env=False) as client,
+        ):
             while process.returncode is None:
                 try:
                     answer = await client.get(f"{url}/health/readiness")
