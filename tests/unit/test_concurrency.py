@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from samcourier.concurrency import Limiter, end_all, together
+from samcourier.concurrency import Limiter, cancel_all, together
 from samcourier.errors import TransportFailed
 
 WORKS = 400
@@ -56,7 +56,7 @@ async def begun(release: asyncio.Event, error: Exception | None = None) -> async
 async def test_who_is_cancelled_while_waiting_for_an_end_is_cancelled() -> None:
     release = asyncio.Event()
     task = await begun(release)
-    waiting = asyncio.ensure_future(end_all([task]))
+    waiting = asyncio.ensure_future(cancel_all([task]))
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -74,7 +74,7 @@ async def test_only_a_defect_is_raised(error: Exception | None, raised: bool) ->
     release.set()
     task = await begun(release, error)
     try:
-        await end_all([task])
+        await cancel_all([task])
     except KeyError:
         assert raised
     else:

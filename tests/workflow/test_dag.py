@@ -455,7 +455,7 @@ KNOWN = (
         ({"images": ["img_33"]}, "config.images: 'img_33', did you mean 'img_3'? expected ids of"),
         ({"retry_failed": "yes"}, "config.retry_failed: 'yes', expected: true to try again"),
         ({"images": []}, "config.images: [], expected: image ids of the sheet"),
-        ({"sheet": "config/none.tsv"}, "config/none.tsv: no such sample sheet"),
+        ({"sheet": "config/none.tsv"}, "config/none.tsv: no such file or folder"),
     ],
 )
 def test_a_wrong_config_is_refused_in_one_line(

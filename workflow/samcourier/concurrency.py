@@ -42,7 +42,7 @@ async def together(works: Iterable[Coroutine[Any, Any, None]]) -> None:
         raise errors.exceptions[0] from None
 
 
-async def end_all(tasks: Collection[asyncio.Task[Any]]) -> None:
+async def cancel_all(tasks: Collection[asyncio.Task[Any]]) -> None:
     """Cancel the tasks and wait for their end; raise an error that is not a CourierError.
 
     Awaiting a cancelled task under ``suppress(CancelledError)`` would also swallow the caller's own

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class CourierError(Exception):
     """Base of every expected failure. ``kind`` is the failure class written to the logs.
 
-    ``name`` is the error's own name: that of the service's error where the service named one.
+    ``name`` is the name of the service's error if the service named one, else the class's name.
     """
 
     kind = "service"
@@ -27,8 +27,8 @@ class CourierError(Exception):
         self.name = name or type(self).__name__
 
     @property
-    def ends_the_way(self) -> bool:
-        """Whether the transport it came over must be left: the way or the service is gone."""
+    def must_leave_transport(self) -> bool:
+        """Whether the call must move to another transport: the transport or the service failed."""
         return isinstance(self, TransportFailed | ServiceGone)
 
 

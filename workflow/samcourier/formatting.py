@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 _LONGEST_TEXT = 500
-#: Number of last characters that are kept: at the end, a long error names its cause.
+#: Number of last characters that are kept, because a long error names its cause at the end.
 _LAST_KEPT = 200
 
 
@@ -21,9 +21,10 @@ def plain(text: str) -> str:
 
 
 def plain_lines(text: str) -> str:
-    """Return text of several lines for a terminal: its line breaks stay, as ``plain`` all else.
+    """Return text of several lines for a terminal, with the replacements of :func:`plain`.
 
-    Tabs become spaces; nothing is cut, since the text may be a list of findings.
+    Line breaks stay and tabs become spaces. The text is not shortened, since it may be a list of
+    findings.
     """
     return "\n".join(_printable(line.expandtabs(1)) for line in text.splitlines())
 

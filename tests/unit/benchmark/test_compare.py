@@ -244,8 +244,8 @@ async def test_every_transport_is_measured_in_turn(
     ("script", "reason"),
     [
         ({"opens": [Scripted(error=Denied("http: no entry"))]}, "no entry"),
-        ({"asides": [Scripted(error=ServiceFailed("no describe"))]}, "no describe"),
-        ({"asides": [Scripted(), Scripted(error=TransportFailed("http: reset"))]}, "reset"),
+        ({"manager_calls": [Scripted(error=ServiceFailed("no describe"))]}, "no describe"),
+        ({"manager_calls": [Scripted(), Scripted(error=TransportFailed("http: reset"))]}, "reset"),
         ({"opens": [Scripted(error=TransportFailed("two\nlines"))]}, "two lines"),
     ],
 )
@@ -311,7 +311,7 @@ async def test_a_failed_call_ends_its_direction_and_is_said(
         service,
         name="http",
         opens=[Scripted(), *reopens],
-        asides=[*before, Scripted(error=TransportFailed("http: reset"))],
+        manager_calls=[*before, Scripted(error=TransportFailed("http: reset"))],
     )
     compared = await compare_transports([transport], SMALL)
     assert remark_lines(compared.rows) == remarks
@@ -322,7 +322,7 @@ async def test_a_failed_call_ends_its_direction_and_is_said(
 
 async def test_a_call_over_the_limit_is_given_up(service: SegmentationService) -> None:
     calls = [*[Scripted()] * CALLS_BEFORE_SIZES, Scripted(delay_s=60)]
-    transport = FakeTransport(service, name="http", asides=calls)
+    transport = FakeTransport(service, name="http", manager_calls=calls)
     settings = SpeedSettings(runs=2, max_bytes=64 * KIB, call_limit_s=0.2)
     compared = await compare_transports([transport], settings)
     assert remark_lines(compared.rows) == ["http up 64 KiB: failed: no answer within 0.2 s"]

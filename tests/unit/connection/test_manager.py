@@ -185,7 +185,7 @@ async def test_a_failed_transport_rests_and_is_tried_by_a_probe_before_an_image(
     made = bench(
         replace(PATIENT, rest_after_failure_s=0.05),
         websocket={"calls": [failing(TransportFailed("closed"))]},
-        http={"asides": slow, "calls": slow},
+        http={"manager_calls": slow, "calls": slow},
     )
     await made.manager.start(images)
     made.manager.expect(more_calls)
@@ -222,7 +222,7 @@ async def test_images_wait_a_little_for_a_comparison_rather_than_follow_on_a_slo
     slow = [Scripted(delay_s=0.6)] * 9
     made = bench(
         replace(PATIENT, webrtc_open_timeout_s=1),
-        websocket={"calls": slow, "asides": [ok, ok, *slow]},
+        websocket={"calls": slow, "manager_calls": [ok, ok, *slow]},
         webrtc={"opens": [Scripted(delay_s=webrtc_opens_s)]},
     )
     await made.manager.start(9)
@@ -417,8 +417,8 @@ async def test_a_look_must_be_able_to_pay_for_itself(
     monkeypatch.setattr("samcourier.connection.prober._TICK_S", 0.01)
     slow = [Scripted(delay_s=travel_s)] * 9
     made = bench(
-        websocket={"asides": [ok, ok, *slow], "calls": slow},
-        webrtc={"asides": [ok, *slow]},
+        websocket={"manager_calls": [ok, ok, *slow], "calls": slow},
+        webrtc={"manager_calls": [ok, *slow]},
         http={},
     )
     await made.manager.start(expected_calls)
@@ -438,8 +438,8 @@ async def test_what_looks_better_is_proved_by_real_images(
     slow, fast = [Scripted(delay_s=0.2)] * 99, [Scripted(delay_s=0.02)] * 99
     made = bench(
         replace(PATIENT, webrtc_open_timeout_s=1),
-        websocket={"asides": [ok, ok, *slow], "calls": slow},
-        webrtc={"opens": [Scripted(delay_s=0.3)], "asides": fast, "calls": fast},
+        websocket={"manager_calls": [ok, ok, *slow], "calls": slow},
+        webrtc={"opens": [Scripted(delay_s=0.3)], "manager_calls": fast, "calls": fast},
     )
     await made.manager.start(99)
     image = Call("shout", {"word": "x"}, Payload(65536, 10), take_word)
@@ -459,8 +459,8 @@ async def test_a_transport_left_for_a_slow_look_is_taken_again_when_images_are_f
     slow, fast = [Scripted(delay_s=0.4)] * 99, [Scripted(delay_s=0.02)] * 99
     made = bench(
         replace(PATIENT, webrtc_open_timeout_s=1),
-        websocket={"asides": [ok, ok, Scripted(delay_s=0.1), *fast], "calls": fast},
-        webrtc={"asides": [ok, ok, Scripted(delay_s=0.05), *slow], "calls": slow},
+        websocket={"manager_calls": [ok, ok, Scripted(delay_s=0.1), *fast], "calls": fast},
+        webrtc={"manager_calls": [ok, ok, Scripted(delay_s=0.05), *slow], "calls": slow},
     )
     await made.manager.start(999)
     image = Call("shout", {"word": "x"}, Payload(524_288, 10), take_word)
@@ -486,7 +486,9 @@ async def test_the_log_tells_how_long_a_call_would_have_travelled_alone(
 
 
 async def test_a_service_without_describe_is_still_called(bench: Make) -> None:
-    made = bench(websocket={"asides": [failing(RequestRefused("none", name="NoSuchMethod"))]})
+    made = bench(
+        websocket={"manager_calls": [failing(RequestRefused("none", name="NoSuchMethod"))]}
+    )
     assert (await made.manager.start(5)).is_empty
     assert (await made.hello()).value == "HELLO"
 

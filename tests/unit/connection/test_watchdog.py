@@ -161,8 +161,8 @@ class Pair:
         self.service = Thinker()
         self.transports = [
             # Each is asked first what it is.
-            FakeTransport(self.service, name="websocket", asides=[Scripted(), *used]),
-            FakeTransport(self.service, name="http", asides=[Scripted(), *witness]),
+            FakeTransport(self.service, name="websocket", manager_calls=[Scripted(), *used]),
+            FakeTransport(self.service, name="http", manager_calls=[Scripted(), *witness]),
         ]
         self.used, self.witness = (
             Link(each, self.journal, POLICY, time.monotonic) for each in self.transports

@@ -58,7 +58,7 @@ def test_batches_follow_the_sheet_and_those_of_no_image_in_the_subset_are_left_o
     ("keys", "problem"),
     [
         ({"images": ("aa",)}, "config.images: 'aa', did you mean 'a'? expected ids of images.tsv"),
-        ({"sheet": "none.tsv"}, "none.tsv: no such sample sheet"),
+        ({"sheet": "none.tsv"}, "none.tsv: no such file or folder"),
     ],
 )
 def test_what_cannot_be_planned_is_one_line(keys: dict[str, Any], problem: str) -> None:

@@ -265,10 +265,10 @@ def test_a_sheet_of_an_earlier_look_that_is_no_text_is_written_anew(folder: Path
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("data", "data: no image there, expected files ending in .tif"),
-        ("data/*.tif", "data/*.tif: no image there"),
-        ("data/none/*", "data/none/*: no image there"),
-        ("data/p.zarr", "data/p.zarr: no image there"),
+        ("data", "data: no image found, expected files ending in .tif"),
+        ("data/*.tif", "data/*.tif: no image found"),
+        ("data/none/*", "data/none/*: no image found"),
+        ("data/p.zarr", "data/p.zarr: no image found"),
     ],
 )
 def test_where_there_is_no_image_is_said(folder: Path, text: str, message: str) -> None:

@@ -59,14 +59,16 @@ def test_the_sheet_says_what_the_files_say_and_what_they_leave_open(folder: Path
     first, *comments = [line for line in result.stdout.split("\n") if line.startswith("#")]
     assert first.startswith("# bad: damaged TIFF")
     assert comments == [
-        "# movie: 3 time points; write into t which: a zero-based index (4), a range with both"
-        " ends (2-5), all, max (their maximum projection)",
-        "# movie: 2 channels (DAPI, GFP); write into channel one, or a pair, or nothing for all",
+        "# movie: 3 time points; write into the column t which: a zero-based index (4), a range"
+        " with both ends (2-5), all, max (their maximum projection)",
+        "# movie: 2 channels (DAPI, GFP); write one or a pair into the column channel, or leave it"
+        " empty for all",
         "# odd: the file does not label dimension Q of shape (6, 20, 30) (QYX); write the axes"
         " into the sheet, e.g. ZYX for a stack, CYX for channels",
-        "# spots_s0: 2 scenes (spot 0, spot 1); delete the rows of those not wanted",
-        "# 2 images, first stack: 4 depths; write into z which: a zero-based index (4), a range"
-        " with both ends (2-5), all, max (their maximum projection), or volume, as one stack",
+        "# spots_s0: 2 scenes (spot 0, spot 1); delete the rows of the scenes that you do not need",
+        "# 2 images, first stack: 4 depths; write into the column z which: a zero-based index (4),"
+        " a range with both ends (2-5), all, max (their maximum projection), or volume, as one"
+        " stack",
     ]
     assert [line for line in result.stdout.split("\n") if not line.startswith("#")] == [
         HEADER.strip(),
@@ -127,4 +129,4 @@ def test_a_header_counts_as_a_run_reads_it(folder: Path, head: str) -> None:
 
 
 def test_what_is_not_there_is_one_line(folder: Path) -> None:
-    assert sheet("data", status=1).stderr.startswith("Error: data: no image there, expected files")
+    assert sheet("data", status=1).stderr.startswith("Error: data: no image found, expected files")

@@ -128,7 +128,7 @@ HEADER = "image\tpath\taxes\tpixel_size_um\n"
             ["line 1: unknown column 'Axis', did you mean 'axes'.*foreground, truth"],
         ),
         ("image\tpath\tqqqq\na\ta.tif\t\n", ["line 1: unknown column 'qqqq', expected"]),
-        ("image\tpath\tpath\na\ta.tif\tb\n", ["line 1: column 'path' stands 2 times"]),
+        ("image\tpath\tpath\na\ta.tif\tb\n", ["line 1: column 'path' appears 2 times"]),
         (
             HEADER + "\na\ta.tif\nb\tb.tif\na\tc.tif\n",
             ["line 5: image 'a' is already on line 3"],
@@ -253,7 +253,7 @@ def test_an_id_is_a_safe_file_name(sheet: Path, image: str, is_safe: bool) -> No
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no such sample sheet"),
+        (None, "no such file or folder"),
         ("directory", "cannot read the sample sheet: Is a directory"),
         ("image\tpath\n".encode("utf-16"), "byte 0 is not UTF-8"),
         (b"image\tpath\n\xe4\ta.tif\n", "byte 11 is not UTF-8"),

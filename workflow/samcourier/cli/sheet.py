@@ -10,7 +10,7 @@ import click
 
 from ..errors import InputError
 from ..samples.discovery import find_images
-from ..samples.format import COLUMNS_LOOKED_AT, header, lines
+from ..samples.format import COLUMNS_INSPECTED, header, lines
 from ..samples.sheet import read_sheet, sheet_columns
 from .options import example
 
@@ -31,7 +31,7 @@ def sheet(inputs: tuple[str, ...], out: Path | None) -> None:
     The sheet has one row per image. Scene and pixel size come from the file. The columns for time
     points, depths and channels stay empty; a comment lists the choices.
     """
-    from ..samples.inspection import look_at, summary
+    from ..samples.inspection import inspect_images, summarise
 
     known = read_sheet(out) if out is not None and out.exists() else []
     found = find_images(inputs, known)
@@ -40,10 +40,10 @@ def sheet(inputs: tuple[str, ...], out: Path | None) -> None:
         counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(8))
         logger.info("files left out by their names: %s", counts)
     old = {row.image for row in known}
-    inspections = list(look_at([row for row in found.rows if row.image not in old]))
-    remarks = summary(inspections)
+    inspections = list(inspect_images([row for row in found.rows if row.image not in old]))
+    remarks = summarise(inspections)
     rows = [row for inspection in inspections for row in inspection.rows]
-    columns: tuple[str, ...] = COLUMNS_LOOKED_AT
+    columns: tuple[str, ...] = COLUMNS_INSPECTED
     text = header(columns)
     if out is not None and out.exists():
         text = out.read_text(encoding="utf-8-sig").rstrip("\n") + "\n"

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ..concurrency import end_all
+from ..concurrency import cancel_all
 from ..errors import CourierError, ServiceGone, TransportFailed
 from ..failure import Failure
 from ..results.connection_log import ConnectionJournal
@@ -208,7 +208,7 @@ class Link:
                 f"{self.name}: no answer in {waited_s:.1f} s", name="TimeoutError"
             )
         finally:
-            await end_all([calling])
+            await cancel_all([calling])
 
     async def probe(self, payload: Payload) -> None:
         """Measure the transport with random bytes; a PING measures the clock offset instead."""
@@ -262,7 +262,7 @@ class Link:
             self._heartbeat = None
         if generation != self.generation:
             return
-        if error is not None and error.ends_the_way:
+        if error is not None and error.must_leave_transport:
             self.lose(error)
             return
         # Any other answer, even a refusal, comes from the far side.
@@ -334,7 +334,7 @@ class Link:
 
     async def _close_transport(self) -> None:
         if self._heartbeat is not None:
-            await end_all([self._heartbeat])
+            await cancel_all([self._heartbeat])
         await self.transport.close()
 
     def record_health(self) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from ..concurrency import end_all
+from ..concurrency import cancel_all
 from ..errors import CourierError, ServiceGone
 from ..results.connection_log import ConnectionJournal
 from ..results.image_log import Attempt
@@ -276,7 +276,7 @@ class Replica:
         except CourierError as caught:
             error = caught
         total_s = (answered_s or self._clock()) - start_s
-        if error is not None and error.ends_the_way:
+        if error is not None and error.must_leave_transport:
             link.leave(error, generation)
         if sample is not None and self._prober is not None:
             self._prober.note_answer(sample.payload)
@@ -298,7 +298,7 @@ class Replica:
 
     async def close(self) -> None:
         """End the background work and close every transport."""
-        await end_all(self._background)
+        await cancel_all(self._background)
         for link in self.links:
             await link.close()
 

@@ -1,4 +1,4 @@
-"""JSON files without NaN and infinity, written whole.
+"""Write and read JSON files without NaN and infinity, atomically.
 
 Standard library only, since the Snakefile imports it at every parse.
 """
@@ -15,15 +15,15 @@ from .atomic import write_atomic
 
 
 def write_json(path: Path, value: Any, default: Callable[[Any], Any] | None = None) -> None:
-    """Write ``value`` in one step; ``default`` as in :func:`json.dumps`.
+    """Write ``value`` atomically; ``default`` is as in :func:`json.dumps`.
 
-    Raises ValueError for NaN or infinity, TypeError for what is no JSON.
+    Raises ValueError for NaN or infinity, TypeError for any other value that JSON lacks.
     """
     write_atomic(path, json.dumps(value, indent=2, allow_nan=False, default=default) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Return the strict JSON value in the file, or None when it is absent or damaged."""
+    """Return the value in the JSON file, None if it is absent, damaged, or has NaN or infinity."""
     try:
         return parse_json(path.read_bytes())
     except OSError:
@@ -31,7 +31,7 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(content: bytes | str) -> Any:
-    """Return the strict JSON value in ``content`` (no NaN, no infinity), or None when damaged."""
+    """Return the JSON value in ``content``, None if it is damaged or has NaN or infinity."""
     try:
         return json.loads(content, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
@@ -45,12 +45,15 @@ def _refuse(name: str) -> None:
 def _finite(digits: str) -> float:
     number = float(digits)
     if not math.isfinite(number):
-        raise ValueError(f"{digits} is no finite number")
+        raise ValueError(f"{digits} is not a finite number")
     return number
 
 
 def canonical_json(value: object) -> bytes:
-    """Return the one JSON text of ``value``, ASCII. Raises :class:`ValueError` at NaN."""
+    """Return ``value`` as JSON that is always the same: ASCII, sorted keys, no spaces.
+
+    Raises ValueError for NaN or infinity, TypeError for any other value that JSON lacks.
+    """
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
     ).encode("ascii")

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-#: Where OME-Zarr's metadata of a group stand: v2, v3.
+#: The file with OME-Zarr's metadata of a group: in v2, in v3.
 ATTRIBUTES_FILES = (".zattrs", "zarr.json")
 METADATA_FILES = (".zgroup", ".zarray", *ATTRIBUTES_FILES)

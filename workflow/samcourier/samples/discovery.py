@@ -33,7 +33,7 @@ _READABLE_CHARACTERS = 150
 
 @dataclass(frozen=True)
 class Found:
-    """Rows in a stable order, and the files of a folder whose names are not those of images."""
+    """The rows of the images, in a stable order, and the files that do not have an image's name."""
 
     rows: list[ImageRow]
     skipped: list[Path]
@@ -81,7 +81,7 @@ def find_images(inputs: Sequence[str], known: Sequence[ImageRow] = ()) -> Found:
         found = list(_hits(text))
         if not any(hit.is_image for hit in found):
             raise InputError(
-                f"{text}: no image there, expected files ending in"
+                f"{text}: no image found, expected files ending in"
                 f" {', '.join((*IMAGE_SUFFIXES, *_installed_suffixes()))},"
                 " or OME-Zarr"
             )
@@ -98,7 +98,7 @@ def find_images(inputs: Sequence[str], known: Sequence[ImageRow] = ()) -> Found:
         if image.casefold() in ids:
             image = _with_digest(image, path)
         if image.casefold() in ids:
-            raise InputError(f"{path}: image {image!r} is there already, expected each id once")
+            raise InputError(f"{path}: the id {image!r} is already taken, expected each id once")
         ids.add(image.casefold())
         rows.append(ImageRow(image, Path(path)))
     return Found(rows, [Path(hit.path) for hit in hits.values() if not hit.is_image])
@@ -137,7 +137,7 @@ def plate_images(path: str, plate: Any) -> Iterator[tuple[str, str]]:
 
 
 def _paths_inside(attributes: Any, name: str) -> Iterator[str]:
-    """Yield the paths in the list ``name`` of unchecked attributes, without those that lead out."""
+    """Yield the paths in the list ``name`` of unchecked attributes that stay inside the folder."""
     listed = attributes.get(name) if isinstance(attributes, dict) else None
     for each in listed if isinstance(listed, list) else ():
         path = str(each.get("path", "")) if isinstance(each, dict) else ""

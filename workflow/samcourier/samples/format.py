@@ -11,7 +11,7 @@ from ..formatting import format_tsv
 from .sheet import COLUMNS, ImageRow, read_sheet
 
 COLUMNS_FOUND = ("image", "path")
-COLUMNS_LOOKED_AT = ("image", "path", "scene", "t", "z", "channel", "pixel_size_um")
+COLUMNS_INSPECTED = ("image", "path", "scene", "t", "z", "channel", "pixel_size_um")
 
 
 def found_sheet_path(dataset_dir: Path) -> Path:

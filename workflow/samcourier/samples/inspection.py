@@ -15,13 +15,13 @@ from .sheet import ImageRow
 #: Files inspected at the same time; most of the time is waiting for the file system.
 _THREADS = 8
 _CHOICES = {
-    "T": f"time points; write into t which: {PICK_RULE}",
-    "Z": f"depths; write into z which: {PICK_RULE}, or volume, as one stack",
+    "T": f"time points; write into the column t which: {PICK_RULE}",
+    "Z": f"depths; write into the column z which: {PICK_RULE}, or volume, as one stack",
 }
 
 
 @dataclass(frozen=True)
-class Look:
+class Inspection:
     """The result for one file.
 
     ``rows`` has one row per scene. ``remarks`` are choices to make, or the reason why the file
@@ -32,44 +32,44 @@ class Look:
     remarks: tuple[str, ...]
 
 
-def look_at(rows: Sequence[ImageRow]) -> Iterator[Look]:
+def inspect_images(rows: Sequence[ImageRow]) -> Iterator[Inspection]:
     """Inspect the file of each row, in order; only PNG and JPEG files are decoded.
 
     A file that cannot be read keeps its row, so that a run reports it.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
-        yield from pool.map(_look, rows)
+        yield from pool.map(_inspect, rows)
 
 
-def summary(looks: Iterable[Look]) -> list[str]:
-    """Return each remark once, with the number of its images and the first of them."""
+def summarise(inspections: Iterable[Inspection]) -> list[str]:
+    """Return each remark once, with the number of its images and the id of the first one."""
     images: dict[str, list[str]] = {}
-    for look in looks:
-        for remark in look.remarks:
-            images.setdefault(remark, []).append(look.rows[0].image)
+    for inspection in inspections:
+        for remark in inspection.remarks:
+            images.setdefault(remark, []).append(inspection.rows[0].image)
     return [
         f"{ids[0]}: {remark}" if len(ids) == 1 else f"{len(ids)} images, first {ids[0]}: {remark}"
         for remark, ids in images.items()
     ]
 
 
-def _look(row: ImageRow) -> Look:
+def _inspect(row: ImageRow) -> Inspection:
     try:
         with open_source(row.path, 0) as source:
             names = source.scene_names
             if len(names) == 1:
-                return _scene(row, source)
-            scenes = [_scene(_numbered(row, 0), source)]
+                return _inspect_scene(row, source)
+            scenes = [_inspect_scene(_numbered(row, 0), source)]
         for number in range(1, len(names)):
             with open_source(row.path, number) as source:
-                scenes.append(_scene(_numbered(row, number), source))
+                scenes.append(_inspect_scene(_numbered(row, number), source))
     except ImageUnfit as error:
-        return Look((row,), (str(error).removeprefix(f"{row.path}: "),))
-    remarks = dict.fromkeys(remark for look in scenes for remark in look.remarks)
+        return Inspection((row,), (str(error).removeprefix(f"{row.path}: "),))
+    remarks = dict.fromkeys(remark for inspection in scenes for remark in inspection.remarks)
     shown = ", ".join(filter(None, names[:8])) + (" ..." if len(names) > 8 else "")
-    called = f" ({shown})" if shown else ""
-    first = f"{len(scenes)} scenes{called}; delete the rows of those not wanted"
-    return Look(tuple(look.rows[0] for look in scenes), (first, *remarks))
+    names_shown = f" ({shown})" if shown else ""
+    first = f"{len(scenes)} scenes{names_shown}; delete the rows of the scenes that you do not need"
+    return Inspection(tuple(inspection.rows[0] for inspection in scenes), (first, *remarks))
 
 
 def _numbered(row: ImageRow, scene: int) -> ImageRow:
@@ -77,8 +77,8 @@ def _numbered(row: ImageRow, scene: int) -> ImageRow:
     return replace(row, image=f"{row.image}_s{scene}", selection=selection)
 
 
-def _scene(row: ImageRow, source: Source) -> Look:
-    return Look((replace(row, pixel_size_um=source.pixel_size_um),), _remarks(row, source))
+def _inspect_scene(row: ImageRow, source: Source) -> Inspection:
+    return Inspection((replace(row, pixel_size_um=source.pixel_size_um),), _remarks(row, source))
 
 
 def _remarks(row: ImageRow, source: Source) -> tuple[str, ...]:
@@ -87,9 +87,10 @@ def _remarks(row: ImageRow, source: Source) -> tuple[str, ...]:
     channels = sizes.get("C", 1)
     if channels > 1:
         names = ", ".join(filter(None, source.channel_names))
-        called = f" ({names})" if names else ""
+        names_shown = f" ({names})" if names else ""
         remarks.append(
-            f"{channels} channels{called}; write into channel one, or a pair, or nothing for all"
+            f"{channels} channels{names_shown}; write one or a pair into the column channel,"
+            " or leave it empty for all"
         )
     chosen = replace(row.selection, t=Pick("index", 0, 0), z=Pick("index", 0, 0))
     try:

@@ -144,7 +144,7 @@ def read_sheet_content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{path}: no such sample sheet, nor a folder") from None
+        raise InputError(f"{path}: no such file or folder, expected a sample sheet") from None
     except OSError as error:
         raise InputError(f"{path}: cannot read the sample sheet: {error.strerror}") from None
 
@@ -173,7 +173,7 @@ def _parse_lines(path: Path, lines: Sequence[tuple[int, str]]) -> list[ImageRow]
     (header_number, header), *parsed = _parse_cells(path, lines)
     problems = [f"{path}, line {header_number}: {text}" for text in _header_problems(header)]
     if not parsed:
-        problems.append(f"{path}: the sheet has a header but no image, expected one row an image")
+        problems.append(f"{path}: the sheet has a header but no image, expected one row per image")
     rows: list[ImageRow] = []
     first_line: dict[str, int] = {}
     for number, cells in parsed:
@@ -184,8 +184,8 @@ def _parse_lines(path: Path, lines: Sequence[tuple[int, str]]) -> list[ImageRow]
         same = first_line.setdefault(row.image.casefold(), number)
         if row.image and same != number:
             row_problems.append(
-                f"image {row.image!r} is already on line {same}, expected each id once, in"
-                " whatever case"
+                f"image {row.image!r} is already on line {same}, expected each id once,"
+                " ignoring case"
             )
         problems += [f"{path}, line {number}: {text}" for text in row_problems]
         rows.append(row)
@@ -226,7 +226,7 @@ def _header_problems(header: Sequence[str]) -> list[str]:
             hint = f"did you mean {close[0]!r}? " if close else ""
             problems.append(f"unknown column {name!r}, {hint}expected {_known_columns()}")
         if header.count(name) > 1:
-            problems.append(f"column {name!r} stands {header.count(name)} times, expected once")
+            problems.append(f"column {name!r} appears {header.count(name)} times, expected once")
     return problems
 
 
@@ -271,7 +271,7 @@ def _parse_selection(cells: Mapping[str, str]) -> tuple[Selection, list[str]]:
                 problems.append(f"{name} {error}")
     axes = cells.get("axes", "").upper()
     if axes and not are_axes_valid(axes):
-        problems.append(f"axes {axes!r}, expected {AXES_RULE}, or nothing to trust the file")
+        problems.append(f"axes {axes!r}, expected {AXES_RULE}, or nothing to use the file's own")
     scene, channel = (_index_or_name(cells.get(name, "")) for name in ("scene", "channel"))
     return Selection(scene, picks["t"], picks["z"], channel, axes or None), problems
 

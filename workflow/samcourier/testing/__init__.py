@@ -1,8 +1,8 @@
 """Test suites for engines, readers and transports to inherit, and a scripted fake transport.
 
-A package of an engine subclasses :class:`.engines.EngineTests` in its own tests; one of a reader
-:class:`.readers.ReaderTests`, one of a transport :class:`.transports.TransportTests`, which needs
-pytest-asyncio too. ``docs/extending.md`` shows each.
+A package subclasses the suite of its kind in its own tests: :class:`.engines.EngineTests`,
+:class:`.readers.ReaderTests` or :class:`.transports.TransportTests`, which also needs
+pytest-asyncio. ``docs/extending.md`` shows each.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MODULE_OF = {
     "TransportTests": "transports",
 }
 
-# So that a failing assertion of a suite shows what was compared.
+# A failing assertion of a suite then shows the compared values.
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in set(_MODULE_OF.values())))
 
 

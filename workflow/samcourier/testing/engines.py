@@ -22,13 +22,13 @@ Image = npt.NDArray[Any]
 
 
 class EngineTests:
-    """Subclass it as ``TestMyEngine``, set ``name``, and override what your engine needs.
+    """Subclass it as ``TestMyEngine`` and set ``name``.
 
-    Override the fixture ``engine`` where it is not built by its entry point without options, and
-    the fixture ``image`` where the engine finds nothing in bright discs on a dark, noisy ground.
+    Override the fixture ``engine`` if the engine needs options, and the fixture ``image`` if it
+    finds no objects in an image of bright discs on a dark, noisy background.
     """
 
-    #: That of the entry point and of ``describe()["engine"]``.
+    #: The name of the entry point, which is also ``describe()["engine"]``.
     name: str
 
     @pytest.fixture(scope="class")
@@ -39,14 +39,14 @@ class EngineTests:
 
     @pytest.fixture
     def image(self) -> Image:
-        """(Y, X) uint16 with at least two objects that the engine finds with its defaults."""
+        """An image, (Y, X) uint16, in which the default parameters find two objects or more."""
         y, x = np.mgrid[:96, :128]
         centres = [(20, 24), (20, 80), (52, 50), (70, 100), (76, 24)]
         discs = np.any([(y - cy) ** 2 + (x - cx) ** 2 < 81 for cy, cx in centres], axis=0)
         noise = np.random.default_rng(7).normal(0, 4, discs.shape)
         return np.asarray(100 + 900 * discs + noise).astype(np.uint16)
 
-    def test_the_entry_point_describes_it(self, engine: Engine) -> None:
+    def test_the_entry_point_names_a_valid_description(self, engine: Engine) -> None:
         description = describe_engine(self.name)
         assert description.name == engine.describe()["engine"] == self.name
         assert description.summary and "\n" not in description.summary
@@ -55,7 +55,7 @@ class EngineTests:
             default = schema["default"]
             assert default is None or not parameter_problems({option: default}, {option: schema})
 
-    def test_its_description_is_valid(self, engine: Engine) -> None:
+    def test_describe_returns_the_required_fields(self, engine: Engine) -> None:
         described = engine.describe()
         assert json.loads(json.dumps(described)) == described
         assert set(SERVICE_IDENTITY) <= described.keys()
@@ -67,7 +67,9 @@ class EngineTests:
         assert isinstance(described["device"], str)
         assert engine.describe() == described
 
-    def test_what_describe_returns_cannot_change_the_engine(self, engine: Engine) -> None:
+    def test_changing_the_answer_of_describe_does_not_change_the_engine(
+        self, engine: Engine
+    ) -> None:
         expected = engine.describe()
         changed = engine.describe()
         for schema in changed["parameters"].values():
@@ -75,7 +77,7 @@ class EngineTests:
         changed["versions"].clear()
         assert engine.describe() == expected
 
-    def test_every_parameter_is_described_and_its_default_and_limits_accepted(
+    def test_every_parameter_has_a_description_and_accepts_its_default_and_limits(
         self, engine: Engine
     ) -> None:
         for name, schema in engine.describe()["parameters"].items():
@@ -111,7 +113,7 @@ class EngineTests:
         assert ids.max() >= 2
         np.testing.assert_array_equal(ids[ids > 0], np.arange(1, ids.max() + 1))
 
-    def test_the_image_is_left_unchanged_and_the_labels_are_the_callers_own(
+    def test_segment_changes_neither_the_image_nor_labels_returned_earlier(
         self, engine: Engine, image: Image
     ) -> None:
         given = image.copy()
@@ -127,9 +129,7 @@ class EngineTests:
         np.testing.assert_array_equal(engine.segment(image, "YX", {}), expected)
 
     @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32", "float64", ">u2"])
-    def test_every_type_of_pixels_is_segmented(
-        self, engine: Engine, image: Image, dtype: str
-    ) -> None:
+    def test_every_pixel_type_is_segmented(self, engine: Engine, image: Image, dtype: str) -> None:
         scaled = image if dtype != "uint8" else image // (image.max() // 255 + 1)
         assert engine.segment(scaled.astype(dtype), "YX", {}).max() >= 2
 
@@ -142,16 +142,16 @@ class EngineTests:
         labels = engine.segment(np.full((48, 64), value, np.uint16), "YX", {})
         assert labels.shape == (48, 64) and not labels.any()
 
-    def test_behind_the_service_it_gives_the_same_and_nan_is_refused(
+    def test_the_service_returns_the_same_labels_and_refuses_nan(
         self, engine: Engine, image: Image
     ) -> None:
         service = SegmentationService(engine)
-        spoilt = image.astype(np.float32)
-        spoilt[3, 5] = np.nan
+        with_nan = image.astype(np.float32)
+        with_nan[3, 5] = np.nan
 
         async def segment_both() -> Image:
             with pytest.raises(NotFinite):
-                await service.segment_all(spoilt, axes="YX")
+                await service.segment_all(with_nan, axes="YX")
             return np.asarray(await service.segment_all(image, axes="YX"))
 
         try:
@@ -160,7 +160,7 @@ class EngineTests:
             service.close()
         np.testing.assert_array_equal(labels, engine.segment(image, "YX", {}))
 
-    def test_its_embeddings_give_the_same_labels_or_are_refused(
+    def test_embeddings_give_the_same_labels_or_are_refused(
         self, engine: Engine, image: Image
     ) -> None:
         if engine.describe()["embeddings"]:

@@ -1,4 +1,4 @@
-"""A scripted transport for tests: the seam's behaviour without a network. Never used by a run."""
+"""A scripted transport for tests, without a network. A run never uses it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from ..transports.translate import translate
 
 @dataclass(frozen=True)
 class Scripted:
-    """What one opening or call does first: wait, then raise, or go on if ``error`` is None."""
+    """One step of a script: wait ``delay_s``, then raise ``error``, or continue if it is None."""
 
     delay_s: float = 0.0
     error: CourierError | None = None
 
 
 class FakeTransport:
-    """Calls an object in this process; ``opens`` and ``calls`` script what happens before.
+    """Calls the methods of ``service``, an object in this process, after the steps of a script.
 
-    ``asides`` scripts what the manager asks for itself: describe and probe. A script that is used
-    up means that everything goes well. ``history`` lists the methods called, openings and closings
-    included.
+    ``opens`` has a step for each opening, ``manager_calls`` for each call of ``describe`` and
+    ``probe``, which the connection manager makes for itself, ``calls`` for each other call. After
+    its last step, a script adds no delay and no error. ``history`` lists the called methods, with
+    ``open`` and ``close``.
     """
 
     def __init__(
@@ -34,39 +35,39 @@ class FakeTransport:
         name: str = "fake",
         opens: Iterable[Scripted] = (),
         calls: Iterable[Scripted] = (),
-        asides: Iterable[Scripted] = (),
+        manager_calls: Iterable[Scripted] = (),
     ) -> None:
         self.name = name
         self.history: list[str] = []
         self._service = service
         self._opens = iter(opens)
         self._calls = iter(calls)
-        self._asides = iter(asides)
+        self._manager_calls = iter(manager_calls)
         self._is_open = False
-        #: Set by a test to have bytes move.
+        #: Tests raise it to simulate bytes that move.
         self.moved_bytes = 0
 
     def progress(self) -> int:
-        """Return what the test says has moved."""
+        """Return the number of bytes that the test has set."""
         return self.moved_bytes
 
     def state(self) -> str:
-        """Tell whether it is open."""
+        """Return ``open`` or ``closed``."""
         return "open" if self._is_open else "closed"
 
     async def open(self, timeout_s: float) -> None:
-        """Follow the script of openings."""
+        """Run the next step of the script for openings."""
         self.history.append("open")
-        await self._follow(next(self._opens, Scripted()), timeout_s)
+        await self._run_step(next(self._opens, Scripted()), timeout_s)
         self._is_open = True
 
     async def call(self, method: str, arguments: dict[str, Any], timeout_s: float) -> Any:
-        """Follow the script of calls, then call the object's method."""
+        """Run the next step of the script for this call, then call the method of the service."""
         self.history.append(method)
         if not self._is_open:
             raise TransportFailed(f"{self.name}: the connection is closed")
-        script = self._asides if method in ("describe", "probe") else self._calls
-        await self._follow(next(script, Scripted()), timeout_s)
+        script = self._manager_calls if method in ("describe", "probe") else self._calls
+        await self._run_step(next(script, Scripted()), timeout_s)
         if not hasattr(self._service, method):
             raise RequestRefused(f"the service has no method {method!r}", name="NoSuchMethod")
         try:
@@ -80,11 +81,11 @@ class FakeTransport:
         self.history.append("close")
         self._is_open = False
 
-    async def _follow(self, scripted: Scripted, timeout_s: float) -> None:
+    async def _run_step(self, step: Scripted, timeout_s: float) -> None:
         try:
             async with asyncio.timeout(timeout_s):
-                await asyncio.sleep(scripted.delay_s)
+                await asyncio.sleep(step.delay_s)
         except TimeoutError as error:
             raise translate(error, self.name) from error
-        if scripted.error is not None:
-            raise scripted.error
+        if step.error is not None:
+            raise step.error

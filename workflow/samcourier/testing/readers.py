@@ -18,19 +18,20 @@ from ..images.readers.reader import HEAD_BYTES, READERS, Reader
 class ReaderTests:
     """Subclass it as ``TestMyReader``, set ``name``, and implement :meth:`write`.
 
-    Set ``axes``, ``dtype`` and ``shape`` to those of an image that the format holds, with two
-    planes or more where it can, and override :meth:`damage` for a format of folders.
+    Set ``axes``, ``dtype`` and ``shape`` to values that the format supports, with two planes or
+    more if it supports several, and override :meth:`damage` if an image is a folder.
     """
 
-    #: That of the entry point.
+    #: The name of the entry point.
     name: str
-    #: How the image file is named; a reader that looks at first bytes is given another name too.
+    #: The name of the image file; a reader that recognises files by their first bytes is also
+    #: tested with another name.
     file_name: str
     shape: tuple[int, ...] = (3, 40, 56)
     dtype: str = "uint16"
-    #: What the source says of :attr:`shape`, one letter a dimension.
+    #: The axes that the source reports for :attr:`shape`, one letter per dimension.
     axes: str
-    #: Greatest difference of a pixel; above 0 for a format that loses some.
+    #: Largest accepted difference of a pixel; above 0 for a format with lossy compression.
     tolerance: float = 0.0
 
     def write(self, path: Path, pixels: npt.NDArray[Any]) -> None:
@@ -38,24 +39,24 @@ class ReaderTests:
         raise NotImplementedError
 
     def damage(self, path: Path) -> None:
-        """Spoil an image so that its pixels cannot be read whole."""
+        """Damage the image at ``path`` so that some of its pixels cannot be read."""
         content = path.read_bytes()
         path.write_bytes(content[: max(len(content) // 2, HEAD_BYTES)])
 
     @pytest.fixture
     def pixels(self) -> npt.NDArray[Any]:
-        """Smooth pixels that differ from plane to plane."""
+        """A smooth image whose planes differ, of ``shape`` and ``dtype``."""
         ramp = np.add.outer(np.arange(self.shape[0]), np.arange(int(np.prod(self.shape[1:]))) % 101)
         return ramp.reshape(self.shape).astype(self.dtype)
 
     @pytest.fixture
     def path(self, tmp_path: Path, pixels: npt.NDArray[Any]) -> Path:
-        """An image of this format."""
+        """The path of an image of this format with ``pixels``."""
         path = tmp_path / self.file_name
         self.write(path, pixels)
         return path
 
-    def test_the_entry_point_describes_it(self) -> None:
+    def test_the_entry_point_names_a_valid_reader(self) -> None:
         reader = READERS.load(self.name)
         assert isinstance(reader, Reader) and reader.kind
         assert callable(pkgutil.resolve_name(reader.open))
@@ -63,16 +64,18 @@ class ReaderTests:
         assert all(0 < len(magic) <= HEAD_BYTES for magic in reader.magic)
         assert all(each.startswith(".") and each == each.lower() for each in reader.suffixes)
 
-    def test_its_images_are_recognised(self, path: Path) -> None:
+    def test_an_image_of_this_format_is_recognised(self, path: Path) -> None:
         assert find_reader(path).name == self.name
 
-    def test_a_name_that_lies_hides_no_image_that_has_first_bytes(self, path: Path) -> None:
+    def test_an_image_is_recognised_by_its_first_bytes_under_another_suffix(
+        self, path: Path
+    ) -> None:
         reader = READERS.load(self.name)
         if not reader.magic:
-            pytest.skip("this format is told by its name or its folder")
+            pytest.skip("this reader recognises files by their suffix or folders by a file")
         assert find_reader(path.rename(path.with_name("plain.dat"))).name == self.name
 
-    def test_the_source_says_what_the_file_holds(self, path: Path) -> None:
+    def test_the_source_reports_the_properties_of_the_image(self, path: Path) -> None:
         with open_source(path) as source:
             assert (source.axes, source.shape) == (self.axes, self.shape)
             assert source.dtype == np.dtype(self.dtype)
@@ -83,34 +86,36 @@ class ReaderTests:
             if "C" in source.axes and source.channel_names:
                 assert len(source.channel_names) == source.shape[source.axes.index("C")]
 
-    def test_all_pixels_come_back(self, path: Path, pixels: npt.NDArray[Any]) -> None:
+    def test_the_pixels_read_equal_those_written(
+        self, path: Path, pixels: npt.NDArray[Any]
+    ) -> None:
         with open_source(path) as source:
             whole = source.read((slice(None),) * len(self.shape))
         assert isinstance(whole, np.ndarray) and whole.dtype == np.dtype(self.dtype)
         np.testing.assert_allclose(whole, pixels, rtol=0, atol=self.tolerance)
 
-    def test_a_part_is_what_the_same_part_of_the_whole_is(
+    def test_reading_a_part_returns_the_same_part_of_the_pixels(
         self, path: Path, pixels: npt.NDArray[Any]
     ) -> None:
-        """One integer or slice a dimension, as it is asked for."""
-        firsts: list[tuple[int | slice, ...]] = [
+        """An index has one integer or slice per dimension."""
+        indices: list[tuple[int | slice, ...]] = [
             (0,) * (len(self.shape) - 2) + (slice(None), slice(None)),
             (self.shape[0] - 1,) + (slice(None),) * (len(self.shape) - 1),
             tuple(slice(size // 3, size - size // 4) for size in self.shape),
         ]
         with open_source(path) as source:
-            for index in firsts:
+            for index in indices:
                 part = source.read(index)
                 expected = pixels[index]
                 assert part.shape == expected.shape
                 np.testing.assert_allclose(part, expected, rtol=0, atol=self.tolerance)
 
-    def test_a_scene_that_is_not_there_is_refused(self, path: Path) -> None:
+    def test_a_missing_scene_is_refused(self, path: Path) -> None:
         for scene in (99, "no such scene"):
             with pytest.raises(ImageUnfit, match=r"no scene.*expected"), open_source(path, scene):
                 pass
 
-    def test_a_damaged_image_is_refused_naming_the_file(self, path: Path) -> None:
+    def test_a_damaged_image_is_refused_with_the_name_of_its_file(self, path: Path) -> None:
         self.damage(path)
         with pytest.raises(CourierError) as caught, open_source(path) as source:
             source.read((slice(None),) * len(source.shape))

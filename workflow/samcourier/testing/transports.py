@@ -42,31 +42,34 @@ async def segment(transport: Transport, image: Any, **others: Any) -> Any:
 class TransportTests:
     """Subclass it as ``TestMyTransport`` and override the fixture ``unopened``.
 
-    It gives a :class:`samcourier.transports.base.Transport`, not open yet, to a service of the
-    built-in watershed, such as that of the fixture ``service``. One that awaits something is a
-    ``pytest_asyncio.fixture``, unless pytest-asyncio's mode is ``auto``.
+    The fixture returns a :class:`samcourier.transports.base.Transport` that is not open yet. It
+    leads to a service with the built-in engine ``watershed``, e.g. the fixture ``service``. An
+    asynchronous fixture must be a ``pytest_asyncio.fixture``, unless pytest-asyncio's mode is
+    ``auto``.
     """
 
     @pytest.fixture
     def service(self) -> Iterator[SegmentationService]:
-        """A service in this process, for the far side of the transport."""
+        """A service in this process that the transport can lead to."""
         service = SegmentationService(build_engine("watershed"))
         yield service
         service.close()
 
     @pytest.fixture
     def unopened(self) -> Transport:
-        """The transport, not open yet."""
+        """The transport to test, not open yet."""
         raise NotImplementedError
 
     @pytest_asyncio.fixture
     async def transport(self, unopened: Transport) -> AsyncIterator[Transport]:
-        """The transport, open; closed afterwards."""
+        """The open transport, which is closed after the test."""
         await unopened.open(OPEN_TIMEOUT_S)
         yield unopened
         await unopened.close()
 
-    async def test_it_says_what_it_is_and_how_far_it_came(self, transport: Transport) -> None:
+    async def test_name_state_and_progress_have_the_required_types(
+        self, transport: Transport
+    ) -> None:
         assert isinstance(transport.name, str) and transport.name
         assert isinstance(transport.state(), str) and transport.state()
         before = transport.progress()
@@ -83,14 +86,16 @@ class TransportTests:
         sizes = [0, 1, 70_000, 700_000]
         assert await asyncio.gather(*map(received, sizes)) == sizes
 
-    async def test_the_service_describes_itself(self, transport: Transport) -> None:
+    async def test_describe_returns_the_description_of_the_service(
+        self, transport: Transport
+    ) -> None:
         description = await transport.call("describe", {}, CALL_TIMEOUT_S)
         assert description["engine"] == "watershed"
         assert description["wire"]["version"] == 1
         assert description["limits"]["max_queue"] > 0
 
     @pytest.mark.parametrize(("up", "down"), [(0, 0), (10, 3_000_000), (3_000_000, 10)])
-    async def test_a_probe_carries_its_bytes_both_ways(
+    async def test_a_probe_transfers_its_bytes_in_both_directions(
         self, transport: Transport, up: int, down: int
     ) -> None:
         answer = await transport.call(
@@ -124,7 +129,9 @@ class TransportTests:
         np.testing.assert_array_equal(plain, packed)
         assert answer["object_count"] == plain.max() > 0
 
-    async def test_a_constant_image_is_no_error(self, transport: Transport) -> None:
+    async def test_a_constant_image_gives_an_empty_mask_and_a_note(
+        self, transport: Transport
+    ) -> None:
         answer = await segment(transport, pack_array(np.full((64, 64), 7, np.uint8), "raw"))
         assert answer["object_count"] == 0
         assert "constant" in answer["note"]
@@ -151,7 +158,7 @@ class TransportTests:
             ({}, {"embedding": True}, "request", "EmbeddingsUnsupported"),
         ],
     )
-    async def test_a_wrong_request_is_refused_by_name(
+    async def test_a_wrong_request_raises_the_services_error_by_name(
         self, transport: Transport, image: Any, others: dict[str, Any], kind: str, name: str
     ) -> None:
         with pytest.raises(CourierError) as caught:
@@ -159,26 +166,27 @@ class TransportTests:
         assert (caught.value.kind, caught.value.name) == (kind, name)
         assert "Traceback" not in str(caught.value)
 
-    async def test_encoding_is_refused_by_name_where_there_are_no_embeddings(
-        self,
-        transport: Transport,
+    async def test_an_engine_without_embeddings_refuses_encode_image_by_name(
+        self, transport: Transport
     ) -> None:
         with pytest.raises(CourierError) as caught:
             await transport.call("encode_image", {"image": blobs((64, 64))}, CALL_TIMEOUT_S)
         assert caught.value.name == "EmbeddingsUnsupported"
 
-    async def test_a_method_that_is_not_there_is_named(self, transport: Transport) -> None:
+    async def test_a_call_of_an_unknown_method_raises_no_such_method(
+        self, transport: Transport
+    ) -> None:
         with pytest.raises(CourierError) as caught:
             await transport.call("segment_some", {}, CALL_TIMEOUT_S)
         assert (caught.value.kind, caught.value.name) == ("request", "NoSuchMethod")
 
-    async def test_a_call_over_its_deadline_fails_as_a_transport(
+    async def test_a_call_that_exceeds_its_timeout_raises_transport_failed(
         self, transport: Transport
     ) -> None:
         with pytest.raises(TransportFailed):
             await transport.call("segment_all", {"image_or_embedding": blobs((1024, 1024))}, 0.01)
 
-    async def test_a_closed_transport_refuses_calls_and_opens_again(
+    async def test_a_closed_transport_refuses_calls_and_can_be_opened_again(
         self, transport: Transport
     ) -> None:
         await transport.close()
