@@ -37,7 +37,7 @@ SCHEMA = yaml.safe_load(
 MANY_CALLS = 1_000_000
 #: What has failed rests until the end: on a slow machine it would be back before the last image.
 POLICY = Policy(
-    open_timeout_s=10.0, webrtc_open_timeout_s=3.0, probe_timeout_s=30.0, rest_after_failure_s=120.0
+    open_timeout_s=10.0, webrtc_open_timeout_s=3.0, probe_timeout_s=30.0, first_backoff_s=120.0
 )
 
 

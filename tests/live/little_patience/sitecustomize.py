@@ -17,7 +17,7 @@ _begin = OutageWait.__init__
 
 
 def _begin_with_little(self: OutageWait, policy: Policy, clock: Callable[[], float]) -> None:
-    _begin(self, replace(policy, absence_limit_s=PATIENCE_S), clock)
+    _begin(self, replace(policy, outage_limit_s=PATIENCE_S), clock)
 
 
 OutageWait.__init__ = _begin_with_little

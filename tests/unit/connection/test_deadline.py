@@ -85,7 +85,7 @@ POLICY = Policy(
     heartbeat_s=0.02,
     overload_wait_s=0.1,
     overload_wait_max_s=0.1,
-    absence_limit_s=0.0,
+    outage_limit_s=0.0,
 )
 
 Start = Callable[..., Any]

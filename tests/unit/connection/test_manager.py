@@ -36,9 +36,9 @@ from samcourier.testing.fake import FakeTransport, Scripted
 
 #: A testing switch without waiting: pauses of nothing.
 PATIENT = Policy(
-    overload_wait_s=0.0, webrtc_open_timeout_s=0.2, open_timeout_s=0.5, absence_pause_s=0.01
+    overload_wait_s=0.0, webrtc_open_timeout_s=0.2, open_timeout_s=0.5, outage_pause_s=0.01
 )
-IMPATIENT = replace(PATIENT, absence_limit_s=0.0)
+IMPATIENT = replace(PATIENT, outage_limit_s=0.0)
 
 
 def now() -> dict[str, float]:
@@ -183,7 +183,7 @@ async def test_a_failed_transport_rests_and_is_tried_by_a_probe_before_an_image(
     monkeypatch.setattr("samcourier.connection.prober._TICK_S", 0.01)
     slow = [Scripted(delay_s=0.05)] * 99
     made = bench(
-        replace(PATIENT, rest_after_failure_s=0.05),
+        replace(PATIENT, first_backoff_s=0.05),
         websocket={"calls": [failing(TransportFailed("closed"))]},
         http={"manager_calls": slow, "calls": slow},
     )
@@ -257,7 +257,7 @@ async def test_a_service_that_comes_back_in_time_loses_no_image(bench: Make) -> 
 
 
 async def test_an_image_that_is_too_slow_over_the_only_way_fails_alone(bench: Make) -> None:
-    policy = replace(PATIENT, attempt_timeout_s=0.1, image_timeout_s=0.5, absence_limit_s=0.05)
+    policy = replace(PATIENT, attempt_timeout_s=0.1, image_timeout_s=0.5, outage_limit_s=0.05)
     made = bench(policy, websocket={"calls": [Scripted(delay_s=9)] * 9})
     await made.manager.start(5)
     with pytest.raises(CallFailed) as caught:
@@ -323,7 +323,7 @@ async def test_udp_closed_costs_nothing_but_a_line(bench: Make) -> None:
 
 
 async def test_a_call_has_a_deadline_of_its_own(bench: Make) -> None:
-    policy = Policy(attempt_timeout_s=0.1, rest_after_failure_s=60)
+    policy = Policy(attempt_timeout_s=0.1, first_backoff_s=60)
     made = bench(policy, websocket={"calls": [Scripted(delay_s=30)]}, http={})
     await made.manager.start(5)
     await asyncio.sleep(0.05)
@@ -531,7 +531,7 @@ LOST, GONE = TransportFailed("lost"), ServiceGone("not found")
 async def test_how_long_a_service_is_waited_for(
     rounds: list[tuple[int, CourierError, bool]], ending: str | None
 ) -> None:
-    policy = Policy(absence_limit_s=30, absence_pause_s=0, loss_retries=3)
+    policy = Policy(outage_limit_s=30, outage_pause_s=0, loss_retries=3)
     now_s = 0.0
     outage_wait = OutageWait(policy, lambda: now_s)
     go_on = []

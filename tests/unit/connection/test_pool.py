@@ -22,8 +22,8 @@ from samcourier.testing.fake import FakeTransport, Scripted
 from samcourier.transports.base import Endpoint, Transport
 from samcourier.transports.session import list_services
 
-POLICY = Policy(open_timeout_s=1.0, absence_pause_s=0.01, absence_limit_s=1.0)
-HASTY = replace(POLICY, absence_limit_s=0.05)
+POLICY = Policy(open_timeout_s=1.0, outage_pause_s=0.01, outage_limit_s=1.0)
+HASTY = replace(POLICY, outage_limit_s=0.05)
 ANSWERS = Payload(10, 10)
 
 

@@ -61,9 +61,7 @@ SCHEMA = json.loads(
 )
 
 #: Transports are looked at again at once and nobody waits.
-IMPATIENT = Policy(
-    overload_wait_s=0.0, open_timeout_s=1.0, rest_after_failure_s=0.0, absence_limit_s=0.0
-)
+IMPATIENT = Policy(overload_wait_s=0.0, open_timeout_s=1.0, first_backoff_s=0.0, outage_limit_s=0.0)
 
 DESCRIPTION = {
     "engine": "scripted",

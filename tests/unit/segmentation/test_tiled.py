@@ -40,7 +40,7 @@ SCHEMA = json.loads(
 )
 TILES = TileSettings(edge_px=100, halo_px=24, above_px=20_000)
 WHOLE = TileSettings()
-PATIENCE = Policy(overload_wait_s=0.0, rest_after_failure_s=0.0, absence_limit_s=0.0)
+PATIENCE = Policy(overload_wait_s=0.0, first_backoff_s=0.0, outage_limit_s=0.0)
 TILE_COUNT = 9
 
 

@@ -263,7 +263,7 @@ class Link:
         if generation != self.generation:
             return
         if error is not None and error.must_leave_transport:
-            self.lose(error)
+            self.fail_calls(error)
             return
         # Any other answer, even a refusal, comes from the far side.
         self.liveness.note_heartbeat_answered()
@@ -289,14 +289,14 @@ class Link:
         space_left = answer.get("places_left") if isinstance(answer, dict) else None
         return not isinstance(space_left, int) or space_left > 0
 
-    def lose(self, error: CourierError) -> None:
+    def fail_calls(self, error: CourierError) -> None:
         """Fail every call in flight with ``error``; an idle transport is closed at once."""
         if self._lost is not None and not self._lost.done():
             self._lost.set_result(error)
         if self.in_flight == 0:
-            self.leave(error, self.generation)
+            self.back_off(error, self.generation)
 
-    def leave(self, error: CourierError, generation: int) -> None:
+    def back_off(self, error: CourierError, generation: int) -> None:
         """Close a failed transport and start its backoff, unless it was reopened since it failed.
 
         ``generation`` is that of the opening which failed with ``error``.
@@ -311,7 +311,7 @@ class Link:
         self._lost = None
         self.last_failure = str(error)
         self.is_service_absent = isinstance(error, ServiceGone)
-        backoff_s = self._policy.rest_s(self._failures_in_a_row)
+        backoff_s = self._policy.backoff_s(self._failures_in_a_row)
         self._failures_in_a_row += 1
         self._needs_trial = True
         self._backoff_until_s = self._clock() + backoff_s
@@ -320,7 +320,7 @@ class Link:
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
-    async def closed(self) -> None:
+    async def wait_until_closed(self) -> None:
         """Wait until every failed opening is closed."""
         await asyncio.gather(*self._closing)
 
@@ -330,7 +330,7 @@ class Link:
             self.record_health()
         self.is_open = False
         await self._close_transport()
-        await self.closed()
+        await self.wait_until_closed()
 
     async def _close_transport(self) -> None:
         if self._heartbeat is not None:

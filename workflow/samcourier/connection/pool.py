@@ -19,7 +19,7 @@ from .description import RunIdentity
 from .link import Link
 from .load_balancing import next_replica
 from .replica import Replica
-from .retry import OutageWait, may_pass
+from .retry import OutageWait, is_temporary
 from .shared_measurements import Measurements
 from .throughput import Payload
 
@@ -82,7 +82,7 @@ class ReplicaPool:
                 description = await self._first_description()
                 break
             except CourierError as error:
-                if not may_pass(error) or not await outage_wait.pause():
+                if not is_temporary(error) or not await outage_wait.pause():
                     raise
         self._updating = asyncio.ensure_future(self._update_periodically())
         return description

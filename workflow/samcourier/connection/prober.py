@@ -37,7 +37,7 @@ TRIAL_MIN_SAMPLES = 2
 REPROBE_AFTER_S = 3.0
 REPROBE_SHARE = 0.02
 
-#: A closed one is opened for a probe only after the trust in its measurement has halved.
+#: A closed transport is opened for a probe only after the trust in its measurement has halved.
 REPROBE_CLOSED_AFTER_S = TRUST_HALF_LIFE_S
 
 #: While the transports are still being compared, the first image waits at most this long...
@@ -146,7 +146,7 @@ class Prober:
             return
         elif await _measure(link, PING):
             payload = _limited(await self._first_payload, FIRST_PROBE)
-            if link.is_open and self._pays(link):
+            if link.is_open and self._is_worth_probing(link):
                 await _measure(link, payload)
 
     def _note_speed(self) -> None:
@@ -177,7 +177,7 @@ class Prober:
         payload = _limited(self._first_payload.result(), SMALL_PROBE)
         for link in self._links:
             await self._open_standby(link)
-            if not self._pays(link):
+            if not self._is_worth_probing(link):
                 continue
             if link.is_trial_due or not (link.is_open or link.needs_trial or link.is_measured):
                 await self._reprobe(link, payload)
@@ -196,7 +196,11 @@ class Prober:
     async def _open_standby(self, link: Link) -> None:
         """Open a transport that needs no probe, as a replacement if the one in use is lost."""
         is_needed = link is not self._in_use() and not link.is_open and not link.needs_trial
-        if is_needed and link.name not in PROBE_COST_S and self._outlasts(DEFAULT_PROBE_COST_S):
+        if (
+            is_needed
+            and link.name not in PROBE_COST_S
+            and self._calls_outlast(DEFAULT_PROBE_COST_S)
+        ):
             await _measure(link, PING)
 
     async def _reprobe(self, link: Link, payload: Payload) -> None:
@@ -204,8 +208,8 @@ class Prober:
         if await _measure(link, payload) and link.estimate.up:
             link.estimate = merge_probe(before, link.estimate)
 
-    def _pays(self, link: Link) -> bool:
-        """Tell whether the remaining transfers are worth a probe of another transport."""
+    def _is_worth_probing(self, link: Link) -> bool:
+        """Tell whether the remaining transfers take long enough to be worth a probe."""
         if self._calls_left() < PROBE_MIN_CALLS_LEFT:
             return False
         travel_s = self._travel_s()
@@ -214,8 +218,8 @@ class Prober:
         cost_s = PROBE_COST_S.get(link.name, DEFAULT_PROBE_COST_S)
         return self._calls_left() * travel_s >= WORTH_FACTOR * cost_s
 
-    def _outlasts(self, cost_s: float) -> bool:
-        """Tell whether the remaining calls, at their pace so far, far outlast ``cost_s``."""
+    def _calls_outlast(self, cost_s: float) -> bool:
+        """Tell whether the remaining calls, at the pace so far, take far longer than ``cost_s``."""
         calls_left = self._calls_left()
         if calls_left < PROBE_MIN_CALLS_LEFT:
             return False
@@ -245,6 +249,6 @@ async def _measure(link: Link, payload: Payload) -> bool:
         generation = link.generation
         await link.probe(payload)
     except CourierError as error:
-        link.leave(error, generation)
+        link.back_off(error, generation)
         return False
     return True

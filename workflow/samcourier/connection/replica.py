@@ -23,7 +23,7 @@ from .link import PING, Link
 from .load_balancing import Load
 from .prober import Prober
 from .ranking import Choice, rank
-from .retry import may_pass
+from .retry import is_temporary
 from .shared_measurements import Measurements
 from .throughput import Estimate, Payload, Sample
 from .time_limits import Policy
@@ -164,7 +164,7 @@ class Replica:
             self._background += [
                 asyncio.ensure_future(_wait_for_opening(task)) for task in openings
             ]
-        if errors and not any(map(may_pass, errors)):
+        if errors and not any(map(is_temporary, errors)):
             raise errors[0]
         raise self.unreachable_error()
 
@@ -176,9 +176,9 @@ class Replica:
             if not link.description.is_empty:
                 await link.probe(PING)
         except CourierError as error:
-            link.leave(error, generation)
+            link.back_off(error, generation)
             # WebSocket and WebRTC share a session: it must be closed before it is opened anew.
-            await link.closed()
+            await link.wait_until_closed()
             raise
         return link.description
 
@@ -277,7 +277,7 @@ class Replica:
             error = caught
         total_s = (answered_s or self._clock()) - start_s
         if error is not None and error.must_leave_transport:
-            link.leave(error, generation)
+            link.back_off(error, generation)
         if sample is not None and self._prober is not None:
             self._prober.note_answer(sample.payload)
         attempt = attempt_record(

@@ -31,7 +31,7 @@ def what_next(error: CourierError, service_failures: int, policy: Policy) -> Ste
             return "give_up"
 
 
-def may_pass(error: CourierError) -> bool:
+def is_temporary(error: CourierError) -> bool:
     """Tell whether a failure is temporary, so that the same call may work later unchanged."""
     return error.kind not in ("denied", "request", "input", "storage")
 
@@ -68,7 +68,7 @@ class OutageWait:
         if self._outage_since_s is None:
             self._outage_since_s = self._clock()
         outage_s = self._clock() - self._outage_since_s
-        if self._losses > self._policy.loss_retries or outage_s >= self._policy.absence_limit_s:
+        if self._losses > self._policy.loss_retries or outage_s >= self._policy.outage_limit_s:
             return False
         self._loss = None
         # Random, so that not all jobs send their images again at the same moment.

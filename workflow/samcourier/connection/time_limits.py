@@ -22,8 +22,8 @@ class Policy:
     head_start_s: float = 1.0
     probe_timeout_s: float = 60.0
     #: The backoff of a failed transport before it is tried again; doubled each time.
-    rest_after_failure_s: float = 1.0
-    rest_max_s: float = 120.0
+    first_backoff_s: float = 1.0
+    max_backoff_s: float = 120.0
     #: A heartbeat is sent over a transport in use that was not heard for this long...
     heartbeat_s: float = 0.5
     #: ...or for this share of the time without payload, if that is longer: the service's answers
@@ -47,22 +47,22 @@ class Policy:
     loss_retries: int = 5
     #: The longest outage, in which no transport reaches the service, before the run stops, also at
     #: its start: a server that restarts is back by then.
-    absence_limit_s: float = 30.0
-    absence_pause_s: float = 1.0
+    outage_limit_s: float = 30.0
+    outage_pause_s: float = 1.0
     #: The longest pause, so that the end of an outage of an hour is noticed within this.
-    absence_pause_max_s: float = 16.0
+    outage_pause_max_s: float = 16.0
 
     def open_timeout_for(self, transport: str) -> float:
         """Return the seconds a transport may take to open."""
         return self.webrtc_open_timeout_s if transport == "webrtc" else self.open_timeout_s
 
-    def rest_s(self, failures: int) -> float:
+    def backoff_s(self, failures: int) -> float:
         """Return the backoff in seconds after ``failures`` failures before this one."""
-        return float(min(self.rest_after_failure_s * 2.0 ** min(failures, 30), self.rest_max_s))
+        return float(min(self.first_backoff_s * 2.0 ** min(failures, 30), self.max_backoff_s))
 
     def pause_s(self, pauses: int) -> float:
         """Return the seconds before another round over all transports, after ``pauses`` pauses."""
-        return float(min(self.absence_pause_s * 2.0 ** min(pauses, 30), self.absence_pause_max_s))
+        return float(min(self.outage_pause_s * 2.0 ** min(pauses, 30), self.outage_pause_max_s))
 
     def overload_ceiling_s(self, wait_count: int) -> float:
         """Return the longest pause in seconds after ``wait_count`` pauses: doubling, bounded."""

@@ -100,7 +100,7 @@ class Watchdog:
             evidence = self._evidence(link)
             reason = loss_reason(silence_s, link.silence_limit_s(), evidence, alone_s)
             if reason is not None:
-                link.lose(TransportFailed(f"{link.name}: {reason}", name="Silent"))
+                link.fail_calls(TransportFailed(f"{link.name}: {reason}", name="Silent"))
 
     def _evidence(self, silent: Link) -> str | None:
         for link in self._links:
@@ -122,7 +122,7 @@ class Watchdog:
             try:
                 await link.open()
             except CourierError as error:
-                link.leave(error, generation)
+                link.back_off(error, generation)
 
         task = asyncio.ensure_future(open_link())
         self._openings.add(task)

@@ -190,7 +190,7 @@ def _policy(settings: RunSettings) -> Policy:
     if settings.service.target != "slurm":
         return policy
     # A lost job of the service is submitted again and may wait in SLURM's queue.
-    return replace(policy, absence_limit_s=settings.service.deploy_timeout_s)
+    return replace(policy, outage_limit_s=settings.service.deploy_timeout_s)
 
 
 def _command_options(settings: RunSettings) -> list[str]:
