@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,9 @@ from samcourier.segmentation.existing import (
     ValidLabels,
     ValidMask,
     find_existing,
+    keep_older_version,
 )
+from samcourier.segmentation.key import image_key
 from samcourier.segmentation.prepared import Prepared
 
 from .batch_settings import batch_settings
@@ -153,3 +156,54 @@ async def test_a_failure_of_the_image_s_own_holds_until_it_is_retried(
     existing = await existing_of(tmp_path, masks, log, retry_failed=retry_failed)
     assert type(existing) is outcome
     assert (existing.log is None) == (log == "torn")
+
+
+@pytest.mark.parametrize(
+    ("changed", "state", "replaces", "is_kept"),
+    [
+        ({"segmentation_version": 0}, "whole", False, True),
+        ({"segmentation_version": 0, "versions": {"scripted": "0"}}, "whole", False, True),
+        ({"segmentation_version": 0}, "whole", True, False),
+        ({"segmentation_version": 0}, "damaged", False, False),
+        ({"segmentation_version": 0}, "other key", False, False),
+        ({"segmentation_version": 2}, "whole", False, False),
+        ({"segmentation_version": None}, "whole", False, False),
+        ({"segmentation_version": "0"}, "whole", False, False),
+        ({"segmentation_version": 0, "model": "other"}, "whole", False, False),
+        ({"segmentation_version": 0, "model_sha256": "1" * 64}, "whole", False, False),
+    ],
+)
+@pytest.mark.parametrize("container", ["folder", "zip"])
+async def test_a_whole_mask_of_an_older_version_is_kept_unless_it_is_to_be_replaced(
+    tmp_path: Path,
+    changed: dict[str, Any],
+    state: MaskState,
+    replaces: bool,
+    is_kept: bool,
+    container: MaskContainer,
+) -> None:
+    batch = batch_settings(tmp_path / "results", replace=replaces, mask_container=container)
+    async with prepared_image(write_image(tmp_path), batch) as prepared:
+        service = prepared.request.service | changed
+        key = image_key(prepared.pixels_sha256, prepared.request.parameters, service)
+        request = dataclasses.replace(prepared.request, service=service)
+        earlier = dataclasses.replace(prepared, request=request, key=key)
+        leave_mask(earlier, batch.dataset_dir, container, state)
+        found = keep_older_version(prepared, batch)
+        existing = find_existing(found, batch)
+    assert (found.key, found.request.service) == (
+        (key, service) if is_kept else (prepared.key, prepared.request.service)
+    )
+    assert type(existing) is (ValidMask if is_kept else NoValidResult)
+
+
+async def test_a_mask_of_the_current_version_is_preferred_to_an_older_one(tmp_path: Path) -> None:
+    batch = batch_settings(tmp_path / "results")
+    async with prepared_image(write_image(tmp_path), batch) as prepared:
+        service = prepared.request.service | {"segmentation_version": 0}
+        key = image_key(prepared.pixels_sha256, prepared.request.parameters, service)
+        request = dataclasses.replace(prepared.request, service=service)
+        earlier = dataclasses.replace(prepared, request=request, key=key)
+        leave_mask(earlier, batch.dataset_dir, "folder", "whole")
+        leave_mask(prepared, batch.dataset_dir, "zip", "whole")
+        assert keep_older_version(prepared, batch) is prepared

@@ -67,6 +67,7 @@ SEGMENT_KEYS = {
     "tiles.above_px": "--tiles-above-px",
     **SUBSET_KEYS,
     "retry_failed": "--retry-failed",
+    "replace": "--replace",
     "timeouts.attempt_s": "--attempt-timeout-s",
     "timeouts.image_s": "--image-timeout-s",
 }

@@ -29,6 +29,8 @@ _HELP = {
     " one id per line.",
     "outputs": "A file to make from each mask; may be repeated.",
     "retry_failed": "Also retry images that failed for a reason of their own, e.g. a damaged file.",
+    "replace": "Make finished masks of an older version of the engine again, and with --only those"
+    " with other parameters.",
     "service.authorized_users": "E-mail address or Hypha id of a user who may call the app, * for"
     " everyone; may be repeated.",
     "service.slurm.extra": "An additional argument for sbatch; may be repeated.",

@@ -229,8 +229,9 @@ def _normalized(config: Mapping[str, Any]) -> dict[str, Any]:
     # The command line gives 0.5 as a number and true as a string.
     if str(values.get("ome_zarr")) in get_args(OmeZarrVersion):
         values["ome_zarr"] = str(values["ome_zarr"])
-    if values.get("retry_failed") in ("true", "false"):
-        values["retry_failed"] = values["retry_failed"] == "true"
+    for key in ("retry_failed", "replace"):
+        if values.get(key) in ("true", "false"):
+            values[key] = values[key] == "true"
     images = values.get("images")
     if isinstance(images, str | int | list) and not isinstance(images, bool) and images != []:
         values["images"] = listed(images)

@@ -109,6 +109,11 @@ class Plan:
             self.settings.outputs,
             self.settings_digest,
         )
+        if self.settings.replace:
+            # Only the service knows its version, so each batch compares its own masks.
+            to_redo |= {
+                each for each in self.batches if manifest_path(self.dataset_dir, each).exists()
+            }
         if self.settings.retry_failed:
             to_redo |= {
                 each for each in self.batches if pending.has_failures(self.dataset_dir, each)

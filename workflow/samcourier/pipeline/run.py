@@ -36,6 +36,7 @@ from ..segmentation.settings import BatchSettings
 from ..settings.run_settings import RunSettings
 from ..transports import Replicas
 from .digests import report_digest, settings_digest
+from .finished_masks import check_replacement, find_finished_masks
 
 if TYPE_CHECKING:
     from ..diagnostics.forecast import Forecast
@@ -74,14 +75,19 @@ def run_batch(
     async def work() -> Manifest:
         endpoint = await asyncio.to_thread(find_service, settings, dataset_dir)
         shared = measurements_path(dataset_dir)
-        images = len(rows_of_subset(batch.rows, settings.subset))
+        rows = rows_of_subset(batch.rows, settings.subset)
         known = read_measurements(shared, endpoint.service_id)
         replicas = Replicas(endpoint, settings.transport)
         with ConnectionJournal(connection_journal_path(dataset_dir, batch.batch_id)) as journal:
-            async with connected(replicas, journal, images, _policy(settings), known) as (
+            async with connected(replicas, journal, len(rows), _policy(settings), known) as (
                 manager,
                 description,
             ):
+                finished = find_finished_masks(
+                    rows, dataset_dir, settings, msgspec.to_builtins(description)
+                )
+                for line in check_replacement(finished, settings):
+                    logger.warning("%s", line, extra={"batch": batch.batch_id})
                 try:
                     run = BatchRun(batch_settings, manager, description, on_image)
                     return await run.run(batch)
@@ -106,12 +112,14 @@ def start_dataset(
     """Record the start of a run without Snakemake; return the forecast of the files it will make.
 
     ``rerun_of`` is as in :class:`samcourier.results.environment.RunEnvironment`. Raises InputError
-    while a batch of an earlier run that divided the sheet into other batches still runs.
+    while a batch of an earlier run that divided the sheet into other batches still runs, or if the
+    settings forbid that the run replaces finished masks.
     """
     from ..diagnostics.forecast import forecast_files
 
     batches = batches_of_subset(settings, rows)
     to_make = rows_of_subset(rows, settings.subset)
+    check_replacement(find_finished_masks(to_make, dataset_dir, settings), settings)
     forecast = forecast_files(
         to_make, len(batches), settings.mask_container, settings.ome_zarr, settings.outputs
     )

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import InputError
+from ..files.strict_json import read_json
 from ..results.layout import manifest_path
 from ..samples.format import write_found_sheet
-from ..samples.sheet import rows_of_subset
+from ..samples.sheet import ImageRow, rows_of_subset
 from ..settings.frozen import FrozenFiles, freeze, read_frozen
 from . import snakemake_internals as internals
 from .commands import batch_message, command_words, run_command
@@ -140,9 +141,11 @@ class WorkflowRun:
         to_make = {job.wildcards.batch for job in internals.jobs_to_run(self._workflow, segment)}
         if not to_make or internals.is_touching(self._workflow):
             return
+        self._check_replacement(to_make)
         self._record(to_make)
         internals.show([f"samcourier: {self._forecast(to_make)}"])
         self._bring_up_service()
+        self._check_replacement(to_make, service=self._described_service())
 
     def report_what_there_is(self, report: Any) -> None:
         """Write the report of a run that failed before its report rule ran."""
@@ -225,14 +228,44 @@ class WorkflowRun:
             plan.dataset_dir, "snakemake", settings, plan.rows, snakefile=self._snakefile
         )
 
+    def _check_replacement(
+        self, to_make: set[str], service: Mapping[str, Any] | None = None
+    ) -> None:
+        """Show which finished masks the batches replace; end the run if it must not replace them.
+
+        ``service`` is the description of the service once it is known.
+        """
+        from .finished_masks import check_replacement, find_finished_masks
+
+        plan = self.plan
+        finished = find_finished_masks(
+            self._rows(to_make), plan.dataset_dir, plan.settings, service
+        )
+        try:
+            lines = check_replacement(finished, plan.settings)
+        except InputError as error:
+            internals.end_run(error)
+        if service is not None:
+            internals.show([f"samcourier: {line}" for line in lines])
+
+    def _described_service(self) -> Mapping[str, Any]:
+        """Return the description of the service that `samcourier verify` has written."""
+        verdict = read_json(self.verdict)
+        description = verdict.get("description") if isinstance(verdict, dict) else None
+        return description if isinstance(description, dict) else {}
+
+    def _rows(self, batch_ids: set[str]) -> list[ImageRow]:
+        """Return the rows of the subset in these batches."""
+        rows = [row for batch_id in sorted(batch_ids) for row in self.plan.batches[batch_id].rows]
+        return rows_of_subset(rows, self.plan.subset)
+
     def _forecast(self, to_make: set[str]) -> object:
         """Return the forecast of the files that the batches of this run will make."""
         from ..diagnostics.forecast import forecast_files
 
-        plan, settings = self.plan, self.plan.settings
-        rows = [row for batch_id in sorted(to_make) for row in plan.batches[batch_id].rows]
+        settings = self.plan.settings
         form = settings.mask_container, settings.ome_zarr, settings.outputs
-        return forecast_files(rows_of_subset(rows, plan.subset), len(to_make), *form)
+        return forecast_files(self._rows(to_make), len(to_make), *form)
 
     def _bring_up_service(self) -> None:
         """Deploy and verify the service; end the run if that fails."""

@@ -103,6 +103,20 @@ class ServiceDescription(Struct, frozen=True):
         return self.embeddings and self.wire is not None
 
 
+def is_older_version(service: Mapping[str, Any], current: Mapping[str, Any]) -> bool:
+    """Return whether ``service`` is the ``current`` one with a lower ``segmentation_version``.
+
+    Both are fields of a service's description, of which those in SERVICE_IDENTITY count.
+    """
+    version, current_version = (each.get("segmentation_version") for each in (service, current))
+    if not (isinstance(version, int) and isinstance(current_version, int)):
+        return False
+    others = [name for name in SERVICE_IDENTITY if name != "segmentation_version"]
+    return version < current_version and all(
+        name in service and name in current and service[name] == current[name] for name in others
+    )
+
+
 def checked_description(answer: Any) -> dict[str, Any]:
     """Return the answer of ``describe`` as JSON values, without known fields of a wrong type.
 

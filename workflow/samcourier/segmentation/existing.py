@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..masks.integrity import MASK_SUFFIXES, is_whole, read_provenance
 from ..results.image_log import ImageLog, read_image_log
 from ..results.layout import log_path, mask_path
+from ..results.service_description import is_older_version
+from .key import image_key
 from .prepared import Prepared
 from .settings import BatchSettings
 
@@ -74,6 +76,36 @@ def find_existing(prepared: Prepared, settings: BatchSettings) -> Existing:
     if log is not None and _is_own_fault(log, key) and not settings.run.retry_failed:
         return ValidFailure(log)
     return NoValidResult(log)
+
+
+def keep_older_version(prepared: Prepared, settings: BatchSettings) -> Prepared:
+    """Return the image with the key and service of its mask by an older version of the engine.
+
+    Such a complete mask stays valid unless the settings request that finished masks are replaced:
+    only its ``segmentation_version`` is lower; pixels, parameters, tiles, foreground and model are
+    those of this run. Without one, or beside a mask with the current key, ``prepared`` itself is
+    returned.
+    """
+    image, request = prepared.request.row.image, prepared.request
+    paths = [mask_path(settings.dataset_dir, image, container) for container in MASK_SUFFIXES]
+    found = {path: read_provenance(path) or {} for path in paths}
+    has_current = any(each.get("key") == prepared.key for each in found.values())
+    if settings.run.replace or has_current:
+        return prepared
+    for path, provenance in found.items():
+        service = provenance.get("service")
+        if not isinstance(service, dict) or not is_older_version(service, request.service):
+            continue
+        key = image_key(
+            prepared.pixels_sha256,
+            request.parameters,
+            service,
+            prepared.tiling.identity if prepared.tiling else None,
+            prepared.foreground.sha256 if prepared.foreground else None,
+        )
+        if key == provenance.get("key") and is_whole(path):
+            return replace(prepared, request=replace(request, service=service), key=key)
+    return prepared
 
 
 def _is_own_fault(log: ImageLog, key: str) -> bool:

@@ -15,7 +15,14 @@ from ..results.layout import log_path, mask_path
 from ..samples.sheet import ImageRow
 from ..tiling.cache import TileStore
 from .events import Record
-from .existing import NoValidResult, ValidFailure, ValidLabels, ValidMask, find_existing
+from .existing import (
+    NoValidResult,
+    ValidFailure,
+    ValidLabels,
+    ValidMask,
+    find_existing,
+    keep_older_version,
+)
 from .finish import Finished, delete_replaced, make_outputs, write
 from .plane import Segmented
 from .prepared import FileVersion, Prepared, Request, changed_in_work, prepare
@@ -57,6 +64,7 @@ async def process_image(row: ImageRow, shared: Shared) -> Recorded:
         async with opened_planes(row.path, row.selection) as planes:
             prepared = await prepare(request, file, planes, settings, shared.description)
             recorder.record_prepared()
+            prepared = await asyncio.to_thread(keep_older_version, prepared, settings)
             existing = await asyncio.to_thread(find_existing, prepared, settings)
             if not isinstance(existing, NoValidResult):
                 shared.caller.expect(-1)

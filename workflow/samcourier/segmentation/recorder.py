@@ -70,7 +70,7 @@ class Recorder:
         finished: Finished | None,
         failure: Failure | None = None,
     ) -> ImageLog:
-        request = self.request
+        request = prepared.request if prepared else self.request
         planes = prepared.planes if prepared else None
         attempts = [each for each in self._events if isinstance(each, Attempt)]
         return ImageLog(

@@ -306,6 +306,13 @@ class RunSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
             " false"
         ),
     ] = False
+    replace: Annotated[
+        bool,
+        Meta(
+            description="true to make finished masks of an older version of the engine again, and"
+            " in a run of a subset those with other parameters, otherwise false"
+        ),
+    ] = False
     service: Annotated[
         ServiceSettings, Meta(description="the service to use, a mapping of keys")
     ] = ServiceSettings()
