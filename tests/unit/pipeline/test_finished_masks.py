@@ -114,5 +114,5 @@ def test_what_will_be_replaced_is_said(
 
 def test_a_run_of_a_subset_replaces_no_mask_of_other_settings_unasked() -> None:
     settings = RunSettings(dataset="cells", images=("a", "b"))
-    with pytest.raises(InputError, match="images: a, b already have masks .* replace: true"):
+    with pytest.raises(InputError, match=r"images: a, b already have masks .* replace: true"):
         check_replacement(FinishedMasks(("a", "b"), ()), settings)
