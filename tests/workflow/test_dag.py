@@ -385,8 +385,8 @@ def test_the_inner_snakefile_serves_as_well(finished: Project) -> None:
 
 KNOWN = (
     "batch_size, dataset, embeddings, embeddings_folder, embeddings_max_gb, images,"
-    " mask_container, network, ome_zarr, outputs, parameters, replace, retry_failed, service, sheet, tiles,"
-    " timeouts, transport"
+    " mask_container, network, ome_zarr, outputs, parameters, replace, retry_failed, service,"
+    " sheet, tiles, timeouts, transport"
 )
 
 

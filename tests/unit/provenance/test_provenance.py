@@ -283,5 +283,5 @@ def test_every_config_key_is_known_to_shape_masks_or_not() -> None:
     taken_from_the_crate = {"batch_size", "parameters", "tiles", "ome_zarr", "service"}
     without_effect = {"dataset", "sheet", "images", "retry_failed", "transport", "network"}
     without_effect |= {"timeouts", "embeddings", "embeddings_max_gb", "embeddings_folder"}
-    without_effect |= {"mask_container", "outputs"}
+    without_effect |= {"mask_container", "outputs", "replace"}
     assert set(schema["properties"]) == taken_from_the_crate | without_effect

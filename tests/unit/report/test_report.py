@@ -22,6 +22,7 @@ from samcourier.formatting import plain
 from samcourier.images.label_image import read_label_image
 from samcourier.masks.omezarr import write_mask
 from samcourier.report import Report, build_report, render_page, write_report
+from samcourier.report.figures import figures_of
 from samcourier.report.table import COLUMNS
 from samcourier.report.travel import (
     TransportUse,
@@ -300,6 +301,40 @@ def test_an_output_that_was_refused_is_remarked(finished_run: Path) -> None:
         "done",
         "no input_labels: far.tif is no OME-Zarr folder",
     )
+
+
+@pytest.mark.parametrize(
+    ("versions", "verified", "older", "current"),
+    [
+        ({"near": 1, "far": 3}, None, {"near"}, 3),
+        ({"near": 1, "far": 3}, 4, {"near", "far"}, 4),
+        ({"near": 3, "far": 3}, 3, set(), None),
+        ({"near": 3, "far": 3}, 2, set(), None),
+        ({"near": 3, "far": None}, None, set(), None),
+    ],
+)
+def test_masks_of_an_older_version_of_the_engine_are_named(
+    finished_run: Path,
+    versions: dict[str, int | None],
+    verified: int | None,
+    older: set[str],
+    current: int | None,
+) -> None:
+    service = {"engine": "watershed", "model": "m", "model_sha256": None}
+    for image, version in versions.items():
+        change_log(finished_run, image, service=service | {"segmentation_version": version})
+    if verified is not None:
+        description = service | {"segmentation_version": verified}
+        verdict = json.dumps({"description": description})
+        (finished_run / "results/demo/service.json").write_text(verdict)
+    report = build(finished_run, set(versions))
+    assert {each.image for each in report.outcomes if each.is_older_version} == older
+    for outcome in report.outcomes:
+        remark = f"made by version {versions[outcome.image]} of the engine, now {current}:"
+        assert (remark in (outcome.remark or "")) == (outcome.image in older)
+    figures = {each.what: each.figure for each in figures_of(report)}
+    shown = {"Masks of an older engine version": str(len(older))} if older else {}
+    assert {name: figures[name] for name in figures if "older" in name} == shown
 
 
 def test_the_table_holds_every_figure_of_an_image(finished_run: Path) -> None:

@@ -32,6 +32,7 @@ class Outcome:
     ``remark`` is the reason for a missing mask, or another note. ``key`` is the mask's key.
     ``accuracy`` compares the mask with the sheet's ground truth, None without truth.
     ``labels_sha256`` is the digest that the mask has of its labels, None in an older mask.
+    ``is_older_version`` is set if a newer version of the engine that made the mask is known.
     """
 
     image: str
@@ -42,6 +43,7 @@ class Outcome:
     accuracy: Accuracy | None
     log: ImageLog | None
     labels_sha256: str | None = None
+    is_older_version: bool = False
 
     @property
     def object_count(self) -> int | None:

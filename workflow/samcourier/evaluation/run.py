@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from ..files.strict_json import canonical_json
 from ..results.environment import RunEnvironment, read_run_environment
 from ..results.image_log import ImageLog
 from ..results.layout import manifest_path
 from ..results.manifest import Manifest, read_manifest
+from ..results.service_description import is_older_version, read_verified_service
 from ..samples.sheet import Batch, ImageRow, rows_of_subset
 from .outcome import Outcome, evaluate_image
 from .transport_changes import Changes, read_changes
@@ -69,11 +72,11 @@ def build_report(
     workers = 1 if any(row.truth is not None for row in subset) else _CONCURRENT_EVALUATIONS
     parts = [subset[start : start + _PART] for start in range(0, len(subset), _PART)]
     with ThreadPoolExecutor(workers) as executor:
-        outcomes = tuple(outcome for part in executor.map(evaluate, parts) for outcome in part)
+        evaluated = [outcome for part in executor.map(evaluate, parts) for outcome in part]
     return Report(
         dataset_dir=dataset_dir,
         rows=tuple(subset),
-        outcomes=outcomes,
+        outcomes=_mark_older_versions(evaluated, read_verified_service(dataset_dir)),
         not_asked_count=len(rows) - len(subset),
         changes=read_changes(dataset_dir / "logs/connection"),
         run_environment=read_run_environment(dataset_dir),
@@ -84,3 +87,35 @@ def _manifests(batches: Sequence[Batch], dataset_dir: Path) -> dict[str, Manifes
     ids = [batch.batch_id for batch in batches]
     found = {each: read_manifest(manifest_path(dataset_dir, each)) for each in ids}
     return {each: manifest for each, manifest in found.items() if manifest}
+
+
+def _mark_older_versions(
+    outcomes: Sequence[Outcome], verified: Mapping[str, Any]
+) -> tuple[Outcome, ...]:
+    """Return the outcomes, those whose mask is of an older version of the engine with a remark.
+
+    The current version is that of the ``verified`` service, or the highest of the other masks.
+    """
+    services = [verified, *(each.log.service for each in outcomes if each.log)]
+    # One of each kind, since every mask is compared with every service.
+    currents = {canonical_json(service): service for service in services}.values()
+
+    def marked(outcome: Outcome) -> Outcome:
+        if outcome.status != "done" or outcome.log is None:
+            return outcome
+        service = outcome.log.service
+        newer = [each for each in currents if is_older_version(service, each)]
+        if not newer:
+            return outcome
+        current = max(each["segmentation_version"] for each in newer)
+        remark = (
+            f"made by version {service['segmentation_version']} of the engine, now {current}:"
+            " replace: true makes it again"
+        )
+        return replace(
+            outcome,
+            is_older_version=True,
+            remark="; ".join(filter(None, (outcome.remark, remark))),
+        )
+
+    return tuple(map(marked, outcomes))

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import InputError
-from ..files.strict_json import read_json
 from ..results.layout import manifest_path
+from ..results.service_description import read_verified_service
 from ..samples.format import write_found_sheet
 from ..samples.sheet import ImageRow, rows_of_subset
 from ..settings.frozen import FrozenFiles, freeze, read_frozen
@@ -145,7 +145,7 @@ class WorkflowRun:
         self._record(to_make)
         internals.show([f"samcourier: {self._forecast(to_make)}"])
         self._bring_up_service()
-        self._check_replacement(to_make, service=self._described_service())
+        self._check_replacement(to_make, service=read_verified_service(self.dataset_dir))
 
     def report_what_there_is(self, report: Any) -> None:
         """Write the report of a run that failed before its report rule ran."""
@@ -247,12 +247,6 @@ class WorkflowRun:
             internals.end_run(error)
         if service is not None:
             internals.show([f"samcourier: {line}" for line in lines])
-
-    def _described_service(self) -> Mapping[str, Any]:
-        """Return the description of the service that `samcourier verify` has written."""
-        verdict = read_json(self.verdict)
-        description = verdict.get("description") if isinstance(verdict, dict) else None
-        return description if isinstance(description, dict) else {}
 
     def _rows(self, batch_ids: set[str]) -> list[ImageRow]:
         """Return the rows of the subset in these batches."""

@@ -16,8 +16,8 @@ import yaml
 
 from ..evaluation.run import Report
 from ..files.atomic import write_if_changed
-from ..files.strict_json import read_json
 from ..results.environment import FOLDER, RECORD, SCRIPT, SHEET, WORKFLOW
+from ..results.service_description import read_verified_service
 from ..results.timestamps import parse_time
 from . import entities
 from .entities import CrateFile
@@ -39,7 +39,7 @@ def write_crate(report: Report) -> Path | None:
     if run_environment is None:
         return None
     rows, services = make_rows(report.outcomes, dataset_dir)
-    description = _description(dataset_dir)
+    description = read_verified_service(dataset_dir)
     write_if_changed(dataset_dir / TABLE, format_table(rows))
     write_if_changed(dataset_dir / CONFIG, _config_text(run_environment.config))
     write_if_changed(
@@ -58,13 +58,6 @@ def write_crate(report: Report) -> Path | None:
     metadata = entities.describe(run, _files(dataset_dir), _folders(dataset_dir))
     write_if_changed(dataset_dir / METADATA, _json_text(metadata))
     return dataset_dir / METADATA
-
-
-def _description(dataset_dir: Path) -> dict[str, Any]:
-    """Return what the service said of itself when it was verified, {} when it was not."""
-    verdict = read_json(dataset_dir / "service.json")
-    description = verdict.get("description") if isinstance(verdict, dict) else None
-    return description if isinstance(description, dict) else {}
 
 
 def _files(dataset_dir: Path) -> list[CrateFile]:

@@ -49,6 +49,9 @@ def figures_of(report: Report) -> list[Figure]:
         Figure("Missing", f"{counts['missing']:,}"),
         Figure("Objects", f"{sum(outcome.object_count or 0 for outcome in done):,}"),
     ]
+    if older_count := sum(outcome.is_older_version for outcome in done):
+        remark = "kept, named in the table; replace: true makes them again"
+        figures.append(Figure("Masks of an older engine version", f"{older_count:,}", remark))
     logs = report.logs
     if logs:
         finished = max(parse_time(log.finished_at) for log in logs)

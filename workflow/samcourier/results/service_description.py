@@ -10,6 +10,7 @@ import functools
 import json
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 import msgspec
@@ -18,6 +19,7 @@ from msgspec import Meta, Struct
 from samservice.contract.identity import SERVICE_IDENTITY
 
 from ..errors import ServiceFailed
+from ..files.strict_json import read_json
 
 LONGEST_DESCRIPTION_BYTES = 1 << 20
 
@@ -101,6 +103,16 @@ class ServiceDescription(Struct, frozen=True):
     def gives_embeddings(self) -> bool:
         """Whether the service gives embeddings as packed arrays, as the store keeps them."""
         return self.embeddings and self.wire is not None
+
+
+def read_verified_service(dataset_dir: Path) -> dict[str, Any]:
+    """Return the description of the service that the last `samcourier verify` of a run wrote.
+
+    The result is empty if there is none. The fields are unchecked.
+    """
+    verdict = read_json(dataset_dir / "service.json")
+    description = verdict.get("description") if isinstance(verdict, dict) else None
+    return description if isinstance(description, dict) else {}
 
 
 def is_older_version(service: Mapping[str, Any], current: Mapping[str, Any]) -> bool:
