@@ -105,13 +105,13 @@ class SegmentationApp:
             ),
             read_users_by_method=_users_by_method,
         )
-        await self._direct.keep_up(wait_s=10.0)
+        await self._direct.maintain(wait_s=10.0)
 
     @bioengine.health_check
     async def stay_connected(self) -> None:
         """Reconnect lost endpoints; a failure never makes the replica unhealthy."""
         if self._direct is not None:
-            await self._direct.keep_up()
+            await self._direct.maintain()
 
     async def __del__(self) -> None:
         """Disconnect from Hypha before Ray ends the replica."""
@@ -166,7 +166,7 @@ class SegmentationApp:
 
         While the endpoints are not connected, ``unavailable`` holds the reason instead.
         """
-        address: dict[str, Any] = self._direct.where()
+        address: dict[str, Any] = self._direct.address()
         return address
 
     async def _through_proxy(
@@ -178,7 +178,7 @@ class SegmentationApp:
         """
         from samservice.contract.errors import NotAuthorized, ServiceError
 
-        await self._direct.rules_known()
+        await self._direct.require_rules()
         trusted_context = context if self._trust_proxy_identity else None
         try:
             return await getattr(self._service, method)(

@@ -20,7 +20,7 @@ import pytest_asyncio
 
 from samcourier.deploy.bioengine.app import AppPlan, pack_app, plan_app
 from samcourier.deploy.bioengine.deploy import deploy_app, locate, undeploy_app
-from samcourier.deploy.bioengine.readiness import Found, Pace
+from samcourier.deploy.bioengine.readiness import AppServices, PollingIntervals
 from samcourier.deploy.bioengine.worker import WorkerAddress
 from samcourier.deploy.local.supervisor import running_hypha
 from samcourier.errors import (
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.live
 
 ROOT_TOKEN = "a-root-token-for-bioengine-0123456789-abcdefghijklmnopqrstuvwxyz"
 TIMEOUT_S = 20.0
-QUICK = Pace(poll_s=0.05, direct_s=0.1, end_s=10.0)
+QUICK = PollingIntervals(poll_s=0.05, direct_s=0.1, end_s=10.0)
 TRANSPORTS = ("websocket", "webrtc", "http")
 
 
@@ -86,18 +86,18 @@ class Site:
 
     async def deploy_app(
         self, plan: AppPlan, address: WorkerAddress | None = None, timeout_s: float = TIMEOUT_S
-    ) -> Found:
+    ) -> AppServices:
         return await deploy_app(address or self.address(), plan, timeout_s, QUICK)
 
     async def undeploy_app(self, plan: AppPlan) -> None:
         await undeploy_app(self.address(), plan, QUICK)
 
-    def endpoint(self, found: Found, user: str = "admin") -> Endpoint:
+    def endpoint(self, found: AppServices, user: str = "admin") -> Endpoint:
         return Endpoint(
             self.url, self.workspace, found.service_id, found.rtc_service_id, self.tokens[user]
         )
 
-    async def answers(self, found: Found) -> bool:
+    async def answers(self, found: AppServices) -> bool:
         (transport,) = build_transports(self.endpoint(found), "websocket")
         try:
             await transport.open(10)
@@ -151,7 +151,7 @@ async def test_the_app_is_brought_up_and_segments_over_every_transport(site: Sit
     wanted = plan()
     found = await site.deploy_app(wanted)
     assert worker.changes == ["upload_app", "deploy_app"]
-    assert found == Found(
+    assert found == AppServices(
         f"{site.workspace}/{wanted.direct_name}", f"{site.workspace}/{wanted.direct_name}-rtc"
     )
     image = np.zeros((64, 64), np.uint16)

@@ -84,8 +84,8 @@ async def test_what_keeps_it_from_connecting_is_told_and_not_raised(
     make: Make, read: ReadRules, changed: dict[str, Any], reason: str
 ) -> None:
     direct = make(read, **changed)
-    await direct.keep_up(WAIT_S)
-    told = direct.where()["unavailable"]
+    await direct.maintain(WAIT_S)
+    told = direct.address()["unavailable"]
     assert reason in told
     assert str(changed.get("token")) not in told
 
@@ -107,41 +107,41 @@ async def test_it_comes_up_once_the_rules_are_known_and_follows_them(
         return answer
 
     direct = make(read)
-    await direct.keep_up()
-    await direct.keep_up(WAIT_S)
-    service_id = direct.where()["service_id"]
+    await direct.maintain()
+    await direct.maintain(WAIT_S)
+    service_id = direct.address()["service_id"]
     assert (await probe(live_endpoint, service_id))["received_bytes"] == 2
     # The second time the rules cannot be read, and the last ones known hold.
     for _ in range(2):
-        await direct.keep_up()
+        await direct.maintain()
         with pytest.raises(Denied):
             await probe(live_endpoint, service_id)
 
 
 async def test_without_rules_nobody_may_call(make: Make) -> None:
     with pytest.raises(NotAuthorized, match="not there yet"):
-        await make(unreadable).rules_known()
+        await make(unreadable).require_rules()
 
 
 async def test_a_lost_connection_is_made_anew(make: Make, live_endpoint: Endpoint) -> None:
     direct = make(everyone)
-    await direct.keep_up(WAIT_S)
-    old = direct.where()["service_id"]
+    await direct.maintain(WAIT_S)
+    old = direct.address()["service_id"]
     # As hypha-rpc ends when it gives up on the server.
     await end_connection(direct._server.rpc._connection, wait_s=0)
     for _ in range(5):
-        await direct.keep_up(WAIT_S)
-    new = direct.where()["service_id"]
+        await direct.maintain(WAIT_S)
+    new = direct.address()["service_id"]
     assert new != old
     assert (await probe(live_endpoint, new))["received_bytes"] == 2
 
 
 async def test_closed_it_stays_closed(make: Make, live_endpoint: Endpoint) -> None:
     direct = make(everyone)
-    await direct.keep_up(WAIT_S)
-    service_id = direct.where()["service_id"]
+    await direct.maintain(WAIT_S)
+    service_id = direct.address()["service_id"]
     await direct.close()
-    await direct.keep_up(0.1)
-    assert "unavailable" in direct.where()
+    await direct.maintain(0.1)
+    assert "unavailable" in direct.address()
     with pytest.raises(CourierError):
         await asyncio.wait_for(probe(live_endpoint, service_id), WAIT_S)

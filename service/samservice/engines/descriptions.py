@@ -20,7 +20,7 @@ MICROSAM = EngineDescription(
         "model": {
             "default": "vit_b_lm",
             "type": "string",
-            "description": "a name of micro-sam's registry",
+            "description": "name of a model in micro-sam's registry",
         },
         "checkpoint": {
             "default": None,
@@ -31,17 +31,17 @@ MICROSAM = EngineDescription(
             "default": "auto",
             "type": "string",
             "enum": ["auto", *MODES],
-            "description": "way of segmenting; auto is ais where the model has a decoder, else amg",
+            "description": "segmentation mode; auto is ais if the model has a decoder, else amg",
         },
         "device": {
             "default": None,
             "type": "string",
-            "description": "cpu, cuda or mps; none for the best there is",
+            "description": "cpu, cuda or mps; by default the best available one",
         },
         "tile_shape": {
             "default": None,
             "type": "array",
-            "description": "(Y, X) of micro-sam's own tiles, pixels; comes with halo",
+            "description": "(Y, X) of micro-sam's own tiles, pixels; requires halo",
         },
         "halo": {
             "default": None,

@@ -43,12 +43,12 @@ def _switch(default: bool, description: str) -> Schema:
 
 _SEEDS: dict[str, Schema] = {
     "center_distance_threshold": _fraction(
-        0.5, "seeds lie where the predicted distance to the object's centre is below this"
+        0.5, "a seed has a predicted distance to the object's centre below this"
     ),
     "boundary_distance_threshold": _fraction(
-        0.5, "and where the inverted distance to its boundary is below this"
+        0.5, "a seed has an inverted distance to the object's boundary below this"
     ),
-    "foreground_threshold": _fraction(0.5, "foreground is where its prediction exceeds this"),
+    "foreground_threshold": _fraction(0.5, "the foreground prediction of an object exceeds this"),
 }
 
 PARAMETERS: dict[str, dict[str, Schema]] = {
@@ -62,18 +62,22 @@ PARAMETERS: dict[str, dict[str, Schema]] = {
     "amg": {
         "pred_iou_thresh": _fraction(0.88, "least quality that the model predicts for its mask"),
         "stability_score_thresh": _fraction(
-            0.95, "least stability of a mask when its cutoff moves"
+            0.95, "least stability of a mask when its threshold changes"
         ),
-        "box_nms_thresh": _fraction(0.7, "IoU above which the lesser of two masks is dropped"),
-        "crop_nms_thresh": _fraction(0.7, "the same between masks of two tiles"),
+        "box_nms_thresh": _fraction(
+            0.7, "IoU above which the mask of lower quality of two is dropped"
+        ),
+        "crop_nms_thresh": _fraction(0.7, "as box_nms_thresh, for masks of two tiles"),
         "min_mask_region_area": _area(0, "smaller holes and islands of a mask are removed, pixels"),
         "with_background": _switch(True, "remove the largest object, often the background"),
     },
     "apg": {
         **_SEEDS,
         "min_size": _area(25, "least size of an object, pixels"),
-        "multimasking": _switch(False, "let the model propose three masks a prompt"),
-        "nms_threshold": _fraction(0.9, "overlap above which the lesser of two masks is dropped"),
+        "multimasking": _switch(False, "let the model propose three masks per prompt"),
+        "nms_threshold": _fraction(
+            0.9, "overlap above which the mask of lower quality of two is dropped"
+        ),
         "intersection_over_min": _switch(False, "overlap is relative to the smaller mask"),
     },
 }

@@ -22,7 +22,7 @@ from websockets.protocol import State
 from .guarded_rpc import GuardedRPC
 from .lean_rpc import websocket_client
 from .network import is_loopback, tls_context
-from .rate_limit import MessagePace
+from .rate_limit import MessageRateLimiter
 from .refusals import is_final
 
 #: The fastest size over WebSocket, and safe: a default peer buffers max(512 000, 2 x its own chunk)
@@ -80,11 +80,11 @@ class UncompressedConnection(websocket_client.WebsocketRPCConnection):  # type: 
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._pace = MessagePace()
+        self._rate_limiter = MessageRateLimiter()
 
     async def emit_message(self, data: Any) -> None:
         """Send a message, within Hypha's rate limit for one connection."""
-        await self._pace.turn()
+        await self._rate_limiter.wait()
         await super().emit_message(data)
 
     async def open(self) -> Any:

@@ -12,7 +12,7 @@ MESSAGES_PER_S = 180.0
 BURST_MESSAGES = 1500
 
 
-class MessagePace:
+class MessageRateLimiter:
     """A token bucket: it admits a burst, then ``MESSAGES_PER_S``, in the order of arrival.
 
     A service acknowledges each part of each caller's image, so the callers are slowed down as well.
@@ -23,7 +23,7 @@ class MessagePace:
         self._left = float(BURST_MESSAGES)
         self._seen_s = clock()
 
-    async def turn(self) -> None:
+    async def wait(self) -> None:
         """Wait until one more message may be sent."""
         if (wait_s := self._reserve_s()) > 0:
             await asyncio.sleep(wait_s)

@@ -113,7 +113,7 @@ class SegmentationService:
         """
         self.access.check("segment_all", context)
         received_unix_s = time.time()
-        async with self._queue.place(_caller(context)):
+        async with self._queue.hold_slot(_caller(context)):
             stopwatch = Stopwatch()
             self._engine.check_parameters(parameters)
             shape: tuple[int, ...] = ()
@@ -168,7 +168,7 @@ class SegmentationService:
         """
         self.access.check("encode_image", context)
         received_unix_s = time.time()
-        async with self._queue.place(_caller(context)):
+        async with self._queue.hold_slot(_caller(context)):
             stopwatch = Stopwatch()
             packed = is_packed(image)
             _, axes = self._check_header(image, axes)
@@ -234,7 +234,7 @@ class SegmentationService:
             "received_bytes": len(payload),
             "caller": caller,
             "images_finished": self._queue.images_finished,
-            "places_left": self._queue.places_left(caller),
+            "places_left": self._queue.slots_left(caller),
             "received_unix_s": received_unix_s,
             "sent_unix_s": time.time(),
         }

@@ -57,11 +57,11 @@ class DirectEndpoint:
         self._reason = "the replica is still connecting"
         self._closed = False
 
-    def where(self) -> dict[str, Any]:
+    def address(self) -> dict[str, Any]:
         """Return the address as a dict, or ``{"unavailable": reason}``."""
         return asdict(self._address) if self._address else {"unavailable": self._reason}
 
-    async def keep_up(self, wait_s: float = 0.0) -> None:
+    async def maintain(self, wait_s: float = 0.0) -> None:
         """Read the access rules again and reconnect if the connection is lost.
 
         Waits ``wait_s`` at most for the connection. Never raises for a failed one.
@@ -87,7 +87,7 @@ class DirectEndpoint:
             )
             ready.cancel()
 
-    async def rules_known(self) -> None:
+    async def require_rules(self) -> None:
         """Return once the rules are known; raise NotAuthorized when they cannot be read."""
         if not self._rules_known:
             await self._refresh_rules()

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-class Need:
-    """Measure how long ago the service was last needed: by an image or by its owner.
+class IdleTimer:
+    """Measure for how long neither an image nor the owner has needed the service.
 
     The owner renews the modification time of ``owner_file`` as a heartbeat. Only a change of this
     time counts, because the clocks of the owner and of the file server may differ from this
@@ -28,8 +28,8 @@ class Need:
         self._owner_seen_ns = self._owner_time_ns()
         self._owner_seen_s = clock()
 
-    def unneeded_s(self) -> float:
-        """Check the owner file, and return the seconds since the service was last needed."""
+    def idle_s(self) -> float:
+        """Check the owner file and return the seconds for which nobody has needed the service."""
         time_ns = self._owner_time_ns()
         if time_ns is not None and time_ns != self._owner_seen_ns:
             self._owner_seen_ns, self._owner_seen_s = time_ns, self._clock()
@@ -42,8 +42,8 @@ class Need:
             return None
 
 
-async def stop_when_unneeded(need: Need, idle_limit_s: float, stop: asyncio.Event) -> None:
-    """Set ``stop`` when the service has not been needed for ``idle_limit_s``."""
-    while need.unneeded_s() < idle_limit_s:
+async def stop_when_idle(timer: IdleTimer, idle_limit_s: float, stop: asyncio.Event) -> None:
+    """Set ``stop`` when the service has been idle for ``idle_limit_s``, see :class:`IdleTimer`."""
+    while timer.idle_s() < idle_limit_s:
         await asyncio.sleep(min(idle_limit_s / 10, 10.0))
     stop.set()

@@ -39,7 +39,7 @@ class EngineQueue:
         self._max_images = max_images
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         #: Held by the image in preparation, until the engine starts it.
-        self._next_turn = asyncio.Lock()
+        self._preparation = asyncio.Lock()
         self._is_closed = False
         self._image_count = 0
         self._images_of: Counter[str | None] = Counter()
@@ -52,7 +52,7 @@ class EngineQueue:
         """Number of images that the engine has finished, failed ones included."""
         return self._images_finished
 
-    def places_left(self, caller: str | None) -> int:
+    def slots_left(self, caller: str | None) -> int:
         """Return the number of further images of ``caller`` that the queue accepts now.
 
         One caller can hold three quarters of the queue at most; otherwise the jobs of a cluster
@@ -68,9 +68,9 @@ class EngineQueue:
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     @asynccontextmanager
-    async def place(self, caller: str | None) -> AsyncIterator[None]:
-        """Hold one place of the queue; raise ServiceBusy at once when it is full."""
-        if self.places_left(caller) <= 0:
+    async def hold_slot(self, caller: str | None) -> AsyncIterator[None]:
+        """Hold one slot of the queue; raise ServiceBusy at once when it is full."""
+        if self.slots_left(caller) <= 0:
             raise ServiceBusy(
                 f"the queue already holds {self._image_count} images, try again later"
             )
@@ -102,7 +102,7 @@ class EngineQueue:
         other error of the work.
         """
         loop = asyncio.get_running_loop()
-        async with self._next_turn:
+        async with self._preparation:
             if self._is_closed:
                 # The same error as for images that the engine's executor cancelled.
                 raise asyncio.CancelledError

@@ -28,7 +28,7 @@ from ..webrtc.endpoint import register_rtc_endpoint
 from ..webrtc.peer import Implementation
 from .access import AccessRules
 from .app import Limits, SegmentationService
-from .idle import Need, stop_when_unneeded
+from .idle import IdleTimer, stop_when_idle
 
 logger = logging.getLogger(__name__)
 
@@ -100,8 +100,8 @@ async def serve(
     service = SegmentationService(engine, settings.limits, access)
     watching: asyncio.Task[None] | None = None
     if settings.idle_limit_s is not None:
-        need = Need(service.idle_s, settings.owner_file)
-        watching = asyncio.ensure_future(stop_when_unneeded(need, settings.idle_limit_s, stop))
+        timer = IdleTimer(service.idle_s, settings.owner_file)
+        watching = asyncio.ensure_future(stop_when_idle(timer, settings.idle_limit_s, stop))
     try:
         await serve_through(service, settings, on_ready=on_ready, stop=stop)
     finally:
@@ -176,14 +176,16 @@ async def serve_through(
         )
         try:
             await on_ready(address, server)
-            await stay(server, settings.server_url, stop, settings.token)
+            await watch_connection(server, settings.server_url, stop, settings.token)
         finally:
             await endpoint.close()
     finally:
         await server.disconnect()
 
 
-async def stay(server: Any, server_url: str, stop: asyncio.Event, token: str | None = None) -> None:
+async def watch_connection(
+    server: Any, server_url: str, stop: asyncio.Event, token: str | None = None
+) -> None:
     """Wait for ``stop``; log when the connection is lost, refused temporarily, or restored.
 
     Raises NotConnected when the server refuses the service finally: no client could reach it.

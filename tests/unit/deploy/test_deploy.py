@@ -37,7 +37,7 @@ from samcourier.deploy.local.start import ensure_local_service, stop_local_servi
 from samcourier.deploy.owners import (
     OWNER_VARIABLE,
     UNKNOWN_LIMIT_S,
-    OwnersWatch,
+    OwnerMonitor,
     add_owner,
     living_owners,
 )
@@ -190,7 +190,7 @@ class Listing:
 def test_a_folder_that_cannot_be_listed_is_no_word_of_its_owners(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
 ) -> None:
-    watch = OwnersWatch(tmp_path)
+    watch = OwnerMonitor(tmp_path)
     add_owner(tmp_path, os.getpid())
     listing = Listing(monkeypatch, errors=3)
     assert [watch.is_needed() for _ in range(4)] == [True] * 4
@@ -207,7 +207,7 @@ def test_what_is_unknown_for_too_long_is_given_up(
 ) -> None:
     now_s = [0.0]
     add_owner(tmp_path, os.getpid())
-    watch = OwnersWatch(tmp_path, clock=lambda: now_s[0])
+    watch = OwnerMonitor(tmp_path, clock=lambda: now_s[0])
     for moment_s, errors in [(0.0, 1), (UNKNOWN_LIMIT_S, 0), (1e4, 1), (1e4 + 899.0, 1)]:
         now_s[0] = moment_s
         Listing(monkeypatch, errors)
@@ -223,7 +223,7 @@ def test_a_folder_that_is_not_there_is_away_until_all_who_were_seen_have_ended(
     tmp_path: Path, child: subprocess.Popen[bytes]
 ) -> None:
     folder = tmp_path / "owners"
-    watch = OwnersWatch(folder)
+    watch = OwnerMonitor(folder)
     assert watch.is_needed(), "nobody was seen yet"
     add_owner(folder, child.pid)
     assert watch.is_needed()

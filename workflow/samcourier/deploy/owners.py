@@ -53,7 +53,7 @@ def living_owners(directory: Path) -> list[str]:
 
 
 @dataclass
-class OwnersWatch:
+class OwnerMonitor:
     """Tells whether a service is needed: an owner runs, or the owners cannot be read at present.
 
     A failure of the file system is logged once, and the owners are read again later.

@@ -21,7 +21,7 @@ from .token import read_token
 
 if TYPE_CHECKING:
     from .bioengine.app import AppPlan
-    from .bioengine.readiness import Found
+    from .bioengine.readiness import AppServices
     from .bioengine.worker import WorkerAddress
     from .slurm.supervisor import SlurmPlan
 
@@ -52,7 +52,7 @@ def deploy_service(settings: RunSettings, dataset_dir: Path) -> Endpoint:
 
     address, plan = _bioengine(settings)
     found = uvloop.run(deploy_app(address, plan, settings.service.deploy_timeout_s))
-    _write_found(dataset_dir, address, plan, found)
+    _write_app_record(dataset_dir, address, plan, found)
     return _endpoint(settings, address, found)
 
 
@@ -161,7 +161,7 @@ def _find_app(settings: RunSettings, dataset_dir: Path) -> Endpoint:
     from .bioengine.deploy import locate
 
     address, plan = _bioengine(settings)
-    found = _read_found(dataset_dir, address, plan) or uvloop.run(locate(address, plan))
+    found = _read_app_record(dataset_dir, address, plan) or uvloop.run(locate(address, plan))
     return _endpoint(settings, address, found)
 
 
@@ -211,7 +211,7 @@ def _requirements(engine: str) -> tuple[str, ...]:
         raise InputError(f"service.engine: {error.message}") from error
 
 
-def _endpoint(settings: RunSettings, address: WorkerAddress, found: Found) -> Endpoint:
+def _endpoint(settings: RunSettings, address: WorkerAddress, found: AppServices) -> Endpoint:
     return Endpoint(
         server_url=address.server_url,
         workspace=address.workspace,
@@ -232,19 +232,23 @@ def _identity(address: WorkerAddress, plan: AppPlan) -> dict[str, str | None]:
     }
 
 
-def _write_found(dataset_dir: Path, address: WorkerAddress, plan: AppPlan, found: Found) -> None:
+def _write_app_record(
+    dataset_dir: Path, address: WorkerAddress, plan: AppPlan, found: AppServices
+) -> None:
     path = dataset_dir / BIOENGINE_RECORD
     path.parent.mkdir(parents=True, exist_ok=True)
     write_private(path, json.dumps(_identity(address, plan) | asdict(found), indent=1))
 
 
-def _read_found(dataset_dir: Path, address: WorkerAddress, plan: AppPlan) -> Found | None:
+def _read_app_record(
+    dataset_dir: Path, address: WorkerAddress, plan: AppPlan
+) -> AppServices | None:
     """Return the recorded ids of the app; None for another app or an unreadable record."""
-    from .bioengine.readiness import Found
+    from .bioengine.readiness import AppServices
 
     try:
         record = json.loads((dataset_dir / BIOENGINE_RECORD).read_text())
         is_this = all(record[name] == value for name, value in _identity(address, plan).items())
-        return Found(record["service_id"], record["rtc_service_id"]) if is_this else None
+        return AppServices(record["service_id"], record["rtc_service_id"]) if is_this else None
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -21,7 +21,7 @@ from samcourier.deploy.bioengine.app import (
     plan_app,
 )
 from samcourier.deploy.bioengine.log_tail import LogTail, overlap
-from samcourier.deploy.bioengine.readiness import Found
+from samcourier.deploy.bioengine.readiness import AppServices
 from samcourier.deploy.bioengine.worker import WorkerAddress, reason_of
 from samcourier.deploy.targets import (
     BIOENGINE_RECORD,
@@ -291,7 +291,7 @@ def run_settings(**service: Any) -> RunSettings:
 
 ADDRESS = {"target": "bioengine", "server_url": "http://127.0.0.1:9", "workspace": "lab"}
 SETTINGS = run_settings(**ADDRESS)
-FOUND = Found("lab/x-direct", "lab/x-direct-rtc")
+FOUND = AppServices("lab/x-direct", "lab/x-direct-rtc")
 
 
 def test_a_job_takes_what_the_run_s_deploy_found_and_asks_nobody(
@@ -299,7 +299,7 @@ def test_a_job_takes_what_the_run_s_deploy_found_and_asks_nobody(
 ) -> None:
     monkeypatch.setenv("HYPHA_TOKEN", "secret")
     address, made = service._bioengine(SETTINGS)
-    service._write_found(tmp_path, address, made, FOUND)
+    service._write_app_record(tmp_path, address, made, FOUND)
     endpoint = find_service(SETTINGS, tmp_path)
     assert (endpoint.service_id, endpoint.rtc_service_id) == (
         FOUND.service_id,
@@ -321,10 +321,10 @@ def test_a_job_takes_what_the_run_s_deploy_found_and_asks_nobody(
     ],
 )
 def test_the_record_of_another_app_is_not_taken(tmp_path: Path, other: dict[str, Any]) -> None:
-    service._write_found(tmp_path, *service._bioengine(SETTINGS), FOUND)
-    assert service._read_found(tmp_path, *service._bioengine(SETTINGS)) == FOUND
+    service._write_app_record(tmp_path, *service._bioengine(SETTINGS), FOUND)
+    assert service._read_app_record(tmp_path, *service._bioengine(SETTINGS)) == FOUND
     settings = run_settings(**ADDRESS | other)
-    assert service._read_found(tmp_path, *service._bioengine(settings)) is None
+    assert service._read_app_record(tmp_path, *service._bioengine(settings)) is None
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", json.dumps({"server_url": 3})])
@@ -332,7 +332,7 @@ def test_a_damaged_record_is_none(tmp_path: Path, text: str) -> None:
     path = tmp_path / BIOENGINE_RECORD
     path.parent.mkdir()
     path.write_text(text)
-    assert service._read_found(tmp_path, *service._bioengine(SETTINGS)) is None
+    assert service._read_app_record(tmp_path, *service._bioengine(SETTINGS)) is None
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from samcourier.errors import CourierError, InputError, ServiceFailed
 
 
 @pytest.mark.parametrize(
-    ("said", "state", "shown", "is_over"),
+    ("said", "state", "shown", "has_ended"),
     [
         ("PENDING|Priority|\n", "PENDING", "PENDING (Priority)", False),
         ("PENDING|None|\n", "PENDING", "PENDING", False),
@@ -35,12 +35,12 @@ from samcourier.errors import CourierError, InputError, ServiceFailed
         ("CANCELLED|None|\n", "CANCELLED", "CANCELLED", True),
         ("NODE_FAIL|NonZeroExitCode|gpu07\n", "NODE_FAIL", "NODE_FAIL (NonZeroExitCode)", True),
         ("FAILED|NonZeroExitCode|gpu07\n", "FAILED", "FAILED (NonZeroExitCode)", True),
-        ("", "FORGOTTEN", "FORGOTTEN", True),
+        ("", "NOT_LISTED", "NOT_LISTED", True),
     ],
 )
-def test_a_state_is_what_squeue_says(said: str, state: str, shown: str, is_over: bool) -> None:
+def test_a_state_is_what_squeue_says(said: str, state: str, shown: str, has_ended: bool) -> None:
     parsed = parse_state(said)
-    assert (parsed.state, str(parsed), parsed.is_over) == (state, shown, is_over)
+    assert (parsed.state, str(parsed), parsed.has_ended) == (state, shown, has_ended)
 
 
 @pytest.mark.parametrize(("said", "job_id"), [("12\n", "12"), ("12;cluster\n", "12")])
@@ -80,7 +80,7 @@ def write_command(folder: Path, name: str, script: str) -> None:
         ("echo 'PENDING|Resources|'", JobState("PENDING", "Resources")),
         (
             "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1",
-            JobState("FORGOTTEN"),
+            JobState("NOT_LISTED"),
         ),
         (
             "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1",

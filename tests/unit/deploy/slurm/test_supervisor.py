@@ -75,7 +75,7 @@ class ScriptedQueue:
         if state == AWAY:
             raise ServiceFailed("squeue: Unable to contact slurm controller")
         found = JobState(state)
-        if found.is_over:
+        if found.has_ended:
             self._over.add(job_id)
         return found
 
@@ -122,7 +122,7 @@ LONG = ["RUNNING"] * 15
         ([["PENDING", "RUNNING", "RUNNING"]], "1", 1, "job 1 is cancelled"),
         ([[*LONG, "TIMEOUT"], LONG], "12", 2, "job 2 is cancelled"),
         ([["RUNNING", "CANCELLED"], LONG], "12", 2, "job 2 is cancelled"),
-        ([[*LONG, "FORGOTTEN"], LONG], "12", 2, "job 2 is cancelled"),
+        ([[*LONG, "NOT_LISTED"], LONG], "12", 2, "job 2 is cancelled"),
         ([["RUNNING", AWAY, AWAY, "RUNNING"]], "1", 1, "job 1 is cancelled"),
         # SLURM itself puts a job back whose node was lost.
         ([["RUNNING", "PENDING", "RUNNING"]], "1", 1, "job 1 is cancelled"),

@@ -46,7 +46,7 @@ async def test_a_server_that_is_lost_and_back_is_told_and_waited_for(
     stop, connected = asyncio.Event(), server("OPEN")
     connection = connected.rpc._connection
     with caplog.at_level(logging.WARNING):
-        staying = asyncio.create_task(serve.stay(connected, "http://hypha", stop))
+        watching = asyncio.create_task(serve.watch_connection(connected, "http://hypha", stop))
         steps: tuple[tuple[bool, str | None], ...] = ((True, None), (True, BUSY), (False, None))
         for connection.is_reopening, connection.refusal in steps:
             told = len(caplog.messages)
@@ -56,9 +56,9 @@ async def test_a_server_that_is_lost_and_back_is_told_and_waited_for(
         await until(lambda: len(caplog.messages) == 5)
         connection.refusal = "Failed to establish connection: try again"
         await asyncio.sleep(0.05)
-        assert not staying.done()
+        assert not watching.done()
         stop.set()
-        await staying
+        await watching
     lost, refused, back, *again = caplog.messages
     assert lost == "the connection to http://hypha is lost, trying again"
     assert back == "the connection to http://hypha is restored"
@@ -71,7 +71,7 @@ async def test_a_server_that_refuses_the_service_for_good_ends_it_with_its_reaso
     with pytest.raises(
         NotConnected, match=r"does not accept the service again: the token of .* has expi"
     ):
-        await serve.stay(refused, "http://hypha", asyncio.Event(), "a.b.c")
+        await serve.watch_connection(refused, "http://hypha", asyncio.Event(), "a.b.c")
 
 
 # The connection itself, to a server that says what it is told to.

@@ -16,10 +16,10 @@ from .app import ALIAS_PREFIX, AppPlan, differences
 from .readiness import (
     FAILED,
     GONE,
-    Found,
-    Pace,
-    find_direct,
-    through_proxy,
+    AppServices,
+    PollingIntervals,
+    find_direct_services,
+    proxy_services,
     wait_for_answer,
     wait_until_running,
 )
@@ -36,15 +36,15 @@ logger = logging.getLogger("samcourier.deploy")
 
 
 async def deploy_app(
-    address: WorkerAddress, plan: AppPlan, timeout_s: float, pace: Pace | None = None
-) -> Found:
+    address: WorkerAddress, plan: AppPlan, timeout_s: float, polling: PollingIntervals | None = None
+) -> AppServices:
     """Upload and deploy the app if needed, wait until it answers, and return its service ids.
 
     Args:
         address: The worker, and the token of one of its administrators.
         plan: The planned application.
         timeout_s: The seconds within which the app must answer.
-        pace: The polling intervals; the defaults if None.
+        polling: The polling intervals; the defaults if None.
 
     Raises Denied; RequestRefused when an application with other settings has this id;
     ServiceFailed with the worker's reason; ServiceGone when the worker or the app disappears.
@@ -54,17 +54,17 @@ async def deploy_app(
             "service.target bioengine needs a token of one of the worker's administrators:"
             " set HYPHA_TOKEN or service.token_file"
         )
-    pace = pace or Pace()
+    polling = polling or PollingIntervals()
     deadline = time.monotonic() + timeout_s
-    async with connected_worker(address, pace.poll_s) as worker:
+    async with connected_worker(address, polling.poll_s) as worker:
         logger.info("worker %s", worker.worker_id, extra={"worker": worker.worker_id})
-        if await _must_deploy(worker, plan, pace):
+        if await _must_deploy(worker, plan, polling):
             await _deploy(worker, plan, address.token)
-        status = await wait_until_running(worker, plan, deadline, pace)
-        return await wait_for_answer(worker, plan, status, deadline, pace)
+        status = await wait_until_running(worker, plan, deadline, polling)
+        return await wait_for_answer(worker, plan, status, deadline, polling)
 
 
-async def locate(address: WorkerAddress, plan: AppPlan) -> Found:
+async def locate(address: WorkerAddress, plan: AppPlan) -> AppServices:
     """Return the service ids of the planned app; raise ServiceGone when it does not run."""
     async with connected_worker(address) as worker:
         status = await worker.status_of(plan.application_id)
@@ -73,22 +73,26 @@ async def locate(address: WorkerAddress, plan: AppPlan) -> Found:
                 f"application {plan.application_id} is {_state(status, plan)} on worker"
                 f" {worker.worker_id}; run samcourier deploy to start it"
             )
-        return await find_direct(worker, plan) or through_proxy(status, "it is not registered")
+        return await find_direct_services(worker, plan) or proxy_services(
+            status, "it is not registered"
+        )
 
 
-async def undeploy_app(address: WorkerAddress, plan: AppPlan, pace: Pace | None = None) -> None:
+async def undeploy_app(
+    address: WorkerAddress, plan: AppPlan, polling: PollingIntervals | None = None
+) -> None:
     """Stop the application and delete its artifact unless another application needs it.
 
     A missing application or artifact is no error. Raises Denied or ServiceFailed when the worker
     refuses.
     """
-    pace = pace or Pace()
-    async with connected_worker(address, pace.poll_s) as worker:
+    polling = polling or PollingIntervals()
+    async with connected_worker(address, polling.poll_s) as worker:
         status = await worker.status_of(plan.application_id)
         if status["status"] == GONE:
             _log(plan, f"does not run on worker {worker.worker_id}")
         else:
-            await _stop(worker, plan.application_id, pace)
+            await _stop(worker, plan.application_id, polling)
             _log(plan, "is stopped")
         artifact_id = status.get("artifact_id") or _artifact_id(worker, plan)
         others = await worker.ask("get_app_status", "what else runs", ANSWER_TIMEOUT_S, logs_tail=0)
@@ -117,13 +121,13 @@ def _state(status: dict[str, Any], plan: AppPlan) -> str:
     return f"not running ({state})"
 
 
-async def _must_deploy(worker: Worker, plan: AppPlan, pace: Pace) -> bool:
+async def _must_deploy(worker: Worker, plan: AppPlan, polling: PollingIntervals) -> bool:
     """Compare the running application with the plan; remove it only if it has failed."""
     status = await worker.status_of(plan.application_id)
     state = status["status"]
     if state == "DELETING":
         _log(plan, "is being removed; waiting until it is removed")
-        await _wait_until_gone(worker, plan.application_id, pace)
+        await _wait_until_gone(worker, plan.application_id, polling)
         return True
     if state == GONE:
         return True
@@ -140,7 +144,7 @@ async def _must_deploy(worker: Worker, plan: AppPlan, pace: Pace) -> bool:
         return False
     _log(plan, f"has failed ({state}) and is deployed again")
     # Otherwise the worker would report the old failure until the new one has started.
-    await _stop(worker, plan.application_id, pace)
+    await _stop(worker, plan.application_id, polling)
     return True
 
 
@@ -210,19 +214,19 @@ async def _upload(worker: Worker, plan: AppPlan) -> None:
             raise
 
 
-async def _stop(worker: Worker, application_id: str, pace: Pace) -> None:
+async def _stop(worker: Worker, application_id: str, polling: PollingIntervals) -> None:
     await worker.ask(
         "stop_app", f"to stop {application_id}", ANSWER_TIMEOUT_S, application_id=application_id
     )
-    await _wait_until_gone(worker, application_id, pace)
+    await _wait_until_gone(worker, application_id, polling)
 
 
-async def _wait_until_gone(worker: Worker, application_id: str, pace: Pace) -> None:
+async def _wait_until_gone(worker: Worker, application_id: str, polling: PollingIntervals) -> None:
     """Wait until the worker does not list the application and Hypha does not list its endpoints.
 
     The worker removes it from its list first and ends the replicas afterwards.
     """
-    deadline = time.monotonic() + pace.end_s
+    deadline = time.monotonic() + polling.end_s
     names = (application_id, f"{application_id}-direct")
     while True:
         state = (await worker.status_of(application_id))["status"]
@@ -231,7 +235,7 @@ async def _wait_until_gone(worker: Worker, application_id: str, pace: Pace) -> N
             return
         if time.monotonic() > deadline:
             raise ServiceFailed(
-                f"application {application_id} was not removed within {pace.end_s:g} s after worker"
-                f" {worker.worker_id} was asked to stop it, last state {state}"
+                f"application {application_id} was not removed within {polling.end_s:g} s after"
+                f" worker {worker.worker_id} was asked to stop it, last state {state}"
             )
-        await asyncio.sleep(pace.poll_s)
+        await asyncio.sleep(polling.poll_s)

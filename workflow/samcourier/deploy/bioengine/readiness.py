@@ -31,7 +31,7 @@ _NEW_TOKEN = (
 
 
 @dataclass(frozen=True)
-class Pace:
+class PollingIntervals:
     """The polling intervals and limits in seconds.
 
     Attributes:
@@ -46,8 +46,8 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Found:
-    """The service ids of the app, for :class:`~samcourier.transports.base.Endpoint`.
+class AppServices:
+    """The ids of the services of an app, for :class:`~samcourier.transports.base.Endpoint`.
 
     ``without_direct`` says why the ids are those of BioEngine's proxy; None if they are not.
     """
@@ -58,7 +58,7 @@ class Found:
 
 
 async def wait_until_running(
-    worker: Worker, plan: AppPlan, deadline: float, pace: Pace
+    worker: Worker, plan: AppPlan, deadline: float, polling: PollingIntervals
 ) -> dict[str, Any]:
     """Poll the worker until the application runs, and log its changes and its replicas' logs.
 
@@ -95,7 +95,7 @@ async def wait_until_running(
                 f"application {plan.application_id} was not running within"
                 f" service.deploy_timeout_s, last {shown}"
             )
-        await asyncio.sleep(pace.poll_s)
+        await asyncio.sleep(polling.poll_s)
 
 
 def _reason_and_advice(status: dict[str, Any]) -> str:
@@ -116,18 +116,18 @@ async def wait_for_answer(
     plan: AppPlan,
     status: dict[str, Any],
     deadline: float,
-    pace: Pace,
-) -> Found:
+    polling: PollingIntervals,
+) -> AppServices:
     """Call the app until it answers: at its own endpoint, after ``direct_s`` also over the proxy.
 
     ``status`` is the worker's answer for the application, ``deadline`` is in seconds of
     ``time.monotonic``. Raises Denied, or the failure of the last call after the deadline.
     """
-    direct_deadline = min(deadline, time.monotonic() + pace.direct_s)
+    direct_deadline = min(deadline, time.monotonic() + polling.direct_s)
     while True:
-        found = await find_direct(worker, plan)
+        found = await find_direct_services(worker, plan)
         if found is None and time.monotonic() > direct_deadline:
-            found = through_proxy(status, await _why_not_direct(worker, status))
+            found = proxy_services(status, await _why_not_direct(worker, status))
         if found is not None:
             try:
                 description = await _describe(worker, found)
@@ -148,21 +148,21 @@ async def wait_for_answer(
                         f" {worker.masked(failure)}",
                         name=error.name,
                     ) from None
-        await asyncio.sleep(pace.poll_s)
+        await asyncio.sleep(polling.poll_s)
 
 
-async def find_direct(worker: Worker, plan: AppPlan) -> Found | None:
+async def find_direct_services(worker: Worker, plan: AppPlan) -> AppServices | None:
     """Return the ids of the app's own endpoint, which has all replicas; None without one."""
     if not await list_ids(worker.server, worker.workspace, plan.direct_name):
         return None
     service_id = f"{worker.workspace}/{plan.direct_name}"
-    return Found(service_id, f"{service_id}-rtc")
+    return AppServices(service_id, f"{service_id}-rtc")
 
 
-def through_proxy(status: dict[str, Any], why: str) -> Found:
+def proxy_services(status: dict[str, Any], why: str) -> AppServices:
     """Return the ids of BioEngine's proxy services; ``why`` the app's own endpoint is missing."""
     ids = status["service_ids"]
-    return Found(ids["websocket_service_id"], ids["webrtc_service_id"], why)
+    return AppServices(ids["websocket_service_id"], ids["webrtc_service_id"], why)
 
 
 async def _why_not_direct(worker: Worker, status: dict[str, Any]) -> str:
@@ -175,7 +175,7 @@ async def _why_not_direct(worker: Worker, status: dict[str, Any]) -> str:
     return plain(worker.masked(str(answer.get("unavailable") or "it is not registered")))
 
 
-async def _describe(worker: Worker, found: Found) -> ServiceDescription:
+async def _describe(worker: Worker, found: AppServices) -> ServiceDescription:
     try:
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
             service = await worker.server.get_service(found.service_id)

@@ -32,7 +32,7 @@ from ...errors import CourierError, ServiceFailed
 from ...files.atomic import write_private
 from ...processes import process_identity
 from ..daemon import log_to_stderr
-from ..owners import OwnersWatch
+from ..owners import OwnerMonitor
 from .record import (
     OWNERS_NAME,
     RECORD_NAME,
@@ -164,7 +164,7 @@ async def _stop_when_unneeded(
 
     Raises ServiceFailed when the owners cannot be read for too long.
     """
-    watch = OwnersWatch(owners)
+    watch = OwnerMonitor(owners)
     try:
         while watch.is_needed() and hypha.returncode is None:
             await asyncio.sleep(OWNER_POLL_S)

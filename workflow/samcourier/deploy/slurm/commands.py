@@ -17,15 +17,16 @@ from ...errors import InputError, ServiceFailed
 COMMAND_TIMEOUT_S = 60.0
 #: squeue's states of a job that has ended (the manual's "JOB STATE CODES"). It lists the job for
 #: MinJobAge seconds and then does not know it any more.
-OVER = frozenset(
+ENDED_STATES = frozenset(
     {
         *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL"),
         *("OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"),
     }
 )
-#: The states of a job whose node was taken away or failed.
-LOST = frozenset({"BOOT_FAIL", "NODE_FAIL", "PREEMPTED", "REVOKED"})
-FORGOTTEN = "FORGOTTEN"
+#: The states of a job that was preempted, or whose node failed.
+NODE_LOST_STATES = frozenset({"BOOT_FAIL", "NODE_FAIL", "PREEMPTED", "REVOKED"})
+#: Replaces the state of a job that squeue does not list.
+NOT_LISTED = "NOT_LISTED"
 _UNKNOWN = "Invalid job id"
 
 
@@ -48,12 +49,12 @@ class JobState:
     node: str = ""
 
     @property
-    def is_over(self) -> bool:
-        """Whether it will not run again."""
-        return self.state in OVER or self.state == FORGOTTEN
+    def has_ended(self) -> bool:
+        """Whether the job has ended and SLURM will not start it again."""
+        return self.state in ENDED_STATES or self.state == NOT_LISTED
 
     def __str__(self) -> str:
-        if self.node and not self.is_over:
+        if self.node and not self.has_ended:
             return f"{self.state} on {self.node}"
         reason = f" ({self.reason})" if self.reason not in ("", "None") else ""
         return f"{self.state}{reason}"
@@ -92,11 +93,11 @@ def parse_submitted(output: str) -> str:
 
 
 def parse_state(output: str) -> JobState:
-    """Return the state from ``squeue --noheader -o %T|%r|%N``; FORGOTTEN for an empty output."""
+    """Return the state from ``squeue --noheader -o %T|%r|%N``; NOT_LISTED for an empty output."""
     line = output.strip().splitlines()[0] if output.strip() else ""
     state, _, rest = line.partition("|")
     reason, _, node = rest.partition("|")
-    return JobState(state, reason, node) if state else JobState(FORGOTTEN)
+    return JobState(state, reason, node) if state else JobState(NOT_LISTED)
 
 
 def submit(command: list[str], script: str) -> str:
@@ -111,7 +112,7 @@ def job_state(job_id: str) -> JobState:
         return parse_state(_run(command))
     except ServiceFailed as error:
         if _UNKNOWN in str(error):
-            return JobState(FORGOTTEN)
+            return JobState(NOT_LISTED)
         raise
 
 
@@ -123,7 +124,7 @@ def find_job(job_name: str) -> str | None:
     command = ["squeue", "--noheader", "--states=all", f"--name={job_name}"]
     output = _run([*command, f"--user={os.getuid()}", "-o", "%i|%T"])
     jobs = re.findall(r"^(\d+)\|(\w+)$", output, re.MULTILINE)
-    found = [int(job_id) for job_id, state in jobs if not JobState(state).is_over]
+    found = [int(job_id) for job_id, state in jobs if not JobState(state).has_ended]
     return str(max(found)) if found else None
 
 

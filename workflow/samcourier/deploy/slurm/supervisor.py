@@ -31,9 +31,9 @@ from ...files.strict_json import parse_json
 from ...processes import process_identity
 from ..daemon import log_to_stderr
 from ..local.record import OWNERS_NAME, TOKEN_NAME
-from ..owners import OwnersWatch
+from ..owners import OwnerMonitor
 from . import commands as slurm_queue
-from .commands import LOST, JobState, SlurmSettings, sbatch_command
+from .commands import NODE_LOST_STATES, JobState, SlurmSettings, sbatch_command
 
 logger = logging.getLogger("samcourier.deploy")
 
@@ -209,7 +209,7 @@ class Supervisor:
             return
         if state.state == "RUNNING" and self._running_since_s is None:
             self._running_since_s = self.clock()
-        if state.is_over:
+        if state.has_ended:
             self._count_life(state)
             logger.warning(
                 "job %s has ended, state %s, but the run still needs it",
@@ -226,7 +226,9 @@ class Supervisor:
             self._was_ready = True
             since_s = self._running_since_s
             is_short = since_s is None or self.clock() - since_s < SHORT_LIFE_S
-        elif not (state.state in LOST or (state.state == "CANCELLED" and self._was_ready)):
+        elif not (
+            state.state in NODE_LOST_STATES or (state.state == "CANCELLED" and self._was_ready)
+        ):
             raise ServiceFailed(
                 f"the service's job {self._job_id} ended before it was ready: {state}"
             )
@@ -302,7 +304,7 @@ def main(argv: list[str]) -> None:
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
 
-    owners = OwnersWatch(directory / OWNERS_NAME)
+    owners = OwnerMonitor(directory / OWNERS_NAME)
     Supervisor(directory, plan, lambda: not stopped and owners.is_needed()).run()
 
 
