@@ -17,7 +17,10 @@ import zarr
 
 import samcourier.images.planes
 from samcourier.errors import ImageUnfit
+from samcourier.images.pixel_cache import PIXELS
 from samcourier.images.planes import Plane, open_planes, pixels_sha256
+from samcourier.images.readers import Index
+from samcourier.images.readers.tiff import TiffSource
 from samcourier.images.selection import Selection, parse_pick
 
 RNG = np.random.default_rng(3)
@@ -744,3 +747,68 @@ def test_a_plain_tiff_that_is_cut_short_while_it_is_read_is_refused(tmp_path: Pa
         os.truncate(path, 100_000)
         with pytest.raises(ImageUnfit, match=r"damaged TIFF \(the file ends \d+ bytes too early"):
             planes.read_part(0, slice(290, 300), slice(0, 300))
+
+
+@pytest.mark.parametrize(
+    ("cells", "reads_of_each"),
+    [({"z": "all"}, 1), ({"z": "volume"}, 1), ({"z": "max"}, 1), ({"t": "all", "z": "max"}, 1)],
+)
+def test_a_stack_that_is_hashed_and_sent_is_read_once(
+    tif: Path, monkeypatch: pytest.MonkeyPatch, cells: dict[str, str], reads_of_each: int
+) -> None:
+    axes, shape = ("TZYX", (3, 4, 20, 30)) if "t" in cells else ("ZYX", (4, 20, 30))
+    tifffile.imwrite(tif, pixels(*shape), **ome(axes))
+    read: list[Index] = []
+    original = TiffSource.read
+
+    def counted(self: TiffSource, index: Index) -> np.ndarray:
+        read.append(index)
+        return original(self, index)
+
+    monkeypatch.setattr(TiffSource, "read", counted)
+    with open_planes(tif, selection(**cells)) as planes:
+        first = planes.read()
+        if planes.stack_axes:
+            planes.sha256()
+            assert [planes.read(number).axes for number in range(len(planes))]
+            np.testing.assert_array_equal(planes.read().pixels, first.pixels)
+    assert len(set(map(str, read))) == len(read) / reads_of_each
+
+
+def test_planes_that_do_not_fit_the_cache_are_read_again(
+    tif: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = pixels(4, 20, 30)
+    tifffile.imwrite(tif, written, **ome("ZYX"))
+    monkeypatch.setattr(PIXELS, "limit_bytes", written.nbytes - 1)
+    with open_planes(tif, selection(z="all")) as planes:
+        planes.sha256()
+        assert PIXELS.total_bytes == 0
+        for number in range(4):
+            np.testing.assert_array_equal(planes.read(number).pixels, written[number])
+
+
+def test_the_planes_that_were_kept_go_with_the_image(tif: Path) -> None:
+    written = pixels(4, 20, 30)
+    tifffile.imwrite(tif, written, **ome("ZYX"))
+    with open_planes(tif, selection(z="all")) as planes:
+        planes.sha256()
+        assert PIXELS.total_bytes == written.nbytes
+    assert PIXELS.total_bytes == 0
+
+
+def test_a_read_that_the_system_cuts_short_is_continued(
+    tif: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux returns 2 GiB less one page at most from one call, a signal may return less."""
+    written = pixels(4, 20, 30)
+    tifffile.imwrite(tif, written, **ome("ZYX"))
+    whole = os.preadv
+
+    def short(file: int, buffers: list[memoryview], offset: int) -> int:
+        return whole(file, [buffers[0][:7]], offset)
+
+    monkeypatch.setattr(os, "preadv", short)
+    with open_planes(tif, selection(z="1-2")) as planes:
+        for number in range(2):
+            np.testing.assert_array_equal(planes.read(number).pixels, written[1 + number])

@@ -17,10 +17,11 @@ import tifffile
 
 import samcourier.images.readers.open
 from samcourier.errors import ImageUnfit, StorageFailed
+from samcourier.images.pixel_cache import PIXELS
 from samcourier.images.planes import open_planes
 from samcourier.images.readers import check_fits_memory
 from samcourier.images.selection import Selection, parse_pick
-from samcourier.masks.integrity import is_whole
+from samcourier.masks.integrity import is_whole, read_provenance
 from samcourier.masks.omezarr import read_mask
 from samcourier.results.image_log import read_image_log
 from samcourier.results.layout import log_path, mask_path
@@ -229,8 +230,9 @@ async def test_an_image_that_never_rests_is_named_and_tried_again_by_the_next_ru
 
 
 async def test_a_stack_whose_planes_change_between_two_looks_has_no_mask_of_both(
-    tmp_path: Path, images: list[Path]
+    tmp_path: Path, images: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(PIXELS, "limit_bytes", 0)
     movie = tmp_path / "movie.zarr"
     group = ome_zarr((8, 20, 30), "tyx")(movie)
 
@@ -243,6 +245,24 @@ async def test_a_stack_whose_planes_change_between_two_looks_has_no_mask_of_both
     entries = (await run_batch(rows, results, BrightestPixel(change))).images
     assert (entries["cell0"].status, entries["movie"].failure_kind) == ("done", "changed")
     assert not mask_path(results, "movie").exists()
+
+
+async def test_a_stack_that_changes_after_it_was_read_has_the_mask_of_what_was_read(
+    tmp_path: Path,
+) -> None:
+    movie = tmp_path / "movie.zarr"
+    group = ome_zarr((8, 20, 30), "tyx")(movie)
+
+    def change(image: np.ndarray) -> None:
+        group["0"][:] = pixels(8, 20, 30)
+
+    every = Selection(t=parse_pick("all", volume=False))
+    with open_planes(movie, every) as planes:
+        first_sha256 = planes.sha256()
+    results = tmp_path / "results"
+    await run_batch([ImageRow("movie", movie, every)], results, BrightestPixel(change))
+    provenance = read_provenance(mask_path(results, "movie"))
+    assert provenance is not None and provenance["pixels_sha256"] == first_sha256
 
 
 async def test_a_full_file_system_raises_what_the_batch_stops_for(

@@ -12,6 +12,7 @@ import tifffile
 
 from samcourier.concurrency import Limiter
 from samcourier.errors import ImageChanged, ServiceFailed
+from samcourier.images.pixel_cache import PIXELS
 from samcourier.images.planes import Plane
 from samcourier.images.selection import Selection, parse_pick
 from samcourier.results.image_log import Attempt
@@ -96,7 +97,11 @@ async def test_a_plane_that_fails_leaves_what_the_others_reported(tmp_path: Path
     assert len([event for event in events if isinstance(event, Attempt)]) == PLANE_COUNT - 1
 
 
-async def test_pixels_other_than_those_of_the_key_have_no_mask(tmp_path: Path) -> None:
+async def test_pixels_other_than_those_of_the_key_have_no_mask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Planes that are kept from the first look cannot differ from it.
+    monkeypatch.setattr(PIXELS, "limit_bytes", 0)
     path = write_image(tmp_path, (PLANE_COUNT, 10, 12), "TYX")
     async with prepared_image(path, batch_settings(tmp_path), selection=MOVIE) as prepared:
         with tifffile.TiffFile(path, mode="r+b") as tiff:

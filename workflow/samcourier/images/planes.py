@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import ImageUnfit
 from .axes import Axis, channel_labels, wanted_axes
+from .pixel_cache import PIXELS
 from .readers import Index, Source, check_fits_memory, open_source
 from .selection import AXES_RULE, Selection, are_axes_valid
 
@@ -110,11 +111,27 @@ class Planes:
         }
 
     def read(self, number: int = 0) -> Plane:
-        """Read one plane.
+        """Read one plane; those of a stack are kept for the next call where the memory allows it.
+
+        A stack is read once to compute its digest and once to send its planes. Up to
+        :data:`samcourier.images.pixel_cache.LIMIT_BYTES` the second time costs nothing.
 
         Raises ImageUnfit when it is damaged, not finite, or larger than the memory, ImageUnread
         when the memory is not free now.
         """
+        kept: Plane | None = PIXELS.get(self, number)
+        if kept is not None:
+            return kept
+        plane = self._read_plane(number)
+        if len(self) > 1 and len(self) * plane.pixels.nbytes <= PIXELS.limit_bytes:
+            PIXELS.put(self, number, plane, plane.pixels.nbytes)
+        return plane
+
+    def close(self) -> None:
+        """Free the memory of the planes that were kept."""
+        PIXELS.drop(self)
+
+    def _read_plane(self, number: int) -> Plane:
         count = math.prod(self.shape) // len(self)
         check_fits_memory(self.path, count * self.dtype.itemsize)
         pixels = self._projected(dict(zip(self.stack_axes, self.position(number), strict=True)))
@@ -212,7 +229,11 @@ def open_planes(path: Path, selection: Selection | None = None) -> Iterator[Plan
     if selection.axes is not None and not are_axes_valid(selection.axes):
         raise ImageUnfit(f"{path}: axes {selection.axes!r}, expected {AXES_RULE}")
     with open_source(path, selection.scene) as source:
-        yield Planes(path, source, selection)
+        planes = Planes(path, source, selection)
+        try:
+            yield planes
+        finally:
+            planes.close()
 
 
 @asynccontextmanager

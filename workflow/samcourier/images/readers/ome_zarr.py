@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import ImageUnfit
+from ...errors import CourierError, ImageUnfit
 from ...files.zarr_names import METADATA_FILES
 from .base import Index, check_fits_memory, damaged, pick_scene, size_in_um
+from .chunked import ChunkedPixels
 
 if TYPE_CHECKING:
     import zarr
@@ -49,15 +50,20 @@ class OmeZarrSource:
         self.channel_names = tuple(str(channel.get("label", "")) for channel in channels)
         self.scene_names = scene_names
         self._path = path
-        self._array = array
+        self._pixels = ChunkedPixels(array, lambda nbytes: check_fits_memory(path, nbytes))
 
     def read(self, index: Index) -> np.ndarray:
         """Return the pixels at ``index``; see :class:`.base.Source`."""
-        check_fits_memory(self._path, math.prod(self._array.chunks) * self.dtype.itemsize)
         try:
-            return np.asarray(self._array[index])
+            return self._pixels.read(index)
+        except CourierError:
+            raise
         except Exception as error:
             raise damaged(self._path, "OME-Zarr", error, "a whole image") from error
+
+    def close(self) -> None:
+        """Free the memory of the chunks that were kept for the next read."""
+        self._pixels.close()
 
 
 def is_zarr(path: Path) -> bool:
@@ -108,9 +114,14 @@ def open_ome_zarr(
         raise damaged(path, "OME-Zarr", error, "multiscales with axes") from error
 
 
-def opened_ome_zarr(path: Path, scene: int | str | None) -> AbstractContextManager[OmeZarrSource]:
+@contextmanager
+def opened_ome_zarr(path: Path, scene: int | str | None) -> Iterator[OmeZarrSource]:
     """Like :func:`open_ome_zarr`, with the interface :data:`.base.Open`."""
-    return nullcontext(open_ome_zarr(path, scene))
+    source = open_ome_zarr(path, scene)
+    try:
+        yield source
+    finally:
+        source.close()
 
 
 def ome_attributes(group: zarr.Group) -> dict[str, Any]:

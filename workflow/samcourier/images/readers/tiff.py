@@ -124,11 +124,21 @@ class TiffSource:
         starts = itertools.product(*ranges[:run], [ranges[run].start])
         for target, start in zip(runs, starts, strict=True):
             first = sum(index * step for index, step in zip(start, steps, strict=True))
-            read_bytes = os.preadv(file, [target.data.cast("B")], offset + first * stored.itemsize)
-            if read_bytes != target.nbytes:
-                raise EOFError(f"the file ends {target.nbytes - read_bytes} bytes too early")
+            _read_exactly(file, target.data.cast("B"), offset + first * stored.itemsize)
         kept = [len(each) for each, part in zip(ranges, wanted, strict=True) if each is part]
         return pixels.reshape(kept)
+
+
+def _read_exactly(file: int, target: memoryview, offset: int) -> None:
+    """Fill ``target``, bytes, from ``offset`` of a file descriptor; Linux reads 2 GiB at most.
+
+    Raises EOFError for a file that ends too early.
+    """
+    while target:
+        count = os.preadv(file, [target], offset)
+        if count == 0:
+            raise EOFError(f"the file ends {len(target)} bytes too early")
+        target, offset = target[count:], offset + count
 
 
 @contextmanager
