@@ -1,4 +1,4 @@
-"""Headless Chromium, driven over a pipe by its DevTools protocol; no port is opened."""
+"""Control a headless Chromium by its DevTools protocol over a pipe, without opening a port."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ _FLAGS = (
 
 
 class Browser:
-    """One tab. ``problems`` are errors of scripts and refusals of the policy.
+    """One browser tab.
 
-    ``requests`` are the beginnings of all URLs that were asked for.
+    ``problems`` has the errors of scripts and the violations of the content security policy.
+    ``requests`` has the URLs that the page requested, cut to 200 characters.
     """
 
     def __init__(self, commands: Any, answers: Any) -> None:
@@ -82,7 +83,7 @@ class Browser:
         return found["result"].get("value")
 
     def press(self, *keys: str) -> None:
-        """Press keys, one after the other, as a person at the keyboard does."""
+        """Press and release keys, one after the other, as on a keyboard."""
         for key in keys:
             text = key if len(key) == 1 else ("\r" if key == "Enter" else "")
             code = {"Escape": 27, "Enter": 13}.get(key, 0)
@@ -96,12 +97,13 @@ class Browser:
                 )
 
     def settle(self, seconds: float = 0.3) -> None:
-        """Wait until what was asked for is drawn."""
+        """Wait until the page is drawn."""
         self.run(
             f"new Promise(done => setTimeout(() => requestAnimationFrame(done), {1000 * seconds}))"
         )
 
     def resize(self, width: int, height: int) -> None:
+        """Set the size of the window in pixels."""
         self.send(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -111,7 +113,7 @@ class Browser:
         )
 
     def screenshot(self, path: Path) -> None:
-        """Write what the window shows as a PNG file."""
+        """Write the visible part of the page to a PNG file."""
         content = self.send("Page.captureScreenshot")["data"]
         path.write_bytes(base64.b64decode(content))
 
@@ -121,7 +123,7 @@ class Browser:
         self.send("Browser.close")
 
     def _next(self) -> dict[str, Any]:
-        """Return the next message; what it says of problems and of loading is noted."""
+        """Return the next message; note problems, requests and the end of loading."""
         while b"\0" not in self._received:
             if not (more := os.read(self._answers.fileno(), 1 << 20)):
                 raise RuntimeError("chromium ended")
@@ -143,13 +145,13 @@ class Browser:
 
 @contextmanager
 def open_browser() -> Iterator[Browser]:
-    """Start Chromium with a fresh profile; end it, and remove the profile, in any case."""
+    """Start Chromium with an empty profile; afterwards end it and delete the profile."""
     profile = Path(tempfile.mkdtemp(prefix="chromium-"))
     down_read, down_write = os.pipe()
     up_read, up_write = os.pipe()
 
-    def as_3_and_4() -> None:
-        # Copied out of the way first: either may be 3 or 4 already.
+    def use_descriptors_3_and_4() -> None:
+        # The descriptors are copied to higher numbers first, since one may already be 3 or 4.
         commands, answers = (fcntl.fcntl(each, fcntl.F_DUPFD, 64) for each in (down_read, up_write))
         os.dup2(commands, 3)
         os.dup2(answers, 4)
@@ -157,7 +159,7 @@ def open_browser() -> Iterator[Browser]:
     process = subprocess.Popen(
         [str(CHROMIUM), *_FLAGS, f"--user-data-dir={profile}"],
         env={**os.environ, "HOME": str(profile)},
-        preexec_fn=as_3_and_4,
+        preexec_fn=use_descriptors_3_and_4,
         pass_fds=(3, 4),
         stderr=subprocess.DEVNULL,
         stdin=subprocess.DEVNULL,

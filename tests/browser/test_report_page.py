@@ -1,4 +1,4 @@
-"""The report as a reader with a browser and a keyboard has it."""
+"""Tests of the report page in a browser, with mouse and keyboard."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def outcome(number: int) -> Outcome:
 
 @pytest.fixture
 def page(tmp_path: Path) -> Path:
-    """A report of 2000 images, of which each hundredth failed; two have a picture."""
+    """A report of 2000 images; every hundredth failed and two have a picture."""
     outcomes = tuple(outcome(number) for number in range(COUNT))
     report = Report(
         dataset_dir=tmp_path / HOSTILE.replace("/", "-"),
         rows=tuple(ImageRow(each.image, Path(f"{each.image}.tif")) for each in outcomes),
         outcomes=outcomes,
-        not_asked_count=0,
+        outside_subset_count=0,
         changes=changes_of(
             [
                 {"at": "2026-03-01T10:01:00Z", "event": "switch", "batch": "0001"}
@@ -81,7 +81,7 @@ def page(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_page_is_drawn_by_its_own_scripts_alone(browser: Any, page: Path) -> None:
+def test_the_page_draws_its_charts_and_loads_no_other_file(browser: Any, page: Path) -> None:
     browser.open(page)
     for chart in ("stages", "calls", "rates", "predicted"):
         browser.run(f"document.querySelector('[data-chart={chart}]').scrollIntoView()")
@@ -98,7 +98,7 @@ def test_the_page_is_drawn_by_its_own_scripts_alone(browser: Any, page: Path) ->
     assert sum(url.startswith("file:") for url in browser.requests) == 1
 
 
-def test_hostile_text_is_shown_and_runs_nothing(browser: Any, page: Path) -> None:
+def test_hostile_text_is_shown_and_not_executed(browser: Any, page: Path) -> None:
     browser.open(page)
     browser.run("document.getElementById('only').value = 'failed'")
     browser.run("document.getElementById('only').dispatchEvent(new Event('change'))")
@@ -111,7 +111,7 @@ def test_hostile_text_is_shown_and_runs_nothing(browser: Any, page: Path) -> Non
     assert browser.problems == []
 
 
-def test_only_the_rows_in_view_are_in_the_page_while_typing_and_scrolling(
+def test_the_page_holds_only_the_rows_in_view_while_typing_and_scrolling(
     browser: Any, page: Path
 ) -> None:
     browser.open(page)
@@ -138,12 +138,12 @@ SORTED = [
 ]
 
 
-def test_images_are_sorted_by_any_column(browser: Any, page: Path) -> None:
+def test_images_can_be_sorted_by_any_column(browser: Any, page: Path) -> None:
     browser.open(page)
-    for heading, first, turned in SORTED:
+    for heading, ascending, descending in SORTED:
         click = f"""[...document.querySelectorAll('#images thead button')]
           .find(button => button.textContent === {heading!r}).click()"""
-        for expected, order in ((first, "ascending"), (turned, "descending")):
+        for expected, order in ((ascending, "ascending"), (descending, "descending")):
             browser.run(click)
             assert browser.run(IDS)[:2] == expected, f"{heading}, {order}"
             assert browser.run("document.querySelector('[aria-sort]').ariaSort") == order
@@ -157,7 +157,7 @@ SEARCHED = [
 ]
 
 
-def test_images_are_searched(browser: Any, page: Path) -> None:
+def test_images_can_be_searched_and_filtered(browser: Any, page: Path) -> None:
     browser.open(page)
     for words, only, found, first in SEARCHED:
         browser.run(f"document.getElementById('search').value = {words!r}")
@@ -167,7 +167,7 @@ def test_images_are_searched(browser: Any, page: Path) -> None:
         assert next(iter(browser.run(IDS)), None) == first
 
 
-def test_the_keyboard_goes_everywhere(browser: Any, page: Path) -> None:
+def test_all_functions_work_with_the_keyboard(browser: Any, page: Path) -> None:
     browser.open(page)
     browser.run("document.getElementById('images').focus()")
     browser.press("End", "Home", "ArrowDown", "Enter")
@@ -189,7 +189,7 @@ def test_the_keyboard_goes_everywhere(browser: Any, page: Path) -> None:
     assert browser.run("document.querySelector('[aria-selected=true] th').textContent") == "cell_2"
 
 
-def test_pictures_can_be_looked_through(browser: Any, page: Path) -> None:
+def test_the_pictures_view_shows_tiles_that_open(browser: Any, page: Path) -> None:
     browser.open(page)
     browser.run("document.getElementById('view').value = 'pictures'")
     browser.run("document.getElementById('view').dispatchEvent(new Event('change'))")
@@ -205,7 +205,7 @@ def test_pictures_can_be_looked_through(browser: Any, page: Path) -> None:
     assert browser.problems == []
 
 
-def test_everything_that_needs_a_name_has_one(browser: Any, page: Path) -> None:
+def test_all_controls_and_pictures_have_an_accessible_name(browser: Any, page: Path) -> None:
     browser.open(page)
     unnamed = """[...document.querySelectorAll('button, input, select, [role=img], img, dialog')]
       .filter(each => !(each.ariaLabel || each.textContent.trim() || each.labels?.length

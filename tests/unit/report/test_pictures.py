@@ -1,4 +1,4 @@
-"""Pictures in the report: bounded, evenly spread, made again only of what was segmented."""
+"""Tests of the pictures in the report: their limits, their selection, and their sources."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from samcourier.masks.omezarr import write_mask
 from samcourier.outputs.previews import png, preview
 from samcourier.report import pictures as pictures_module
 from samcourier.report.images import table_data
-from samcourier.report.pictures import Picture, Pictures, collect_pictures, encode, spread
+from samcourier.report.pictures import Picture, Pictures, collect_pictures, encode, evenly_spaced
 from samcourier.results.image_log import ImageLog, ImageSeconds, OutputRecord
 from samcourier.samples.sheet import ImageRow
 
@@ -35,7 +35,7 @@ def decoded(uri: str) -> np.ndarray:
 
 @pytest.fixture
 def segmented(tmp_path: Path) -> tuple[ImageRow, Outcome]:
-    """Return an image of 32 x 32 pixels with a mask of three objects, and what became of it."""
+    """Return an image of 32 x 32 pixels with a mask of three objects, and its outcome."""
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, PIXELS)
     write_mask(tmp_path / "masks" / "a.ome.zarr", squares(3), "YX", provenance={"key": "k"})
@@ -57,7 +57,7 @@ def collected(segmented: tuple[ImageRow, Outcome], **changes: Any) -> Pictures:
     return collect_pictures([row], [outcome], row.path.parent)
 
 
-def test_without_previews_few_small_images_are_shown_again(
+def test_without_previews_pictures_of_a_few_small_images_are_made_from_the_images(
     segmented: tuple[ImageRow, Outcome],
 ) -> None:
     found = collected(segmented)
@@ -67,18 +67,20 @@ def test_without_previews_few_small_images_are_shown_again(
     assert decoded(found.embedded["a"].base).shape == (32, 32, 3)
 
 
-def test_an_image_that_changed_since_is_not_shown(segmented: tuple[ImageRow, Outcome]) -> None:
+def test_an_image_that_changed_after_its_segmentation_has_no_picture(
+    segmented: tuple[ImageRow, Outcome],
+) -> None:
     assert collected(segmented, pixels_sha256="0" * 64) == Pictures()
 
 
-def test_many_images_are_not_read_again(
+def test_many_images_without_previews_have_no_pictures(
     segmented: tuple[ImageRow, Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pictures_module, "_MOST_REREAD", 0)
+    monkeypatch.setattr(pictures_module, "_MAX_REREAD_IMAGES", 0)
     assert collected(segmented) == Pictures()
 
 
-def test_a_preview_is_shown_and_linked(segmented: tuple[ImageRow, Outcome]) -> None:
+def test_a_preview_is_embedded_and_linked(segmented: tuple[ImageRow, Outcome]) -> None:
     row, _ = segmented
     path = row.path.parent / "previews" / "a.png"
     path.parent.mkdir()
@@ -90,7 +92,7 @@ def test_a_preview_is_shown_and_linked(segmented: tuple[ImageRow, Outcome]) -> N
     assert collected(segmented, outputs={"preview": OutputRecord("0" * 16)}).embedded == {}
 
 
-def test_previews_are_shown_where_scikit_image_is_not_installed(
+def test_previews_are_embedded_without_scikit_image(
     segmented: tuple[ImageRow, Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row, _ = segmented
@@ -103,11 +105,11 @@ def test_previews_are_shown_where_scikit_image_is_not_installed(
     assert list(collected(segmented, outputs={"preview": OutputRecord("0" * 16)}).embedded) == ["a"]
 
 
-def test_all_pictures_together_are_bounded(
+def test_the_total_size_of_all_pictures_is_limited(
     segmented: tuple[ImageRow, Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = collected(segmented).embedded["a"]
-    monkeypatch.setattr(pictures_module, "MOST_BYTES", len(one.base) + len(one.outlines) - 1)
+    monkeypatch.setattr(pictures_module, "MAX_TOTAL_BYTES", len(one.base) + len(one.outlines) - 1)
     assert collected(segmented).embedded == {}
 
 
@@ -115,7 +117,7 @@ def test_all_pictures_together_are_bounded(
     ("shape", "edge_px", "expected"),
     [((32, 32), 32, (32, 32)), ((100, 60), 50, (50, 30)), ((101, 60), 50, (33, 20))],
 )
-def test_a_picture_is_shrunk_and_its_outlines_with_it(
+def test_a_picture_and_its_outlines_are_shrunk_to_the_same_size(
     shape: tuple[int, int], edge_px: int, expected: tuple[int, int]
 ) -> None:
     outlines = np.zeros(shape, bool)
@@ -127,13 +129,13 @@ def test_a_picture_is_shrunk_and_its_outlines_with_it(
 
 
 @pytest.mark.parametrize(
-    ("count", "most", "expected"), [(3, 5, "012"), (4, 2, "02"), (10, 3, "036"), (0, 3, "")]
+    ("count", "max_count", "expected"), [(3, 5, "012"), (4, 2, "02"), (10, 3, "036"), (0, 3, "")]
 )
-def test_names_are_spread_evenly(count: int, most: int, expected: str) -> None:
-    assert spread([str(number) for number in range(count)], most) == list(expected)
+def test_selected_names_are_evenly_spaced(count: int, max_count: int, expected: str) -> None:
+    assert evenly_spaced([str(number) for number in range(count)], max_count) == list(expected)
 
 
-def test_the_page_is_told_how_each_picture_can_be_shown() -> None:
+def test_the_page_data_has_the_source_of_each_picture() -> None:
     outcomes = [Outcome(name, "0001", "missing", None, None, None, None) for name in "abc"]
     found = Pictures({"a": Picture("base", "outlines")}, frozenset("ab"), "previews")
     assert table_data(outcomes, found)["pictures"] == [["base", "outlines"], 1, 0]

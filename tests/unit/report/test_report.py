@@ -22,9 +22,9 @@ from samcourier.formatting import plain
 from samcourier.images.label_image import read_label_image
 from samcourier.masks.omezarr import write_mask
 from samcourier.report import Report, build_report, render_page, write_report
-from samcourier.report.figures import figures_of
+from samcourier.report.figures import summary_figures
 from samcourier.report.table import COLUMNS
-from samcourier.report.travel import (
+from samcourier.report.transport_summary import (
     TransportUse,
     describe_services,
     summarise_transports,
@@ -49,9 +49,9 @@ HOSTILE = '<script>alert("1")</script> & \u202e\ud800\x1b[31m\x00 =1+1\n\tend'
 
 
 class Page(HTMLParser):
-    """The page as a reader gets it: its tags, the text of its cells, of everything, and its data.
+    """The parsed page: its tags, attributes, cells (``rows``) and its whole ``text``.
 
-    ``data`` is what the scripts of the page draw and list; ``code`` are the scripts and styles.
+    ``data`` is the data block for the scripts of the page; ``code`` has the scripts and styles.
     """
 
     def __init__(self, html: str) -> None:
@@ -90,7 +90,7 @@ class Page(HTMLParser):
             self.rows[-1][-1] += data
 
     def image(self, image: str) -> dict[str, Any]:
-        """Return the values of an image by column, as the page lists them."""
+        """Return the values of an image by column, as in the page's data block."""
         columns = {each["name"]: each for each in self.data["columns"]}
         texts = self.data["texts"]
         at = [texts[number] for number in columns["image"]["values"]].index(image)
@@ -127,7 +127,7 @@ def tsv(root: Path) -> dict[str, dict[str, str]]:
         return {row["image"]: row for row in csv.DictReader(stream, delimiter="\t")}
 
 
-def test_each_image_is_judged(finished_run: Path) -> None:
+def test_each_image_has_its_outcome_and_remark(finished_run: Path) -> None:
     assert outcomes(finished_run) == {
         "near": ("done", None),
         "far": ("done", None),
@@ -162,35 +162,35 @@ def _as_ome_tiff(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "write_it"),
+    ("name", "write_truth"),
     [("near.png", _as_png), ("near.ome.zarr", _as_ome_zarr), ("near.ome.tif", _as_ome_tiff)],
 )
-def test_a_truth_may_be_of_any_format_that_images_come_in(
-    finished_run: Path, name: str, write_it: Callable[[Path], None]
+def test_a_ground_truth_can_have_any_image_format(
+    finished_run: Path, name: str, write_truth: Callable[[Path], None]
 ) -> None:
     truth = finished_run / "truth" / name
-    write_it(truth)
+    write_truth(truth)
     sheet = finished_run / "images.tsv"
     sheet.write_text(sheet.read_text().replace(str(truth.with_name("near.tif")), str(truth)))
     near = build(finished_run).outcomes[0]
     assert (near.remark, near.accuracy and near.accuracy.at_50.average_precision) == (None, 1.0)
 
 
-def test_a_truth_of_another_order_of_axes_is_turned(tmp_path: Path) -> None:
+def test_a_ground_truth_with_another_order_of_axes_is_transposed(tmp_path: Path) -> None:
     stack = np.arange(2 * 3 * 4 * 5, dtype=np.uint16).reshape(2, 3, 4, 5)
     path = tmp_path / "truth.tif"
     tifffile.imwrite(path, stack, ome=True, metadata={"axes": "ZTYX"})
     np.testing.assert_array_equal(read_label_image(path, "TZYX"), stack.transpose(1, 0, 2, 3))
 
 
-def test_a_truth_of_the_wrong_shape_is_one_line_and_the_report_comes_out(
+def test_a_ground_truth_of_the_wrong_shape_gives_a_remark_and_the_report_is_written(
     finished_run: Path,
 ) -> None:
     path = finished_run / "truth" / "near.tif"
     tifffile.imwrite(path, squares(2)[:, :30])
     write(finished_run)
-    said = f"no accuracy: {path}: truth: shape (32, 30), expected the mask's shape (32, 32)"
-    assert tsv(finished_run)["near"]["remark"] == said
+    remark = f"no accuracy: {path}: truth: shape (32, 30), expected the mask's shape (32, 32)"
+    assert tsv(finished_run)["near"]["remark"] == remark
     assert tsv(finished_run)["far"]["ap50"] == "0.666667"
 
 
@@ -206,20 +206,22 @@ def test_a_truth_of_the_wrong_shape_is_one_line_and_the_report_comes_out(
         ("logs/near.json", "done", "its log is missing or damaged"),
     ],
 )
-def test_what_was_deleted_shows(finished_run: Path, damage: str, status: str, remark: str) -> None:
+def test_a_deleted_mask_or_log_changes_the_outcome(
+    finished_run: Path, damage: str, status: str, remark: str
+) -> None:
     path = finished_run / "results" / "demo" / damage
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert outcomes(finished_run)["near"] == (status, remark)
 
 
-def test_a_mask_changed_within_a_file_does_not_count(finished_run: Path) -> None:
+def test_a_mask_with_one_changed_byte_is_missing(finished_run: Path) -> None:
     chunk = finished_run / "results" / "demo" / "masks" / "near.ome.zarr" / "0" / "0" / "0"
     content = chunk.read_bytes()
     chunk.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert outcomes(finished_run)["near"][0] == "missing"
 
 
-def test_a_mask_of_another_key_does_not_count(finished_run: Path) -> None:
+def test_a_mask_with_another_key_than_its_log_is_missing(finished_run: Path) -> None:
     change_log(finished_run, "near", key="newer")
     assert outcomes(finished_run)["near"] == (
         "missing",
@@ -236,7 +238,7 @@ def test_a_mask_of_another_key_does_not_count(finished_run: Path) -> None:
         ({"status": "done"}, "its log and mask are missing"),
     ],
 )
-def test_an_image_without_log_and_mask_says_why(
+def test_an_image_without_log_and_mask_has_a_reason(
     finished_run: Path, manifest: dict[str, Any] | None, remark: str
 ) -> None:
     dataset_dir = finished_run / "results" / "demo"
@@ -253,7 +255,7 @@ def test_an_image_without_log_and_mask_says_why(
 
 
 @pytest.mark.parametrize("truth", [b"", b"II*\x00\xff\xff\xff\xff", None])
-def test_a_truth_that_cannot_be_read_costs_the_score_alone(
+def test_an_unreadable_ground_truth_leaves_only_the_accuracy_out(
     finished_run: Path, truth: bytes | None
 ) -> None:
     path = finished_run / "truth" / "near.tif"
@@ -266,14 +268,18 @@ def test_a_truth_that_cannot_be_read_costs_the_score_alone(
     assert remark.startswith(f"no accuracy: {path}: ")
 
 
-def test_images_without_a_mask_are_returned_and_nothing_is_complete(finished_run: Path) -> None:
+def test_images_without_a_mask_are_returned_and_complete_json_is_deleted(
+    finished_run: Path,
+) -> None:
     complete = finished_run / "results" / "demo" / "complete.json"
     complete.write_text("{}")
     assert write(finished_run) == ["torn"]
     assert not complete.exists()
 
 
-def test_a_run_is_complete_when_every_asked_image_has_its_mask(finished_run: Path) -> None:
+def test_complete_json_is_written_if_every_image_of_the_subset_has_a_mask(
+    finished_run: Path,
+) -> None:
     assert write(finished_run, only={"near", "empty"}) == []
     complete = json.loads((finished_run / "results" / "demo" / "complete.json").read_text())
     assert complete == {
@@ -291,7 +297,7 @@ def test_building_a_report_writes_nothing(finished_run: Path) -> None:
     assert sorted(finished_run.rglob("*")) == before
 
 
-def test_an_output_that_was_refused_is_remarked(finished_run: Path) -> None:
+def test_a_refused_output_gives_a_remark(finished_run: Path) -> None:
     path = finished_run / "results" / "demo" / "logs" / "far.json"
     log = read_image_log(path)
     assert log is not None
@@ -332,12 +338,12 @@ def test_masks_of_an_older_version_of_the_engine_are_named(
     for outcome in report.outcomes:
         remark = f"made by version {versions[outcome.image]} of the engine, now {current}:"
         assert (remark in (outcome.remark or "")) == (outcome.image in older)
-    figures = {each.what: each.figure for each in figures_of(report)}
+    figures = {each.label: each.value for each in summary_figures(report)}
     shown = {"Masks of an older engine version": str(len(older))} if older else {}
     assert {name: figures[name] for name in figures if "older" in name} == shown
 
 
-def test_the_table_holds_every_figure_of_an_image(finished_run: Path) -> None:
+def test_the_table_has_all_values_of_an_image(finished_run: Path) -> None:
     write(finished_run)
     far = tsv(finished_run)["far"]
     assert far == {
@@ -380,7 +386,7 @@ def test_the_table_holds_every_figure_of_an_image(finished_run: Path) -> None:
     assert tsv(finished_run)["empty"]["object_count"] == "0"
 
 
-def test_the_page_lists_the_same_columns_as_the_table(finished_run: Path) -> None:
+def test_the_page_has_the_same_columns_as_the_table(finished_run: Path) -> None:
     page = Page(render_page(build(finished_run)))
     assert [each["name"] for each in page.data["columns"]] == [each.name for each in COLUMNS]
     assert list(page.image("far").values()) == [
@@ -392,9 +398,9 @@ def test_the_page_lists_the_same_columns_as_the_table(finished_run: Path) -> Non
     assert page.image("torn")["object_count"] is None
 
 
-def test_the_page_sums_up(finished_run: Path) -> None:
+def test_the_page_shows_the_figures_of_the_run(finished_run: Path) -> None:
     text = Page(render_page(build(finished_run))).text
-    for figure in [
+    for words in [
         "Segmentation of demo",
         "Images done 4 of 5",
         "Failed 1 Missing 0",
@@ -404,12 +410,13 @@ def test_the_page_sums_up(finished_run: Path) -> None:
         "Missed 0 of 4 in truth",
         "Wall time 6.0 s until 2026-03-01 10:00 UTC",
         "Segmented by watershed, model none, segmentation version 1",
-        "1 without a mask 1 × image: ImageUnfit torn – image failure: data/torn.tif: not a TIFF",
+        "Images without a mask: 1 1 × image: ImageUnfit",
+        "torn – image failure: data/torn.tif: not a TIFF",
     ]:
-        assert figure in text
+        assert words in text
 
 
-def test_the_page_tells_why_the_connection_changed(finished_run: Path) -> None:
+def test_the_page_shows_why_the_connection_changed(finished_run: Path) -> None:
     page = Page(render_page(build(finished_run)))
     changes = [row[1:] for row in page.rows if row and row[0].startswith("20")]
     assert changes == [
@@ -418,24 +425,26 @@ def test_the_page_tells_why_the_connection_changed(finished_run: Path) -> None:
     ]
 
 
-def test_a_long_history_is_cut_and_says_so(finished_run: Path) -> None:
+def test_the_page_shows_the_first_connection_events_and_the_number_of_all(
+    finished_run: Path,
+) -> None:
     journal_path = finished_run / "results" / "demo" / "logs" / "connection" / "0002.jsonl"
     with ConnectionJournal(journal_path) as journal:
         for _ in range(300):
-            journal.record("switch", reason="to and fro")
+            journal.record("switch", reason="measured faster")
     text = Page(render_page(build(finished_run))).text
-    assert text.count("to and fro") == 198
-    assert "The first 200 of 302; logs/connection.jsonl has all." in text
+    assert text.count("measured faster") == 198
+    assert "The first 200 of 302 events; logs/connection.jsonl has all." in text
 
 
-def test_the_journals_are_merged_beside_the_logs(finished_run: Path) -> None:
+def test_the_connection_journals_are_merged_into_one_file(finished_run: Path) -> None:
     write(finished_run)
     merged = finished_run / "results" / "demo" / "logs" / "connection.jsonl"
     events = [json.loads(line)["event"] for line in merged.read_text().splitlines()]
     assert events == ["open", "left", "switch"]
 
 
-def test_the_page_needs_no_network_and_runs_nothing_but_its_own_scripts(
+def test_the_page_needs_no_network_and_runs_only_its_own_scripts(
     finished_run: Path,
 ) -> None:
     html = render_page(build(finished_run))
@@ -466,21 +475,21 @@ def make_hostile(root: Path) -> None:
         journal.record(HOSTILE, reason=HOSTILE, **{HOSTILE: [HOSTILE, {"a": HOSTILE}]})
 
 
-def test_hostile_text_is_shown_and_never_obeyed(finished_run: Path) -> None:
+def test_hostile_text_is_shown_and_not_executed(finished_run: Path) -> None:
     make_hostile(finished_run)
     write(finished_run)
     html = (finished_run / "results" / "demo" / "report.html").read_text(encoding="utf-8")
     page = Page(html)
-    calm = Page(render_page(build(finished_run, {"empty"})))
-    assert page.tags.count("script") == calm.tags.count("script")
-    assert [code for _, code in page.code] == [code for _, code in calm.code]
+    harmless = Page(render_page(build(finished_run, {"empty"})))
+    assert page.tags.count("script") == harmless.tags.count("script")
+    assert [code for _, code in page.code] == [code for _, code in harmless.code]
     assert not [name for name, _ in page.attributes if name in ("src", "style") or name[:2] == "on"]
-    told = page.text + "\n".join(page.data["texts"])
-    assert told.count('<script>alert("1")</script> & ') >= 6
+    shown = page.text + "\n".join(page.data["texts"])
+    assert shown.count('<script>alert("1")</script> & ') >= 6
     assert not set("\u202e\ud800\x1b\x00") & set(html)
 
 
-def test_hostile_text_stays_in_its_cell_of_the_table(finished_run: Path) -> None:
+def test_hostile_text_stays_within_its_cell_of_the_table(finished_run: Path) -> None:
     make_hostile(finished_run)
     change_log(finished_run, "empty", note='=HYPERLINK("x")')
     change_log(finished_run, "kept", note="mask reused\r\n\tby\x0bme")
@@ -509,7 +518,7 @@ def test_plain_text_is_one_printable_line(text: str, expected: str) -> None:
 
 
 def attempt(transport: Any, outcome: Any, up: int, down: int, **seconds: float) -> Attempt:
-    error = None if outcome == "ok" else Failure("transport", "TransportFailed", "gone")
+    error = None if outcome == "ok" else Failure("transport", "TransportFailed", "channel closed")
     return Attempt(
         transport=transport,
         reason="",
@@ -549,14 +558,14 @@ MEGA = 1_000_000
         ),
     ],
 )
-def test_the_rate_counts_the_time_spent_travelling(
+def test_the_throughput_is_computed_from_the_transfer_time(
     attempts: list[Attempt], median_mb_s: float | None
 ) -> None:
     (use,) = summarise_transports(log(attempts=(each,)) for each in attempts)
     assert use.median_mb_s == median_mb_s
 
 
-def test_transports_are_counted_by_the_images_they_brought_home() -> None:
+def test_transports_are_sorted_by_the_images_whose_masks_they_returned() -> None:
     logs = [
         log(attempts=(attempt("webrtc", "failed", 5, 0), attempt("http", "ok", 5, 2))),
         log(attempts=(attempt("http", "ok", 5, 2),)),
@@ -580,14 +589,14 @@ def test_transports_are_counted_by_the_images_they_brought_home() -> None:
     ],
     ids=["none", "one", "apart", "overlapping", "inside", "unsorted", "resumed later"],
 )
-def test_the_wall_time_is_when_any_image_was_under_way(
+def test_the_wall_time_counts_only_periods_in_which_images_were_processed(
     spans: list[tuple[str, float]], expected_s: float
 ) -> None:
     logs = [log(f"2026-03-01T{clock}Z", total) for clock, total in spans]
     assert wall_time_s(logs) == expected_s
 
 
-def test_a_change_of_engine_during_a_run_shows() -> None:
+def test_each_version_of_the_service_has_its_own_line() -> None:
     old, new = ({"engine": "e", "model": "m", "segmentation_version": each} for each in (1, 2))
     assert describe_services([log(service=each) for each in (old, new, new)] + [log()]) == [
         "e, model m, segmentation version 2 (2 images)",
@@ -599,7 +608,9 @@ def test_a_change_of_engine_during_a_run_shows() -> None:
     ("seconds", "text"),
     [(59.96, "60.0 s"), (100.4, "1 min 40 s"), (3599.8, "1 h 00 min"), (90_000, "25 h 00 min")],
 )
-def test_the_wall_time_is_written_for_people(finished_run: Path, seconds: float, text: str) -> None:
+def test_the_wall_time_is_shown_in_readable_units(
+    finished_run: Path, seconds: float, text: str
+) -> None:
     change_log(finished_run, "near", seconds=ImageSeconds(seconds))
     for image in ("far", "kept", "torn", "empty"):
         change_log(finished_run, image, finished_at="2026-03-01T10:00:02Z")

@@ -1,4 +1,4 @@
-"""Where the time went, and what the report says would make a run faster."""
+"""Tests of the time by stage, and of the advice that makes a run faster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from samcourier.results.image_log import Attempt, CallBytes, CallSeconds, ImageL
 
 
 def attempt(outcome: Any = "ok", **seconds: float) -> Attempt:
-    error = None if outcome == "ok" else Failure("transport", "TransportFailed", "gone")
+    error = None if outcome == "ok" else Failure("transport", "TransportFailed", "channel closed")
     return Attempt(
         transport="http",
         reason="",
@@ -37,30 +37,30 @@ def log(*attempts: Attempt, note: str | None = None, **seconds: float) -> ImageL
     )
 
 
-def test_each_second_counts_in_one_stage() -> None:
-    whole = attempt(send=1.0, queue=0.5, service=2.0, receive=0.5)
+def test_each_second_counts_in_exactly_one_stage() -> None:
+    complete = attempt(send=1.0, queue=0.5, service=2.0, receive=0.5)
     found = stage_seconds(
-        log(attempt("failed", send=1.0), whole, read=1, pack=2, unpack=3, write=4, outputs=5)
+        log(attempt("failed", send=1.0), complete, read=1, pack=2, unpack=3, write=4, outputs=5)
     )
     assert found == {
         "read": 1,
         "pack": 2,
-        "up": 1.0,
+        "send": 1.0,
         "queue": 0.5,
         "service": 2.0,
-        "down": 0.5,
+        "receive": 0.5,
         "unpack": 3,
         "write": 9,
-        "undivided calls": 0,
+        "calls without stage times": 0,
         "failed calls": 4.0,
     }
 
 
-def test_a_call_that_cannot_be_told_apart_is_no_stage_of_its_own() -> None:
-    assert stage_seconds(log(attempt()))["undivided calls"] == 4.0
+def test_a_call_without_stage_times_has_its_own_row() -> None:
+    assert stage_seconds(log(attempt()))["calls without stage times"] == 4.0
 
 
-def test_shares_leave_out_masks_that_were_reused() -> None:
+def test_reused_masks_do_not_count_in_the_shares() -> None:
     reused = log(note="mask reused: a whole mask was there", read=100)
     uses = summarise_stages([log(attempt(service=3.0), read=1), reused])
     assert uses == [
@@ -69,35 +69,43 @@ def test_shares_leave_out_masks_that_were_reused() -> None:
     ]
 
 
-def test_every_stage_and_transport_has_a_colour_of_its_own() -> None:
+def test_every_stage_and_transport_has_its_own_colour() -> None:
     assert tuple(STAGE_COLOURS) == STAGES
     assert len(set(STAGE_COLOURS.values())) == len(STAGES)
     assert len(set(TRANSPORT_COLOURS.values())) == len(TRANSPORT_COLOURS)
 
 
 @pytest.mark.parametrize(
-    ("shares", "said"),
+    ("shares", "text"),
     [
         ({}, "This run segmented no image"),
-        ({"service": 0.6, "up": 0.4}, "60% of the images' time was spent at the service. A faster"),
         (
-            {"queue": 0.5, "service": 0.2, "up": 0.3},
-            "70% of the images' time was spent at the service, 50% waiting while it worked on",
+            {"service": 0.6, "send": 0.4},
+            "60% of the images' time was spent at the service. A faster GPU",
         ),
         (
-            {"up": 0.5, "queue": 0.2, "service": 0.2},
-            "50% of the images' time went into up. A short",
+            {"queue": 0.5, "service": 0.2, "send": 0.3},
+            "70% of the images' time was spent at the service, 50% in the service's queue. A",
         ),
-        ({"down": 0.9, "service": 0.1}, "90% of the images' time went into down."),
-        ({"read": 0.9, "service": 0.1}, "Put the images on a faster or nearer disk"),
+        (
+            {"send": 0.5, "queue": 0.2, "service": 0.2},
+            "50% of the images' time was spent in the stage 'send'. A faster connection to",
+        ),
+        (
+            {"receive": 0.9, "service": 0.1},
+            "90% of the images' time was spent in the stage 'receive'.",
+        ),
+        ({"read": 0.9, "service": 0.1}, "Put the images on a faster or local disk"),
         ({"write": 0.9, "service": 0.1}, "Put the results on a faster disk"),
         ({"pack": 0.9, "service": 0.1}, "give it more processor cores"),
         ({"unpack": 0.9, "service": 0.1}, "give it more processor cores"),
-        ({"undivided calls": 1.0}, "deploy the one that comes with samcourier"),
-        ({"failed calls": 0.2, "service": 0.8}, "20% of the images' time was lost in failed calls"),
+        ({"calls without stage times": 1.0}, "deploy the service that comes with samcourier"),
+        ({"failed calls": 0.2, "service": 0.8}, "Failed calls took 20% of the images' time"),
         ({"failed calls": 0.1, "service": 0.9}, "90% of the images' time was spent at the service"),
-        ({"failed calls": 1.0}, "100% of the images' time was lost in failed calls"),
+        ({"failed calls": 1.0}, "Failed calls took 100% of the images' time"),
     ],
 )
-def test_the_advice_names_what_costs_most(shares: dict[str, float], said: str) -> None:
-    assert said in advise([StageUse(stage, share, share, share) for stage, share in shares.items()])
+def test_the_advice_is_about_the_stage_with_most_of_the_time(
+    shares: dict[str, float], text: str
+) -> None:
+    assert text in advise([StageUse(stage, share, share, share) for stage, share in shares.items()])

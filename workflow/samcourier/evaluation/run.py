@@ -23,14 +23,14 @@ from .transport_changes import Changes, read_changes
 class Report:
     """The images of the run in the order of the sheet, and its transport changes.
 
-    ``rows`` and ``outcomes`` have the same order. ``not_asked_count`` counts the sheet's images
-    outside the subset. ``run_environment`` is None if the folder has no record of it.
+    ``rows`` and ``outcomes`` have the same order. ``outside_subset_count`` is the number of images
+    of the sheet outside the subset. ``run_environment`` is None if the folder has no record of it.
     """
 
     dataset_dir: Path
     rows: tuple[ImageRow, ...]
     outcomes: tuple[Outcome, ...]
-    not_asked_count: int
+    outside_subset_count: int
     changes: Changes
     run_environment: RunEnvironment | None
 
@@ -77,7 +77,7 @@ def build_report(
         dataset_dir=dataset_dir,
         rows=tuple(subset),
         outcomes=_mark_older_versions(evaluated, read_verified_service(dataset_dir)),
-        not_asked_count=len(rows) - len(subset),
+        outside_subset_count=len(rows) - len(subset),
         changes=read_changes(dataset_dir / "logs/connection"),
         run_environment=read_run_environment(dataset_dir),
     )

@@ -1,6 +1,6 @@
-"""What became of every image of a dataset: one page, one table, and whether it is complete.
+"""Write the report of a run: an HTML page, a table, and whether every image has its mask.
 
-Nothing is remembered between runs: each report reads logs, manifests, masks and truth again.
+Each report reads the logs, manifests, masks and ground truth again; it stores no state of its own.
 """
 
 from ..evaluation.run import Report, build_report

@@ -1,4 +1,4 @@
-"""Figures of a run -> what the page's script draws: plain JSON values, of bounded size. Pure."""
+"""Make the data of the charts that the page's script draws: JSON values of bounded size."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..evaluation.outcome import Outcome
-from .journey import MOST_BINS, MOST_POINTS, Mark, Predicted, Timeline
 from .stages import STAGES, stage_seconds
+from .timeline import MAX_BINS, MAX_POINTS, Mark, Prediction, Timeline
 
-#: Okabe and Ito's colours with two greys and a brown, told apart by colour-blind readers too.
+#: Okabe and Ito's colours with two greys and a brown; colour-blind readers can distinguish them.
 STAGE_COLOURS = {
     "read": "#56B4E9",
     "pack": "#F0E442",
-    "up": "#0072B2",
+    "send": "#0072B2",
     "queue": "#BBBBBB",
     "service": "#009E73",
-    "down": "#CC79A7",
+    "receive": "#CC79A7",
     "unpack": "#E69F00",
     "write": "#777777",
-    "undivided calls": "#8B5A2B",
+    "calls without stage times": "#8B5A2B",
     "failed calls": "#D55E00",
 }
 TRANSPORT_COLOURS = {
@@ -28,7 +28,7 @@ TRANSPORT_COLOURS = {
     "http": "#E69F00",
     "webrtc": "#009E73",
 }
-#: Of a transport of another package.
+#: The colour of transports that other packages provide.
 _OTHER_TRANSPORT_COLOUR = "#CC79A7"
 _FAILED_COLOUR = "#D55E00"
 
@@ -39,43 +39,48 @@ def _colour(transport: str) -> str:
     return TRANSPORT_COLOURS.get(transport, _OTHER_TRANSPORT_COLOUR)
 
 
-def calls_chart(line: Timeline, switches: Sequence[Mark]) -> Chart:
-    """Return calls by transport over time as stacked bars, failed ones on top, switches marked."""
+def calls_chart(timeline: Timeline, switches: Sequence[Mark]) -> Chart:
+    """Return a chart of the calls by transport over time.
+
+    The bars are stacked with the failed calls on top; lines mark the ``switches`` of transport.
+    """
     series = [
-        _series(name, _colour(name), counts) for name, counts in line.calls.items() if any(counts)
+        _series(name, _colour(name), counts)
+        for name, counts in timeline.calls.items()
+        if any(counts)
     ]
     series += [
         _series(f"{name} failed", _FAILED_COLOUR, counts)
-        for name, counts in line.failed.items()
+        for name, counts in timeline.failed.items()
         if any(counts)
     ]
     return {
         "id": "calls",
         "kind": "bars",
         "title": "Calls by transport",
-        "alt": _calls_in_words(line, switches),
+        "alt": _calls_text(timeline, switches),
         "x_label": "seconds since the start",
-        "y_label": f"calls ended in {line.bin_s:g} s",
-        "x": _middles(line),
+        "y_label": f"calls that ended within {timeline.bin_s:g} s",
+        "x": _bin_middles_s(timeline),
         "series": series,
         "marks": [{"x": round(mark.at_s, 2), "to": mark.transport} for mark in switches],
     }
 
 
-def rate_chart(line: Timeline) -> Chart:
-    """Return the rate of each transport over time as points."""
+def rate_chart(timeline: Timeline) -> Chart:
+    """Return a chart of the throughput of each transport over time, as points."""
     return {
         "id": "rates",
         "kind": "points",
         "title": "Throughput by transport",
-        "alt": "Median rate of the calls of each transport over time; the table above has the"
-        " medians of the whole run.",
+        "alt": "Median throughput of the calls of each transport over time; the table above has"
+        " the medians of the whole run.",
         "x_label": "seconds since the start",
-        "y_label": "MB/s, both ways",
-        "x": _middles(line),
+        "y_label": "MB/s, both directions",
+        "x": _bin_middles_s(timeline),
         "series": [
-            _series(name, _colour(name), [rate and _short(rate) for rate in rates])
-            for name, rates in line.mb_s.items()
+            _series(name, _colour(name), [rate and _rounded(rate) for rate in rates])
+            for name, rates in timeline.mb_s.items()
             if any(rate is not None for rate in rates)
         ],
         "is_y_log": True,
@@ -83,30 +88,32 @@ def rate_chart(line: Timeline) -> Chart:
 
 
 def stage_chart(outcomes: Sequence[Outcome]) -> Chart:
-    """Return the seconds of each stage, image by image in the sheet's order, as stacked bars.
+    """Return a chart of the seconds of each stage, one stacked bar per image in the sheet's order.
 
-    Where there are more images than bars, a bar is the mean of neighbours.
+    With more images than :data:`MAX_BINS`, a bar shows the mean of neighbouring images.
     """
     images = [
         (number, stage_seconds(outcome.log))
         for number, outcome in enumerate(outcomes, start=1)
         if outcome.log is not None and (outcome.log.attempts or not outcome.log.reused)
     ]
-    in_a_bar = max(math.ceil(len(images) / MOST_BINS), 1)
-    bars = [images[at : at + in_a_bar] for at in range(0, len(images), in_a_bar)]
+    images_per_bar = max(math.ceil(len(images) / MAX_BINS), 1)
+    bars = [images[at : at + images_per_bar] for at in range(0, len(images), images_per_bar)]
     means = {
-        stage: [_short(sum(each[stage] for _, each in bar) / len(bar)) for bar in bars]
+        stage: [_rounded(sum(each[stage] for _, each in bar) / len(bar)) for bar in bars]
         for stage in STAGES
     }
-    what = "an image" if in_a_bar == 1 else f"{in_a_bar} images' mean"
+    bar_shows = "each image" if images_per_bar == 1 else f"the mean of {images_per_bar} images"
     return {
         "id": "stages",
         "kind": "bars",
-        "title": "Seconds of an image by stage",
-        "alt": f"Stacked bars, one for {what}, in the order of the sample sheet; the table beside"
-        " it has the sums.",
+        "title": "Seconds per image by stage",
+        "alt": f"Stacked bars, one for {bar_shows}, in the order of the sample sheet; the table"
+        " beside it has the sums.",
         "x_label": "image in the order of the sheet",
-        "y_label": "seconds" if in_a_bar == 1 else f"seconds, mean of {in_a_bar} images",
+        "y_label": (
+            "seconds" if images_per_bar == 1 else f"seconds, mean of {images_per_bar} images"
+        ),
         "x": [sum(number for number, _ in bar) / len(bar) for bar in bars],
         "series": [
             _series(stage, STAGE_COLOURS[stage], values)
@@ -116,24 +123,27 @@ def stage_chart(outcomes: Sequence[Outcome]) -> Chart:
     }
 
 
-def prediction_chart(calls: Sequence[Predicted], sentence: str) -> Chart:
-    """Return predicted against measured seconds as points, at most :data:`MOST_POINTS`."""
-    step = -(-len(calls) // MOST_POINTS) if calls else 1
+def prediction_chart(calls: Sequence[Prediction], sentence: str) -> Chart:
+    """Return a chart of measured against predicted seconds, at most :data:`MAX_POINTS` points.
+
+    ``sentence`` describes the chart for readers who cannot see it.
+    """
+    step = -(-len(calls) // MAX_POINTS) if calls else 1
     shown = sorted(calls[::step], key=lambda each: each.predicted_s)
     names = sorted({each.transport for each in shown})
     return {
         "id": "predicted",
         "kind": "points",
-        "title": "Time to travel, measured against predicted",
+        "title": "Transfer time, measured against predicted",
         "alt": sentence,
         "x_label": "predicted seconds",
         "y_label": "measured seconds",
-        "x": [_short(each.predicted_s) for each in shown],
+        "x": [_rounded(each.predicted_s) for each in shown],
         "series": [
             _series(
                 name,
                 _colour(name),
-                [_short(each.measured_s) if each.transport == name else None for each in shown],
+                [_rounded(each.measured_s) if each.transport == name else None for each in shown],
             )
             for name in names
         ],
@@ -147,18 +157,18 @@ def _series(label: str, colour: str, values: Sequence[float | None]) -> dict[str
     return {"label": label, "colour": colour, "values": list(values)}
 
 
-def _middles(line: Timeline) -> list[float]:
-    return [round((number + 0.5) * line.bin_s, 2) for number in range(line.bin_count)]
+def _bin_middles_s(timeline: Timeline) -> list[float]:
+    return [round((number + 0.5) * timeline.bin_s, 2) for number in range(timeline.bin_count)]
 
 
-def _short(number: float) -> float:
-    """Keep four digits: the page has no room for more, and nobody sees them."""
+def _rounded(number: float) -> float:
+    """Return the number with four significant digits, which keeps the page small."""
     return float(f"{number:.4g}")
 
 
-def _calls_in_words(line: Timeline, switches: Sequence[Mark]) -> str:
+def _calls_text(timeline: Timeline, switches: Sequence[Mark]) -> str:
     parts = [
-        f"{name}: {sum(line.calls[name])} calls, {sum(line.failed[name])} failed"
-        for name in line.calls
+        f"{name}: {sum(timeline.calls[name])} calls, {sum(timeline.failed[name])} failed"
+        for name in timeline.calls
     ]
-    return f"Calls over time. {'; '.join(parts)}. {len(switches)} changes of transport marked."
+    return f"Calls over time. {'; '.join(parts)}. {len(switches)} switches of transport are marked."

@@ -1,4 +1,4 @@
-"""The figures and facts at the head of the report: what happened, and what was run."""
+"""Make the figures at the top of the report and the facts about the run below them."""
 
 from __future__ import annotations
 
@@ -12,38 +12,41 @@ from ..evaluation.accuracy import Accuracy, mean_precision, pooled
 from ..evaluation.outcome import Outcome
 from ..evaluation.run import Report
 from ..results.timestamps import parse_time
-from .travel import describe_services, wall_time_s
+from .transport_summary import describe_services, wall_time_s
 
-#: Versions that decide how pixels travel, by the packages' own names.
-_TOLD_PACKAGES = ("hypha-rpc", "aiortc", "zarr", "numpy")
+#: Packages that transfer or store pixels; the report shows their versions.
+_SHOWN_PACKAGES = ("hypha-rpc", "aiortc", "zarr", "numpy")
 
 
 class Figure(NamedTuple):
-    """``what`` it is, the figure itself, and a remark, "" for none."""
+    """A figure of the report: its label, its value as text, and a remark ("" for none)."""
 
-    what: str
-    figure: str
+    label: str
+    value: str
     remark: str = ""
 
 
 class FailureGroup(NamedTuple):
-    """Images without a mask for the same class of reasons, the first of them as examples."""
+    """The images whose masks are missing for the same kind of reason.
 
-    what: str
+    ``examples`` has the first of them.
+    """
+
+    reason: str
     image_count: int
     examples: tuple[Outcome, ...]
 
 
-def figures_of(report: Report) -> list[Figure]:
-    """Return the figures of the summary."""
+def summary_figures(report: Report) -> list[Figure]:
+    """Return the figures of the summary: numbers of images and objects, and times."""
     done = [outcome for outcome in report.outcomes if outcome.status == "done"]
     counts = Counter(outcome.status for outcome in report.outcomes)
-    not_asked = report.not_asked_count
+    outside_count = report.outside_subset_count
     figures = [
         Figure(
             "Images done",
             f"{counts['done']:,} of {len(report.outcomes):,}",
-            f"{not_asked:,} more are not in the subset" if not_asked else "",
+            f"{outside_count:,} more are not in the subset" if outside_count else "",
         ),
         Figure("Failed", f"{counts['failed']:,}"),
         Figure("Missing", f"{counts['missing']:,}"),
@@ -58,17 +61,17 @@ def figures_of(report: Report) -> list[Figure]:
         wall_s = wall_time_s(logs)
         until = f"until {finished:%Y-%m-%d %H:%M} UTC"
         figures.append(Figure("Wall time", duration(wall_s), until))
-        worked_on = sum(not log.reused for log in logs)
-        if worked_on and wall_s > 0:
-            figures.append(Figure("Images a minute", f"{60 * worked_on / wall_s:,.1f}"))
-        reused = len(logs) - worked_on
-        if reused:
-            figures.append(Figure("Reused", f"{reused:,}", "whole masks of an earlier run"))
+        segmented_count = sum(not log.reused for log in logs)
+        if segmented_count and wall_s > 0:
+            figures.append(Figure("Images per minute", f"{60 * segmented_count / wall_s:,.1f}"))
+        reused_count = len(logs) - segmented_count
+        if reused_count:
+            figures.append(Figure("Reused", f"{reused_count:,}", "masks kept from an earlier run"))
     return figures
 
 
 def accuracy_figures(outcomes: Sequence[Outcome]) -> list[Figure]:
-    """Return the figures of the whole dataset, of the images that have a truth."""
+    """Return the accuracy over all images that have a mask and a ground truth, [] without any."""
     found: list[Accuracy] = [
         each.accuracy for each in outcomes if each.status == "done" and each.accuracy
     ]
@@ -99,53 +102,67 @@ def accuracy_figures(outcomes: Sequence[Outcome]) -> list[Figure]:
     ]
 
 
-def facts_of(report: Report) -> list[tuple[str, str]]:
-    """Return (what, words) of what was run, by what, and where; others' text as it is."""
+def run_facts(report: Report) -> list[tuple[str, str]]:
+    """Return (label, text) pairs: which service, parameters, software and machine the run used.
+
+    The text may contain control characters, since some of it comes from the service.
+    """
     facts = [("Dataset", report.dataset_dir.name)]
     facts += [("Segmented by", line) for line in describe_services(report.logs)]
-    began = report.run_environment
-    if began is None:
+    environment = report.run_environment
+    if environment is None:
         return facts
-    service = began.config.get("service")
+    service = environment.config.get("service")
     if isinstance(service, Mapping) and service.get("server_url"):
         facts.append(("Server", str(service["server_url"])))
-    if parameters := began.config.get("parameters"):
-        facts.append(("Parameters", _words(parameters)))
-    installed = {name.replace("_", "-").lower(): number for name, number in began.packages.items()}
-    packages = [f"{name} {installed[name]}" for name in _TOLD_PACKAGES if name in installed]
+    if parameters := environment.config.get("parameters"):
+        facts.append(("Parameters", _parameters_text(parameters)))
+    installed = {
+        name.replace("_", "-").lower(): number for name, number in environment.packages.items()
+    }
+    packages = [f"{name} {installed[name]}" for name in _SHOWN_PACKAGES if name in installed]
     facts.append(
         (
             "Versions",
-            ", ".join([f"samcourier {began.samcourier}, Python {began.python}", *packages]),
+            ", ".join(
+                [f"samcourier {environment.samcourier}, Python {environment.python}", *packages]
+            ),
         )
     )
-    if began.workflow.commit is not None:
-        changed = ", with files changed since" if began.workflow.is_dirty else ""
-        facts.append(("Commit", f"{began.workflow.commit[:12]}{changed}"))
-    memory = f", {began.machine.memory_bytes / 2**30:.0f} GiB" if began.machine.memory_bytes else ""
-    facts.append(
-        ("Client", f"{began.machine.system}, {began.machine.cores} cores{memory}"),
+    if environment.workflow.commit is not None:
+        changed = ", with files changed since" if environment.workflow.is_dirty else ""
+        facts.append(("Commit", f"{environment.workflow.commit[:12]}{changed}"))
+    memory = (
+        f", {environment.machine.memory_bytes / 2**30:.0f} GiB"
+        if environment.machine.memory_bytes
+        else ""
     )
-    facts.append(("Started", f"{parse_time(began.started_at):%Y-%m-%d %H:%M:%S} UTC"))
+    facts.append(
+        ("Client", f"{environment.machine.system}, {environment.machine.cores} cores{memory}"),
+    )
+    facts.append(("Started", f"{parse_time(environment.started_at):%Y-%m-%d %H:%M:%S} UTC"))
     return facts
 
 
 def rerun_command(report: Report) -> str | None:
-    """Return the command that makes the masks again and compares them; None without a crate."""
+    """Return the command that makes the masks again and compares them, None without a crate."""
     if report.run_environment is None:
         return None
     return shlex.join(["samcourier", "rerun", str(report.dataset_dir)])
 
 
-def group_failures(outcomes: Sequence[Outcome], most_examples: int = 10) -> list[FailureGroup]:
-    """Return the images without a mask by the class of their failure, the largest group first."""
+def group_failures(outcomes: Sequence[Outcome], max_examples: int = 10) -> list[FailureGroup]:
+    """Return the images without a mask, grouped by the class of their failure.
+
+    The largest group comes first; each has at most ``max_examples`` images as examples.
+    """
     groups: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         if outcome.status != "done":
             groups.setdefault(_class_of(outcome), []).append(outcome)
     return [
-        FailureGroup(what, len(members), tuple(members[:most_examples]))
-        for what, members in sorted(groups.items(), key=lambda group: -len(group[1]))
+        FailureGroup(reason, len(members), tuple(members[:max_examples]))
+        for reason, members in sorted(groups.items(), key=lambda group: -len(group[1]))
     ]
 
 
@@ -155,14 +172,14 @@ def _class_of(outcome: Outcome) -> str:
     return outcome.status
 
 
-def _words(parameters: Any) -> str:
+def _parameters_text(parameters: Any) -> str:
     if not isinstance(parameters, Mapping):
         return str(parameters)
     return ", ".join(f"{name} {value}" for name, value in parameters.items())
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as people say them."""
+    """Return seconds as text, for example ``12.3 s``, ``4 min 05 s`` or ``2 h 07 min``."""
     if seconds < 100:
         return f"{seconds:.1f} s"
     minutes, rest_s = divmod(round(seconds), 60)

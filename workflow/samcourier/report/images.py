@@ -1,4 +1,7 @@
-"""The images' table as the page's script takes it: column by column, texts told once."""
+"""Make the data of the table of images for the page's script.
+
+The data is stored by column, and equal texts are stored once, which keeps the page small.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from ..formatting import plain
 from .pictures import Pictures
 from .table import COLUMNS
 
-#: What the table shows; the rest of :data:`COLUMNS` stands beside an image's picture.
-SHOWN = (
+#: Columns of the table; the other :data:`COLUMNS` are shown beside the picture of an opened image.
+TABLE_COLUMNS = (
     "image",
     "status",
     "object_count",
@@ -26,14 +29,15 @@ SHOWN = (
     "total_s",
     "remark",
 )
-_OF_TRUTH = ("ap50", "ap75", "mean_matched_iou", "missed", "split", "merged")
+_ACCURACY_COLUMNS = ("ap50", "ap75", "mean_matched_iou", "missed", "split", "merged")
 
 
 def table_data(outcomes: Sequence[Outcome], pictures: Pictures) -> dict[str, Any]:
     """Return columns, values and pictures of all images as plain JSON values.
 
-    A column of text holds numbers of ``texts``. ``pictures`` has one entry an image: a pair of
-    data URIs, 1 where only the preview's file shows it, 0 where nothing does.
+    The values of a text column are indices into ``texts``. ``pictures`` has one entry per image: a
+    pair of data URIs (picture, outlines), 1 if only the file of its preview exists, or 0 for an
+    image without a picture.
     """
     has_truth = any(outcome.accuracy is not None for outcome in outcomes)
     numbers: dict[str, int] = {}
@@ -47,7 +51,8 @@ def table_data(outcomes: Sequence[Outcome], pictures: Pictures) -> dict[str, Any
                 "group": column.group,
                 "heading": column.heading,
                 "decimals": column.decimals,
-                "is_shown": column.name in SHOWN and (has_truth or column.name not in _OF_TRUTH),
+                "is_shown": column.name in TABLE_COLUMNS
+                and (has_truth or column.name not in _ACCURACY_COLUMNS),
                 "values": [
                     numbers.setdefault(plain(str(value or "")), len(numbers))
                     if is_text

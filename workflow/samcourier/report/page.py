@@ -1,4 +1,4 @@
-"""A report as one HTML document: no network, and only the scripts that come with it."""
+"""Render a report as one HTML document that needs no network and runs only its own scripts."""
 
 from __future__ import annotations
 
@@ -14,24 +14,36 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from ..evaluation.run import Report
 from ..formatting import plain
 from ..results.timestamps import parse_time
-from . import charts, journey
-from .figures import accuracy_figures, facts_of, figures_of, group_failures, rerun_command
+from . import charts
+from .figures import accuracy_figures, group_failures, rerun_command, run_facts, summary_figures
 from .images import table_data
 from .pictures import Pictures
 from .stages import advise, summarise_stages
-from .travel import summarise_transports
+from .timeline import (
+    Clock,
+    Prediction,
+    calls_over_time,
+    prediction_quality,
+    predictions,
+    run_clock,
+    switch_marks,
+)
+from .transport_summary import summarise_transports
 
 _EVENT_COLUMNS = ("at", "batch", "event", "reason", "error")
 
 _SCRIPTS = ("vendor/uPlot.iife.min.js", "charts.js", "viewer.js", "images.js")
 _STYLES = ("vendor/uPlot.min.css", "report.css")
 
-#: With these in a data block no text in it can end the block.
+#: These escapes prevent a text in a data block from ending the block.
 _JSON_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 
 
 def render_page(report: Report, pictures: Pictures | None = None) -> str:
-    """Return the report as one HTML document that needs no network."""
+    """Return the report as one HTML document that needs no network.
+
+    Without ``pictures`` the page says which option of the config makes them.
+    """
     pictures = pictures or Pictures()
     environment = Environment(
         loader=PackageLoader("samcourier.report"),
@@ -43,37 +55,37 @@ def render_page(report: Report, pictures: Pictures | None = None) -> str:
     environment.filters["plain"] = plain
     logs = report.logs
     stages = summarise_stages(logs)
-    clock = journey.clock_of(logs)
-    calls = journey.predicted_calls(logs)
-    sentence = journey.prediction_quality(calls)
-    drawn = _charts(report, clock, calls, sentence)
+    clock = run_clock(logs)
+    calls = predictions(logs)
+    prediction_sentence = prediction_quality(calls)
+    chart_data = _charts(report, clock, calls, prediction_sentence)
     return environment.get_template("report.html.j2").render(
         name=report.dataset_dir.name,
         policy=content_security_policy(),
         scripts=_scripts(),
         style=_style(),
-        figures=figures_of(report),
+        figures=summary_figures(report),
         accuracy=accuracy_figures(report.outcomes),
-        facts=facts_of(report),
+        facts=run_facts(report),
         rerun=rerun_command(report),
         failures=group_failures(report.outcomes),
         advice=advise(stages),
         stages=stages,
         colours=charts.STAGE_COLOURS,
         transports=summarise_transports(logs),
-        predicted=sentence,
+        predicted=prediction_sentence,
         pause_count=clock.pause_count,
-        charts=drawn,
+        charts=chart_data,
         pictures=pictures,
         image_count=len(report.outcomes),
-        decisions=[_decision(event) for event in report.changes.first],
-        decision_count=report.changes.count,
-        data=json_block({"charts": drawn} | table_data(report.outcomes, pictures)),
+        changes=[_change_cells(event) for event in report.changes.first],
+        change_count=report.changes.count,
+        data=json_block({"charts": chart_data} | table_data(report.outcomes, pictures)),
     )
 
 
 def content_security_policy() -> str:
-    """Return a policy that lets nothing in but this page's own parts and the run's previews."""
+    """Return a policy that allows only the page's own scripts and styles and the run's previews."""
     scripts = " ".join(_source(each) for each in _scripts())
     return (
         f"default-src 'none'; script-src {scripts}; style-src {_source(_style())};"
@@ -82,7 +94,7 @@ def content_security_policy() -> str:
 
 
 def json_block(value: Any) -> str:
-    """Return JSON for a data block of a page; nothing in it can end the block."""
+    """Return ``value`` as JSON, escaped so that no text in it can end the page's data block."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     for character, escape in _JSON_ESCAPES.items():
         text = text.replace(character, escape)
@@ -91,21 +103,21 @@ def json_block(value: Any) -> str:
 
 def _charts(
     report: Report,
-    clock: journey.Clock,
-    calls: list[journey.Predicted],
-    sentence: str | None,
+    clock: Clock,
+    calls: list[Prediction],
+    prediction_sentence: str | None,
 ) -> list[charts.Chart]:
-    drawn = []
+    found = []
     if any(log.attempts for log in report.logs):
-        line = journey.timeline(report.logs, clock)
-        drawn += [
-            charts.calls_chart(line, journey.marks(report.changes.switches, clock)),
-            charts.rate_chart(line),
+        timeline = calls_over_time(report.logs, clock)
+        found += [
+            charts.calls_chart(timeline, switch_marks(report.changes.switches, clock)),
+            charts.rate_chart(timeline),
+            charts.stage_chart(report.outcomes),
         ]
-        drawn.append(charts.stage_chart(report.outcomes))
-    if sentence is not None:
-        drawn.append(charts.prediction_chart(calls, sentence))
-    return drawn
+    if prediction_sentence is not None:
+        found.append(charts.prediction_chart(calls, prediction_sentence))
+    return found
 
 
 def _source(content: str) -> str:
@@ -127,8 +139,8 @@ def _template(name: str) -> str:
     return (files("samcourier.report") / "templates" / name).read_text(encoding="utf-8")
 
 
-def _decision(event: dict[str, Any]) -> dict[str, str]:
-    """Return an event's cells: what it says beyond its own columns goes into details."""
+def _change_cells(event: dict[str, Any]) -> dict[str, str]:
+    """Return the cells of a connection event; fields without an own column go into details."""
     details = {key: each for key, each in event.items() if key not in _EVENT_COLUMNS}
     return {
         "at": f"{parse_time(event['at']):%Y-%m-%d %H:%M:%S}",

@@ -1,4 +1,4 @@
-"""Small pictures of the images, with outlines that can be taken off, within a bound of bytes."""
+"""Make small pictures of the images, with separate outlines, up to a total number of bytes."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from ..samples.sheet import ImageRow
 if TYPE_CHECKING:
     from ..outputs.previews import Preview
 
-#: All pictures in the page together; beyond it the page refers to the previews' files.
-MOST_BYTES = 8 << 20
-#: So many are made at most: each takes some 10 ms.
-MOST_EMBEDDED = 300
-#: Few are shown large, many small.
-FEW = 48
-_FEW_EDGE_PX, _MANY_EDGE_PX = 512, 224
-#: Without previews, pictures are made of the images again: of so many, of this size, at most.
-_MOST_REREAD = 48
-_MOST_REREAD_PIXELS = 4 << 20
+#: Limit for all pictures in the page together; the page refers to the preview files of the others.
+MAX_TOTAL_BYTES = 8 << 20
+#: Limit for the number of pictures in the page, since each takes about 10 ms to make.
+MAX_EMBEDDED = 300
+#: Up to this number, pictures are embedded large, else small.
+MAX_LARGE = 48
+_LARGE_EDGE_PX, _SMALL_EDGE_PX = 512, 224
+#: Without previews, pictures are made from the images again, up to this number and size of images.
+_MAX_REREAD_IMAGES = 48
+_MAX_REREAD_PIXELS = 4 << 20
 _JPEG_QUALITY = 82
 _OUTLINE = (255, 214, 0)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Data URIs of an image without outlines and of the outlines alone, on nothing."""
+    """Data URIs of an image without outlines, and of its outlines on a transparent background."""
 
     base: str
     outlines: str
@@ -46,9 +46,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """What the page can show: ``embedded`` and ``linked`` hold ids of images.
+    """The pictures of a page.
 
-    ``source`` says what the pictures were made of, None where there are none.
+    ``embedded`` has the pictures in the page by image id, ``linked`` the ids of the images with a
+    preview file. ``source`` says what the pictures were made from, None without pictures.
     """
 
     embedded: dict[str, Picture] = field(default_factory=dict)
@@ -59,9 +60,10 @@ class Pictures:
 def collect_pictures(
     rows: Sequence[ImageRow], outcomes: Sequence[Outcome], dataset_dir: Path
 ) -> Pictures:
-    """Return pictures of the images that have a mask, evenly spread where not all fit.
+    """Return pictures of the images that have a mask, or of an even selection if not all fit.
 
-    A picture that cannot be made is left out: a report comes out whatever the files are like.
+    ``rows`` and ``outcomes`` have the same order. A picture that cannot be made is left out, so
+    that damaged files never prevent a report.
     """
     done = [
         (row, outcome.log)
@@ -70,22 +72,22 @@ def collect_pictures(
     ]
     linked = [row.image for row, log in done if _has_preview(log)]
     if linked:
-        chosen = spread(linked, MOST_EMBEDDED)
-        edge_px = _FEW_EDGE_PX if len(chosen) <= FEW else _MANY_EDGE_PX
+        chosen = evenly_spaced(linked, MAX_EMBEDDED)
+        edge_px = _LARGE_EDGE_PX if len(chosen) <= MAX_LARGE else _SMALL_EDGE_PX
         found = ((name, _from_preview(dataset_dir, name)) for name in chosen)
         return Pictures(_within_bytes(found, edge_px), frozenset(linked), "previews")
-    if not done or len(done) > _MOST_REREAD or find_spec("skimage") is None:
+    if not done or len(done) > _MAX_REREAD_IMAGES or find_spec("skimage") is None:
         return Pictures()
     found = ((row.image, _from_image(dataset_dir, row, log)) for row, log in done)
-    embedded = _within_bytes(found, _FEW_EDGE_PX)
+    embedded = _within_bytes(found, _LARGE_EDGE_PX)
     return Pictures(embedded, source="images" if embedded else None)
 
 
-def spread(names: Sequence[str], most: int) -> list[str]:
-    """Return at most ``most`` of the names, evenly spaced, in their order."""
-    if len(names) <= most:
+def evenly_spaced(names: Sequence[str], max_count: int) -> list[str]:
+    """Return at most ``max_count`` of the names, evenly spaced, in their order."""
+    if len(names) <= max_count:
         return list(names)
-    return [names[number * len(names) // most] for number in range(most)]
+    return [names[number * len(names) // max_count] for number in range(max_count)]
 
 
 def _has_preview(log: ImageLog) -> bool:
@@ -97,13 +99,13 @@ def _within_bytes(
     previews: Iterable[tuple[str, Preview | None]], edge_px: int
 ) -> dict[str, Picture]:
     embedded: dict[str, Picture] = {}
-    left_bytes = MOST_BYTES
+    free_bytes = MAX_TOTAL_BYTES
     for name, found in previews:
         if found is None:
             continue
         picture = encode(found.base, found.outlines, edge_px)
-        left_bytes -= len(picture.base) + len(picture.outlines)
-        if left_bytes < 0:
+        free_bytes -= len(picture.base) + len(picture.outlines)
+        if free_bytes < 0:
             break
         embedded[name] = picture
     return embedded
@@ -114,40 +116,46 @@ def _from_preview(dataset_dir: Path, image: str) -> Preview | None:
 
     try:
         return read_png(output_path(dataset_dir, image, "preview").read_bytes())
-    # Of a damaged file anything may be raised.
+    # A damaged file can make the reader raise any error.
     except Exception:
         return None
 
 
 def _from_image(dataset_dir: Path, row: ImageRow, log: ImageLog) -> Preview | None:
-    """Make the picture again of a small image of one plane that is still the one segmented."""
+    """Make the picture of a small image of one plane, None if it changed since its segmentation."""
     from ..outputs.previews import preview
 
     try:
         with open_planes(row.path, row.selection) as planes:
-            is_small = np.prod(planes.shape) <= _MOST_REREAD_PIXELS
+            is_small = np.prod(planes.shape) <= _MAX_REREAD_PIXELS
             if not is_small or planes.stack_axes or "Z" in planes.axes:
                 return None
             plane = planes.read(0)
         if plane.pixels_sha256 != log.pixels_sha256:
             return None
         return preview(plane.pixels, read_mask(find_mask(dataset_dir, row.image)))
-    # The image may be gone or changed since.
+    # The image may have been deleted or damaged since.
     except Exception:
         return None
 
 
 def encode(base: np.ndarray, outlines: np.ndarray, edge_px: int) -> Picture:
-    """Return the picture, (Y, X, 3) uint8, and its outlines, (Y, X) bool, as data URIs.
+    """Return a picture and its outlines as data URIs.
 
-    Both are shrunk by a whole number so that no edge is longer than ``edge_px``; an outline stays
+    Both are shrunk by a whole factor so that no edge is longer than ``edge_px``; an outline stays
     one pixel wide.
+
+    Args:
+        base: The image, (Y, X, 3) uint8.
+        outlines: True where an object has its outline, (Y, X) bool.
+        edge_px: The longest allowed edge in pixels.
     """
     step = -(-max(outlines.shape) // edge_px)
     if step > 1 and min(outlines.shape) >= step:
-        # Summed part by part, which is several times as fast as a mean over blocks.
-        base = (sum(each.astype(np.uint32) for each in _parts(base, step)) // step**2).astype("u1")
-        outlines = np.logical_or.reduce(_parts(outlines, step))
+        # Adding strided views is several times as fast as a mean over blocks.
+        views = _strided_views(base, step)
+        base = (sum(each.astype(np.uint32) for each in views) // step**2).astype("u1")
+        outlines = np.logical_or.reduce(_strided_views(outlines, step))
     coloured = np.zeros((*outlines.shape, 4), np.uint8)
     coloured[outlines] = (*_OUTLINE, 255)
     return Picture(
@@ -156,8 +164,8 @@ def encode(base: np.ndarray, outlines: np.ndarray, edge_px: int) -> Picture:
     )
 
 
-def _parts(pixels: np.ndarray, step: int) -> list[np.ndarray]:
-    """Return the first pixel of each block of ``step`` x ``step``, its second, and so on."""
+def _strided_views(pixels: np.ndarray, step: int) -> list[np.ndarray]:
+    """Return step² views: the first pixel of each ``step`` x ``step`` block, the second, ..."""
     rows, columns = (size - size % step for size in pixels.shape[:2])
     return [
         pixels[row:rows:step, column:columns:step] for row in range(step) for column in range(step)

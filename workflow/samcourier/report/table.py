@@ -1,4 +1,4 @@
-"""The columns of the report's table, the same on the page and in the TSV."""
+"""Define the columns of the report's table, which the page and the TSV file share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..evaluation.outcome import Outcome
 from ..formatting import format_tsv, plain
 from ..results.image_log import Attempt, CallBytes, CallSeconds
 
-#: A spreadsheet takes a cell that begins so for a formula.
+#: A spreadsheet reads a cell with one of these first characters as a formula.
 _FORMULA_STARTS = ("=", "+", "-", "@")
 
 Value = str | int | float | None
@@ -19,9 +19,11 @@ Value = str | int | float | None
 
 @dataclass(frozen=True)
 class Column:
-    """``name`` heads the column in the TSV, unit included; ``heading`` under ``group`` the page's.
+    """A column of the table.
 
-    A column of numbers has ``decimals``; the page shows the value divided by ``page_unit``.
+    ``name``, with its unit, is the header in the TSV; the page shows ``heading`` within ``group``.
+    ``value`` computes the cell of an image. A column of numbers has ``decimals``, and the page
+    shows its values divided by ``page_unit``.
     """
 
     name: str
@@ -31,8 +33,8 @@ class Column:
     decimals: int | None = None
     page_unit: float = 1
 
-    def tsv_text(self, outcome: Outcome) -> str:
-        """Return the cell for the TSV, empty where there is nothing."""
+    def cell_text(self, outcome: Outcome) -> str:
+        """Return the cell for the TSV, empty without a value."""
         value = self.value(outcome)
         if value is None:
             return ""
@@ -42,10 +44,10 @@ class Column:
         return str(round(value, 6))
 
 
-def tsv(outcomes: Iterable[Outcome]) -> str:
-    """Return the table, tab separated, one row an image below a header."""
+def table_tsv(outcomes: Iterable[Outcome]) -> str:
+    """Return the table as tab-separated text: a header and one row per image."""
     header = [column.name for column in COLUMNS]
-    cells = ([column.tsv_text(outcome) for column in COLUMNS] for outcome in outcomes)
+    cells = ([column.cell_text(outcome) for column in COLUMNS] for outcome in outcomes)
     return format_tsv([header, *cells])
 
 
@@ -54,26 +56,32 @@ def _attempts(outcome: Outcome) -> tuple[Attempt, ...]:
 
 
 def _transports(outcome: Outcome) -> str:
-    ways = (
+    """Return the transports of the calls in their order, with the number of equal ones in a row."""
+    results = (
         each.transport if each.outcome == "ok" else f"{each.transport} failed"
         for each in _attempts(outcome)
     )
-    counted = ((way, len(list(repeats))) for way, repeats in groupby(ways))
-    return ", ".join(f"{way} {count} times" if count > 1 else way for way, count in counted)
+    counted = ((result, len(list(repeats))) for result, repeats in groupby(results))
+    return ", ".join(
+        f"{result} {count} times" if count > 1 else result for result, count in counted
+    )
 
 
-def _why(outcome: Outcome) -> str | None:
+def _reason(outcome: Outcome) -> str | None:
+    """Return why the transport of the last call was chosen."""
     attempts = _attempts(outcome)
     return attempts[-1].reason if attempts else None
 
 
 def _predicted_s(outcome: Outcome) -> float | None:
-    """Return how long the bytes of the last call were expected to travel."""
+    """Return the predicted transfer time of the last call in seconds."""
     attempts = _attempts(outcome)
     return attempts[-1].predicted_s if attempts else None
 
 
 def _stage(name: str) -> Callable[[Outcome], Value]:
+    """Return a function that gives the seconds of stage ``name`` from the image log."""
+
     def value(outcome: Outcome) -> Value:
         seconds: float | None = getattr(outcome.log.seconds, name) if outcome.log else None
         return seconds
@@ -82,7 +90,7 @@ def _stage(name: str) -> Callable[[Outcome], Value]:
 
 
 def _call(part: Callable[[CallSeconds], float | None]) -> Callable[[Outcome], Value]:
-    """Sum a part of all calls for the image, the failed ones included."""
+    """Return a function that sums a part of all calls for the image, failed ones included."""
 
     def value(outcome: Outcome) -> Value:
         known = [s for each in _attempts(outcome) if (s := part(each.seconds)) is not None]
@@ -92,6 +100,8 @@ def _call(part: Callable[[CallSeconds], float | None]) -> Callable[[Outcome], Va
 
 
 def _bytes(part: Callable[[CallBytes], int]) -> Callable[[Outcome], Value]:
+    """Return a function that sums bytes of all calls for the image, failed ones included."""
+
     def value(outcome: Outcome) -> Value:
         attempts = _attempts(outcome)
         return sum(part(each.bytes) for each in attempts) if attempts else None
@@ -124,7 +134,7 @@ COLUMNS = (
     _accuracy("split", "Split", lambda found: found.split),
     _accuracy("merged", "Merged", lambda found: found.merged),
     Column("transport", "Transport", "Used", _transports),
-    Column("why", "Transport", "Chosen because", _why),
+    Column("why", "Transport", "Chosen because", _reason),
     Column("attempts", "Transport", "Calls", lambda outcome: len(_attempts(outcome)), decimals=0),
     Column("predicted_s", "Seconds", "Predicted", _predicted_s, decimals=2),
     _seconds("read_s", "Read", _stage("read")),

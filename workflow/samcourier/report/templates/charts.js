@@ -1,6 +1,6 @@
 "use strict";
-// Draws the charts of the report with uPlot, each when it comes into view.
-// `reportData` is the page's data block; the other scripts read it as well.
+// Draws each chart of the report with uPlot when the reader scrolls to it.
+// `reportData` is the page's data block; the other scripts read it too.
 const reportData = JSON.parse(document.getElementById("data").textContent);
 
 (() => {
@@ -9,7 +9,7 @@ const reportData = JSON.parse(document.getElementById("data").textContent);
 
   const colourOf = (name) => getComputedStyle(document.body).getPropertyValue(name).trim();
 
-  /** Sums of the series below and its own, so that bars stand on each other. */
+  /** Returns the cumulative sums of the series, so that their bars are stacked. */
   function stacked(series) {
     const below = new Array(series[0].values.length).fill(0);
     return series.map((each) => each.values.map((value, at) => (below[at] += value || 0)));
@@ -23,7 +23,7 @@ const reportData = JSON.parse(document.getElementById("data").textContent);
     ctx.textAlign = "left";
     ctx.textBaseline = "top";
     ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
-    let free = -Infinity;
+    let freeFrom = -Infinity;
     for (const mark of marks) {
       const x = chart.valToPos(mark.x, "x", true);
       ctx.beginPath();
@@ -31,10 +31,10 @@ const reportData = JSON.parse(document.getElementById("data").textContent);
       ctx.lineTo(x, bbox.top + bbox.height);
       ctx.stroke();
       const text = `→ ${mark.to}`;
-      // Where marks crowd, their names would lie on each other.
-      if (x > free && x + ctx.measureText(text).width < bbox.left + bbox.width) {
+      // A name that would overlap the one before it is left out.
+      if (x > freeFrom && x + ctx.measureText(text).width < bbox.left + bbox.width) {
         ctx.fillText(text, x + 3 * devicePixelRatio, bbox.top + 2 * devicePixelRatio);
-        free = x + ctx.measureText(text).width + 12 * devicePixelRatio;
+        freeFrom = x + ctx.measureText(text).width + 12 * devicePixelRatio;
       }
     }
     ctx.restore();
@@ -54,7 +54,7 @@ const reportData = JSON.parse(document.getElementById("data").textContent);
     ctx.restore();
   }
 
-  /** Shapes tell transports apart where colours do not. */
+  /** Each transport has its own point shape, for readers who cannot distinguish the colours. */
   function pointPath(shape) {
     return (chart, seriesAt) => {
       const path = new Path2D();
@@ -91,15 +91,15 @@ const reportData = JSON.parse(document.getElementById("data").textContent);
     };
   }
 
-  /** Round and whole distances between ticks. */
+  /** Allowed distances between ticks: round whole numbers. */
   const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 1e6];
 
-  /** A logarithmic scale that uPlot does not stretch to whole decades. */
+  /** Returns the range of a logarithmic scale; uPlot's own would extend to whole decades. */
   function logRange(chart, low, high) {
     return [(low || 0.01) / 1.3, (high || 1) * 1.3];
   }
 
-  /** One range for both axes, so that equal values lie on the diagonal. */
+  /** Returns one range for both axes, so that equal values are on the diagonal. */
   function sharedRange(spec) {
     const values = [spec.x, ...spec.series.map((each) => each.values)].flat();
     const known = values.filter((value) => value > 0);
@@ -107,7 +107,7 @@ const reportData = JSON.parse(document.getElementById("data").textContent);
     return () => range;
   }
 
-  function options(spec, width, told) {
+  function options(spec, width, showValues) {
     const isBars = spec.kind === "bars";
     const series = spec.series.map((each, at) =>
       isBars
@@ -150,14 +150,14 @@ const reportData = JSON.parse(document.getElementById("data").textContent);
         { ...axis(spec.x_label), size: 34, labelSize: 20, ...(spec.is_x_log ? {} : { incrs: STEPS }) },
         { ...axis(spec.y_label), size: 56 },
       ],
-      // The highest bars first: the lower ones are drawn over them.
+      // The highest bars come first, so that the lower ones are drawn over them.
       series: [{ label: spec.x_label }, ...(isBars ? series.reverse() : series)],
       hooks: {
         draw: [
           (chart) => spec.marks && drawMarks(chart, spec.marks),
           (chart) => spec.has_diagonal && drawDiagonal(chart),
         ],
-        setCursor: [(chart) => told(chart.cursor.idx)],
+        setCursor: [(chart) => showValues(chart.cursor.idx)],
       },
     };
   }
@@ -179,36 +179,36 @@ const reportData = JSON.parse(document.getElementById("data").textContent);
   function draw(holder, spec) {
     const values = document.createElement("p");
     values.className = "soft values";
-    const short = (value) => Number(value.toPrecision(3)).toLocaleString("en");
-    const told = (at) => {
+    const rounded = (value) => Number(value.toPrecision(3)).toLocaleString("en");
+    const showValues = (at) => {
       const shown = at == null ? [] : spec.series.filter((each) => each.values[at]);
       values.textContent = shown.length
-        ? `${spec.x_label} ${short(spec.x[at])}: ` +
-          shown.map((each) => `${each.label} ${short(each.values[at])}`).join(", ")
+        ? `${spec.x_label} ${rounded(spec.x[at])}: ` +
+          shown.map((each) => `${each.label} ${rounded(each.values[at])}`).join(", ")
         : "\u00a0";
     };
-    told(null);
+    showValues(null);
     const rows = spec.series.map((each) => each.values);
     const data = [spec.x, ...(spec.kind === "bars" ? stacked(spec.series).reverse() : rows)];
     holder.replaceChildren();
-    const chart = new uPlot(options(spec, holder.clientWidth, told), data, holder);
+    const chart = new uPlot(options(spec, holder.clientWidth, showValues), data, holder);
     holder.append(legend(spec), values);
     return chart;
   }
 
   const specs = new Map(reportData.charts.map((spec) => [spec.id, spec]));
   const drawn = new Map();
-  const seen = new IntersectionObserver(
+  const observer = new IntersectionObserver(
     (entries) => {
       for (const { isIntersecting, target } of entries) {
         if (!isIntersecting) continue;
-        seen.unobserve(target);
+        observer.unobserve(target);
         drawn.set(target, draw(target, specs.get(target.dataset.chart)));
       }
     },
     { rootMargin: "200px" },
   );
-  document.querySelectorAll("[data-chart]").forEach((holder) => seen.observe(holder));
+  document.querySelectorAll("[data-chart]").forEach((holder) => observer.observe(holder));
   addEventListener("resize", () => {
     for (const [holder, chart] of drawn) {
       chart.setSize({ width: holder.clientWidth, height: HEIGHT_PX });

@@ -1,5 +1,5 @@
 "use strict";
-// The images as a table or as pictures: only the rows in view are in the page.
+// Shows the images as a table or as pictures; the page holds only the rows in view.
 (() => {
   const { columns, texts, pictures } = reportData;
   const { cellText, idOf, pictureOf } = reportViewer;
@@ -20,7 +20,7 @@
   const searched = ["image", "status", "transport", "why", "remark"].map((name) =>
     columns.find((column) => column.name === name),
   );
-  let haystacks = null;
+  let searchTexts = null;
   let rows = pictures.map((_, row) => row);
   let sort = { column: null, sign: 1 };
   let active = 0;
@@ -29,16 +29,16 @@
   const perRow = () => (isTiled() ? Math.max(Math.floor(scroller.clientWidth / TILE_PX), 1) : 1);
   const rowPx = () => (isTiled() ? TILE_ROW_PX : TABLE_ROW_PX);
 
-  function haystackOf(row) {
-    haystacks ??= [];
-    haystacks[row] ??= searched
+  function searchTextOf(row) {
+    searchTexts ??= [];
+    searchTexts[row] ??= searched
       .map((column) => texts[column.values[row]])
       .join("\n")
       .toLowerCase();
-    return haystacks[row];
+    return searchTexts[row];
   }
 
-  /** Compare two rows; a value that is not there comes last either way. */
+  /** Compares two rows; a missing value comes last in both sort directions. */
   function compare(one, other) {
     const { column, sign } = sort;
     const [a, b] = [column.values[one], column.values[other]];
@@ -53,7 +53,7 @@
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     rows = pictures.map((_, row) => row).filter((row) => {
       if (only.value && texts[status.values[row]] !== only.value) return false;
-      return words.every((word) => haystackOf(row).includes(word));
+      return words.every((word) => searchTextOf(row).includes(word));
     });
     if (sort.column) rows.sort(compare);
     active = 0;
@@ -110,9 +110,9 @@
       const state = texts[status.values[row]];
       const name = document.createElement("b");
       name.textContent = name.title = idOf(row);
-      const said = state === "done" ? `${cellText(objects, row)} ${objects.values[row] === 1 ? "object" : "objects"}` : state;
+      const unit = objects.values[row] === 1 ? "object" : "objects";
       const note = document.createElement("small");
-      note.textContent = said;
+      note.textContent = state === "done" ? `${cellText(objects, row)} ${unit}` : state;
       note.className = state === "done" ? "" : "bad";
       tile.append(framed(row), name, note);
       cell.append(tile);
@@ -121,18 +121,18 @@
   }
 
   function render() {
-    const [px, many] = [rowPx(), perRow()];
-    const lines = Math.ceil(rows.length / many);
+    const [px, imagesPerLine] = [rowPx(), perRow()];
+    const lines = Math.ceil(rows.length / imagesPerLine);
     const first = Math.max(Math.floor(scroller.scrollTop / px) - SPARE_ROWS, 0);
     const inView = Math.ceil(scroller.clientHeight / px) + 2 * SPARE_ROWS;
     const last = Math.min(first + inView, lines);
-    const made = [];
+    const lineElements = [];
     for (let line = first; line < last; line++) {
       const element = document.createElement("tr");
       element.style.height = `${px}px`;
       element.setAttribute("aria-rowindex", line + 2);
       if (isTiled()) {
-        element.append(tileCell(line * many, many));
+        element.append(tileCell(line * imagesPerLine, imagesPerLine));
       } else {
         element.id = `at-${line}`;
         element.dataset.at = line;
@@ -140,18 +140,18 @@
         element.setAttribute("aria-selected", line === active);
         element.append(...tableCells(rows[line]));
       }
-      made.push(element);
+      lineElements.push(element);
     }
-    body.replaceChildren(spacer(first * px), ...made, spacer((lines - last) * px));
+    body.replaceChildren(spacer(first * px), ...lineElements, spacer((lines - last) * px));
     grid.setAttribute("aria-activedescendant", rows.length ? `at-${active}` : "");
   }
 
   function moveTo(next) {
     active = Math.min(Math.max(next, 0), Math.max(rows.length - 1, 0));
     const top = Math.floor(active / perRow()) * rowPx();
-    const room = scroller.clientHeight - head.offsetHeight - rowPx();
+    const visiblePx = scroller.clientHeight - head.offsetHeight - rowPx();
     if (top < scroller.scrollTop) scroller.scrollTop = top;
-    if (top > scroller.scrollTop + room) scroller.scrollTop = top - room;
+    if (top > scroller.scrollTop + visiblePx) scroller.scrollTop = top - visiblePx;
     render();
   }
 
@@ -184,10 +184,10 @@
     head.replaceChildren(line);
   }
 
-  let waiting = 0;
+  let searchTimer = 0;
   search.addEventListener("input", () => {
-    clearTimeout(waiting);
-    waiting = setTimeout(select, 120);
+    clearTimeout(searchTimer);
+    searchTimer = setTimeout(select, 120);
   });
   only.addEventListener("change", select);
   view.addEventListener("change", () => {

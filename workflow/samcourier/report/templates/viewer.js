@@ -1,5 +1,5 @@
 "use strict";
-// One image large: its picture, outlines on or off, and every figure of it.
+// Shows one image large: its picture with or without outlines, and all its values.
 const reportViewer = (() => {
   const { columns, texts, pictures } = reportData;
   const dialog = document.getElementById("viewer");
@@ -29,7 +29,7 @@ const reportViewer = (() => {
   const idOf = (row) => cellText(columns[0], row);
   const previewOf = (row) => `previews/${encodeURIComponent(idOf(row))}.png`;
 
-  /** Image elements of a row: with its outlines above it, or the preview's file; none if none. */
+  /** Returns the image elements of a row: picture and outlines, or the preview file, or []. */
   function pictureOf(row) {
     const found = pictures[row];
     if (!found) return [];
@@ -40,7 +40,7 @@ const reportViewer = (() => {
       image.decoding = "async";
       image.className = layer === 1 ? "outlines" : "";
       image.alt = layer === 1 ? "" : `${idOf(row)} with the outlines of its objects`;
-      // A linked file is gone when the page was moved without its folder.
+      // The preview file is missing if the page was moved without its folder.
       image.addEventListener("error", () => image.remove());
       image.src = source;
       return image;
@@ -75,12 +75,12 @@ const reportViewer = (() => {
     const layers = pictureOf(row);
     stage.replaceChildren(...layers);
     part("none").hidden = layers.length > 0;
-    part("beside").hidden = pictures[row] !== 1;
+    part("linked").hidden = pictures[row] !== 1;
     if (layers.length) {
       layers[0].addEventListener("load", fit);
-      layers[0].addEventListener("error", () => (part("lost").hidden = false));
+      layers[0].addEventListener("error", () => (part("missing").hidden = false));
     }
-    part("lost").hidden = true;
+    part("missing").hidden = true;
     zoomText.textContent = "";
     facts.replaceChildren(
       ...columns.slice(1).flatMap((column) => {
@@ -94,7 +94,7 @@ const reportViewer = (() => {
     );
     const log = part("log");
     log.href = `logs/${encodeURIComponent(idOf(row))}.json`;
-    part("place").textContent = `${at + 1} of ${order.length}`;
+    part("position").textContent = `${at + 1} of ${order.length}`;
   }
 
   function step(by) {
@@ -139,15 +139,15 @@ const reportViewer = (() => {
     cellText,
     idOf,
     pictureOf,
-    /** Show image `rows[index]`; left and right go through `rows`. */
+    /** Shows image `rows[index]`; the left and right keys show its neighbours in `rows`. */
     open(rows, index) {
       order = rows;
       at = index;
       dialog.showModal();
       show();
     },
-    onClose(act) {
-      dialog.addEventListener("close", () => act(at));
+    onClose(callback) {
+      dialog.addEventListener("close", () => callback(at));
     },
   };
 })();

@@ -1,4 +1,4 @@
-"""Calls over the time of a run, switches among them, and predictions held against what came."""
+"""Tests of the calls over time, the marks of switches, and predicted against measured times."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from msgspec.structs import replace
 from samcourier.evaluation.transport_changes import Switch
 from samcourier.failure import Failure
 from samcourier.report.charts import calls_chart, prediction_chart, stage_chart
-from samcourier.report.journey import (
-    MOST_BINS,
-    MOST_POINTS,
+from samcourier.report.timeline import (
+    MAX_BINS,
+    MAX_POINTS,
     Clock,
     Mark,
-    Predicted,
-    clock_of,
-    marks,
-    predicted_calls,
+    Prediction,
+    calls_over_time,
     prediction_quality,
+    predictions,
     round_bin_s,
-    timeline,
+    run_clock,
+    switch_marks,
 )
 from samcourier.results.image_log import Attempt, CallBytes, CallSeconds, ImageLog, ImageSeconds
 
@@ -39,7 +39,9 @@ def call(transport: Any, start_s: float, outcome: Any = "ok", **fields: Any) -> 
         reason="",
         started_at=at(start_s),
         outcome=outcome,
-        error=None if outcome == "ok" else Failure("transport", "TransportFailed", "gone"),
+        error=None
+        if outcome == "ok"
+        else Failure("transport", "TransportFailed", "channel closed"),
         seconds=CallSeconds(total=0.5, send=0.1, queue=0.0, service=0.3, receive=0.1),
         bytes=CallBytes(1_000_000, 1_000_000),
         **fields,
@@ -69,90 +71,108 @@ def log(start_s: float, end_s: float, *attempts: Attempt) -> ImageLog:
         ([(0, 10), (3600, 3610)], 1000, 10),
         ([(3600, 3610), (0, 10), (2, 8)], 3604, 14),
     ],
-    ids=["none", "before", "within", "after", "short pause", "long pause", "in it", "unsorted"],
+    ids=[
+        "no images",
+        "before",
+        "within",
+        "after",
+        "short pause",
+        "after a long pause",
+        "in a long pause",
+        "unsorted",
+    ],
 )
-def test_long_pauses_are_left_out_of_the_time_axis(
+def test_the_time_axis_leaves_out_long_pauses(
     spans: list[tuple[float, float]], moment_s: float, expected_s: float
 ) -> None:
-    clock = clock_of(log(*span) for span in spans)
+    clock = run_clock(log(*span) for span in spans)
     assert clock.since_start_s(START.timestamp() + moment_s) == expected_s
 
 
 @pytest.mark.parametrize(
     ("least_s", "bin_s"), [(0, 0.1), (0.1, 0.1), (0.11, 0.2), (42, 60), (3601, 7200)]
 )
-def test_bins_are_round(least_s: float, bin_s: float) -> None:
+def test_the_bin_width_is_a_round_number(least_s: float, bin_s: float) -> None:
     assert round_bin_s(least_s) == bin_s
 
 
-def test_calls_are_counted_when_they_end_and_failed_ones_apart() -> None:
+def test_calls_count_in_the_bin_of_their_end_and_failed_calls_separately() -> None:
     logs = [
         log(0, 90, call("http", 0.2), call("webrtc", 0.1, "failed")),
         log(0, 90, call("webrtc", 88.4)),
     ]
-    line = timeline(logs, clock_of(logs))
-    assert (line.bin_s, line.bin_count) == (1, 90)
-    assert (line.calls["http"][0], line.failed["webrtc"][0], line.calls["webrtc"][88]) == (1, 1, 1)
-    assert sum(sum(counts) for counts in [*line.calls.values(), *line.failed.values()]) == 3
-    assert line.mb_s["http"][:2] == [pytest.approx(10), None]
+    timeline = calls_over_time(logs, run_clock(logs))
+    ok, failed = timeline.calls, timeline.failed
+    assert (timeline.bin_s, timeline.bin_count) == (1, 90)
+    assert (ok["http"][0], failed["webrtc"][0], ok["webrtc"][88]) == (1, 1, 1)
+    assert sum(sum(counts) for counts in [*ok.values(), *failed.values()]) == 3
+    assert timeline.mb_s["http"][:2] == [pytest.approx(10), None]
 
 
-def test_a_week_of_calls_is_as_many_bars_as_fit() -> None:
+def test_a_long_run_has_at_most_max_bins() -> None:
     logs = [log(20 * n, 20 * n + 20, call("http", 20 * n)) for n in range(3000)]
-    line = timeline(logs, clock_of(logs))
-    assert line.bin_count <= MOST_BINS
-    assert sum(line.calls["http"]) == 3000
+    timeline = calls_over_time(logs, run_clock(logs))
+    assert timeline.bin_count <= MAX_BINS
+    assert sum(timeline.calls["http"]) == 3000
 
 
-def test_switches_of_this_run_are_marked() -> None:
+def test_only_switches_during_the_run_are_marked() -> None:
     clock = Clock((START.timestamp(),), (START.timestamp() + 100,))
     before, within, after = (
         Switch(START.timestamp() + second, to_transport)
         for second, to_transport in ((-50, "http"), (7, "webrtc"), (500, "http"))
     )
-    assert marks([before, within, after], clock) == [Mark(7, "webrtc")]
-    assert len(marks([within] * 1000, clock)) <= 40
-    assert marks([within], Clock((), ())) == []
+    assert switch_marks([before, within, after], clock) == [Mark(7, "webrtc")]
+    assert len(switch_marks([within] * 1000, clock)) <= 40
+    assert switch_marks([within], Clock((), ())) == []
 
 
-def test_predictions_are_held_against_what_was_measured() -> None:
-    told = call("http", 0, predicted_s=0.1, travel_alone_s=0.2)
-    failed = replace(told, outcome="failed", error=Failure("a", "b", "c"))
-    calls = predicted_calls([log(0, 1, told, failed, call("http", 0))])
-    assert calls == [Predicted("http", 0.1, 0.2)]
+def test_only_successful_calls_with_both_times_give_a_prediction() -> None:
+    predicted = call("http", 0, predicted_s=0.1, travel_alone_s=0.2)
+    failed = replace(predicted, outcome="failed", error=Failure("a", "b", "c"))
+    calls = predictions([log(0, 1, predicted, failed, call("http", 0))])
+    assert calls == [Prediction("http", 0.1, 0.2)]
 
 
 @pytest.mark.parametrize(
-    ("ratios", "said"),
+    ("ratios", "text"),
     [
-        ([1, 1.9, 0.6, 4], "Of 4 calls 75% travelled within half to twice the predicted time"),
-        ([3], "the median took 3.00 times as long as predicted"),
+        (
+            [1, 1.9, 0.6, 4],
+            "For 75% of 4 calls, the transfer took between half and twice the predicted time",
+        ),
+        ([3], "the median call took 3.00 times as long as predicted"),
     ],
 )
-def test_how_well_was_predicted_is_said(ratios: list[float], said: str) -> None:
-    assert said in str(prediction_quality([Predicted("http", 1, ratio) for ratio in ratios]))
+def test_a_sentence_describes_the_quality_of_the_predictions(
+    ratios: list[float], text: str
+) -> None:
+    assert text in str(prediction_quality([Prediction("http", 1, ratio) for ratio in ratios]))
 
 
-def test_without_predictions_nothing_is_said() -> None:
+def test_without_predictions_there_is_no_sentence() -> None:
     assert prediction_quality([]) is None
 
 
-def test_charts_are_bounded_and_their_series_as_long_as_their_axis() -> None:
+def test_charts_have_a_limited_number_of_points_and_series_of_equal_length() -> None:
     logs = [log(n, n + 1, call("http", n), call("webrtc", n, "failed")) for n in range(5000)]
-    line = timeline(logs, clock_of(logs))
-    calls = [Predicted("http" if n % 2 else "webrtc", n + 1, n + 2) for n in range(5000)]
-    for chart in (calls_chart(line, []), prediction_chart(calls, "")):
-        assert len(chart["x"]) <= MOST_POINTS
+    timeline = calls_over_time(logs, run_clock(logs))
+    calls = [Prediction("http" if n % 2 else "webrtc", n + 1, n + 2) for n in range(5000)]
+    for chart in (calls_chart(timeline, []), prediction_chart(calls, "")):
+        assert len(chart["x"]) <= MAX_POINTS
         assert {len(each["values"]) for each in chart["series"]} == {len(chart["x"])}
-    assert [each["label"] for each in calls_chart(line, [])["series"]] == [
+    assert [each["label"] for each in calls_chart(timeline, [])["series"]] == [
         "http",
         "webrtc failed",
     ]
-    assert calls_chart(line, [Mark(1, "http")])["alt"].endswith("1 changes of transport marked.")
+    alt = calls_chart(timeline, [Mark(1, "http")])["alt"]
+    assert alt.endswith("1 switches of transport are marked.")
 
 
 @pytest.mark.parametrize(("count", "bars", "label"), [(24, 24, "seconds"), (1000, 91, "11 images")])
-def test_many_images_share_a_bar(count: int, bars: int, label: str) -> None:
+def test_a_bar_shows_the_mean_of_several_images_if_there_are_many(
+    count: int, bars: int, label: str
+) -> None:
     from samcourier.evaluation.outcome import Outcome
 
     outcomes = [

@@ -1,4 +1,4 @@
-"""How the pixels travelled, in figures: transports, rates and the time it took."""
+"""Summarise the transports of a run: calls, bytes, throughput and wall time."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from ..results.timestamps import parse_time
 
 @dataclass(frozen=True)
 class TransportUse:
-    """What one transport carried. ``image_count`` counts images whose mask came over it.
+    """What one transport transferred. ``image_count`` counts images whose mask came over it.
 
-    Bytes are payload, failed calls included. ``median_mb_s`` is 10^6 bytes a second, both ways
-    together, the service's own work left out; None when no call tells.
+    Bytes are payload and include failed calls. ``median_mb_s`` is the median throughput in 10^6
+    bytes per second, both directions together and without the service's own time; None if no call
+    measured it.
     """
 
     transport: str
@@ -29,29 +30,31 @@ class TransportUse:
 
 
 def summarise_transports(logs: Iterable[ImageLog]) -> list[TransportUse]:
-    """Return the use of each transport, the one that carried most images first."""
+    """Return the use of each transport, the one with most images first."""
     attempts: dict[str, list[Attempt]] = {}
     image_counts: Counter[str] = Counter()
     for log in logs:
         for attempt in log.attempts:
             attempts.setdefault(attempt.transport, []).append(attempt)
         image_counts.update({each.transport for each in log.attempts if each.outcome == "ok"})
-    uses = [_use(name, image_counts[name], made) for name, made in attempts.items()]
+    uses = [_use(name, image_counts[name], calls) for name, calls in attempts.items()]
     return sorted(uses, key=lambda use: (-use.image_count, use.transport))
 
 
 def wall_time_s(logs: Iterable[ImageLog]) -> float:
-    """Return for how many seconds at least one image was under way.
+    """Return the number of seconds during which at least one image was processed.
 
-    Overlapping images count once, and a pause between two runs of a dataset does not count.
+    Overlapping images count once; a pause between two runs of a dataset does not count.
     """
-    return sum(end_s - begin_s for begin_s, end_s in stretches(logs))
+    return sum(end_s - begin_s for begin_s, end_s in busy_periods(logs))
 
 
-def stretches(logs: Iterable[ImageLog], longest_pause_s: float = 0.0) -> list[tuple[float, float]]:
-    """Return from when to when images were under way, in Unix seconds.
+def busy_periods(
+    logs: Iterable[ImageLog], longest_pause_s: float = 0.0
+) -> list[tuple[float, float]]:
+    """Return the periods in which images were processed, as (begin, end) in Unix seconds.
 
-    A pause of at most ``longest_pause_s`` does not end a stretch.
+    A pause of at most ``longest_pause_s`` does not end a period.
     """
     found: list[tuple[float, float]] = []
     for begin_s, end_s in sorted(_span_s(log) for log in logs):
@@ -63,7 +66,10 @@ def stretches(logs: Iterable[ImageLog], longest_pause_s: float = 0.0) -> list[tu
 
 
 def describe_services(logs: Sequence[ImageLog]) -> list[str]:
-    """Return one line for each engine, model and version met, with its number of images."""
+    """Return one line for each engine, model and version that segmented images of the run.
+
+    With more than one line, each has its number of images.
+    """
     lines = Counter(_service(log) for log in logs if log.service)
     if len(lines) == 1:
         return list(lines)
@@ -84,22 +90,25 @@ def _use(name: str, image_count: int, attempts: Sequence[Attempt]) -> TransportU
 
 
 def mb_per_s(attempt: Attempt) -> float | None:
-    """Return 10^6 payload bytes a second, both ways together; None when the call does not tell."""
+    """Return the throughput in 10^6 payload bytes per second, both directions together.
+
+    None for a failed call and for one whose transfer time is not known.
+    """
     seconds = attempt.seconds
     if attempt.outcome == "failed":
         return None
     if seconds.send is not None and seconds.receive is not None:
-        travelling_s = seconds.send + seconds.receive
+        transfer_s = seconds.send + seconds.receive
     elif seconds.service is not None:
-        travelling_s = seconds.total - seconds.service
+        transfer_s = seconds.total - seconds.service
     else:
         return None
     payload_bytes = attempt.bytes.up + attempt.bytes.down
-    return payload_bytes / travelling_s / 1e6 if travelling_s > 0 else None
+    return payload_bytes / transfer_s / 1e6 if transfer_s > 0 else None
 
 
 def _span_s(log: ImageLog) -> tuple[float, float]:
-    """Return when the image was under way, from and to, in Unix seconds."""
+    """Return when the processing of the image began and ended, in Unix seconds."""
     end_s = parse_time(log.finished_at).timestamp()
     return end_s - max(log.seconds.total, 0.0), end_s
 

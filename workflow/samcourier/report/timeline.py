@@ -1,4 +1,4 @@
-"""How the calls went over time: which transport, how fast, as predicted or not. Pure."""
+"""Count the calls of a run by transport over time, and compare predicted with measured times."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from dataclasses import dataclass
 from ..evaluation.transport_changes import Switch
 from ..results.image_log import ImageLog
 from ..results.timestamps import parse_time
-from .travel import mb_per_s, stretches
+from .transport_summary import busy_periods, mb_per_s
 
-#: Pauses longer than this, as between two runs of a dataset, are left out of the time axis.
+#: The time axis leaves out longer pauses, such as those between two runs of a dataset.
 LONGEST_PAUSE_S = 30.0
-MOST_BINS = 96
-MOST_POINTS = 1500
+MAX_BINS = 96
+MAX_POINTS = 1500
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Moments in Unix seconds -> seconds from the start of the run, long pauses left out.
+    """Converts Unix seconds to seconds since the start of the run, without long pauses.
 
-    ``begins_s`` and ``ends_s`` are those of the stretches in which images were under way.
+    ``begins_s`` and ``ends_s`` are the begins and ends, in Unix seconds, of the periods in which
+    images were processed.
     """
 
     begins_s: tuple[float, ...]
@@ -31,14 +32,16 @@ class Clock:
 
     @property
     def pause_count(self) -> int:
+        """Number of pauses that the time axis leaves out."""
         return max(len(self.begins_s) - 1, 0)
 
     @property
     def total_s(self) -> float:
+        """Length of the time axis in seconds."""
         return sum(end - begin for begin, end in zip(self.begins_s, self.ends_s, strict=True))
 
     def since_start_s(self, unix_s: float) -> float:
-        """Return the seconds; a moment within a pause is that of the pause's end."""
+        """Return the seconds since the start; every moment of a pause has the same value."""
         at = bisect_right(self.begins_s, unix_s) - 1
         if at < 0:
             return 0.0
@@ -46,18 +49,18 @@ class Clock:
         return before_s + min(unix_s, self.ends_s[at]) - self.begins_s[at]
 
 
-def clock_of(logs: Iterable[ImageLog]) -> Clock:
-    """Return the clock of a run, by when its images were under way."""
-    spans = stretches((log for log in logs if not log.reused), LONGEST_PAUSE_S)
-    return Clock(tuple(begin_s for begin_s, _ in spans), tuple(end_s for _, end_s in spans))
+def run_clock(logs: Iterable[ImageLog]) -> Clock:
+    """Return the clock of a run, from the times at which its images were processed."""
+    periods = busy_periods((log for log in logs if not log.reused), LONGEST_PAUSE_S)
+    return Clock(tuple(begin_s for begin_s, _ in periods), tuple(end_s for _, end_s in periods))
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """Calls by transport in bins of ``bin_s`` seconds, by their end.
+    """The calls of each transport in bins of ``bin_s`` seconds; a call counts when it ends.
 
-    ``calls`` and ``failed`` count them, ``mb_s`` is the median rate of those that tell, None
-    where none does; one value a bin.
+    Each list has one value per bin. ``calls`` and ``failed`` are the numbers of successful and
+    failed calls, ``mb_s`` is their median throughput in MB/s, None in a bin without a measurement.
     """
 
     bin_s: float
@@ -67,13 +70,14 @@ class Timeline:
 
     @property
     def bin_count(self) -> int:
+        """Number of bins."""
         return len(next(iter(self.calls.values()), []))
 
 
-def timeline(logs: Sequence[ImageLog], clock: Clock) -> Timeline:
-    """Return the calls of a run over its time, in at most :data:`MOST_BINS` bins."""
+def calls_over_time(logs: Sequence[ImageLog], clock: Clock) -> Timeline:
+    """Return the calls of a run over time, in at most :data:`MAX_BINS` bins."""
     attempts = [attempt for log in logs for attempt in log.attempts]
-    bin_s = round_bin_s(clock.total_s / MOST_BINS)
+    bin_s = round_bin_s(clock.total_s / MAX_BINS)
     count = max(math.ceil(clock.total_s / bin_s), 1)
     names: list[str] = sorted({attempt.transport for attempt in attempts})
     calls = {name: [0] * count for name in names}
@@ -93,7 +97,7 @@ def timeline(logs: Sequence[ImageLog], clock: Clock) -> Timeline:
 
 
 def round_bin_s(least_s: float) -> float:
-    """Return a round number of seconds, at least ``least_s`` and a tenth."""
+    """Return a round number of seconds that is at least ``least_s`` and at least 0.1."""
     for bin_s in (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600):
         if bin_s >= least_s:
             return bin_s
@@ -102,14 +106,14 @@ def round_bin_s(least_s: float) -> float:
 
 @dataclass(frozen=True)
 class Mark:
-    """A change of transport: when, in seconds from the start, and to which."""
+    """A switch to ``transport``, ``at_s`` seconds after the start of the run."""
 
     at_s: float
     transport: str
 
 
-def marks(switches: Iterable[Switch], clock: Clock, most: int = 40) -> list[Mark]:
-    """Return the switches that fall into the run, evenly spread where many."""
+def switch_marks(switches: Iterable[Switch], clock: Clock, max_count: int = 40) -> list[Mark]:
+    """Return the switches during the run, or an even selection of at most ``max_count``."""
     if not clock.begins_s:
         return []
     found = [
@@ -117,36 +121,39 @@ def marks(switches: Iterable[Switch], clock: Clock, most: int = 40) -> list[Mark
         for switch in switches
         if clock.begins_s[0] <= switch.at_unix_s <= clock.ends_s[-1]
     ]
-    return found[:: -(-len(found) // most)] if found else []
+    return found[:: -(-len(found) // max_count)] if found else []
 
 
 @dataclass(frozen=True)
-class Predicted:
-    """How long a call's bytes were expected to travel alone, and how long they did, in seconds."""
+class Prediction:
+    """The predicted and the measured transfer time of one call, in seconds.
+
+    Both are times without the calls that ran at the same time.
+    """
 
     transport: str
     predicted_s: float
     measured_s: float
 
 
-def predicted_calls(logs: Iterable[ImageLog]) -> list[Predicted]:
-    """Return the calls that came back and of which both are known."""
+def predictions(logs: Iterable[ImageLog]) -> list[Prediction]:
+    """Return the successful calls whose predicted and measured times are known."""
     return [
-        Predicted(attempt.transport, attempt.predicted_s, attempt.travel_alone_s)
+        Prediction(attempt.transport, attempt.predicted_s, attempt.travel_alone_s)
         for log in logs
         for attempt in log.attempts
         if attempt.outcome == "ok" and attempt.predicted_s and attempt.travel_alone_s
     ]
 
 
-def prediction_quality(calls: Sequence[Predicted]) -> str | None:
-    """Return how near the predictions came, in a sentence; None without any."""
+def prediction_quality(calls: Sequence[Prediction]) -> str | None:
+    """Return a sentence that says how good the predictions were, None without predictions."""
     if not calls:
         return None
     ratios = [each.measured_s / each.predicted_s for each in calls]
     near = sum(0.5 <= ratio <= 2 for ratio in ratios) / len(ratios)
     return (
-        f"Of {len(calls):,} calls {near:.0%} travelled within half to twice the predicted time,"
-        " less what calls beside them took;"
-        f" the median took {statistics.median(ratios):.2f} times as long as predicted."
+        f"For {near:.0%} of {len(calls):,} calls, the transfer took between half and twice the"
+        " predicted time, without the delay by simultaneous calls;"
+        f" the median call took {statistics.median(ratios):.2f} times as long as predicted."
     )
