@@ -18,8 +18,8 @@ from unittest import mock
 import pytest
 
 from samcourier.diagnostics.doctor.assess import assess_facts, has_failed
-from samcourier.diagnostics.doctor.facts import Asked, DiskFact
-from samcourier.diagnostics.doctor.gather import LIMIT_S, Here, gather_facts
+from samcourier.diagnostics.doctor.facts import DiskFact, RunRequest
+from samcourier.diagnostics.doctor.gather import LIMIT_S, MachineChecks, gather_facts
 from samcourier.diagnostics.doctor.lines import Line
 from samcourier.diagnostics.forecast import Forecast
 from samcourier.settings.run_settings import (
@@ -40,7 +40,9 @@ from .test_site_gates import turn_server
 pytestmark = pytest.mark.live
 
 FORECAST = Forecast(10, 100, 0, 50, False, 1e6, 2e6, 10, ())
-HERE = Here(lambda: FORECAST, lambda: DiskFact("/data", True, 10**12, None), tuple, lambda: None)
+HERE = MachineChecks(
+    lambda: FORECAST, lambda: DiskFact("/data", True, 10**12, None), tuple, lambda: None
+)
 
 
 @contextmanager
@@ -67,7 +69,7 @@ async def look(endpoint: Endpoint, transport: str = "auto", **asked: Any) -> dic
         settings = RunSettings(dataset="cells", service=service, network=network)
         start_s = time.monotonic()
         facts = await gather_facts(
-            Asked("existing", transport, **facts_asked), settings, lambda _: endpoint, HERE
+            RunRequest("existing", transport, **facts_asked), settings, lambda _: endpoint, HERE
         )
     assert time.monotonic() - start_s < LIMIT_S + MARGIN_S
     by_topic: dict[str, list[Line]] = {}

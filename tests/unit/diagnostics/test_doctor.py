@@ -20,16 +20,16 @@ from samcourier.cli import main
 from samcourier.diagnostics.doctor import gather
 from samcourier.diagnostics.doctor.assess import assess_facts, has_failed
 from samcourier.diagnostics.doctor.facts import (
-    Asked,
     DiskFact,
     Facts,
     PaceFact,
+    RunRequest,
     ServerFact,
     Unknown,
     VersionFact,
 )
-from samcourier.diagnostics.doctor.gather import Here, gather_facts
-from samcourier.diagnostics.doctor.machine import look_at_disk, look_at_pace, look_at_versions
+from samcourier.diagnostics.doctor.gather import MachineChecks, gather_facts
+from samcourier.diagnostics.doctor.machine import disk_fact, pace_fact, version_facts
 from samcourier.diagnostics.doctor.run_time import estimate_run
 from samcourier.diagnostics.forecast import Forecast
 from samcourier.errors import Denied, ServiceFailed, ServiceGone
@@ -62,11 +62,11 @@ FORECAST = Forecast(
     is_least=False,
     mask_pixels=1e6,
     image_bytes=2e6,
-    looked_at=10,
+    sampled_count=10,
     unopened=(),
 )
 GOOD = Facts(
-    asked=Asked("existing", "auto", {}, images_left=1000, images=1000, connections=150),
+    request=RunRequest("existing", "auto", {}, images_left=1000, images=1000, connections=150),
     forecast=FORECAST,
     service="ready",
     server=ServerFact(URL, True, "200 with application/json", 0.02, 0.4),
@@ -265,7 +265,7 @@ def test_each_trouble_gets_its_line(
 @pytest.mark.parametrize(
     ("changed", "seconds", "because"),
     [
-        ({}, 500.0, "0.5 s an image"),
+        ({}, 500.0, "0.5 s per image"),
         ({"replica_ids": ("a", "b")}, 250.0, "2 replicas"),
         # SAM takes as long for a small image, the watershed does not.
         ({"forecast": replace(FORECAST, mask_pixels=250_000.0)}, 500.0, ""),
@@ -290,7 +290,7 @@ def test_the_time_of_a_run_follows_from_pace_replicas_and_way(
     run = estimate_run(replace(GOOD, **changed))
     assert run is not None
     assert run.seconds == pytest.approx(seconds, rel=1e-3)
-    assert because in run.because
+    assert because in run.basis
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,9 @@ async def test_an_ice_server_with_an_odd_port_is_a_failure_of_its_own(
     assert problem in str(answer.failure)
 
 
-HERE = Here(lambda: FORECAST, lambda: DiskFact("/data", True, 1, 1), lambda: (), lambda: None)
+HERE = MachineChecks(
+    lambda: FORECAST, lambda: DiskFact("/data", True, 1, 1), lambda: (), lambda: None
+)
 
 
 def run_settings(**service: Any) -> RunSettings:
@@ -334,36 +336,38 @@ async def test_what_hangs_is_late_and_holds_nobody_up(monkeypatch: pytest.Monkey
         hangs.wait(10)
         raise ServiceGone("too late")
 
-    here = Here(HERE.forecast, lambda: hangs.wait(10) or look_at_disk(Path()), tuple, HERE.pace)
+    here = MachineChecks(
+        HERE.forecast, lambda: hangs.wait(10) or disk_fact(Path()), tuple, HERE.pace
+    )
     start_s = time.monotonic()
-    facts = await gather_facts(GOOD.asked, run_settings(), find, here)
+    facts = await gather_facts(GOOD.request, run_settings(), find, here)
     assert time.monotonic() - start_s < 5
     hangs.set()
-    assert isinstance(facts.disk, Unknown) and "ask again" in facts.disk.why
+    assert isinstance(facts.disk, Unknown) and "run the doctor again" in facts.disk.why
     assert isinstance(facts.service, Unknown) and facts.service.kind == "late"
     assert facts.forecast == FORECAST
     assert has_failed(assess_facts(facts))
 
 
-async def test_the_server_is_looked_at_while_the_service_is_looked_for(
+async def test_the_server_is_checked_while_the_service_is_searched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    looked_at = threading.Event()
+    requested = threading.Event()
 
-    async def look_at_server(_: Endpoint) -> ServerFact | Unknown:
-        looked_at.set()
+    async def request_readiness(_: Endpoint) -> ServerFact | Unknown:
+        requested.set()
         return GOOD.server
 
     async def no_caller(*_: object) -> tuple[Unknown, Unknown]:
         return UNREACHABLE, UNREACHABLE
 
     def find(_: RunSettings) -> Endpoint:
-        raise ServiceGone("no app") if looked_at.wait(5) else ServiceFailed("not looked at")
+        raise ServiceGone("no app") if requested.wait(5) else ServiceFailed("not requested")
 
-    monkeypatch.setattr(gather, "_look_at_server", look_at_server)
+    monkeypatch.setattr(gather, "_request_readiness", request_readiness)
     monkeypatch.setattr(gather, "_caller", no_caller)
     settings = run_settings(target="bioengine", server_url=URL)
-    facts = await gather_facts(GOOD.asked, settings, find, HERE)
+    facts = await gather_facts(GOOD.request, settings, find, HERE)
     assert (facts.server, facts.service) == (GOOD.server, "not_yet")
 
 
@@ -384,13 +388,13 @@ def test_what_a_slow_start_took_is_not_there_for_the_look(
         ("local", ServiceFailed("it broke"), Unknown("it broke", "service")),
     ],
 )
-async def test_a_service_that_the_run_brings_up_may_be_missing(
+async def test_a_service_that_the_run_starts_may_be_missing(
     target: Any, error: Exception, service: object
 ) -> None:
     def find(_: RunSettings) -> Endpoint:
         raise error
 
-    facts = await gather_facts(GOOD.asked, run_settings(target=target), find, HERE)
+    facts = await gather_facts(GOOD.request, run_settings(target=target), find, HERE)
     assert facts.service == service
 
 
@@ -420,8 +424,8 @@ def test_what_is_left_is_what_the_workflow_names_or_what_lacks_its_mask(
     images: str,
     time: str,
 ) -> None:
-    async def gathered(asked: Asked, *_: object) -> Facts:
-        return replace(GOOD, asked=asked)
+    async def gathered(request: RunRequest, *_: object) -> Facts:
+        return replace(GOOD, request=request)
 
     monkeypatch.setattr(gather, "gather_facts", gathered)
     monkeypatch.setattr("os._exit", sys.exit)
@@ -436,18 +440,18 @@ def test_what_is_left_is_what_the_workflow_names_or_what_lacks_its_mask(
 
 
 def test_the_disk_is_that_of_the_nearest_folder_that_is_there(tmp_path: Path) -> None:
-    fact = look_at_disk(tmp_path / "results/plate7")
+    fact = disk_fact(tmp_path / "results/plate7")
     assert (fact.path, fact.is_writable) == (str(tmp_path), True)
     assert fact.free_bytes > 0
 
 
 def test_this_installation_has_the_versions_it_needs() -> None:
-    facts = {each.package: each for each in look_at_versions(["local"])}
+    facts = {each.package: each for each in version_facts(["local"])}
     assert {"hypha-rpc", "aiortc", "sqlmodel", "snakemake"} <= facts.keys()
     assert [each for each in facts.values() if not each.is_met] == []
     assert facts["hypha-rpc"].tested == facts["hypha-rpc"].installed
-    assert "sqlmodel" not in {each.package for each in look_at_versions([])}
+    assert "sqlmodel" not in {each.package for each in version_facts([])}
 
 
 def test_no_earlier_run_tells_no_pace(tmp_path: Path) -> None:
-    assert look_at_pace(tmp_path / "results/plate7") is None
+    assert pace_fact(tmp_path / "results/plate7") is None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from samcourier.diagnostics.forecast import LOOKED_AT, files_of_mask, forecast_files
+from samcourier.diagnostics.forecast import SAMPLE_SIZE, files_of_mask, forecast_files
 from samcourier.masks.integrity import OmeZarrVersion
 from samcourier.masks.omezarr import write_mask
 from samcourier.samples.sheet import ImageRow
@@ -57,15 +57,16 @@ def test_a_run_says_how_many_files_it_makes_and_how_few_zip_would(tmp_path: Path
 
 def test_images_that_are_not_there_yet_are_the_least_they_can_be(tmp_path: Path) -> None:
     ahead = forecast_files(rows(tmp_path, 2, are_there=False), 1, "folder", "0.5", [])
-    assert (ahead.mask_pixels, ahead.looked_at, len(ahead.unopened)) == (None, 2, 2)
+    assert (ahead.mask_pixels, ahead.sampled_count, len(ahead.unopened)) == (None, 2, 2)
     assert str(ahead) == f"2 images make at least {2 * 7 + 2 + 4} files and folders"
 
 
 def test_few_of_many_images_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
     monkeypatch.setattr(
-        "samcourier.diagnostics.forecast._look", lambda row: opened.append(row.image) or "not there"
+        "samcourier.diagnostics.forecast._read_size",
+        lambda row: opened.append(row.image) or "not there",
     )
     forecast_files(rows(tmp_path, 10_000, are_there=False), 400, "folder", "0.4", [])
-    assert len(opened) == LOOKED_AT
+    assert len(opened) == SAMPLE_SIZE
     assert (opened[0], opened[-1]) == ("cell0", "cell9000")

@@ -63,9 +63,9 @@ def doctor(run: RunOptions, to_segment: Path | None) -> None:
     import uvloop
 
     from ..diagnostics.doctor.assess import assess_facts, has_failed
-    from ..diagnostics.doctor.facts import Asked
-    from ..diagnostics.doctor.gather import Here, gather_facts
-    from ..diagnostics.doctor.machine import look_at_disk, look_at_pace, look_at_versions
+    from ..diagnostics.doctor.facts import RunRequest
+    from ..diagnostics.doctor.gather import MachineChecks, gather_facts
+    from ..diagnostics.doctor.machine import disk_fact, pace_fact, version_facts
     from ..diagnostics.forecast import forecast_files
 
     settings, dataset_dir = run.settings, run.dataset_dir
@@ -75,7 +75,7 @@ def doctor(run: RunOptions, to_segment: Path | None) -> None:
     rows = rows_of_subset(rows, settings.subset)
     pending = _pending_rows(rows, batches, dataset_dir, to_segment)
     keeps_embeddings = settings.embeddings == "keep"
-    asked = Asked(
+    request = RunRequest(
         target=settings.service.target,
         transport=settings.transport,
         parameters=settings.parameters,
@@ -89,11 +89,11 @@ def doctor(run: RunOptions, to_segment: Path | None) -> None:
     batch_count = -(-len(pending) // settings.batch_size)
     form = settings.mask_container, settings.ome_zarr, settings.outputs
     is_local = settings.service.target == "local"
-    here = Here(
+    checks = MachineChecks(
         forecast=lambda: forecast_files(pending, batch_count, *form),
-        disk=lambda: look_at_disk(dataset_dir),
-        versions=lambda: look_at_versions(["local"] if is_local else []),
-        pace=lambda: look_at_pace(dataset_dir),
+        disk=lambda: disk_fact(dataset_dir),
+        versions=lambda: version_facts(["local"] if is_local else []),
+        pace=lambda: pace_fact(dataset_dir),
     )
     # The runner is never closed: closing would wait for a name lookup or a disk that hangs.
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
@@ -101,7 +101,11 @@ def doctor(run: RunOptions, to_segment: Path | None) -> None:
     try:
         facts = runner.run(
             gather_facts(
-                asked, settings, lambda looked: find_service(looked, dataset_dir), here, spent_s
+                request,
+                settings,
+                lambda changed: find_service(changed, dataset_dir),
+                checks,
+                spent_s,
             )
         )
     except KeyboardInterrupt:

@@ -16,7 +16,7 @@ from ..results.layout import OUTPUT_FILES
 from ..samples.sheet import ImageRow
 
 #: Number of images that are opened, without reading pixels, to find the files of a mask.
-LOOKED_AT = 10
+SAMPLE_SIZE = 10
 #: The shape of a mask with one chunk and one level.
 _SMALLEST_PX = (1, 1)
 
@@ -41,8 +41,8 @@ def files_of_mask(shape: Sequence[int], ome_zarr: OmeZarrVersion) -> int:
 class Forecast:
     """The expected results of a run: number of files and folders, and size of a mask.
 
-    ``mask_pixels`` and ``image_bytes`` are means over those of the ``looked_at`` images that could
-    be opened, None if none could. ``unopened`` has the reason for each of the others.
+    ``sampled_count`` images were tried; ``mask_pixels`` and ``image_bytes`` are means over those
+    that could be opened, None if none could. ``unopened`` has the reason for each of the others.
     """
 
     images: int
@@ -52,7 +52,7 @@ class Forecast:
     is_least: bool
     mask_pixels: float | None
     image_bytes: float | None
-    looked_at: int
+    sampled_count: int
     unopened: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -77,8 +77,8 @@ def forecast_files(
     A few of the images that already exist are opened for their size.
     """
     others = len(rows) * (1 + len(OUTPUT_FILES.keys() & set(outputs))) + 4 * batch_count
-    looks = [_look(row) for row in _some(rows)]
-    sizes = [look for look in looks if isinstance(look, _Size)]
+    results = [_read_size(row) for row in _sample(rows)]
+    sizes = [result for result in results if isinstance(result, _Size)]
     shapes = [size.mask_shape for size in sizes]
     in_folders = fmean(files_of_mask(shape, ome_zarr) for shape in shapes or [_SMALLEST_PX])
     each = 1 if container == "zip" else in_folders
@@ -90,8 +90,8 @@ def forecast_files(
         is_least=not shapes and container == "folder",
         mask_pixels=fmean(math.prod(shape) for shape in shapes) if shapes else None,
         image_bytes=fmean(size.image_bytes for size in sizes) if sizes else None,
-        looked_at=len(looks),
-        unopened=tuple(look for look in looks if isinstance(look, str)),
+        sampled_count=len(results),
+        unopened=tuple(result for result in results if isinstance(result, str)),
     )
 
 
@@ -101,12 +101,12 @@ class _Size:
     image_bytes: int
 
 
-def _some(rows: Sequence[ImageRow]) -> Sequence[ImageRow]:
+def _sample(rows: Sequence[ImageRow]) -> Sequence[ImageRow]:
     """Return rows evenly spaced over the sheet, since neighbours tend to be alike."""
-    return rows[:: -(-len(rows) // LOOKED_AT) or 1]
+    return rows[:: -(-len(rows) // SAMPLE_SIZE) or 1]
 
 
-def _look(row: ImageRow) -> _Size | str:
+def _read_size(row: ImageRow) -> _Size | str:
     """Return the size, or the reason why the image cannot be opened yet; its batch reports that."""
     try:
         with open_planes(Path(row.path), row.selection) as planes:

@@ -40,7 +40,7 @@ _SERVICE_DEFECTS = {
 def assess_server(facts: Facts) -> Iterator[Line]:
     server = facts.server
     if isinstance(server, Unknown):
-        if server.kind == "not_asked":
+        if server.kind == "not_checked":
             yield Line("server", "warning", server.why)
             return
         advice = "check service.server_url, whether a proxy is needed (HTTPS_PROXY), and the server"
@@ -103,7 +103,7 @@ def assess_token(facts: Facts) -> Iterator[Line]:
 
 def assess_service(facts: Facts) -> Iterator[Line]:
     if isinstance(facts.service, Unknown):
-        is_late = facts.service.kind == "late" and facts.asked.target == "local"
+        is_late = facts.service.kind == "late" and facts.request.target == "local"
         yield Line(
             "service",
             "warning" if is_late else "failure",
@@ -166,7 +166,7 @@ def assess_transports(facts: Facts) -> Iterator[Line]:
     any_works = any(_works(each) for each in facts.verdicts.values())
     for name, verdict in facts.verdicts.items():
         if isinstance(verdict, Unknown):
-            status: Status = "warning" if any_works or verdict.kind == "not_asked" else "failure"
+            status: Status = "warning" if any_works or verdict.kind == "not_checked" else "failure"
             yield Line(name, status, verdict.why)
         elif verdict["works"]:
             yield _working(facts, name, verdict)
@@ -261,12 +261,12 @@ def assess_limits(facts: Facts) -> Iterator[Line]:
         return
     used = caller.workspace_clients
     in_use = "" if used is None else f"the workspace has {used} clients; "
-    total = facts.asked.connections + (used or 0)
+    total = facts.request.connections + (used or 0)
     if total > DEFAULT_CONNECTIONS:
         yield Line(
             "limits",
             "warning",
-            f"{in_use}the run adds {facts.asked.connections} connections, and {DEFAULT_LIMITS}",
+            f"{in_use}the run adds {facts.request.connections} connections, and {DEFAULT_LIMITS}",
             f"set network.connections to {max(DEFAULT_CONNECTIONS - (used or 0) - 10, 1)} or less,"
             " unless the server allows more",
         )

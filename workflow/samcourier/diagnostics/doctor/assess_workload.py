@@ -14,19 +14,19 @@ ROOM_FACTOR = 2.0
 
 
 def assess_images(facts: Facts) -> Iterator[Line]:
-    forecast, asked = facts.forecast, facts.asked
+    forecast, request = facts.forecast, facts.request
     if isinstance(forecast, Unknown):
         yield Line("images", "warning", f"could not be checked: {forecast.why}")
         return
-    done = asked.images - asked.images_left
-    message = f"{asked.images_left:,} to segment" + (f", {done:,} have a mask" if done else "")
+    done = request.images - request.images_left
+    message = f"{request.images_left:,} to segment" + (f", {done:,} have a mask" if done else "")
     if not forecast.unopened:
         yield Line("images", "ok", message)
         return
     yield Line(
         "images",
         "warning",
-        f"{message}; {len(forecast.unopened)} of {forecast.looked_at} checked cannot be opened:"
+        f"{message}; {len(forecast.unopened)} of {forecast.sampled_count} checked cannot be opened:"
         f" {forecast.unopened[0]}",
         "the run lists each of them and continues with the others",
     )
@@ -130,7 +130,7 @@ def assess_model(facts: Facts) -> Iterator[Line]:
 
 
 def assess_run_time(facts: Facts) -> Iterator[Line]:
-    if not facts.asked.images_left:
+    if not facts.request.images_left:
         yield Line("time", "ok", "nothing to segment: every image has its mask")
         return
     run = estimate_run(facts)
@@ -142,7 +142,7 @@ def assess_run_time(facts: Facts) -> Iterator[Line]:
             "segment a few images (config key images), then run the doctor again",
         )
         return
-    yield Line("time", "ok", f"about {duration(run.seconds)}: {run.because}")
+    yield Line("time", "ok", f"about {duration(run.seconds)}: {run.basis}")
 
 
 def _gb(size_bytes: float) -> str:

@@ -16,7 +16,7 @@ from ..forecast import Forecast
 class Unknown:
     """The reason why a fact is missing. ``kind`` is the failure class, ``late`` after a timeout.
 
-    ``not_asked`` means that the fact depends on another fact that is missing.
+    ``not_checked`` means that the fact depends on another fact that is missing.
     """
 
     why: str
@@ -66,10 +66,12 @@ class PaceFact:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The requests of the run. ``images_left`` have no mask, ``connections`` is the run's limit.
+class RunRequest:
+    """The part of the run's settings that the checks depend on.
 
-    ``embeddings_max_bytes`` is 0 if no embeddings are kept.
+    ``images_left`` is the number of images without mask, ``images`` that of all images of the run.
+    ``connections`` is the run's limit of connections. ``embeddings_max_bytes`` is 0 if no
+    embeddings are kept.
     """
 
     target: str
@@ -84,20 +86,21 @@ class Asked:
 
 
 Verdict = dict[str, Any]
-Where = Literal["ready", "not_yet"]
+ServiceState = Literal["ready", "not_yet"]
 
 
 @dataclass(frozen=True)
 class Facts:
     """The facts known before the run. ``verdicts`` are from :mod:`samcourier.diagnostics.verify`.
 
-    ``service`` is ``not_yet`` if the run itself starts the service. ``replica_ids`` are registered
-    under its name. ``refusals`` are the requests that the service refuses, one line each.
+    ``service`` is ``not_yet`` if the run itself will start the service. ``replica_ids`` are those
+    registered under the service's name. ``refusals`` are the requests that the service refuses, one
+    line each.
     """
 
-    asked: Asked
+    request: RunRequest
     forecast: Forecast | Unknown
-    service: Where | Unknown
+    service: ServiceState | Unknown
     server: ServerFact | Unknown
     caller: Caller | Unknown
     replica_ids: tuple[str, ...] | Unknown

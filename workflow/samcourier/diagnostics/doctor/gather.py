@@ -29,7 +29,16 @@ from ...transports.ice_servers import ask_ice_servers
 from ...transports.session import list_services
 from ..forecast import Forecast
 from ..verify import verify_service
-from .facts import Asked, DiskFact, Facts, PaceFact, ServerFact, Unknown, VersionFact, Where
+from .facts import (
+    DiskFact,
+    Facts,
+    PaceFact,
+    RunRequest,
+    ServerFact,
+    ServiceState,
+    Unknown,
+    VersionFact,
+)
 
 T = TypeVar("T")
 
@@ -42,11 +51,11 @@ ENOUGH_S = 5.0
 JOB_PATIENCE_S = 3.0
 POLICY = Policy(open_timeout_s=8.0, webrtc_open_timeout_s=4.0, probe_timeout_s=10.0)
 
-_NO_ENDPOINT = Unknown("not checked: the address of the service is unknown", "not_asked")
+_NO_ENDPOINT = Unknown("not checked: the address of the service is unknown", "not_checked")
 
 
 @dataclass(frozen=True)
-class Here:
+class MachineChecks:
     """The checks of this machine; each runs in a thread and is abandoned after its time limit."""
 
     forecast: Callable[[], Forecast]
@@ -56,10 +65,10 @@ class Here:
 
 
 async def gather_facts(
-    asked: Asked,
+    request: RunRequest,
     settings: RunSettings,
     find: Callable[[RunSettings], Endpoint],
-    here: Here,
+    checks: MachineChecks,
     spent_s: float = 0.0,
 ) -> Facts:
     """Return all facts within :func:`left_s`; a fact that took longer is Unknown.
@@ -68,36 +77,38 @@ async def gather_facts(
     """
     deadline_s = asyncio.get_running_loop().time() + left_s(spent_s)
     ice_servers = resolve_network(settings.network).ice_servers
-    on_machine = asyncio.gather(
-        within(deadline_s, in_thread(here.forecast)),
-        within(deadline_s, in_thread(here.disk)),
-        within(deadline_s, in_thread(here.versions)),
-        within(deadline_s, in_thread(here.pace)),
+    machine_task = asyncio.gather(
+        within(deadline_s, in_thread(checks.forecast)),
+        within(deadline_s, in_thread(checks.disk)),
+        within(deadline_s, in_thread(checks.versions)),
+        within(deadline_s, in_thread(checks.pace)),
     )
-    ice_asked = asyncio.ensure_future(ask_ice_servers(ice_servers))
-    finding = asyncio.ensure_future(_find(settings, find, deadline_s))
-    alone = asyncio.ensure_future(within(deadline_s, in_thread(lambda: _server_alone(settings))))
+    ice_task = asyncio.ensure_future(ask_ice_servers(ice_servers))
+    finding_service = asyncio.ensure_future(_find(settings, find, deadline_s))
+    server_only = asyncio.ensure_future(
+        within(deadline_s, in_thread(lambda: _server_endpoint(settings)))
+    )
 
     async def reached() -> Endpoint | Unknown:
-        found, _ = await finding
-        return await alone if isinstance(found, Unknown) else found
+        found, _ = await finding_service
+        return await server_only if isinstance(found, Unknown) else found
 
     async def server() -> ServerFact | Unknown:
         # A local service starts its own server; any other server is known before its service.
         is_known = settings.service.server_url and settings.service.target != "local"
-        return await _server(await (alone if is_known else reached()), deadline_s)
+        return await _server(await (server_only if is_known else reached()), deadline_s)
 
-    server_asked = asyncio.ensure_future(server())
-    endpoint, service = await finding
-    caller_asked = asyncio.ensure_future(_caller(await reached(), deadline_s))
-    verdicts, description = await _verdicts(endpoint, asked.transport, deadline_s)
-    caller, replica_ids = await caller_asked
-    forecast, disk, versions, pace = await on_machine
+    server_task = asyncio.ensure_future(server())
+    endpoint, service = await finding_service
+    caller_task = asyncio.ensure_future(_caller(await reached(), deadline_s))
+    verdicts, description = await _verdicts(endpoint, request.transport, deadline_s)
+    caller, replica_ids = await caller_task
+    forecast, disk, versions, pace = await machine_task
     return Facts(
-        asked=asked,
+        request=request,
         forecast=forecast,
         service=service,
-        server=await server_asked,
+        server=await server_task,
         caller=caller,
         replica_ids=replica_ids,
         description=description,
@@ -105,8 +116,8 @@ async def gather_facts(
         disk=disk,
         versions=versions,
         pace=_recent_pace(description.recent) or pace,
-        ice_servers=await ice_asked,
-        refusals=_refusals(asked, description),
+        ice_servers=await ice_task,
+        refusals=_refusals(request, description),
         now_unix_s=time.time(),
     )
 
@@ -129,7 +140,7 @@ async def within(
     except TimeoutError:
         had_s = loop.time() - start_s
         if had_s < ENOUGH_S:
-            return Unknown(f"not done in the {had_s:.0f} s that were left for it: ask again")
+            return Unknown(f"not done in the remaining {had_s:.0f} s: run the doctor again")
         return Unknown(f"no answer within {had_s:.0f} s")
     except CourierError as error:
         return Unknown(str(error), error.kind)
@@ -155,13 +166,13 @@ async def in_thread(work: Callable[[], T]) -> T:
 
 async def _find(
     settings: RunSettings, find: Callable[[RunSettings], Endpoint], deadline_s: float
-) -> tuple[Endpoint | Unknown, Where | Unknown]:
+) -> tuple[Endpoint | Unknown, ServiceState | Unknown]:
     service = msgspec.structs.replace(settings.service, deploy_timeout_s=JOB_PATIENCE_S)
-    looked = msgspec.structs.replace(settings, service=service)
+    patient_settings = msgspec.structs.replace(settings, service=service)
 
-    def look() -> Endpoint | Where:
+    def find_or_not_yet() -> Endpoint | ServiceState:
         try:
-            return find(looked)
+            return find(patient_settings)
         except ServiceGone:
             # A service that the run starts itself may be missing before the run.
             if settings.service.target in ("bioengine", "slurm"):
@@ -169,7 +180,7 @@ async def _find(
             raise
 
     # A local service may use nearly all of the time: no other check waits after it.
-    found = await within(deadline_s - 1.0, in_thread(look))
+    found = await within(deadline_s - 1.0, in_thread(find_or_not_yet))
     if isinstance(found, Endpoint):
         return found, "ready"
     if isinstance(found, Unknown):
@@ -177,7 +188,7 @@ async def _find(
     return _NO_ENDPOINT, "not_yet"
 
 
-def _server_alone(settings: RunSettings) -> Endpoint | Unknown:
+def _server_endpoint(settings: RunSettings) -> Endpoint | Unknown:
     """Return the server's endpoint without a service; Unknown for a bad token."""
     service = settings.service
     if not service.server_url:
@@ -192,14 +203,14 @@ def _server_alone(settings: RunSettings) -> Endpoint | Unknown:
 
 async def _server(endpoint: Endpoint | Unknown, deadline_s: float) -> ServerFact | Unknown:
     if isinstance(endpoint, Unknown):
-        return endpoint if endpoint.kind == "not_asked" else replace(endpoint, kind="not_asked")
+        return endpoint if endpoint.kind == "not_checked" else replace(endpoint, kind="not_checked")
     try:
-        return await within(deadline_s, _look_at_server(endpoint), SERVER_LIMIT_S)
+        return await within(deadline_s, _request_readiness(endpoint), SERVER_LIMIT_S)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return Unknown(f"{endpoint.server_url}: {error or type(error).__name__}", "transport")
 
 
-async def _look_at_server(endpoint: Endpoint) -> ServerFact:
+async def _request_readiness(endpoint: Endpoint) -> ServerFact:
     url = endpoint.server_url.rstrip("/")
     async with make_client(endpoint, timeout=SERVER_LIMIT_S) as client:
         start_s, start_unix_s = time.monotonic(), time.time()
@@ -229,7 +240,7 @@ async def _caller(
         return endpoint, endpoint
     session, user = HyphaSession(endpoint), object()
 
-    async def look() -> tuple[Caller, tuple[str, ...] | Unknown]:
+    async def identify_and_list() -> tuple[Caller, tuple[str, ...] | Unknown]:
         server = await session.server(POLICY.open_timeout_s, user)
         ids: tuple[str, ...] | Unknown = _NO_ENDPOINT
         if endpoint.service_id:
@@ -237,7 +248,7 @@ async def _caller(
         return await identify(server), ids
 
     try:
-        found = await within(deadline_s, look())
+        found = await within(deadline_s, identify_and_list())
     finally:
         await session.release(user)
     return (found, found) if isinstance(found, Unknown) else found
@@ -260,10 +271,10 @@ async def _verdicts(
     transports = build_transports(one, wanted)
     measuring = asyncio.Lock()
 
-    async def prove(transport: Transport) -> dict[str, Any]:
+    async def verify(transport: Transport) -> dict[str, Any]:
         return await verify_service(endpoint, [transport], POLICY, measuring)
 
-    found = await asyncio.gather(*(within(deadline_s, prove(each)) for each in transports))
+    found = await asyncio.gather(*(within(deadline_s, verify(each)) for each in transports))
     verdicts: dict[str, dict[str, Any] | Unknown] = {}
     description: dict[str, Any] = {}
     for transport, verdict in zip(transports, found, strict=True):
@@ -281,11 +292,13 @@ def _recent_pace(recent: RecentWork | None) -> PaceFact | None:
     return PaceFact(recent.images, recent.pixels, recent.seconds, "the service's own count")
 
 
-def _refusals(asked: Asked, description: ServiceDescription) -> tuple[str, ...]:
+def _refusals(request: RunRequest, description: ServiceDescription) -> tuple[str, ...]:
     if description.is_empty:
         return ()
     try:
-        check_requirements(asked.parameters, description, keeps_embeddings=asked.keeps_embeddings)
+        check_requirements(
+            request.parameters, description, keeps_embeddings=request.keeps_embeddings
+        )
     except RequestRefused as error:
         return tuple(str(error).splitlines())
     return ()

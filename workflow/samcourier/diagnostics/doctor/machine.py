@@ -24,7 +24,7 @@ _PINNED = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(?:\[[^\]]*\])?==(?P<version>[^\
 LOGS_READ = 50
 
 
-def look_at_disk(dataset_dir: Path) -> DiskFact:
+def disk_fact(dataset_dir: Path) -> DiskFact:
     """Return the free space of the results folder, which may not exist yet. Raises OSError."""
     folder = dataset_dir.absolute()
     while not folder.exists():
@@ -38,7 +38,7 @@ def look_at_disk(dataset_dir: Path) -> DiskFact:
     )
 
 
-def look_at_versions(extras: Iterable[str]) -> tuple[VersionFact, ...]:
+def version_facts(extras: Iterable[str]) -> tuple[VersionFact, ...]:
     """Return the versions of the fragile packages that this client with ``extras`` requires."""
     from packaging.requirements import Requirement
 
@@ -82,7 +82,7 @@ def _locked(path: Path) -> Iterator[tuple[str, str]]:
             yield found["name"], found["version"]
 
 
-def look_at_pace(dataset_dir: Path) -> PaceFact | None:
+def pace_fact(dataset_dir: Path) -> PaceFact | None:
     """Return the pace of the newest images of the results folders beside this one, its own first.
 
     What waited in the service's queue is not counted.

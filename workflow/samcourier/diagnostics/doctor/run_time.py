@@ -11,11 +11,11 @@ from .facts import Facts, PaceFact, Unknown
 PACKED_IMAGE_RATIO = 1.6
 PACKED_MASK_RATIO = 50.0
 #: Bytes per pixel of a compressed mask with its smaller levels, without the overhead of its files.
-MASK_BYTES_A_PIXEL = 0.1
+MASK_BYTES_PER_PIXEL = 0.1
 #: The smallest size of a file on most file systems.
 BLOCK_BYTES = 4096
 #: Bytes per pixel of the mask for each output: a table, polygons or a preview.
-OUTPUT_BYTES_A_PIXEL = 0.5
+OUTPUT_BYTES_PER_PIXEL = 0.5
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Estimate:
     """The seconds of the whole run, and the basis of the estimate."""
 
     seconds: float
-    because: str
+    basis: str
 
 
 def estimate_run(facts: Facts) -> Estimate | None:
@@ -31,47 +31,48 @@ def estimate_run(facts: Facts) -> Estimate | None:
 
     Images travel while others are segmented, so the slower of the two counts.
     """
-    pace, ahead = facts.pace, facts.forecast
-    if pace is None or isinstance(pace, Unknown) or isinstance(ahead, Unknown):
+    pace, forecast = facts.pace, facts.forecast
+    if pace is None or isinstance(pace, Unknown) or isinstance(forecast, Unknown):
         return None
     if not pace.pixels or not pace.images:
         return None
-    a_image_s = _image_s(pace, ahead, str(facts.description.engine))
+    image_s = _image_s(pace, forecast, str(facts.description.engine))
     replicas = 1 if isinstance(facts.replica_ids, Unknown) else max(len(facts.replica_ids), 1)
-    service_s = a_image_s / replicas / facts.description.limits.in_parallel
-    travel_s = _travel_s(facts, ahead)
-    seconds = facts.asked.images_left * max(service_s, travel_s)
-    because = (
-        f"{a_image_s:.2g} s an image at the service, from {pace.images} images of {pace.source}"
+    service_s = image_s / replicas / facts.description.limits.in_parallel
+    travel_s = _travel_s(facts, forecast)
+    seconds = facts.request.images_left * max(service_s, travel_s)
+    basis = (
+        f"{image_s:.2g} s per image at the service, from {pace.images} images of {pace.source}"
         + (f", {replicas} replicas" if replicas > 1 else "")
         + (
-            f"; the transfer there and back takes longer, {travel_s:.2g} s"
+            f"; the transfer in both directions takes longer, {travel_s:.2g} s"
             if travel_s > service_s
             else ""
         )
     )
-    return Estimate(seconds, because)
+    return Estimate(seconds, basis)
 
 
-def _image_s(pace: PaceFact, ahead: Forecast, engine: str) -> float:
-    """Return the seconds of one image of this run: they grow with its pixels.
+def _image_s(pace: PaceFact, forecast: Forecast, engine: str) -> float:
+    """Return the seconds that the service takes for an image of this run.
 
-    Segment Anything brings whatever comes to 1024 x 1024, so a smaller image takes as long.
+    They are proportional to the number of pixels. Segment Anything scales every image to
+    1024 x 1024 pixels, so with micro-sam a smaller image takes as long as the earlier ones.
     """
-    a_call_s = pace.seconds / pace.images
-    if ahead.mask_pixels is None:
-        return a_call_s
-    times = ahead.mask_pixels * pace.images / pace.pixels
-    return a_call_s * (max(times, 1.0) if engine == "microsam" else times)
+    call_s = pace.seconds / pace.images
+    if forecast.mask_pixels is None:
+        return call_s
+    times = forecast.mask_pixels * pace.images / pace.pixels
+    return call_s * (max(times, 1.0) if engine == "microsam" else times)
 
 
-def _travel_s(facts: Facts, ahead: Forecast) -> float:
+def _travel_s(facts: Facts, forecast: Forecast) -> float:
     """Return the seconds of an image's transfer in both directions over the fastest transport."""
-    if ahead.image_bytes is None or ahead.mask_pixels is None:
+    if forecast.image_bytes is None or forecast.mask_pixels is None:
         return 0.0
-    up_bytes = ahead.image_bytes / PACKED_IMAGE_RATIO
-    down_bytes = 4 * ahead.mask_pixels / PACKED_MASK_RATIO
-    ways = [
+    up_bytes = forecast.image_bytes / PACKED_IMAGE_RATIO
+    down_bytes = 4 * forecast.mask_pixels / PACKED_MASK_RATIO
+    transports_s = [
         up_bytes * large["send_s"] / large["bytes_up"]
         + down_bytes * large["receive_s"] / large["bytes_down"]
         for verdict in facts.verdicts.values()
@@ -79,17 +80,17 @@ def _travel_s(facts: Facts, ahead: Forecast) -> float:
         for large in [verdict["large"]]
         if large["send_s"] is not None and large["bytes_down"]
     ]
-    return max(min(ways), 0.0) if ways else 0.0
+    return max(min(transports_s), 0.0) if transports_s else 0.0
 
 
-def estimate_bytes(facts: Facts, ahead: Forecast) -> float:
+def estimate_bytes(facts: Facts, forecast: Forecast) -> float:
     """Return roughly how many bytes the run writes, counting whole blocks for small files."""
-    pixels = (ahead.mask_pixels or 0.0) * ahead.images
-    outputs = len(facts.asked.outputs)
+    pixels = (forecast.mask_pixels or 0.0) * forecast.images
+    outputs = len(facts.request.outputs)
     embedding_bytes = facts.description.embedding_bytes or 0
-    embeddings = min(embedding_bytes * ahead.images, facts.asked.embeddings_max_bytes)
+    embeddings = min(embedding_bytes * forecast.images, facts.request.embeddings_max_bytes)
     return (
-        pixels * (MASK_BYTES_A_PIXEL + OUTPUT_BYTES_A_PIXEL * outputs)
-        + ahead.files * BLOCK_BYTES
-        + (embeddings if facts.asked.keeps_embeddings else 0)
+        pixels * (MASK_BYTES_PER_PIXEL + OUTPUT_BYTES_PER_PIXEL * outputs)
+        + forecast.files * BLOCK_BYTES
+        + (embeddings if facts.request.keeps_embeddings else 0)
     )
