@@ -20,6 +20,7 @@ import numpy as np
 
 from ..files.atomic import write_atomic
 from ..files.strict_json import read_json
+from ..images.readers.ngff import is_before_0_6, ngff_version
 from ..images.readers.ome_zarr import image_folder, is_zarr
 from ..masks.integrity import OmeZarrVersion, read_provenance
 from ..masks.omezarr import MaskFacts, MaskPixels, remove_leftovers, write_mask
@@ -54,6 +55,7 @@ def write_input_labels(
         raise LabelsRefused(f"{image} is no OME-Zarr folder, which alone has room for labels")
     folder = image_folder(image, scene)
     ome_zarr: OmeZarrVersion = "0.5" if (folder / "zarr.json").is_file() else "0.4"
+    _check_version(folder)
     _check_unconsolidated(folder)
     whole_axes, shape = _whole(image, mask.shape, mask_axes, file_axes)
     sizes = dict(zip(mask_axes, spacing_um, strict=True))
@@ -116,6 +118,19 @@ def _whole(
     if axes not in MASK_AXES:
         raise LabelsRefused(f"{image} has the axes {axes}, expected one of {', '.join(MASK_AXES)}")
     return axes, tuple(size for letter, size in file_axes if letter not in "CS")
+
+
+def _check_version(folder: Path) -> None:
+    """Refuse labels where they would have another version than their image."""
+    root = read_json(folder / "zarr.json")
+    attributes = root.get("attributes") if isinstance(root, dict) else None
+    ome = attributes.get("ome") if isinstance(attributes, dict) else None
+    version = ngff_version(ome) if isinstance(ome, dict) else None
+    if not is_before_0_6(version):
+        raise LabelsRefused(
+            f"{folder} is OME-Zarr {version}, whose labels are not written: no validator reads"
+            " them yet"
+        )
 
 
 def _check_unconsolidated(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""OME-Zarr 0.4 and 0.5: one image, or a bioformats2raw folder of several images."""
+"""OME-Zarr 0.3 to 0.6: one image, or a bioformats2raw folder of several images."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ...errors import CourierError, ImageUnfit
 from ...files.zarr_names import METADATA_FILES
 from .base import Index, check_fits_memory, damaged, pick_scene, size_in_um
 from .chunked import ChunkedPixels
+from .ngff import NgffUnsupported, flat_multiscale
 
 if TYPE_CHECKING:
     import zarr
@@ -31,13 +32,11 @@ class OmeZarrSource:
     ) -> None:
         import zarr
 
-        multiscale = attributes["multiscales"][0]
+        multiscale = flat_multiscale(attributes)
         dataset = multiscale["datasets"][0]
         array = group.get(str(dataset["path"]))
         if not isinstance(array, zarr.Array):
             raise TypeError(f"there is no array {dataset['path']}")
-        if "axes" not in multiscale:
-            raise ValueError("no axes, as before OME-Zarr 0.3")
         named = [each if isinstance(each, dict) else {"name": each} for each in multiscale["axes"]]
         self.axes = "".join(_letter(str(axis["name"])) for axis in named)
         self.shape: tuple[int, ...] = tuple(array.shape)
@@ -100,6 +99,8 @@ def open_ome_zarr(
         raise ImageUnfit(
             f"{path}: an OME-Zarr plate, expected one of its images; samcourier sheet lists them"
         )
+    if "scene" in attributes:
+        raise ImageUnfit(f"{path}: an OME-Zarr scene of several images, expected one of them")
     if not attributes.get("multiscales"):
         names = _series(group)
         if not names:
@@ -110,6 +111,8 @@ def open_ome_zarr(
     pick_scene(path, names, scene)
     try:
         return OmeZarrSource(path, group, attributes, among or tuple(names))
+    except NgffUnsupported as error:
+        raise ImageUnfit(f"{path}: {error}") from error
     except Exception as error:
         raise damaged(path, "OME-Zarr", error, "multiscales with axes") from error
 
