@@ -28,7 +28,7 @@ from samcourier.files.strict_json import write_json
 from samcourier.formatting import duration
 from samcourier.monitor.render import plain_line, render
 from samcourier.monitor.status import Monitor, RunView, TransportView, recent_per_min
-from samcourier.monitor.tail import CHECK_EACH_S
+from samcourier.monitor.tail import CHECK_ALL_EVERY_S
 from samcourier.processes import process_identity
 from samcourier.results.image_log import (
     NOTE_REUSED,
@@ -46,7 +46,7 @@ from samcourier.samples.sheet import Batch, ImageRow
 BEGAN = datetime(2026, 3, 1, 10, tzinfo=UTC)
 HERE = platform.node()
 ME = process_identity(os.getpid())
-GONE = "1-1"
+ENDED_PROCESS = "1-1"
 HOSTILE = "[bold]x[/bold]\x1b]0;owned\x07\u202e\ud800\r\nend"
 
 
@@ -59,7 +59,7 @@ def unix_s(second: float) -> float:
 
 
 class Run:
-    """A results folder that a test fills second by second after the run began."""
+    """A results folder in which a test writes files with times in seconds since the start."""
 
     def __init__(self, dataset_dir: Path) -> None:
         self.dataset_dir = dataset_dir
@@ -80,7 +80,7 @@ class Run:
         write_json(self.dataset_dir / "run.json", record | changes)
 
     def file(self, name: str, second: float, content: bytes | None = b"{}") -> Path:
-        """Write a file, or leave it as it is, and give it the time of ``second``."""
+        """Write a file, unless ``content`` is None, and set its modification time to ``second``."""
         path = self.dataset_dir / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if content is not None:
@@ -104,8 +104,8 @@ class Run:
     def monitor(self) -> Monitor:
         return Monitor(self.dataset_dir, lambda: unix_s(self.now_s))
 
-    def look(self) -> RunView:
-        return self.monitor().look()
+    def read(self) -> RunView:
+        return self.monitor().read()
 
 
 @pytest.fixture
@@ -166,39 +166,39 @@ def text_of(view: RunView, width: int = 80, height_lines: int | None = None) -> 
     return stream.getvalue()
 
 
-# What counts as done.
+# Counting images.
 
 
-def before_this_run(run: Run) -> None:
+def done_before_this_run(run: Run) -> None:
     run.log("a", -5)
 
 
-def computed_now(run: Run) -> None:
+def computed_by_this_run(run: Run) -> None:
     run.log("a", 5)
 
 
-def found_to_hold(run: Run) -> None:
+def confirmed_as_valid(run: Run) -> None:
     run.log("a", -5)
     run.file(f"logs/{b'a'.hex()}.json", 5, None)
 
 
-def reused_without_its_log(run: Run) -> None:
+def reused_with_a_new_log(run: Run) -> None:
     run.log("a", 5, note=NOTE_REUSED, attempts=())
 
 
-def failed_now(run: Run) -> None:
+def failed_in_this_run(run: Run) -> None:
     run.log("a", 5, **failed("image", "torn"))
 
 
-def half_written(run: Run) -> None:
+def partly_written(run: Run) -> None:
     run.file("logs/a.json", 5, b'{"schema": "samcourier/im')
 
 
-def left_by_a_writer(run: Run) -> None:
+def temporary_file(run: Run) -> None:
     run.file("logs/.a.json.1f.part", 5)
 
 
-def kept_batches(run: Run) -> None:
+def batch_kept_from_an_earlier_run(run: Run) -> None:
     run.record(kept={"batches": 1, "done": 4, "failed": 1})
     run.log("a", 5)
 
@@ -206,63 +206,63 @@ def kept_batches(run: Run) -> None:
 @pytest.mark.parametrize(
     ("happened", "counts"),
     [
-        (before_this_run, (0, 0, 0, 10)),
-        (computed_now, (1, 0, 0, 9)),
-        (found_to_hold, (1, 1, 0, 9)),
-        (reused_without_its_log, (1, 1, 0, 9)),
-        (failed_now, (0, 0, 1, 9)),
-        (half_written, (0, 0, 0, 10)),
-        (left_by_a_writer, (0, 0, 0, 10)),
-        (kept_batches, (5, 4, 1, 4)),
+        (done_before_this_run, (0, 0, 0, 10)),
+        (computed_by_this_run, (1, 0, 0, 9)),
+        (confirmed_as_valid, (1, 1, 0, 9)),
+        (reused_with_a_new_log, (1, 1, 0, 9)),
+        (failed_in_this_run, (0, 0, 1, 9)),
+        (partly_written, (0, 0, 0, 10)),
+        (temporary_file, (0, 0, 0, 10)),
+        (batch_kept_from_an_earlier_run, (5, 4, 1, 4)),
     ],
 )
-def test_what_this_run_did_is_counted(
+def test_only_images_of_this_run_are_counted(
     run: Run, happened: Callable[[Run], None], counts: tuple[int, ...]
 ) -> None:
     run.record()
     happened(run)
-    view = run.look()
-    assert (view.done, view.kept, view.failed, view.left) == counts
+    view = run.read()
+    assert (view.done, view.kept, view.failed, view.pending) == counts
 
 
-def test_a_run_that_begins_while_watched_is_counted_from_its_start(run: Run) -> None:
+def test_a_run_that_starts_while_the_monitor_runs_is_counted_from_its_start(run: Run) -> None:
     run.record(started_at=at(-100))
     run.log("a", -50)
     monitor = run.monitor()
-    assert monitor.look().done == 1
+    assert monitor.read().done == 1
     run.record()
-    assert monitor.look().done == 0
+    assert monitor.read().done == 0
 
 
 def test_without_a_record_every_log_counts(run: Run) -> None:
     run.log("a", -5)
-    view = run.look()
-    assert (view.state, view.done, view.images, view.left_s) == ("unrecorded", 1, None, None)
+    view = run.read()
+    assert (view.state, view.done, view.images, view.remaining_s) == ("unrecorded", 1, None, None)
 
 
-def test_an_empty_folder_shows_that_there_is_nothing(run: Run) -> None:
-    assert "0 done, 0 failed" in text_of(run.look())
+def test_an_empty_folder_shows_zero_images(run: Run) -> None:
+    assert "0 done, 0 failed" in text_of(run.read())
 
 
-# Reading only what is new.
+# Reading only new files and lines.
 
 
-def test_changes_show_at_the_next_look(run: Run) -> None:
+def test_the_next_read_has_all_changes(run: Run) -> None:
     run.record()
     monitor = run.monitor()
-    seen = []
+    counts = []
     for change in (
         lambda: run.log("a", 5, attempts=(attempt("http", 3, ok=False), attempt("http", 4))),
         lambda: run.log("a", 6, **failed("service", "no")),
-        lambda: half_written(run),
+        lambda: partly_written(run),
         lambda: run.log("b", 7),
         lambda: (run.dataset_dir / f"logs/{b'a'.hex()}.json").unlink(),
     ):
         change()
-        view = monitor.look()
+        view = monitor.read()
         calls = {each.name: (each.calls, each.failures) for each in view.transports}
-        seen.append((view.done, view.failed, calls.get("http"), calls.get("websocket")))
-    assert seen == [
+        counts.append((view.done, view.failed, calls.get("http"), calls.get("websocket")))
+    assert counts == [
         (1, 0, (2, 1), None),
         (0, 1, (0, 0), None),
         (0, 1, (0, 0), None),
@@ -271,74 +271,74 @@ def test_changes_show_at_the_next_look(run: Run) -> None:
     ]
 
 
-def test_a_log_that_did_not_change_is_not_read_again(run: Run) -> None:
+def test_an_unchanged_log_is_not_read_again(run: Run) -> None:
     run.record()
     run.log("a", 5)
     monitor = run.monitor()
-    monitor.look()
+    monitor.read()
     path = run.dataset_dir / f"logs/{b'a'.hex()}.json"
     run.file(path.relative_to(run.dataset_dir).as_posix(), 5, b"x" * path.stat().st_size)
-    run.now_s += CHECK_EACH_S
-    assert monitor.look().done == 1
+    run.now_s += CHECK_ALL_EVERY_S
+    assert monitor.read().done == 1
 
 
-def test_a_log_that_was_found_to_hold_shows_after_a_while(run: Run) -> None:
+def test_a_log_that_the_run_confirmed_as_valid_counts_after_the_next_full_check(run: Run) -> None:
     run.record()
     run.log("a", -5)
     monitor = run.monitor()
-    assert monitor.look().done == 0
-    found_to_hold_at = run.file(f"logs/{b'a'.hex()}.json", 5, None)
-    run.now_s += CHECK_EACH_S
-    assert found_to_hold_at.exists() and monitor.look().done == 1
+    assert monitor.read().done == 0
+    run.file(f"logs/{b'a'.hex()}.json", 5, None)
+    run.now_s += CHECK_ALL_EVERY_S
+    assert monitor.read().done == 1
 
 
-def test_a_half_written_line_is_read_once_it_is_whole(run: Run) -> None:
+def test_an_incomplete_line_is_read_when_it_is_complete(run: Run) -> None:
     run.record()
     monitor = run.monitor()
     line = json.dumps(switch(5, "faster")) + "\n"
     run.events("0001", switch(4, "first"), line[:30])
-    assert [each.reason for each in monitor.look().changes] == ["first"]
+    assert [each.reason for each in monitor.read().changes] == ["first"]
     run.events("0001", line[30:])
-    assert [each.reason for each in monitor.look().changes] == ["faster", "first"]
+    assert [each.reason for each in monitor.read().changes] == ["faster", "first"]
 
 
-def test_a_journal_that_was_replaced_is_read_anew(run: Run) -> None:
+def test_a_replaced_journal_is_read_from_its_beginning(run: Run) -> None:
     run.record()
     monitor = run.monitor()
     run.events("0001", switch(4, "first"), switch(5, "second"))
-    monitor.look()
+    monitor.read()
     (run.dataset_dir / "logs/connection/0001.jsonl").unlink()
     run.events("0001", switch(6, "third"))
-    assert [each.reason for each in monitor.look().changes] == ["third"]
+    assert [each.reason for each in monitor.read().changes] == ["third"]
 
 
-def test_looking_changes_nothing(finished_run: Path) -> None:
+def test_reading_the_state_changes_no_file(finished_run: Path) -> None:
     def state() -> list[tuple[str, int]]:
         return sorted((str(path), path.stat().st_mtime_ns) for path in finished_run.rglob("*"))
 
     before = state()
-    text_of(Monitor(finished_run / "results" / "demo").look())
+    text_of(Monitor(finished_run / "results" / "demo").read())
     assert state() == before
 
 
-# Whether it runs.
+# The state of the run.
 
 
 @pytest.mark.parametrize(
     ("record", "report_s", "logs", "state"),
     [
         ({}, None, 1, "running"),
-        ({"process": GONE}, None, 1, "stopped"),
-        ({"process": GONE}, -5, 1, "stopped"),
-        ({"process": GONE}, 5, 1, "ended"),
+        ({"process": ENDED_PROCESS}, None, 1, "stopped"),
+        ({"process": ENDED_PROCESS}, -5, 1, "stopped"),
+        ({"process": ENDED_PROCESS}, 5, 1, "ended"),
         ({}, 5, 1, "running"),
         ({}, 5, 10, "ended"),
-        ({"host": "elsewhere", "process": GONE}, None, 1, "running"),
-        ({"host": "elsewhere", "process": GONE}, -5, 10, "running"),
-        ({"host": "elsewhere", "process": GONE}, 5, 1, "ended"),
+        ({"host": "elsewhere", "process": ENDED_PROCESS}, None, 1, "running"),
+        ({"host": "elsewhere", "process": ENDED_PROCESS}, -5, 10, "running"),
+        ({"host": "elsewhere", "process": ENDED_PROCESS}, 5, 1, "ended"),
     ],
 )
-def test_the_state_follows_from_process_and_report(
+def test_the_state_depends_on_the_process_and_the_report(
     run: Run, record: dict[str, Any], report_s: float | None, logs: int, state: str
 ) -> None:
     run.record(**record)
@@ -346,26 +346,28 @@ def test_the_state_follows_from_process_and_report(
         run.log(f"img_{number}", 2)
     if report_s is not None:
         run.file("report.tsv", report_s)
-    assert run.look().state == state
+    assert run.read().state == state
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux")
-def test_a_run_goes_on_when_the_clock_is_set(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_counts_as_running_after_a_change_of_the_system_clock(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run.record()
     created_s = psutil.Process().create_time()
     monkeypatch.setattr(psutil.Process, "create_time", lambda process: created_s + 3600)
-    assert run.look().state == "running"
+    assert run.read().state == "running"
 
 
 @pytest.mark.parametrize("report", ["report.tsv", "complete.json"])
-def test_the_time_of_an_ended_run_stands_still(run: Run, report: str) -> None:
-    run.record(process=GONE)
+def test_the_elapsed_time_of_an_ended_run_is_constant(run: Run, report: str) -> None:
+    run.record(process=ENDED_PROCESS)
     run.log("a", 5)
     run.file(report, 20)
-    assert [run.look().elapsed_s for run.now_s in (30, 3000)] == [20, 20]
+    assert [run.read().elapsed_s for run.now_s in (30, 3000)] == [20, 20]
 
 
-# Pace.
+# Images per minute.
 
 
 def every(period_s: float, begin_s: float, end_s: float) -> list[float]:
@@ -385,57 +387,62 @@ def every(period_s: float, begin_s: float, end_s: float) -> list[float]:
         (every(30, 0, 3000), 3000, 2),
         (every(1, 0, 300), 1480, 1),
     ],
-    ids=["none", "one", "two", "young", "steady", "faster of late", "slow", "stalled"],
+    ids=["none", "one", "two", "new run", "constant", "faster recently", "slow", "stalled"],
 )
-def test_the_present_pace(
+def test_the_recent_images_per_minute(
     moments_s: list[float], now_s: float, expected_per_min: float | None
 ) -> None:
     found = recent_per_min(moments_s, now_s)
     assert found == (expected_per_min and pytest.approx(expected_per_min, rel=0.01))
 
 
-def test_the_time_left_follows_from_the_present_pace(run: Run) -> None:
+def test_the_remaining_time_is_computed_from_the_current_rate(run: Run) -> None:
     run.record(images=100)
     for second in range(1, 31):
         run.log(f"img_{second}", second)
     for second in range(1, 11):
         run.log(f"reused_{second}", 30, note=NOTE_REUSED, attempts=())
     run.now_s = 30
-    view = run.look()
-    assert (view.recent_per_min, view.overall_per_min, view.left, view.left_s) == (60, 60, 60, 60)
+    view = run.read()
+    assert (view.recent_per_min, view.overall_per_min, view.pending, view.remaining_s) == (
+        60,
+        60,
+        60,
+        60,
+    )
 
 
 # Batches and transports.
 
 
 def switch(second: float, reason: str) -> dict[str, Any]:
-    ways = {"from_transport": "http", "to_transport": "webrtc"}
-    return {"at": at(second), "event": "switch", "reason": reason} | ways
+    transports = {"from_transport": "http", "to_transport": "webrtc"}
+    return {"at": at(second), "event": "switch", "reason": reason} | transports
 
 
-def in_work(run: Run, batch_id: str) -> None:
-    """Give the lock of a batch on a host whose locks cannot be seen from here."""
+def mark_running(run: Run, batch_id: str) -> None:
+    """Write the lock of a batch on another host, whose locks cannot be checked."""
     run.file(f"batches/.{batch_id}.lock", 1)
 
 
 @pytest.mark.parametrize(
-    ("host", "files", "made", "batches_in_work"),
+    ("host", "files", "done_count", "running_batches"),
     [
         ("elsewhere", {".0001.lock": 1}, 0, ("0001",)),
         ("elsewhere", {".0001.lock": 1, "0001.json": 5, ".0002.lock": 6}, 1, ("0002",)),
         ("elsewhere", {".0001.lock": -9, "0001.json": -5}, 0, ()),
         (HERE, {".0001.lock": 1}, 0, ()),
     ],
-    ids=["begun", "one ended", "of an earlier run", "free"],
+    ids=["started", "one ended", "of an earlier run", "unlocked"],
 )
-def test_batches_in_work(
-    run: Run, host: str, files: dict[str, float], made: int, batches_in_work: tuple[str, ...]
+def test_running_batches_are_those_with_a_lock_and_no_newer_manifest(
+    run: Run, host: str, files: dict[str, float], done_count: int, running_batches: tuple[str, ...]
 ) -> None:
     run.record(host=host)
     for name, second in files.items():
         run.file(f"batches/{name}", second)
-    view = run.look()
-    assert (view.batches_done, view.batches_in_work) == (made, batches_in_work)
+    view = run.read()
+    assert (view.batches_done, view.running_batches) == (done_count, running_batches)
 
 
 NO_TRAFFIC = {"calls": 0, "failures": 0, "bytes_up": 0, "bytes_down": 0}
@@ -498,20 +505,20 @@ LEFT = {"at": at(20), "event": "left", "transport": "webrtc", "error": "closed",
         ),
     ],
 )
-def test_a_transport_is_what_the_journals_say(
+def test_the_state_of_a_transport_comes_from_the_journals(
     run: Run, events: list[Any], expected: TransportView
 ) -> None:
     run.record(host="elsewhere")
-    in_work(run, "0001")
+    mark_running(run, "0001")
     run.events("0001", *events)
-    assert run.look().transports == (expected,)
+    assert run.read().transports == (expected,)
 
 
 def test_calls_and_bytes_come_from_the_image_logs(run: Run) -> None:
     run.record()
     run.log("a", 9, attempts=(attempt("webrtc", 5, ok=False), attempt("http", 6)))
     run.log("b", 9, attempts=(attempt("http", 8),))
-    http, webrtc = run.look().transports
+    http, webrtc = run.read().transports
     assert (http.name, http.calls, http.failures, http.bytes_up, http.bytes_down) == (
         *("http", 2, 0, 2000, 200),
     )
@@ -519,15 +526,15 @@ def test_calls_and_bytes_come_from_the_image_logs(run: Run) -> None:
     assert webrtc == replace(UNKNOWN, calls=1, failures=1, bytes_up=1000)
 
 
-def test_the_last_switches_and_errors_come_first(run: Run) -> None:
+def test_the_newest_switches_and_errors_come_first(run: Run) -> None:
     run.record()
     run.events("0001", switch(9, "late"), {"at": at(30), "event": "probe"})
     run.events("0002", switch(7, "early"), LEFT)
     run.log("a", 5, **failed("image", "torn"))
     run.log("b", 6, **failed("service", "broke"))
-    view = run.look()
+    view = run.read()
     assert [(each.batch, each.what, each.reason) for each in view.changes] == [
-        ("0002", "webrtc left", "closed"),
+        ("0002", "stopped using webrtc", "closed"),
         ("0001", "http → webrtc", "late"),
         ("0002", "http → webrtc", "early"),
     ]
@@ -537,13 +544,13 @@ def test_the_last_switches_and_errors_come_first(run: Run) -> None:
     ]
 
 
-# How it reads.
+# The displayed text.
 
 
 @pytest.fixture
 def busy(run: Run) -> Run:
-    run.record(host="elsewhere", process=GONE)
-    in_work(run, "0001")
+    run.record(host="elsewhere", process=ENDED_PROCESS)
+    mark_running(run, "0001")
     for second in range(1, 7):
         run.log(f"img_{second}", second, attempts=(attempt("webrtc", second),))
         run.log(f"torn_{second}", second, **failed("image", "x" * 200))
@@ -552,30 +559,30 @@ def busy(run: Run) -> Run:
     return run
 
 
-def test_the_view_says_what_there_is(busy: Run) -> None:
-    said = text_of(busy.look())
+def test_the_view_shows_the_state_of_the_run(busy: Run) -> None:
+    text = text_of(busy.read())
     for words in (
         "demo  running on elsewhere for 1 min 00 s",
         "6 done, 6 failed, 0 left of 10 images",
         "11.2 images/min now",
-        "batches 0 of 2, in work: 0001",
+        "batches 0 of 2, running: 0001",
         "6.0 kB, 20.0 MB/s",
         "11 s ago",
         "http → webrtc: predicted",
         "torn_6 (image)",
     ):
-        assert words in said
+        assert words in text
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (80, 40), (120, 40), (60, 30)])
 def test_the_live_view_fits_the_terminal(busy: Run, width: int, height: int) -> None:
-    lines = text_of(busy.look(), width, height).splitlines()
+    lines = text_of(busy.read(), width, height).splitlines()
     assert len(lines) < height
     assert all(len(line) <= width for line in lines)
 
 
-def test_a_line_of_a_log_says_it_all(busy: Run) -> None:
-    assert plain_line(busy.look()) == (
+def test_the_plain_line_shows_the_state_of_the_run(busy: Run) -> None:
+    assert plain_line(busy.read()) == (
         "2026-03-01T10:01:00Z demo: running on elsewhere for 1 min 00 s,"
         " 6 done, 6 failed, 0 left of 10 images, 11.2 images/min now,"
         " 12.0 images/min overall, 0 s left, webrtc 6 calls 20.0 MB/s up"
@@ -591,39 +598,39 @@ def test_a_duration_has_two_units(seconds: float, words: str) -> None:
 
 
 @pytest.mark.parametrize("form", [text_of, plain_line])
-def test_hostile_words_are_shown_as_they_are_and_do_nothing(
+def test_hostile_text_is_shown_without_control_characters_or_markup(
     run: Run, form: Callable[[RunView], str]
 ) -> None:
     run.record(host=HOSTILE, images=2**63 - 1)
-    in_work(run, "[red]\x1b[31m")
+    mark_running(run, "[red]\x1b[31m")
     hostile = [attempt("http", 5)]
     run.log(HOSTILE, 5, attempts=tuple(hostile), **{"status": "failed"})
     run.log("b", 5, **failed(HOSTILE, HOSTILE))
     events = [health(6, transport=HOSTILE, state=HOSTILE), switch(7, HOSTILE)]
     run.events("[red]\x1b[31m", *(json.dumps(event) + "\n" for event in events))
-    said = form(run.look())
-    assert "[bold]x[/bold]" in said
-    assert all(line.isprintable() for line in said.splitlines())
+    text = form(run.read())
+    assert "[bold]x[/bold]" in text
+    assert all(line.isprintable() for line in text.splitlines())
 
 
 # The command.
 
 
-def test_a_folder_that_does_not_exist_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_missing_folder_gives_one_line_of_error(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["monitor", str(tmp_path / "none")])
     assert result.exit_code == 1
     assert result.output == f"Error: {tmp_path / 'none'}: no such folder of results\n"
 
 
 @pytest.mark.parametrize("options", [["--once"], ["--every-s", "0.01"]])
-def test_the_command_ends_with_the_run(finished_run: Path, options: list[str]) -> None:
+def test_the_command_exits_when_the_run_has_ended(finished_run: Path, options: list[str]) -> None:
     result = CliRunner().invoke(main, ["monitor", str(finished_run / "results/demo"), *options])
     assert result.exit_code == 0
     assert "4 done (1 of them from earlier runs), 1 failed" in result.output
     assert "\x1b" not in result.output
 
 
-def test_lines_come_until_an_interrupt_ends_them_quietly(run: Run) -> None:
+def test_the_command_prints_lines_until_an_interrupt_and_then_exits_with_status_0(run: Run) -> None:
     run.record()
     command = [sys.executable, "-m", "samcourier.cli", "monitor", str(run.dataset_dir)]
     with subprocess.Popen(
@@ -655,12 +662,12 @@ BATCHES = [
         (BATCHES[2:], None, 4, 2, Kept(1, 1, 1)),
         (BATCHES[2:], ["1a", "3a"], 2, 2, Kept(1, 1, 0)),
     ],
-    ids=["fresh", "one batch again", "some images"],
+    ids=["new folder", "one batch again", "some images"],
 )
-def test_a_run_says_what_it_is_to_do(
+def test_the_record_of_a_run_has_its_images_and_batches(
     run: Run, to_make: list[Batch], only: list[str] | None, images: int, batches: int, kept: Kept
 ) -> None:
-    """0001 was made before, 0002 never asked for."""
+    """Batch 0001 was made by an earlier run; no run has requested batch 0002."""
     entries = {"1a": ManifestEntry("done"), "1b": ManifestEntry("failed", failure_kind="image")}
     write_manifest(run.dataset_dir / "batches/0001.json", Manifest("0001", entries))
     others = [batch for batch in BATCHES if batch not in to_make]
@@ -671,7 +678,9 @@ def test_a_run_says_what_it_is_to_do(
     assert (record.host, record.process) == (HERE, ME)
 
 
-def test_a_run_that_cuts_the_sheet_anew_waits_for_no_batch_of_the_old_cut(run: Run) -> None:
+def test_a_run_with_other_batches_is_refused_while_a_batch_of_an_earlier_run_is_running(
+    run: Run,
+) -> None:
     start_record(run.dataset_dir, BATCHES, cut="old")
     lock = run.file("batches/.0002.lock", 1)
     with lock.open() as stream:
@@ -682,7 +691,7 @@ def test_a_run_that_cuts_the_sheet_anew_waits_for_no_batch_of_the_old_cut(run: R
     start_record(run.dataset_dir, BATCHES, cut="new")
 
 
-def test_how_a_sheet_is_cut_follows_from_ids_and_batch_size_alone() -> None:
+def test_the_batching_digest_depends_only_on_image_ids_and_batch_size() -> None:
     rows = [row for batch in BATCHES for row in batch.rows]
     assert batching_digest(rows, 2) == batching_digest([replace(row, model="m") for row in rows], 2)
     assert (
@@ -712,7 +721,7 @@ def test_how_a_sheet_is_cut_follows_from_ids_and_batch_size_alone() -> None:
         {"more": 1},
     ],
 )
-def test_a_damaged_record_is_none(run: Run, damage: dict[str, Any]) -> None:
+def test_a_damaged_record_is_read_as_none(run: Run, damage: dict[str, Any]) -> None:
     run.record(**damage)
     assert read_run_record(run.dataset_dir) is None
-    assert run.look().state == "unrecorded"
+    assert run.read().state == "unrecorded"

@@ -51,17 +51,17 @@ def monitor(run: Path, once: bool, every_s: float) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     console = Console(highlight=False)
-    watched = Monitor(run)
+    monitor = Monitor(run)
     with suppress(KeyboardInterrupt, BrokenPipeError):
         if once:
-            console.print(render(watched.look()))
+            console.print(render(monitor.read()))
         elif console.is_terminal and not console.is_dumb_terminal:
-            _watch_live(watched, console)
+            _watch_live(monitor, console)
         else:
-            _watch_in_lines(watched, every_s)
+            _watch_in_lines(monitor, every_s)
 
 
-def _watch_live(watched: Monitor, console: Console) -> None:
+def _watch_live(monitor: Monitor, console: Console) -> None:
     from rich.live import Live
 
     from ..monitor.render import render
@@ -69,20 +69,20 @@ def _watch_live(watched: Monitor, console: Console) -> None:
     with Live(console=console, auto_refresh=False) as live:
         while True:
             start_s = time.monotonic()
-            view = watched.look()
+            view = monitor.read()
             live.update(render(view, console.height), refresh=True)
             if has_ended(view):
                 return
             time.sleep(max(READ_EVERY_S, (time.monotonic() - start_s) / READING_SHARE))
 
 
-def _watch_in_lines(watched: Monitor, every_s: float) -> None:
+def _watch_in_lines(monitor: Monitor, every_s: float) -> None:
     from ..monitor.render import plain_line
 
     next_line_s = time.monotonic()
     while True:
         start_s = time.monotonic()
-        view = watched.look()
+        view = monitor.read()
         if start_s >= next_line_s or has_ended(view):
             click.echo(plain_line(view))
             next_line_s = start_s + every_s

@@ -13,22 +13,26 @@ from rich.text import Text
 from ..formatting import duration, plain
 from .status import RunView, TransportView
 
-#: The view shows the time since the last record of the run if it is longer than this.
+#: The view shows the time since the last recorded event if it is longer than this.
 QUIET_S = 30.0
 #: Number of transports that fit side by side on 80 columns.
-MOST_TRANSPORTS = 4
-MOST_LINES = 5
+MAX_TRANSPORTS = 4
+MAX_LINES = 5
 #: Headline, progress, transports and the cursor; a blank line and a title for each list.
 _LINES_ABOVE = 16
 _LINES_AROUND_A_LIST = 2
 
 _STATE_STYLES = {"running": "cyan", "ended": "green", "stopped": "red", "unrecorded": "yellow"}
-_NOTHING = "–"
+_NO_VALUE = "–"
 _MOMENT_WIDTH = len("12-31 23:59:59")
 
 
 def render(view: RunView, height_lines: int | None = None) -> RenderableType:
-    """Return the whole view; a height limits its lists and lines, without it long lines wrap."""
+    """Return the whole view for a rich console.
+
+    ``height_lines`` is the height of the terminal; it limits the lists, and long lines are cut.
+    Without it long lines wrap.
+    """
     lists = {
         "last switches (UTC)": [
             (each.moment_unix_s, f"{each.batch} {each.what}: {each.reason}")
@@ -40,20 +44,20 @@ def render(view: RunView, height_lines: int | None = None) -> RenderableType:
         ],
     }
     shown = {title: lines for title, lines in lists.items() if lines}
-    most_lines = _most_lines(len(shown), height_lines)
+    max_lines = _max_lines(len(shown), height_lines)
     parts: list[RenderableType] = [_headline(view), *_progress(view)]
     if view.transports:
-        parts += [Text(), _transport_table(view.transports[:MOST_TRANSPORTS])]
+        parts += [Text(), _transport_table(view.transports[:MAX_TRANSPORTS])]
     for title, lines in shown.items():
-        parts += [Text(), _list(title, lines[:most_lines], is_cut=height_lines is not None)]
+        parts += [Text(), _list(title, lines[:max_lines], is_cut=height_lines is not None)]
     return Group(*parts)
 
 
-def _most_lines(list_count: int, height_lines: int | None) -> int:
+def _max_lines(list_count: int, height_lines: int | None) -> int:
     if height_lines is None or not list_count:
-        return MOST_LINES
-    room = height_lines - _LINES_ABOVE - _LINES_AROUND_A_LIST * list_count
-    return min(max(room // list_count, 1), MOST_LINES)
+        return MAX_LINES
+    free_lines = height_lines - _LINES_ABOVE - _LINES_AROUND_A_LIST * list_count
+    return min(max(free_lines // list_count, 1), MAX_LINES)
 
 
 def plain_line(view: RunView) -> str:
@@ -63,10 +67,10 @@ def plain_line(view: RunView) -> str:
         f"{each.name} {each.calls} calls"
         + (f" {each.failures} failed" if each.failures else "")
         + (f" {_bytes(each.up_bytes_per_s)}/s up" if each.up_bytes_per_s else "")
-        for each in view.transports[:MOST_TRANSPORTS]
+        for each in view.transports[:MAX_TRANSPORTS]
         if each.calls
     )
-    parts = [_state_words(view), _counts(view), *_paces(view), *used]
+    parts = [_state_text(view), _counts(view), *_rates(view), *used]
     return plain(f"{moment:%Y-%m-%dT%H:%M:%SZ} {view.dataset}: {', '.join(parts)}")
 
 
@@ -74,11 +78,11 @@ def _headline(view: RunView) -> Text:
     line = Text()
     line.append(plain(view.dataset), "bold")
     line.append("  ")
-    line.append(plain(_state_words(view)), _STATE_STYLES[view.state])
+    line.append(plain(_state_text(view)), _STATE_STYLES[view.state])
     return line
 
 
-def _state_words(view: RunView) -> str:
+def _state_text(view: RunView) -> str:
     after = f" after {duration(view.elapsed_s)}" if view.elapsed_s is not None else ""
     match view.state:
         case "running":
@@ -96,24 +100,24 @@ def _state_words(view: RunView) -> str:
 def _progress(view: RunView) -> list[RenderableType]:
     parts: list[RenderableType] = []
     if view.images:
-        settled = min(view.done + view.failed, view.images)
+        finished = min(view.done + view.failed, view.images)
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
-            ProgressBar(total=view.images, completed=settled, width=60),
-            Text(f"{100 * settled // view.images} %"),
+            ProgressBar(total=view.images, completed=finished, width=60),
+            Text(f"{100 * finished // view.images} %"),
         )
         parts.append(bar)
     counts = Text(_counts(view))
     counts.highlight_regex(r"[1-9][0-9,]* failed", "red")
     parts.append(counts)
-    if paces := _paces(view):
-        parts.append(Text(", ".join(paces)))
+    if rates := _rates(view):
+        parts.append(Text(", ".join(rates)))
     if view.batches is not None:
         batches = f"batches {view.batches_done:,} of {view.batches:,}"
-        if view.batches_in_work:
-            batches += f", in work: {_some(view.batches_in_work)}"
+        if view.running_batches:
+            batches += f", running: {_first_names(view.running_batches)}"
         elif view.state == "running" and not view.batches_done:
-            batches += ", none in work yet: the service starts first"
+            batches += ", none running yet: the service starts first"
         parts.append(Text(plain(batches)))
     return parts
 
@@ -123,23 +127,23 @@ def _counts(view: RunView) -> str:
     counts = f"{view.done:,} done{kept}, {view.failed:,} failed"
     if view.images is None:
         return counts
-    return f"{counts}, {view.left:,} left of {view.images:,} images"
+    return f"{counts}, {view.pending:,} left of {view.images:,} images"
 
 
-def _paces(view: RunView) -> list[str]:
-    paces = []
+def _rates(view: RunView) -> list[str]:
+    rates = []
     if view.recent_per_min is not None:
-        paces.append(f"{view.recent_per_min:,.1f} images/min now")
+        rates.append(f"{view.recent_per_min:,.1f} images/min now")
     if view.overall_per_min is not None:
-        paces.append(f"{view.overall_per_min:,.1f} images/min overall")
-    if view.left_s is not None:
-        paces.append(f"{duration(view.left_s)} left")
-    return paces
+        rates.append(f"{view.overall_per_min:,.1f} images/min overall")
+    if view.remaining_s is not None:
+        rates.append(f"{duration(view.remaining_s)} left")
+    return rates
 
 
-def _some(names: tuple[str, ...], most: int = 8) -> str:
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+def _first_names(names: tuple[str, ...], max_count: int = 8) -> str:
+    more = len(names) - max_count
+    return ", ".join(names[:max_count]) + (f" and {more} more" if more > 0 else "")
 
 
 def _transport_table(transports: Iterable[TransportView]) -> Table:
@@ -154,7 +158,7 @@ def _transport_table(transports: Iterable[TransportView]) -> Table:
         ("reconnects", lambda each: _text(each.reconnects)),
         (
             "last heard",
-            lambda each: _NOTHING if each.heard_s is None else f"{duration(each.heard_s)} ago",
+            lambda each: _NO_VALUE if each.heard_s is None else f"{duration(each.heard_s)} ago",
         ),
     )
     transports = list(transports)
@@ -169,8 +173,8 @@ def _transport_table(transports: Iterable[TransportView]) -> Table:
 
 def _states(view: TransportView) -> str:
     if len(view.states) == 1 and view.states[0][1] == 1:
-        return view.states[0][0] or _NOTHING
-    return ", ".join(f"{count} {state}" for state, count in view.states) or _NOTHING
+        return view.states[0][0] or _NO_VALUE
+    return ", ".join(f"{count} {state}" for state, count in view.states) or _NO_VALUE
 
 
 def _calls(view: TransportView) -> str:
@@ -192,12 +196,12 @@ def _bytes(size_bytes: float) -> str:
 
 def _seconds(seconds: float | None) -> str:
     if seconds is None:
-        return _NOTHING
+        return _NO_VALUE
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
 def _text(number: int | None) -> str:
-    return _NOTHING if number is None else f"{number:,}"
+    return _NO_VALUE if number is None else f"{number:,}"
 
 
 def _list(title: str, lines: Iterable[tuple[float, str]], is_cut: bool) -> RenderableType:

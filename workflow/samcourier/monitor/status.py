@@ -1,4 +1,4 @@
-"""The state of a run from its results folder alone; nothing is written and no service is called."""
+"""Read the state of a run from its results folder, without writing or calling a service."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ..processes import is_running
 from ..results.layout import is_held
 from ..results.run_record import Kept, RunRecord, read_run_record
 from ..results.timestamps import parse_time
-from .tail import Change, Health, ImageLogs, ImageSeen, Journals, Rates, mtimes_ns
+from .tail import Health, ImageLogs, Journals, ProcessedImage, Rates, TransportChange, mtimes_ns
 
 #: ``unrecorded``: there is no run.json. ``stopped``: the process ended without writing its report.
 State = Literal["running", "ended", "stopped", "unrecorded"]
 
-#: The present pace covers the last minute, or the last RECENT_IMAGES images if they took longer.
+#: The current rate covers the last minute, or the last RECENT_IMAGES images if they took longer.
 RECENT_S = 60.0
 RECENT_IMAGES = 20
-MOST_ERRORS = 20
+MAX_ERRORS = 20
 #: The time of a file may be behind the clock by one tick of the kernel.
 CLOCK_TICK_S = 0.05
 
@@ -62,10 +62,14 @@ class ErrorView:
 
 @dataclass(frozen=True)
 class RunView:
-    """A run at one moment. ``images`` is the number in its subset, None without a record of a run.
+    """The state of a run at one moment.
 
-    ``kept`` counts images whose mask was valid when the run began or read it; they also count as
-    done.
+    ``images`` is the number of images in its subset, None without a record of a run. ``kept``
+    counts the images whose mask of an earlier run is still valid; they also count as done.
+    ``elapsed_s`` is the time since the start, up to the end of an ended run; ``quiet_s`` is the
+    time since the last recorded event. ``recent_per_min`` and ``overall_per_min`` are segmented
+    images per minute. ``batches`` is the number of batches of the run, ``running_batches`` the ids
+    of those that a process works on.
     """
 
     dataset: str
@@ -82,29 +86,30 @@ class RunView:
     overall_per_min: float | None
     batches: int | None
     batches_done: int
-    batches_in_work: tuple[str, ...]
+    running_batches: tuple[str, ...]
     transports: tuple[TransportView, ...]
-    changes: tuple[Change, ...]
+    changes: tuple[TransportChange, ...]
     errors: tuple[ErrorView, ...]
 
     @property
-    def left(self) -> int | None:
-        """Images that are neither done nor failed."""
+    def pending(self) -> int | None:
+        """Number of images that are neither done nor failed, None if it is unknown."""
         return None if self.images is None else max(self.images - self.done - self.failed, 0)
 
     @property
-    def left_s(self) -> float | None:
-        """Seconds until the end at the present pace, None if it cannot be estimated."""
+    def remaining_s(self) -> float | None:
+        """Seconds until the end at the current rate, None if it cannot be estimated."""
         per_min = self.recent_per_min or self.overall_per_min
-        if self.state != "running" or self.left is None or not per_min:
+        if self.state != "running" or self.pending is None or not per_min:
             return None
-        return self.left / per_min * 60
+        return self.pending / per_min * 60
 
 
 class Monitor:
     """Reads the state of a results folder repeatedly; each read covers only new files and lines.
 
-    Raises FileNotFoundError if there is no such folder.
+    ``clock_unix_s`` returns the current time in Unix seconds. Raises FileNotFoundError if
+    ``dataset_dir`` does not exist.
     """
 
     def __init__(self, dataset_dir: Path, clock_unix_s: Callable[[], float] = time.time) -> None:
@@ -123,30 +128,30 @@ class Monitor:
         self._logs = ImageLogs(logs_dir, self._since_unix_s)
         self._journals = Journals(logs_dir / "connection", self._since_unix_s)
 
-    def look(self) -> RunView:
-        """Return the present state of the run."""
+    def read(self) -> RunView:
+        """Return the current state of the run."""
         now_unix_s = self._clock_unix_s()
         record = read_run_record(self._dataset_dir)
         if record != self._record:
             self._begin(record)
-        # Checked before the logs are read, so that all that an ended process wrote is seen.
-        alive = record is not None and self._is_here and is_running(record.process)
+        # This check precedes the reading of the logs, so that all logs of an ended process count.
+        is_alive = record is not None and self._is_here and is_running(record.process)
         reported_unix_s = self._reported_unix_s()
         self._logs.refresh(now_unix_s)
         self._journals.refresh()
-        seen = self._logs.seen.values()
+        processed = self._logs.images.values()
         kept = record.kept if record else Kept()
         images = record.images if record else None
-        is_settled = images is not None and len(seen) + kept.done + kept.failed >= images
-        state = self._state(alive, reported_unix_s, is_settled)
+        is_finished = images is not None and len(processed) + kept.done + kept.failed >= images
+        state = self._state(is_alive, reported_unix_s, is_finished)
         began_unix_s = self._since_unix_s if record else None
-        last_unix_s = max((each.moment_unix_s for each in seen), default=0.0)
+        last_unix_s = max((each.moment_unix_s for each in processed), default=0.0)
         last_unix_s = max(last_unix_s, self._journals.last_unix_s)
         end_unix_s = now_unix_s if state == "running" else max(last_unix_s, reported_unix_s)
-        moments = sorted(each.moment_unix_s for each in seen if each.is_computed)
+        moments = sorted(each.moment_unix_s for each in processed if each.is_computed)
         recent = recent_per_min(moments, now_unix_s) if state == "running" else None
-        failed = sum(each.failure is not None for each in seen)
-        made, in_work = self._batches()
+        failed = sum(each.failure is not None for each in processed)
+        done_count, running = self._batches()
         return RunView(
             dataset=self._dataset_dir.resolve().name,
             state=state,
@@ -155,17 +160,17 @@ class Monitor:
             elapsed_s=None if began_unix_s is None else max(end_unix_s - began_unix_s, 0.0),
             quiet_s=max(now_unix_s - last_unix_s, 0.0) if last_unix_s else None,
             images=images,
-            done=kept.done + len(seen) - failed,
-            kept=kept.done + sum(not each.is_computed and not each.failure for each in seen),
+            done=kept.done + len(processed) - failed,
+            kept=kept.done + sum(not each.is_computed and not each.failure for each in processed),
             failed=kept.failed + failed,
             recent_per_min=recent,
             overall_per_min=per_min(len(moments), began_unix_s, end_unix_s),
             batches=record.batches if record else None,
-            batches_done=made + kept.batches,
-            batches_in_work=in_work,
-            transports=self._transports(in_work, now_unix_s),
+            batches_done=done_count + kept.batches,
+            running_batches=running,
+            transports=self._transports(running, now_unix_s),
             changes=tuple(self._journals.changes),
-            errors=_errors(seen),
+            errors=_errors(processed),
         )
 
     def _reported_unix_s(self) -> float:
@@ -178,45 +183,45 @@ class Monitor:
                 continue
         return max(written) if max(written) >= self._files_since_unix_s else 0.0
 
-    def _state(self, alive: bool, reported_unix_s: float, is_settled: bool) -> State:
+    def _state(self, is_alive: bool, reported_unix_s: float, is_finished: bool) -> State:
         if self._record is None:
             return "unrecorded"
         # A user can also make a report while the run continues.
-        if reported_unix_s and (is_settled or not alive):
+        if reported_unix_s and (is_finished or not is_alive):
             return "ended"
         # A process of another host cannot be checked.
-        return "running" if alive or not self._is_here else "stopped"
+        return "running" if is_alive or not self._is_here else "stopped"
 
     def _batches(self) -> tuple[int, tuple[str, ...]]:
         """Return the number of manifests of this run, and the ids of the running batches."""
         directory = self._dataset_dir / "batches"
         since_ns = self._files_since_unix_s * 1e9
-        made_ns = {
+        manifest_ns = {
             name.removesuffix(".json"): mtime_ns
             for name, mtime_ns in mtimes_ns(directory, ".json").items()
             if not name.startswith(".") and mtime_ns >= since_ns
         }
-        in_work = []
+        running = []
         for name, mtime_ns in mtimes_ns(directory, ".lock").items():
             batch_id = name.removeprefix(".").removesuffix(".lock")
-            if mtime_ns < since_ns or made_ns.get(batch_id, 0) >= mtime_ns:
+            if mtime_ns < since_ns or manifest_ns.get(batch_id, 0) >= mtime_ns:
                 continue
             # Locks of another host cannot be checked: a batch without a newer manifest is running.
             if not self._is_here or is_held(directory / name):
-                in_work.append(batch_id)
-        return len(made_ns), tuple(sorted(in_work))
+                running.append(batch_id)
+        return len(manifest_ns), tuple(sorted(running))
 
-    def _transports(self, in_work: Sequence[str], now_unix_s: float) -> tuple[TransportView, ...]:
+    def _transports(self, running: Sequence[str], now_unix_s: float) -> tuple[TransportView, ...]:
         traffic, journals = self._logs.traffic, self._journals
         names = {name for name, _ in traffic} | journals.health.keys()
         names |= {transport for _, transport in journals.links}
-        views = [self._transport(name, in_work, now_unix_s) for name in names if name]
+        views = [self._transport(name, running, now_unix_s) for name in names if name]
         return tuple(sorted(views, key=lambda view: (-view.calls, view.name)))
 
-    def _transport(self, name: str, in_work: Sequence[str], now_unix_s: float) -> TransportView:
+    def _transport(self, name: str, running: Sequence[str], now_unix_s: float) -> TransportView:
         links = [
             link
-            for batch_id in in_work
+            for batch_id in running
             for link in self._journals.links.get((batch_id, name), {}).values()
         ]
         heard_unix_s = [link.heard_unix_s for link in links if link.heard_unix_s is not None]
@@ -240,7 +245,10 @@ class Monitor:
 
 
 def recent_per_min(moments_unix_s: Sequence[float], now_unix_s: float) -> float | None:
-    """Return the recent images per minute; ``moments_unix_s`` has each image's time, ascending."""
+    """Return the images per minute over the last time, None if it cannot be computed.
+
+    ``moments_unix_s`` has the time at which each image was finished, in ascending order.
+    """
     images = max(sum(moment > now_unix_s - RECENT_S for moment in moments_unix_s), RECENT_IMAGES)
     if images < len(moments_unix_s):
         return per_min(images, moments_unix_s[-images - 1], now_unix_s)
@@ -257,10 +265,10 @@ def per_min(images: int, began_unix_s: float | None, ended_unix_s: float) -> flo
     return images / (ended_unix_s - began_unix_s) * 60
 
 
-def _errors(seen: Iterable[ImageSeen]) -> tuple[ErrorView, ...]:
+def _errors(processed: Iterable[ProcessedImage]) -> tuple[ErrorView, ...]:
     errors = [
         ErrorView(each.moment_unix_s, each.image, each.failure.kind, each.failure.message)
-        for each in seen
+        for each in processed
         if each.failure is not None
     ]
-    return tuple(nlargest(MOST_ERRORS, errors, key=lambda error: error.moment_unix_s))
+    return tuple(nlargest(MAX_ERRORS, errors, key=lambda error: error.moment_unix_s))

@@ -1,4 +1,4 @@
-"""Read the growing files of a run repeatedly, but only those that changed."""
+"""Read the image logs and connection journals of a run repeatedly, each time only what changed."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from ..files.strict_json import parse_json
 from ..results.image_log import Attempt, ImageLog, read_image_log
 from ..results.timestamps import parse_time
 
-#: Number of the last switches and failures that are kept, more than any screen shows.
-KEPT_CHANGES = 100
+#: Number of the last transport changes that are kept, more than any screen shows.
+MAX_CHANGES = 100
 #: Longer texts from a file are cut, since a damaged file may contain anything.
-_LONGEST_TEXT = 1000
+_MAX_TEXT_CHARACTERS = 1000
 #: Every file is checked only this often, since that takes long on a network file system.
-CHECK_EACH_S = 5.0
+CHECK_ALL_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
-class ImageSeen:
+class ProcessedImage:
     """An image that this run has processed: time, outcome, and traffic by transport."""
 
     image: str
@@ -46,8 +46,8 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class Change:
-    """A transport was left or switched to; ``reason`` says why."""
+class TransportChange:
+    """A run switched to a transport or stopped using one; ``reason`` says why."""
 
     moment_unix_s: float
     batch: str
@@ -56,7 +56,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class LinkSeen:
+class LinkState:
     """The last recorded state of one batch's connection to one replica of the service."""
 
     state: str
@@ -97,10 +97,11 @@ class ImageLogs:
     def __init__(self, directory: Path, since_unix_s: float) -> None:
         self._directory = directory
         self._since_unix_s = since_unix_s
-        self._checked_each_unix_s = -math.inf
-        #: (inode, mtime in ns, bytes) of every whole log, also of an earlier run's.
+        self._checked_all_unix_s = -math.inf
+        #: (inode, mtime in ns, bytes) of every readable log, including those of earlier runs.
         self._known: dict[str, tuple[int, int, int]] = {}
-        self.seen: dict[str, ImageSeen] = {}
+        #: The images that this run processed, by the name of their log.
+        self.images: dict[str, ProcessedImage] = {}
         #: Counts by (transport, "calls" | "failures" | "bytes_up" | "bytes_down").
         self.traffic: Counter[tuple[str, str]] = Counter()
         self.rates: dict[str, Rates] = {}
@@ -110,16 +111,16 @@ class ImageLogs:
 
         Logs are written to a temporary file and renamed, so a new inode shows a change without
         reading the file's status. A renewed time, or a file copied over the log, is noticed within
-        :data:`CHECK_EACH_S`.
+        :data:`CHECK_ALL_EVERY_S`.
         """
-        checks_each = abs(now_unix_s - self._checked_each_unix_s) >= CHECK_EACH_S
-        if checks_each:
-            self._checked_each_unix_s = now_unix_s
+        checks_all = abs(now_unix_s - self._checked_all_unix_s) >= CHECK_ALL_EVERY_S
+        if checks_all:
+            self._checked_all_unix_s = now_unix_s
         names = set()
         for entry in _entries(self._directory, ".json"):
             names.add(entry.name)
             known = self._known.get(entry.name)
-            if known is None or checks_each or known[0] != entry.inode():
+            if known is None or checks_all or known[0] != entry.inode():
                 self._check(entry, known)
         for name in self._known.keys() - names:
             self._forget(name)
@@ -136,15 +137,15 @@ class ImageLogs:
         log = read_image_log(self._directory / entry.name)
         if log is not None:
             self._known[entry.name] = stamp
-            self._take(entry.name, log, found.st_mtime)
+            self._add(entry.name, log, found.st_mtime)
 
     def _forget(self, name: str) -> None:
         self._known.pop(name, None)
-        old = self.seen.pop(name, None)
+        old = self.images.pop(name, None)
         if old is not None:
             self.traffic.subtract(old.traffic)
 
-    def _take(self, name: str, log: ImageLog, modified_unix_s: float) -> None:
+    def _add(self, name: str, log: ImageLog, modified_unix_s: float) -> None:
         finished_unix_s = parse_time(log.finished_at).timestamp()
         is_new = finished_unix_s >= self._since_unix_s
         moment_unix_s = finished_unix_s if is_new else modified_unix_s
@@ -157,9 +158,9 @@ class ImageLogs:
             traffic[attempt.transport, "failures"] += attempt.outcome == "failed"
             traffic[attempt.transport, "bytes_up"] += attempt.bytes.up
             traffic[attempt.transport, "bytes_down"] += attempt.bytes.down
-            self._measure(attempt)
-        failure = log.failure or Failure("unknown", "unknown", "it does not say why")
-        self.seen[name] = ImageSeen(
+            self._update_rates(attempt)
+        failure = log.failure or Failure("unknown", "unknown", "the log gives no reason")
+        self.images[name] = ProcessedImage(
             log.image,
             moment_unix_s,
             is_computed=is_new and not log.reused,
@@ -168,7 +169,7 @@ class ImageLogs:
         )
         self.traffic.update(traffic)
 
-    def _measure(self, attempt: Attempt) -> None:
+    def _update_rates(self, attempt: Attempt) -> None:
         moment_unix_s = parse_time(attempt.started_at).timestamp()
         known = self.rates.get(attempt.transport, Rates())
         if attempt.outcome == "ok" and known.moment_unix_s <= moment_unix_s:
@@ -180,20 +181,20 @@ class ImageLogs:
 
 
 class Journals:
-    """The connection journals' events since ``since_unix_s``, each line read once."""
+    """The events of the connection journals since ``since_unix_s``; each line is read once."""
 
     def __init__(self, directory: Path, since_unix_s: float) -> None:
         self._directory = directory
         self._since_unix_s = since_unix_s
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._offsets: dict[str, int] = {}
         self._reconnects: dict[tuple[str, str, str | None], int] = {}
         #: By batch and transport, then by replica.
-        self.links: dict[tuple[str, str], dict[str | None, LinkSeen]] = {}
+        self.links: dict[tuple[str, str], dict[str | None, LinkState]] = {}
         self.health: dict[str, Health] = {}
-        self.changes: list[Change] = []
+        self.changes: list[TransportChange] = []
         self.last_unix_s = 0.0
 
     def refresh(self) -> None:
@@ -201,11 +202,11 @@ class Journals:
         sizes = {name: found.st_size for name, found in _stats(self._directory, ".jsonl")}
         # Journals only grow: a shorter one is a new file.
         if any(sizes.get(name, -1) < at for name, at in self._offsets.items()):
-            self._forget()
+            self._reset()
         for name, size in sizes.items():
             if size > self._offsets.get(name, 0):
                 self._read(name)
-        self.changes = nlargest(KEPT_CHANGES, self.changes, key=lambda each: each.moment_unix_s)
+        self.changes = nlargest(MAX_CHANGES, self.changes, key=lambda each: each.moment_unix_s)
 
     def _read(self, name: str) -> None:
         offset = self._offsets.get(name, 0)
@@ -215,14 +216,14 @@ class Journals:
                 content = stream.read()
         except FileNotFoundError:
             return
-        whole_bytes = content.rfind(b"\n") + 1
-        self._offsets[name] = offset + whole_bytes
-        for line in content[:whole_bytes].splitlines():
+        complete_bytes = content.rfind(b"\n") + 1
+        self._offsets[name] = offset + complete_bytes
+        for line in content[:complete_bytes].splitlines():
             event = parse_json(line)
             if isinstance(event, dict):
-                self._take(name.removesuffix(".jsonl"), event)
+                self._add(name.removesuffix(".jsonl"), event)
 
-    def _take(self, batch: str, event: dict[str, Any]) -> None:
+    def _add(self, batch: str, event: dict[str, Any]) -> None:
         try:
             moment_unix_s = parse_time(event["at"]).timestamp()
         except (KeyError, TypeError, ValueError):
@@ -235,42 +236,44 @@ class Journals:
             case "switch":
                 names = (_text(event, "from_transport"), _text(event, "to_transport"))
                 what = " → ".join(name for name in names if name)
-                self._change(moment_unix_s, batch, what, _text(event, "reason"))
+                self._add_change(moment_unix_s, batch, what, _text(event, "reason"))
             case "left":
-                self._link(batch, transport, None, LinkSeen("left", 0, None))
-                self._change(moment_unix_s, batch, f"{transport} left", _text(event, "error"))
+                self._set_link(batch, transport, None, LinkState("left", 0, None))
+                self._add_change(
+                    moment_unix_s, batch, f"stopped using {transport}", _text(event, "error")
+                )
             case "open":
-                self._link(batch, transport, None, LinkSeen("open", 0, None))
+                self._set_link(batch, transport, None, LinkState("open", 0, None))
             case "health":
-                self._take_health(batch, transport, moment_unix_s, event)
+                self._add_health(batch, transport, moment_unix_s, event)
 
-    def _change(self, moment_unix_s: float, batch: str, what: str, reason: str) -> None:
-        self.changes.append(Change(moment_unix_s, batch, what, reason))
+    def _add_change(self, moment_unix_s: float, batch: str, what: str, reason: str) -> None:
+        self.changes.append(TransportChange(moment_unix_s, batch, what, reason))
 
-    def _link(self, batch: str, transport: str, replica: str | None, seen: LinkSeen) -> None:
+    def _set_link(self, batch: str, transport: str, replica: str | None, state: LinkState) -> None:
         links = self.links.setdefault((batch, transport), {})
         # An event without a replica concerns all of them.
         if replica is None:
             links.clear()
         else:
             links.pop(None, None)
-        links[replica] = seen
+        links[replica] = state
 
-    def _take_health(
+    def _add_health(
         self, batch: str, transport: str, moment_unix_s: float, event: dict[str, Any]
     ) -> None:
         replica = _text(event, "replica") or None
         heard_s = _number(event, "heard_s")
         heard_unix_s = None if heard_s is None else moment_unix_s - heard_s
         in_flight = int(_number(event, "in_flight") or 0)
-        seen = LinkSeen(_text(event, "state"), in_flight, heard_unix_s)
-        self._link(batch, transport, replica, seen)
+        state = LinkState(_text(event, "state"), in_flight, heard_unix_s)
+        self._set_link(batch, transport, replica, state)
         health = self.health.setdefault(transport, Health())
-        counted = int(_number(event, "reconnects") or 0)
+        current = int(_number(event, "reconnects") or 0)
         # A batch that runs again appends to its journal and counts reconnects from zero.
-        before = self._reconnects.get((batch, transport, replica), 0)
-        more = counted - before if counted >= before else counted
-        self._reconnects[batch, transport, replica] = counted
+        previous = self._reconnects.get((batch, transport, replica), 0)
+        more = current - previous if current >= previous else current
+        self._reconnects[batch, transport, replica] = current
         health.reconnects = (health.reconnects or 0) + more
         if moment_unix_s >= health.moment_unix_s:
             health.moment_unix_s = moment_unix_s
@@ -286,7 +289,7 @@ def _rate(size_bytes: int, seconds: float | None) -> float | None:
 
 def _text(event: dict[str, Any], name: str) -> str:
     value = event.get(name)
-    return value[:_LONGEST_TEXT] if isinstance(value, str) else ""
+    return value[:_MAX_TEXT_CHARACTERS] if isinstance(value, str) else ""
 
 
 def _number(event: dict[str, Any], name: str) -> float | None:

@@ -147,7 +147,7 @@ class WorkflowRun:
         self._bring_up_service()
         self._check_replacement(to_make, service=read_verified_service(self.dataset_dir))
 
-    def report_what_there_is(self, report: Any) -> None:
+    def report_after_failure(self, report: Any) -> None:
         """Write the report of a run that failed before its report rule ran."""
         is_requested = internals.is_planned(self._workflow, report)
         if not self._plans or not is_requested:
