@@ -5,11 +5,12 @@ This module imports no engine: the client checks names where the model's librari
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from .errors import WrongParameter
-from .parameters import Schema
+from .parameters import TYPES, Schema
 from .plugins import Plugin, PluginGroup, PluginProblem
 
 
@@ -27,8 +28,13 @@ class EngineDescription:
             :class:`samservice.engines.base.Engine`, and may take minutes.
         options: The keywords of ``build``, {name: schema} in the form of an engine's parameters
             (:meth:`samservice.engines.base.Engine.describe`); None is accepted where it is the
-            default.
+            default. Each schema has a ``type``; with ``exact: true`` no text is converted to it.
         requirements: pip requirements of the packages that ``build`` imports.
+        parameters: Returns the parameters of an engine with the given options, as its ``describe``
+            does, or None where only the built engine knows them. It lets a config be checked before
+            the engine is built, and imports none of the model's libraries.
+
+    Raises ValueError for an option without a known type.
     """
 
     name: str
@@ -36,6 +42,15 @@ class EngineDescription:
     build: str
     options: Mapping[str, Schema] = field(default_factory=dict)
     requirements: tuple[str, ...] = ()
+    parameters: Callable[[Mapping[str, Any]], Mapping[str, Schema] | None] | None = None
+
+    def __post_init__(self) -> None:
+        for option, schema in self.options.items():
+            if schema.get("type") not in TYPES:
+                raise ValueError(
+                    f"option {option!r} has the type {schema.get('type')!r}, expected one of"
+                    f" {', '.join(TYPES)}"
+                )
 
 
 ENGINES = PluginGroup(

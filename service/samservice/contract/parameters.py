@@ -21,7 +21,11 @@ _KINDS: dict[str, type] = {
     "boolean": bool,
     "string": str,
     "array": list,
+    "object": dict,
 }
+
+#: The types that a schema may name.
+TYPES = tuple(_KINDS)
 
 
 def check_parameters(
@@ -67,14 +71,26 @@ def _fits(value: object, schema: Schema) -> bool:
         return False
     if "enum" in schema and value not in schema["enum"]:
         return False
+    if isinstance(value, list):
+        return _fits_list(value, schema)
     # NaN fails every comparison.
     if isinstance(value, Real) and "minimum" in schema and not value >= schema["minimum"]:
         return False
     return not (isinstance(value, Real) and "maximum" in schema and not value <= schema["maximum"])
 
 
+def _fits_list(values: list[Any], schema: Schema) -> bool:
+    least, most = schema.get("minItems", 0), schema.get("maxItems", len(values))
+    items = schema.get("items", {})
+    return least <= len(values) <= most and all(_fits(each, items) for each in values)
+
+
 def _expectation(schema: Schema) -> str:
     kind = str(schema.get("type", "value"))
+    if kind == "array" and "items" in schema:
+        least, most = schema.get("minItems"), schema.get("maxItems")
+        count = f"{least} " if least is not None and least == most else ""
+        return f"a list of {count}values, each {_expectation(schema['items'])}"
     if "enum" in schema:
         return f"one of {', '.join(map(str, schema['enum']))}"
     if kind == "boolean":

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from ..contract.engine_description import EngineDescription
+from . import microsam_parameters, watershed_parameters
 from .microsam_parameters import MODES
+
+#: (Y, X) in pixels. micro-sam accepts any numbers; the engine checks their relation.
+_PAIR = {"items": {"type": "integer", "minimum": 0}, "minItems": 2, "maxItems": 2}
 
 WATERSHED = EngineDescription(
     name="watershed",
     summary="thresholds and a watershed for bright nuclei, on the CPU, nothing to download",
     build="samservice.engines.watershed:WatershedEngine",
     requirements=("scikit-image>=0.24",),
+    parameters=lambda options: watershed_parameters.PARAMETERS,
 )
 
 MICROSAM = EngineDescription(
@@ -41,19 +46,25 @@ MICROSAM = EngineDescription(
         "tile_shape": {
             "default": None,
             "type": "array",
+            **_PAIR,
             "description": "(Y, X) of micro-sam's own tiles, pixels; requires halo",
         },
         "halo": {
             "default": None,
             "type": "array",
+            **_PAIR,
             "description": "(Y, X) around each of these tiles, pixels",
         },
         "trust_checkpoint": {
             "default": False,
             "type": "boolean",
+            # No text may be taken for a permission.
+            "exact": True,
             "description": "load a checkpoint that holds more than weights, which may run any "
             "program",
         },
     },
     requirements=("micro-sam==1.8.14",),
+    # In the mode auto, only the loaded model knows its mode.
+    parameters=lambda options: microsam_parameters.PARAMETERS.get(options.get("mode") or "auto"),
 )

@@ -78,6 +78,9 @@ class MicroSamEngine:
     ) -> None:
         if mode not in ("auto", *MODES):
             raise WrongParameter(f"mode {mode!r} is unknown, expected auto, {', '.join(MODES)}")
+        # Any text is true in Python, "false" as well.
+        if not isinstance(trust_checkpoint, bool):
+            raise WrongParameter(f"trust_checkpoint {trust_checkpoint!r}, expected True or False")
         self._tiling = _checked_tiling(tile_shape, halo)
         self._device = checked_device(device)
         weights = find_weights(model, checkpoint)

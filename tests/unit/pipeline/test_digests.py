@@ -40,7 +40,7 @@ def test_the_digest_is_the_one_of_ab54674() -> None:
         {"mask_container": "zip"},
         {"tiles": {"halo_px": 64}},
         {"service": {"engine": "microsam"}},
-        {"service": {"engine_options": {"device": "cpu"}}},
+        {"service": {"engine": "microsam", "engine_options": {"device": "cpu"}}},
         {
             "service": {
                 "target": "existing",

@@ -442,14 +442,30 @@ async def test_a_slip_of_the_run_ends_the_batch_before_any_image(bench: Bench) -
     assert not (bench.dataset_dir / "logs").exists()
 
 
-async def test_a_slip_of_a_row_fails_that_row_alone_and_sends_nothing(bench: Bench) -> None:
+async def test_a_text_is_sent_as_the_number_that_the_service_describes(bench: Bench) -> None:
     bench.engine.accepted = PARAMETERS
     bench.cells_of = {"cell1": {"parameters": {"sigma": "2"}}}
+    await bench.run(parameters={"sigma": "1.5"})
+    assert [bench.log(f"cell{number}").parameters for number in range(3)] == [
+        {"sigma": 1.5},
+        {"sigma": 2},
+        {"sigma": 1.5},
+    ]
+    assert bench.call_count == 3
+    bench.cells_of = {"cell1": {"parameters": {"sigma": 2}}}
+    await bench.run(parameters={"sigma": 1.5})
+    # The masks have the keys of the numbers.
+    assert bench.call_count == 0
+
+
+async def test_a_slip_of_a_row_fails_that_row_alone_and_sends_nothing(bench: Bench) -> None:
+    bench.engine.accepted = PARAMETERS
+    bench.cells_of = {"cell1": {"parameters": {"sigma": "two"}}}
     manifest = await bench.run()
     assert bench.statuses(manifest) == ["done", "image", "done"]
     assert bench.call_count == 2
     assert bench.log("cell1").failure.message == (
-        "sheet, image cell1, column parameters: parameter 'sigma' is '2', expected number"
+        "sheet, image cell1, column parameters: parameter 'sigma' is 'two', expected number"
         " from 0 to 20"
     )
 

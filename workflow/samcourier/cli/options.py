@@ -189,6 +189,7 @@ def make_settings(values: Mapping[str, Any], dataset_dir: Path | None = None) ->
     Raises InputError for unusable ICE servers or certificates, and for an engine or a transport
     that no installed package provides.
     """
+    from ..pipeline.engine_settings import with_typed_values
     from ..pipeline.names import check_names
     from ..transports.network import make_network
 
@@ -209,7 +210,7 @@ def make_settings(values: Mapping[str, Any], dataset_dir: Path | None = None) ->
     except msgspec.ValidationError as refused:
         raise InputError(_refusal(nested, refused)) from None
     check_names(settings)
-    return settings
+    return with_typed_values(settings)
 
 
 def example(*commands: str) -> str:

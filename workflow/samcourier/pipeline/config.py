@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import re
 from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any, get_args
@@ -9,13 +11,18 @@ from typing import Any, get_args
 import msgspec
 
 from samservice.contract.close_match import close_match
+from samservice.contract.conversion import convert, is_null
 
 from ..errors import InputError
 from ..files.strict_json import canonical_json
 from ..masks.integrity import OmeZarrVersion
 from ..results.layout import OUTPUTS
 from ..settings.run_settings import RunSettings
+from .engine_settings import QUOTES_HINT, with_typed_values
 from .names import check_names
+
+#: The beginning of what YAML may read as an integer: 007, 0x7, 1_000, 12:30.
+_NUMBER_LIKE = re.compile(r"[-+]?[0-9][0-9a-fA-FxX_:]*")
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -85,7 +92,10 @@ def read_config(config: Mapping[str, Any]) -> RunSettings:
 
     Raises InputError with one line: the key, its value and the expected value.
     """
+    _check_keys(config)
     values = _with_defaults(_normalized(config), _defaults())
+    schema = config_schema()
+    values = convert(values, schema, schema["$defs"])
     problem = find_problem(values)
     if problem is not None:
         raise InputError(problem)
@@ -97,9 +107,26 @@ def read_config(config: Mapping[str, Any]) -> RunSettings:
         raise InputError(f"config{key_path.removesuffix('`')}: {problem}") from None
     try:
         check_names(settings)
+        return with_typed_values(settings)
     except InputError as error:
         raise InputError(f"config.{error}") from None
-    return settings
+
+
+def with_names_as_typed(config: Mapping[str, Any], texts: Mapping[str, str]) -> dict[str, Any]:
+    """Return ``config`` with names as they stand in ``texts``, those of a command line by key.
+
+    Snakemake takes ``--config dataset=001`` for the number 1. A number that is written as its text
+    is left as it is: it may come from the YAML of a profile, which has lost what was written.
+    """
+    properties = config_schema()["properties"]
+    names = {
+        key: texts[key]
+        for key, value in config.items()
+        if isinstance(value, int | float)
+        and texts.get(key, str(value)) != str(value)
+        and (key == "images" or _takes_text(properties.get(key, {})))
+    }
+    return {**config, **names}
 
 
 def find_problem(values: Mapping[str, Any]) -> str | None:
@@ -162,7 +189,49 @@ def check_subset(images: Collection[str] | None, known: Collection[str], sheet: 
     for image in images or ():
         if image not in known:
             hint = close_match(image, known)
-            raise InputError(f"config.images: {image!r}, {hint}expected ids of {sheet}")
+            same = _read_as_the_same_number(image, known)
+            quotes = f"; YAML reads {same[0]} as {image}: put it in quotes" if same else ""
+            raise InputError(f"config.images: {image!r}, {hint}expected ids of {sheet}{quotes}")
+
+
+def check_numbers(images: Any, known: Collection[str]) -> None:
+    """Raise InputError for a number in the config's ``images`` that several ids are read as.
+
+    YAML reads ``7`` and ``007`` as the same number, and which of the two a person wrote is lost.
+    """
+    for image in images if isinstance(images, list | tuple) else [images]:
+        if isinstance(image, int) and not isinstance(image, bool):
+            same = _read_as_the_same_number(str(image), known)
+            if len(same) > 1:
+                raise InputError(
+                    f"config.images: the number {image}, expected an id in quotes, since YAML reads"
+                    f" {' and '.join(same)} of the sheet as this number"
+                )
+
+
+def _read_as_the_same_number(image: str, known: Collection[str]) -> list[str]:
+    """Return the known ids that YAML reads as the same integer as ``image``."""
+    number = _yaml_integer(image)
+    return [] if number is None else [each for each in known if _yaml_integer(each) == number]
+
+
+def _yaml_integer(text: str) -> int | None:
+    if not _NUMBER_LIKE.fullmatch(text):
+        return None
+    import yaml
+
+    value = yaml.safe_load(text)
+    return value if isinstance(value, int) else None
+
+
+def _image_ids(value: Any) -> list[str]:
+    """Return the ids in ``images``; raise InputError for what YAML has made of an id."""
+    for each in value if isinstance(value, list) else [value]:
+        if isinstance(each, bool) or not isinstance(each, str | int):
+            raise InputError(
+                f"config.images: {_as_read(each)}, expected image ids of the sheet{QUOTES_HINT}"
+            )
+    return listed(value)
 
 
 def describe_config_error(error: Any) -> str:
@@ -178,7 +247,37 @@ def describe_config_error(error: Any) -> str:
     parts = (error, error.parent) if error.parent is not None else (error,)
     described = [part.schema["description"] for part in parts if "description" in part.schema]
     expected = described[0] if described else f"{error.validator} {error.validator_value}"
-    return f"{where}: {error.instance!r}, expected: {expected}"
+    is_changed = not isinstance(error.instance, str | list | dict) and _takes_text(error.schema)
+    hint = QUOTES_HINT if is_changed else ""
+    return f"{where}: {_as_read(error.instance)}, expected: {expected}{hint}"
+
+
+def _takes_text(schema: Mapping[str, Any]) -> bool:
+    """Return whether a text fits the schema, in one of its alternatives at least."""
+    alternatives = [schema, *schema.get("anyOf", [])]
+    words = [each for part in alternatives for each in part.get("enum", [])]
+    return any(part.get("type") == "string" for part in alternatives) or any(
+        isinstance(word, str) for word in words
+    )
+
+
+def _as_read(value: Any) -> str:
+    """Return a value as a user knows it: a date as YAML writes it, any other like Python."""
+    return value.isoformat() if isinstance(value, datetime.date) else repr(value)
+
+
+def _check_keys(config: Any, where: str = "config") -> None:
+    """Raise InputError for a key that is no text, which YAML makes of ``on``, ``no`` or ``001``."""
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            if not isinstance(key, str):
+                raise InputError(
+                    f"{where}: the key {_as_read(key)}, expected a text as the key{QUOTES_HINT}"
+                )
+            _check_keys(value, f"{where}.{key}")
+    elif isinstance(config, list | tuple):
+        for number, value in enumerate(config):
+            _check_keys(value, f"{where}.{number}")
 
 
 @cache
@@ -210,7 +309,7 @@ def _check_json(values: Mapping[str, Any]) -> None:
             canonical_json(value)
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"config.{name}: {value!r}, expected values of JSON: {error}"
+                f"config.{name}: {value!r}, expected values of JSON: {error}{QUOTES_HINT}"
             ) from None
 
 
@@ -229,12 +328,9 @@ def _normalized(config: Mapping[str, Any]) -> dict[str, Any]:
     # The command line gives 0.5 as a number and true as a string.
     if str(values.get("ome_zarr")) in get_args(OmeZarrVersion):
         values["ome_zarr"] = str(values["ome_zarr"])
-    for key in ("retry_failed", "replace"):
-        if values.get(key) in ("true", "false"):
-            values[key] = values[key] == "true"
-    images = values.get("images")
-    if isinstance(images, str | int | list) and not isinstance(images, bool) and images != []:
-        values["images"] = listed(images)
+    images = values["images"] = None if is_null(values.get("images")) else values.get("images")
+    if images is not None and not isinstance(images, Mapping) and images != []:
+        values["images"] = _image_ids(images)
     if isinstance(values.get("outputs"), str | list):
         values["outputs"] = _outputs(values["outputs"])
     return values

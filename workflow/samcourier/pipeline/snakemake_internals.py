@@ -71,6 +71,13 @@ def module_name(workflow: Any) -> str:
     return workflow.modifier.namespace or ""
 
 
+def config_texts(workflow: Any) -> dict[str, str]:
+    """Return the text of each ``--config KEY=VALUE``, before Snakemake reads numbers in it."""
+    settings = getattr(workflow, "config_settings", None)
+    pairs = (word.split("=", 1) for word in getattr(settings, "config_args", None) or ())
+    return {pair[0]: pair[1].strip("'\"") for pair in pairs if len(pair) == 2}
+
+
 def forget_config_files(workflow: Any) -> None:
     """Keep the jobs of this run from reading the files of ``--configfile`` again."""
     workflow.overwrite_configfiles.clear()

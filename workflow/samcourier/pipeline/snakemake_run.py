@@ -22,7 +22,7 @@ from ..samples.sheet import ImageRow, rows_of_subset
 from ..settings.frozen import FrozenFiles, freeze, read_frozen
 from . import snakemake_internals as internals
 from .commands import batch_message, command_words, run_command
-from .config import read_config
+from .config import check_numbers, read_config, with_names_as_typed
 from .frozen_jobs import hand_on_settings, handed_on_settings
 from .plan import Plan, make_plan, plan_from_frozen
 
@@ -48,7 +48,10 @@ def open_run(workflow: Any, config: Mapping[str, Any], snakefile: Path) -> Workf
     try:
         path = _frozen_settings_path(workflow)
         if path is None:
+            if not internals.module_name(workflow):
+                config = with_names_as_typed(config, internals.config_texts(workflow))
             plan = make_plan(read_config(config))
+            check_numbers(config.get("images"), {row.image for row in plan.rows})
         else:
             plan = plan_from_frozen(read_frozen(path, internals.latency_wait_s(workflow)))
     except InputError as error:

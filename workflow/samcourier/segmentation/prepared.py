@@ -16,6 +16,7 @@ from ..results.service_description import ServiceDescription
 from ..samples.sheet import ImageRow
 from ..tiling.grid import ServiceLimits, Tiling, plan_tiles
 from .key import image_key, service_identity
+from .requirements import typed_parameters
 from .settings import BatchSettings
 
 
@@ -23,7 +24,8 @@ from .settings import BatchSettings
 class Request:
     """The request of a run for one image.
 
-    ``parameters`` are the run's, overridden by the row's. ``service`` is the service's
+    ``parameters`` are the run's, overridden by the row's, in the types that the service describes.
+    ``service`` is the service's
     :func:`samcourier.segmentation.key.service_identity`.
     """
 
@@ -34,7 +36,8 @@ class Request:
     @classmethod
     def of(cls, row: ImageRow, settings: BatchSettings, description: ServiceDescription) -> Request:
         """Return the request of one row for the service with this description."""
-        parameters = {**settings.run.parameters, **row.parameters}
+        given = {**settings.run.parameters, **row.parameters}
+        parameters = typed_parameters(given, description.parameters)
         return cls(row, parameters, service_identity(description))
 
 

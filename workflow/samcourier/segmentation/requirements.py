@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from samservice.contract.conversion import convert_values
 from samservice.contract.parameters import parameter_problems
 
 from ..errors import ImageUnfit, RequestRefused
@@ -16,6 +17,17 @@ from ..samples.sheet import ImageRow
 
 #: The key and option that set the parameters of all images.
 _PARAMETERS_KEY = "config.parameters (--parameters)"
+
+
+def typed_parameters(
+    parameters: Mapping[str, Any], accepted: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return ``parameters`` with texts converted to the types that the service describes.
+
+    Snakemake gives each nested value of ``--config`` as a text. A value that already has its type
+    stays as it is, so that the keys of masks do too.
+    """
+    return dict(parameters) if accepted is None else convert_values(parameters, accepted)
 
 
 def check_requirements(
@@ -62,4 +74,6 @@ def _problems(parameters: Mapping[str, Any], description: ServiceDescription) ->
     """Return the problems of ``parameters``; none if the service does not describe its own."""
     if description.parameters is None:
         return []
-    return parameter_problems(parameters, description.parameters)
+    return parameter_problems(
+        typed_parameters(parameters, description.parameters), description.parameters
+    )

@@ -54,6 +54,9 @@ class EngineTests:
         for option, schema in description.options.items():
             default = schema["default"]
             assert default is None or not parameter_problems({option: default}, {option: schema})
+        if description.parameters is not None:
+            # Described before the engine is built, for the options by default.
+            assert description.parameters({}) in (None, engine.describe()["parameters"])
 
     def test_describe_returns_the_required_fields(self, engine: Engine) -> None:
         described = engine.describe()

@@ -96,6 +96,50 @@ def test_a_wrong_option_is_named_before_anything_is_loaded(
     assert caught.value.message == message
 
 
+@pytest.mark.parametrize("schema", ["{}", "{'type': 'bool'}", "{'type': None, 'default': 1}"])
+def test_an_option_without_a_type_is_refused_with_its_distribution(
+    install: Install, schema: str
+) -> None:
+    entry = "[samcourier.engines]\ncells = cells_door:CELLS\n"
+    door = DOOR.replace('{"default": 1, "type": "integer", "minimum": 1}', schema)
+    install("courier-cells", entry, cells_door=door, cells_engine=ENGINE)
+    with pytest.raises(WrongParameter, match=r"courier-cells 1\.0 .*option 'size_px' has the type"):
+        build_engine("cells", {"size_px": 3})
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("trust_checkpoint", "false", "true or false"),
+        ("trust_checkpoint", 1, "true or false"),
+        ("trust_checkpoint", None, "true or false"),
+        ("tile_shape", [384], "a list of 2 values, each integer from 0"),
+        ("tile_shape", ["384", "384"], "a list of 2 values, each integer from 0"),
+        ("halo", [64, 64, 64], "a list of 2 values, each integer from 0"),
+        ("model", 7, "string"),
+    ],
+)
+def test_the_service_takes_an_option_in_its_type_alone(
+    option: str, value: Any, expected: str
+) -> None:
+    with pytest.raises(WrongParameter) as caught:
+        build_engine("microsam", {option: value})
+    assert caught.value.message == (
+        f"engine microsam: option {option!r} is {value!r}, expected {expected}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "known"), [({"mode": "amg"}, True), ({"mode": "auto"}, False), ({}, False)]
+)
+def test_micro_sam_s_parameters_are_known_for_a_named_mode(
+    options: dict[str, Any], known: bool
+) -> None:
+    description = describe_engine("microsam")
+    assert description.parameters is not None
+    assert (description.parameters(options) is not None) == known
+
+
 def test_an_option_that_is_none_by_default_may_be_none() -> None:
     """It goes on to the engine, which misses micro-sam in this environment or loads nothing."""
     with pytest.raises(WrongParameter, match=r"checkpoint 'nowhere\.pt'|cannot be built"):
