@@ -1,4 +1,4 @@
-"""A real run's crate: valid for the public validator, and enough to make the same masks again."""
+"""Tests that the crate of a real run is valid and that a rerun from it makes the same masks."""
 
 from __future__ import annotations
 
@@ -23,26 +23,29 @@ pytestmark = [pytest.mark.crate, pytest.mark.live, pytest.mark.slow]
 REPO = Path(__file__).parents[2]
 IMAGES = ("near", "far", "stack")
 RUN_TIMEOUT_S = 240
-#: What the profiles recommend and the crate does not have, with the reason.
-NOT_FOLLOWED = {
-    "process-run-crate-0.5_3.2": "software without a page of its own has no url",
-    "process-run-crate-0.5_5.1": "the check looks at schema.org's classes, not at the crate",
-    "process-run-crate-0.5_8.6": "nobody's name is kept, so there is no agent",
-    "ro-crate-1.1_22.1": "nobody is asked for a license, so none is linked",
-    "ro-crate-1.1_22.2": "nobody's name is kept, so there is no author",
-    "ro-crate-1.1_22.3": "nobody's name is kept, so there is no publisher",
+#: The recommendations of the profiles that the crate does not follow, with the reason.
+EXPECTED_ISSUES = {
+    "process-run-crate-0.5_3.2": "software without its own web page has no url",
+    "process-run-crate-0.5_5.1": "the check concerns classes of schema.org, not the crate",
+    "process-run-crate-0.5_8.6": "samcourier stores no user names, so there is no agent",
+    "ro-crate-1.1_22.1": "samcourier does not know the license, so none is linked",
+    "ro-crate-1.1_22.2": "samcourier stores no user names, so there is no author",
+    "ro-crate-1.1_22.3": "samcourier stores no user names, so there is no publisher",
     "workflow-ro-crate-1.0_6.1": "there is no README.md, which is optional",
     "workflow-ro-crate-1.0_6.2": "there is no README.md, which is optional",
-    "workflow-ro-crate-1.0_8.1": "Bioschemas wants a creator and a license of the workflow",
+    "workflow-ro-crate-1.0_8.1": "the crate has no creator and no license of the workflow",
 }
 
 
 @dataclass
 class Lab:
-    """A folder in which snakemake segmented images, one of them unreadable."""
+    """A folder in which snakemake segmented images; one image is unreadable.
+
+    ``output`` is what snakemake printed.
+    """
 
     directory: Path
-    said: str
+    output: str
 
     @property
     def results(self) -> Path:
@@ -110,8 +113,8 @@ def validate(crate: Path) -> list[tuple[str, str, str]]:
     return [tuple(issue) for issue in json.loads(done.stdout.splitlines()[-1])]
 
 
-def unfollowed(crate: Path) -> list[tuple[str, str, str]]:
-    return [issue for issue in validate(crate) if issue[1] not in NOT_FOLLOWED]
+def unexpected_issues(crate: Path) -> list[tuple[str, str, str]]:
+    return [issue for issue in validate(crate) if issue[1] not in EXPECTED_ISSUES]
 
 
 def metadata(crate: Path) -> dict[str, Any]:
@@ -120,14 +123,14 @@ def metadata(crate: Path) -> dict[str, Any]:
 
 
 def test_the_crate_of_a_run_is_valid(lab: Lab) -> None:
-    assert unfollowed(lab.results) == []
+    assert unexpected_issues(lab.results) == []
     found = metadata(lab.results)
     action = next(each for each in found.values() if each["@type"] == "CreateAction")
     assert action["error"] == "1 of 4 images have no mask"
     assert found["./"]["mainEntity"] == {"@id": "provenance/workflow/Snakefile"}
 
 
-def test_the_validator_does_find_faults(lab: Lab, tmp_path: Path) -> None:
+def test_the_validator_finds_an_error_in_a_changed_crate(lab: Lab, tmp_path: Path) -> None:
     shutil.copytree(lab.results, tmp_path / "cells")
     path = tmp_path / "cells" / "ro-crate-metadata.json"
     path.write_text(path.read_text().replace("wfrun/workflow/0.5", "wfrun/nothing/0.5"))
@@ -136,56 +139,58 @@ def test_the_validator_does_find_faults(lab: Lab, tmp_path: Path) -> None:
     }
 
 
-def test_masks_are_made_again_where_the_images_lie_elsewhere(lab: Lab) -> None:
+def test_a_rerun_with_the_images_in_another_folder_makes_equal_masks(lab: Lab) -> None:
     elsewhere = lab.directory / "elsewhere"
     shutil.copytree(lab.directory / "data", elsewhere)
-    said = lab.samcourier("rerun", "results/cells", "--images-dir", elsewhere, "--out", "again")
-    assert [line for line in said.splitlines() if "\t" in line] == [
+    output = lab.samcourier("rerun", "results/cells", "--images-dir", elsewhere, "--out", "again")
+    assert [line for line in output.splitlines() if "\t" in line] == [
         f"{image}\tequal" for image in IMAGES
     ]
-    assert "all 3 masks equal the recorded ones" in said
-    assert unfollowed(lab.directory / "again") == []
+    assert "all 3 masks equal the recorded ones" in output
+    assert unexpected_issues(lab.directory / "again") == []
     assert metadata(lab.directory / "again")["./"]["mainEntity"] == {"@id": "provenance/segment.sh"}
 
 
-def test_images_that_are_others_are_named_before_anything_is_called(lab: Lab) -> None:
+def test_a_rerun_with_other_images_names_them_and_starts_no_service(lab: Lab) -> None:
     others = lab.directory / "others"
     shutil.copytree(lab.directory / "data", others)
     (others / "near.tif").unlink()
     tifffile.imwrite(others / "far.tif", np.zeros((96, 96), np.uint16))
-    said = lab.samcourier(
+    output = lab.samcourier(
         *("rerun", "results/cells", "--images-dir", others, "--out", "never"), status=1
     )
-    assert [line.split(":")[0] for line in said.splitlines()] == ["near", "far", "Error"]
-    assert "2 of 3 images differ from the recorded ones" in said
+    assert [line.split(":")[0] for line in output.splitlines()] == ["near", "far", "Error"]
+    assert "2 of 3 images differ from the recorded ones" in output
     assert not (lab.directory / "never").exists()
 
 
-def test_another_service_is_refused_unless_asked_for(lab: Lab, tmp_path: Path) -> None:
+def test_another_service_is_refused_without_the_option_other_service(
+    lab: Lab, tmp_path: Path
+) -> None:
     crate = tmp_path / "cells"
     shutil.copytree(lab.results, crate, ignore=shutil.ignore_patterns("service"))
     path = crate / "provenance/services.json"
-    now = WatershedEngine().describe()["segmentation_version"]
-    told = f'"segmentation_version": {now}'
-    changed = path.read_text().replace(told, f'"segmentation_version": {now + 1}')
+    version = WatershedEngine().describe()["segmentation_version"]
+    field = '"segmentation_version": '
+    changed = path.read_text().replace(f"{field}{version}", f"{field}{version + 1}")
     path.write_text(changed)
-    said = lab.samcourier("rerun", crate, status=1)
-    assert f"{path}: changed since the crate was written" in said
+    output = lab.samcourier("rerun", crate, status=1)
+    assert f"{path}: changed since the crate was written" in output
     assert changed != (lab.results / "provenance/services.json").read_text()
-    reseal(crate, path)
-    said = lab.samcourier("rerun", crate, "--out", tmp_path / "out", status=1)
-    assert f"its segmentation_version is {now}, the masks' {now + 1}" in said
-    said = lab.samcourier("rerun", crate, "--out", tmp_path / "out", "--other-service")
-    assert "all 3 masks equal the recorded ones" in said
+    update_hash(crate, path)
+    output = lab.samcourier("rerun", crate, "--out", tmp_path / "out", status=1)
+    assert f"its segmentation_version is {version}, the masks' {version + 1}" in output
+    output = lab.samcourier("rerun", crate, "--out", tmp_path / "out", "--other-service")
+    assert "all 3 masks equal the recorded ones" in output
 
 
-def test_results_of_another_run_are_not_taken_for_made_again(lab: Lab) -> None:
-    said = lab.samcourier("rerun", "results/cells", "--out", "results/cells", status=1)
-    assert "holds other results" in said
+def test_a_rerun_into_a_folder_with_other_results_is_refused(lab: Lab) -> None:
+    output = lab.samcourier("rerun", "results/cells", "--out", "results/cells", status=1)
+    assert "holds other results" in output
 
 
-def reseal(crate: Path, path: Path) -> None:
-    """Record the file as it is now, as whoever forges a crate would."""
+def update_hash(crate: Path, path: Path) -> None:
+    """Write the hash of the changed file into the metadata, like a forger of a crate."""
     import hashlib
 
     where = crate / "ro-crate-metadata.json"

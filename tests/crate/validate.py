@@ -1,7 +1,7 @@
-"""Hold the crate in a folder against Workflow Run RO-Crate 0.5; runs in build/crate-venv.
+"""Validate the crate in a folder against Workflow Run RO-Crate 0.5; runs in build/crate-venv.
 
-Prints one JSON list of [level, check, message] and reaches no network: the context of RO-Crate
-1.1 is the one that the package rocrate ships.
+The script prints one JSON list of [level, check, message] and uses no network: the context of
+RO-Crate 1.1 comes from the package rocrate.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ CONTEXT = "https://w3id.org/ro/crate/1.1/context"
 PROFILE = "workflow-run-crate-0.5"
 
 
-class Shipped(HTTPAdapter):
-    """Answers every request with the context."""
+class ContextAdapter(HTTPAdapter):
+    """Answers every request with the context of RO-Crate 1.1 from the package rocrate."""
 
     def send(self, request: Any, **_: Any) -> Any:
         context = (files("rocrate") / "data" / "ro-crate.jsonld").read_bytes()
@@ -37,7 +37,7 @@ def main(crate: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         cache = str(Path(folder, "cache"))
         with CachedSession(cache, expire_after=-1) as session:
-            session.mount("https://", Shipped())
+            session.mount("https://", ContextAdapter())
             session.get(CONTEXT)
         result = services.validate(
             services.ValidationSettings(

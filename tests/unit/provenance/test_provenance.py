@@ -1,4 +1,4 @@
-"""The crate of a run, from what the run left in its folder."""
+"""Tests of writing the crate of a run, and of reading it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from samcourier.images.selection import Pick, Selection
 from samcourier.masks.omezarr import labels_sha256, write_mask
 from samcourier.provenance.crate import write_crate
 from samcourier.provenance.mask_table import read_table
-from samcourier.provenance.rerun import located, read_crate, service_difference
+from samcourier.provenance.rerun import read_crate, rows_with_images_in, service_difference
 from samcourier.report import build_report, write_report
-from samcourier.results import environment as begun
+from samcourier.results import environment
 from samcourier.results.environment import read_run_environment, write_run_environment
 from samcourier.results.service_description import ServiceDescription
 from samcourier.samples.format import format_sheet
@@ -53,7 +53,7 @@ CONFIG = {
 
 
 def write(folder: Path, **changes: Any) -> Path:
-    """Write what the run in ``folder`` began with, its report and its crate."""
+    """Write the environment record of the run in ``folder``, its report and its crate."""
     dataset_dir = folder / "results" / "demo"
     rows = read_sheet(folder / "images.tsv")
     snakefile = REPO / "workflow" / "Snakefile"
@@ -76,7 +76,7 @@ def references(value: Any) -> set[str]:
     return set().union(*map(references, value)) if isinstance(value, list) else set()
 
 
-def test_every_reference_leads_to_an_entity_and_every_part_to_a_file(finished_run: Path) -> None:
+def test_every_reference_has_an_entity_and_every_part_a_file(finished_run: Path) -> None:
     dataset_dir = write(finished_run)
     found = entities(dataset_dir)
     outside = {"https://w3id.org/ro/crate/1.1"}
@@ -85,7 +85,7 @@ def test_every_reference_leads_to_an_entity_and_every_part_to_a_file(finished_ru
         assert (dataset_dir / part).exists(), part
 
 
-def test_the_crate_tells_what_became_of_each_image(finished_run: Path) -> None:
+def test_the_crate_has_the_status_of_each_image(finished_run: Path) -> None:
     dataset_dir = write(finished_run)
     table = read_table(dataset_dir / "provenance/masks.tsv")
     assert {image: (row.status, row.failure) for image, row in table.items()} == {
@@ -102,7 +102,7 @@ def test_the_crate_tells_what_became_of_each_image(finished_run: Path) -> None:
     assert (action["endTime"], action["error"]) > ("2026-03-01", "1 of 5 images have no mask")
 
 
-def test_nobody_is_named_and_no_secret_kept(
+def test_the_crate_has_no_user_names_and_no_secrets(
     finished_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HYPHA_TOKEN", "hush-hush")
@@ -120,26 +120,26 @@ def test_nobody_is_named_and_no_secret_kept(
     }
 
 
-def test_the_run_begins_with_software_machine_and_commit(finished_run: Path) -> None:
-    kept = read_run_environment(write(finished_run))
-    assert kept is not None
-    assert kept.python == platform.python_version()
-    assert kept.packages["numpy"] == np.__version__
-    assert kept.machine.cores == os.cpu_count()
-    assert kept.workflow.commit is None or len(kept.workflow.commit) == 40
-    assert kept.config["parameters"] == {"min_area_px": 30}
+def test_the_record_of_a_run_has_software_machine_and_commit(finished_run: Path) -> None:
+    record = read_run_environment(write(finished_run))
+    assert record is not None
+    assert record.python == platform.python_version()
+    assert record.packages["numpy"] == np.__version__
+    assert record.machine.cores == os.cpu_count()
+    assert record.workflow.commit is None or len(record.workflow.commit) == 40
+    assert record.config["parameters"] == {"min_area_px": 30}
 
 
-def test_outside_a_checkout_there_is_no_commit(
+def test_outside_a_git_repository_the_record_has_no_commit(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, finished_run: Path
 ) -> None:
-    monkeypatch.setattr(begun, "__file__", str(tmp_path / "a/b/c/d/run_environment.py"))
-    kept = read_run_environment(write(finished_run))
-    assert kept is not None
-    assert (kept.workflow.commit, kept.workflow.is_dirty) == (None, None)
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "a/b/c/d/run_environment.py"))
+    record = read_run_environment(write(finished_run))
+    assert record is not None
+    assert (record.workflow.commit, record.workflow.is_dirty) == (None, None)
 
 
-def test_writing_again_touches_nothing(finished_run: Path) -> None:
+def test_writing_an_unchanged_crate_again_changes_no_file(finished_run: Path) -> None:
     dataset_dir = write(finished_run)
     paths = [dataset_dir / "ro-crate-metadata.json", *(dataset_dir / "provenance").glob("*")]
     before = {path: path.stat().st_mtime_ns for path in paths}
@@ -148,15 +148,15 @@ def test_writing_again_touches_nothing(finished_run: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in paths} == before
 
 
-def test_a_folder_that_says_not_what_it_began_with_gets_no_crate(finished_run: Path) -> None:
+def test_a_folder_without_an_environment_record_gets_no_crate(finished_run: Path) -> None:
     dataset_dir = finished_run / "results/demo"
     rows = read_sheet(finished_run / "images.tsv")
     assert write_crate(build_report(rows, make_batches(rows, 2), dataset_dir)) is None
     assert not (dataset_dir / "provenance").exists()
 
 
-def test_ten_thousand_images_make_no_larger_metadata(finished_run: Path) -> None:
-    """The metadata counts images, the table lists them."""
+def test_the_metadata_does_not_grow_with_the_number_of_images(finished_run: Path) -> None:
+    """The metadata has the number of images; the table lists them."""
     dataset_dir = write(finished_run)
     rows = read_sheet(finished_run / "images.tsv")
     report = build_report(rows, make_batches(rows, 2), dataset_dir)
@@ -169,7 +169,9 @@ def test_ten_thousand_images_make_no_larger_metadata(finished_run: Path) -> None
 
 
 @pytest.mark.parametrize("ome_zarr", ["0.4", "0.5"])
-def test_equal_labels_have_equal_hashes_however_stored(tmp_path: Path, ome_zarr: Any) -> None:
+def test_the_hash_of_labels_does_not_depend_on_how_they_are_stored(
+    tmp_path: Path, ome_zarr: Any
+) -> None:
     mask = np.random.default_rng(1).integers(0, 9, (2, 1026, 1030)).astype(np.uint32)
     write_mask(tmp_path / "m.ome.zarr", mask, "ZYX", provenance={}, ome_zarr=ome_zarr)
     stored = zarr.open_array(tmp_path / "m.ome.zarr/0", mode="r")
@@ -204,14 +206,14 @@ _PICKS = st.sampled_from([None, Pick("index", 3, 3), Pick("planes", 2, 5), Pick(
         truth=st.none() | _CELL.map(Path),
     )
 )
-def test_a_sheet_that_is_written_is_read_back(row: ImageRow) -> None:
+def test_a_written_sheet_reads_back_equal(row: ImageRow) -> None:
     with tempfile.TemporaryDirectory() as folder:
         sheet = Path(folder, "images.tsv")
         sheet.write_text(format_sheet([row]), encoding="utf-8")
         assert read_sheet(sheet) == [row]
 
 
-def test_a_crate_is_read_back(finished_run: Path) -> None:
+def test_reading_a_crate_returns_its_run(finished_run: Path) -> None:
     run = read_crate(write(finished_run))
     assert [row.image for row in run.rows] == ["near", "far", "kept", "empty"]
     assert (run.parameters, run.ome_zarr, run.batch_size) == ({"min_area_px": 30}, "0.5", 2)
@@ -261,15 +263,17 @@ def test_a_hostile_table_is_refused(tmp_path: Path, line: str) -> None:
         ("elsewhere/b.tif", "b.tif"),
     ],
 )
-def test_images_are_found_below_the_folder_alone(tmp_path: Path, path: str, found: str) -> None:
+def test_images_are_searched_only_in_the_given_folder(
+    tmp_path: Path, path: str, found: str
+) -> None:
     (tmp_path / "data").mkdir()
     for name in ("data/a.tif", "a.tif", "b.tif"):
         (tmp_path / name).touch()
-    (row,) = located([ImageRow("a", Path(path), truth=Path("t.tif"))], tmp_path)
+    (row,) = rows_with_images_in([ImageRow("a", Path(path), truth=Path("t.tif"))], tmp_path)
     assert (row.path, row.truth) == (tmp_path / found, None)
 
 
-def test_another_service_is_told_by_what_shapes_labels(finished_run: Path) -> None:
+def test_only_fields_that_influence_labels_distinguish_services(finished_run: Path) -> None:
     run = read_crate(write(finished_run))
     same = ServiceDescription("watershed", "none", None, segmentation_version=1)
     assert service_difference(structs.replace(same, device="cuda"), run) is None
@@ -277,8 +281,8 @@ def test_another_service_is_told_by_what_shapes_labels(finished_run: Path) -> No
     assert "its engine is 'sam'" in str(service_difference(other, run))
 
 
-def test_every_config_key_is_known_to_shape_masks_or_not() -> None:
-    """A new key that shapes masks must reach RecordedRun, or a rerun makes others silently."""
+def test_it_is_known_for_every_config_key_whether_it_influences_masks() -> None:
+    """RecordedRun must have every key that influences masks, or a rerun makes other masks."""
     schema = yaml.safe_load((REPO / "workflow/schemas/config.schema.yaml").read_text())
     taken_from_the_crate = {"batch_size", "parameters", "tiles", "ome_zarr", "service"}
     without_effect = {"dataset", "sheet", "images", "retry_failed", "transport", "network"}

@@ -56,14 +56,14 @@ def rerun(
     if an image or a mask differs from the recorded one.
     """
     from ..masks.integrity import read_provenance
-    from ..provenance.rerun import differing_images, located, read_crate
+    from ..provenance.rerun import differing_images, read_crate, rows_with_images_in
     from ..results.layout import mask_path
 
     run = read_crate(crate)
     folder = (crate if crate.is_dir() else crate.parent).resolve()
     out = out or folder.with_name(f"{folder.name}-rerun")
     _check_new(out, folder, run)
-    rows = located(run.rows, images_dir)
+    rows = rows_with_images_in(run.rows, images_dir)
     problems = differing_images(rows, run.masks)
     for problem in problems:
         logger.error("%s", plain(problem))

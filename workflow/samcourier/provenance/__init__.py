@@ -1,1 +1,1 @@
-"""Everything that shaped a run, as a Workflow Run RO-Crate, and the run made again from it."""
+"""Describe a run as a Workflow Run RO-Crate, and read a crate to repeat its run."""

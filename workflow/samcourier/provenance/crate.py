@@ -1,7 +1,7 @@
-"""The results folder as a Workflow Run RO-Crate 0.5 (https://w3id.org/ro/wfrun/workflow/0.5).
+"""Write the results folder as a Workflow Run RO-Crate 0.5.
 
-What a person or another program needs of a run stands in a few files of the folder
-``provenance``; ``ro-crate-metadata.json`` says what each is in the words of the standard.
+The standard: https://w3id.org/ro/wfrun/workflow/0.5. A few files in the folder ``provenance``
+describe the run; ``ro-crate-metadata.json`` describes each file with the terms of the standard.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..results.service_description import read_verified_service
 from ..results.timestamps import parse_time
 from . import entities
 from .entities import CrateFile
-from .mask_table import TABLE, format_table, make_rows
+from .mask_table import TABLE, make_rows, table_tsv
 
 METADATA = Path("ro-crate-metadata.json")
 CONFIG = FOLDER / "config.yaml"
@@ -29,10 +29,10 @@ SERVICES = FOLDER / "services.json"
 
 
 def write_crate(report: Report) -> Path | None:
-    """Write the crate of the run that ``report`` tells of; return the metadata's path.
+    """Write the crate of the run of ``report``; return the path of its metadata file.
 
-    None when the folder does not say what the run began with. The same results give the same
-    bytes, and a file that is as it should be is not touched.
+    Returns None, without writing, if the folder has no record of the run's environment. The same
+    results give the same bytes, and files whose content does not change are not written.
     """
     dataset_dir = report.dataset_dir
     run_environment = report.run_environment
@@ -40,7 +40,7 @@ def write_crate(report: Report) -> Path | None:
         return None
     rows, services = make_rows(report.outcomes, dataset_dir)
     description = read_verified_service(dataset_dir)
-    write_if_changed(dataset_dir / TABLE, format_table(rows))
+    write_if_changed(dataset_dir / TABLE, table_tsv(rows))
     write_if_changed(dataset_dir / CONFIG, _config_text(run_environment.config))
     write_if_changed(
         dataset_dir / SERVICES,
@@ -55,14 +55,14 @@ def write_crate(report: Report) -> Path | None:
         without_mask=report.without_mask,
         services=services,
     )
-    metadata = entities.describe(run, _files(dataset_dir), _folders(dataset_dir))
+    metadata = entities.crate_metadata(run, _files(dataset_dir), _folders(dataset_dir))
     write_if_changed(dataset_dir / METADATA, _json_text(metadata))
     return dataset_dir / METADATA
 
 
 def _files(dataset_dir: Path) -> list[CrateFile]:
-    """Return the small files of the crate, those that tell how the run came about hashed."""
-    rules = (dataset_dir / WORKFLOW).rglob("*")
+    """Return the crate's files with their hashes: report, provenance and workflow, no images."""
+    workflow_paths = (dataset_dir / WORKFLOW).rglob("*")
     paths = [
         RECORD,
         CONFIG,
@@ -73,7 +73,7 @@ def _files(dataset_dir: Path) -> list[CrateFile]:
         Path("report.html"),
         Path("report.tsv"),
     ]
-    paths += sorted(path.relative_to(dataset_dir) for path in rules if path.is_file())
+    paths += sorted(path.relative_to(dataset_dir) for path in workflow_paths if path.is_file())
     found = []
     for path in paths:
         if (dataset_dir / path).exists():

@@ -1,4 +1,4 @@
-"""A run in the words of Workflow Run RO-Crate 0.5: ``@graph`` from plain values, pure.
+"""Describe a run with the terms of Workflow Run RO-Crate 0.5, as JSON-LD from plain values.
 
 Requirements: https://w3id.org/ro/wfrun/workflow/0.5, https://w3id.org/ro/wfrun/process/0.5 and
 https://w3id.org/workflowhub/workflow-ro-crate/1.0.
@@ -12,25 +12,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ..formatting import plain
 from ..results.environment import RECORD, SCRIPT, SHEET, SNAKEFILE, RunEnvironment
 from ..results.timestamps import parse_time
 
-if TYPE_CHECKING:
-    pass
-
 RO_CRATE = "https://w3id.org/ro/crate/1.1"
-#: ``sha256`` is no term of RO-Crate 1.1; Workflow Run Crate's own vocabulary has it.
+#: RO-Crate 1.1 has no term ``sha256``, but the vocabulary of Workflow Run Crate has it.
 CONTEXT = [f"{RO_CRATE}/context", {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256"}]
 PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5": ("Process Run Crate", "0.5"),
     "https://w3id.org/ro/wfrun/workflow/0.5": ("Workflow Run Crate", "0.5"),
     "https://w3id.org/workflowhub/workflow-ro-crate/1.0": ("Workflow RO-Crate", "1.0"),
 }
-#: Nobody is asked for one, and none may be made up.
-LICENSE = "none stated: ask whom the images belong to"
+#: samcourier does not know the license, and the standard requires a value.
+LICENSE = "No license is stated: ask the owner of the images"
 
 _MEDIA_TYPES = {
     ".html": "text/html",
@@ -42,29 +39,36 @@ _MEDIA_TYPES = {
     ".yaml": "application/yaml",
     "": "text/plain",
 }
-_SAID = {
-    "provenance/config.yaml": "the run's config with every default, for snakemake --configfile",
-    "provenance/images.tsv": "the sample sheet: each image and what of it was segmented",
-    "provenance/masks.tsv": (
-        "one row an image: what became of it, sha256 of the pixels sent and of the labels that"
-        " came back, and the key over pixels, parameters and model"
+_FILE_DESCRIPTIONS = {
+    "provenance/config.yaml": (
+        "the config of the run with all default values, for snakemake --configfile"
     ),
-    "provenance/run.json": "software, machine, checkout and settings that the run began with",
+    "provenance/images.tsv": "the sample sheet: each image and which planes were segmented",
+    "provenance/masks.tsv": (
+        "one row per image: its status, the sha256 of the pixels sent and of the labels received,"
+        " and the key computed from pixels, parameters and model"
+    ),
+    "provenance/run.json": "software, machine, git commit and settings at the start of the run",
     "provenance/segment.sh": "the command that made the masks",
-    "provenance/services.json": "engine, model, versions and device of each service that answered",
+    "provenance/services.json": (
+        "engine, model, versions and device of each service that segmented images"
+    ),
     "report.html": "the report of the run",
     "report.tsv": "the report as a table: transports, times and objects of each image",
 }
-_SAID_OF_FOLDERS = {
-    "masks": "the label images, one OME-Zarr an image, named by the image's id",
-    "logs": "one log an image: every call, how its pixels travelled, why it failed",
-    "batches": "one manifest a batch: the state of each of its images",
+_FOLDER_DESCRIPTIONS = {
+    "masks": "the label images, one OME-Zarr per image, named by the id of the image",
+    "logs": "one log per image: all calls with transport, times and bytes, and reasons of failures",
+    "batches": "one manifest per batch: the status of each of its images",
 }
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is told of a run. ``services`` are those whose labels it has (SERVICE_IDENTITY)."""
+    """A run as the crate describes it.
+
+    ``services`` are the identities of the services that made its masks (SERVICE_IDENTITY).
+    """
 
     dataset: str
     run_environment: RunEnvironment
@@ -75,13 +79,16 @@ class Run:
 
     @property
     def action_id(self) -> str:
-        """The same whenever the crate of the same run is written."""
+        """Identifier of the run; it is the same each time that the crate of the run is written."""
         name = f"{self.dataset} {self.run_environment.started_at}"
         return f"#{uuid.uuid5(uuid.NAMESPACE_OID, name)}"
 
 
-def describe(run: Run, files: Sequence[CrateFile], folders: Sequence[str]) -> dict[str, Any]:
-    """Return the crate's metadata, JSON-LD in one ``@graph``."""
+def crate_metadata(run: Run, files: Sequence[CrateFile], folders: Sequence[str]) -> dict[str, Any]:
+    """Return the metadata of the crate: a JSON-LD document with one ``@graph``.
+
+    ``files`` and ``folders`` are the parts of the crate.
+    """
     parts = [*(_file(each, run) for each in files), *(_folder(name) for name in folders)]
     graph = [
         {
@@ -126,7 +133,7 @@ def _root(run: Run, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "name": f"Segmentation of {run.dataset}",
         "description": (
             f"Masks of {run.image_count - len(run.without_mask)} of {run.image_count} microscopy"
-            " images, and all that is needed to make the same masks again (samcourier rerun)."
+            " images, and all information to make the same masks again (samcourier rerun)."
         ),
         "datePublished": run.ended.isoformat(timespec="seconds"),
         "license": LICENSE,
@@ -138,12 +145,12 @@ def _root(run: Run, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _action(run: Run, present: set[str]) -> dict[str, Any]:
-    begun = run.run_environment
+    environment = run.run_environment
     count = len(run.without_mask)
     results = [
         each for each in ("masks/", "provenance/masks.tsv", "report.html") if each in present
     ]
-    machine = begun.machine
+    machine = environment.machine
     outcome: dict[str, Any] = {"actionStatus": "http://schema.org/CompletedActionStatus"}
     if count:
         outcome = {
@@ -153,12 +160,13 @@ def _action(run: Run, present: set[str]) -> dict[str, Any]:
     return {
         "@id": run.action_id,
         "@type": "CreateAction",
-        "name": f"Segmentation of {run.dataset} by samcourier {begun.samcourier}",
+        "name": f"Segmentation of {run.dataset} by samcourier {environment.samcourier}",
         "description": (
-            f"{begun.command} on {machine.system}, {machine.architecture}, {machine.cores} cores;"
-            " masks kept from earlier runs have their own time in provenance/masks.tsv"
+            f"{environment.command} on {machine.system}, {machine.architecture},"
+            f" {machine.cores} cores; provenance/masks.tsv has the time of each mask,"
+            " also of masks from earlier runs"
         ),
-        "startTime": _seconds(begun.started_at),
+        "startTime": _seconds(environment.started_at),
         "endTime": run.ended.isoformat(timespec="seconds"),
         "instrument": _ref(_workflow_id(run)),
         "object": _refs(
@@ -180,7 +188,9 @@ def _file(file: CrateFile, run: Run) -> dict[str, Any]:
         "@id": name,
         "@type": "File",
         "name": file.path.name,
-        "description": _SAID.get(name, "a part of the workflow as it was"),
+        "description": _FILE_DESCRIPTIONS.get(
+            name, "a file of the workflow, copied at the start of the run"
+        ),
         "encodingFormat": _MEDIA_TYPES.get(file.path.suffix, "application/octet-stream"),
         "contentSize": str(file.size_bytes),
         "sha256": file.sha256,
@@ -199,7 +209,7 @@ def _folder(name: str) -> dict[str, Any]:
         "@id": f"{name}/",
         "@type": "Dataset",
         "name": name,
-        "description": _SAID_OF_FOLDERS[name],
+        "description": _FOLDER_DESCRIPTIONS[name],
     }
     if name == "masks":
         entity["exampleOfWork"] = _ref("#masks")
@@ -207,18 +217,18 @@ def _folder(name: str) -> dict[str, Any]:
 
 
 def _main_workflow(run: Run) -> dict[str, Any]:
-    begun = run.run_environment
-    is_snakemake = begun.command == "snakemake"
-    commit = begun.workflow.commit
-    changed = " and changes that are not committed" if begun.workflow.is_dirty else ""
+    environment = run.run_environment
+    is_snakemake = environment.command == "snakemake"
+    commit = environment.workflow.commit
+    changed = " with uncommitted changes" if environment.workflow.is_dirty else ""
     return {
         "@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow"],
         "name": "samcourier",
         "description": "segments each image of a sample sheet with a remote service"
         + (f"; commit {commit}{changed}" if commit else ""),
-        "version": begun.samcourier + (f"+{commit[:12]}" if commit else ""),
+        "version": environment.samcourier + (f"+{commit[:12]}" if commit else ""),
         "programmingLanguage": _ref("#snakemake" if is_snakemake else "#shell"),
-        "runtimePlatform": f"Python {begun.python}, {begun.machine.system}",
+        "runtimePlatform": f"Python {environment.python}, {environment.machine.system}",
         "softwareRequirements": _refs(each["@id"] for each in _applications(run)),
         "input": _refs(["#sheet", "#parameters"]),
         "output": _ref("#masks"),
@@ -226,12 +236,14 @@ def _main_workflow(run: Run) -> dict[str, Any]:
 
 
 def _parameters(run: Run) -> list[dict[str, Any]]:
-    """Return the slots of the workflow, and the value that is no file."""
+    """Return the inputs and outputs of the workflow, and the parameters that the run used."""
     parameters = run.run_environment.config.get("parameters") or {}
     return [
-        _slot("#sheet", "sheet", "File", "sample sheet, one row an image"),
-        _slot("#parameters", "parameters", "PropertyValue", "given to the engine with each image"),
-        _slot("#masks", "masks", "Dataset", "label images as OME-Zarr"),
+        _formal_parameter("#sheet", "sheet", "File", "sample sheet, one row per image"),
+        _formal_parameter(
+            "#parameters", "parameters", "PropertyValue", "sent to the engine with each image"
+        ),
+        _formal_parameter("#masks", "masks", "Dataset", "label images as OME-Zarr"),
         {
             "@id": "#parameters-as-used",
             "@type": "PropertyValue",
@@ -242,13 +254,13 @@ def _parameters(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def _slot(identifier: str, name: str, kind: str, said: str) -> dict[str, Any]:
+def _formal_parameter(identifier: str, name: str, kind: str, description: str) -> dict[str, Any]:
     return {
         "@id": identifier,
         "@type": "FormalParameter",
         "additionalType": kind,
         "name": name,
-        "description": said,
+        "description": description,
     }
 
 
@@ -279,12 +291,12 @@ def _software(run: Run) -> list[dict[str, Any]]:
 
 
 def _applications(run: Run) -> list[dict[str, Any]]:
-    """Return the programs that shape a mask: ours, Snakemake, and what the services run on."""
-    begun = run.run_environment
-    versions = {"samcourier": begun.samcourier, "python": begun.python}
+    """Return the programs that influence masks: samcourier, Snakemake, those of the services."""
+    environment = run.run_environment
+    versions = {"samcourier": environment.samcourier, "python": environment.python}
     for name in ("snakemake", "numpy", "zarr", "tifffile"):
-        if name in begun.packages:
-            versions[name] = begun.packages[name]
+        if name in environment.packages:
+            versions[name] = environment.packages[name]
     found = [
         {
             "@id": f"#software-{name}",
@@ -295,8 +307,8 @@ def _applications(run: Run) -> list[dict[str, Any]]:
         for name, version in versions.items()
     ]
     for number, service in enumerate(run.services, start=1):
-        of_service = service.get("versions")
-        if isinstance(of_service, dict):
+        service_versions = service.get("versions")
+        if isinstance(service_versions, dict):
             found += [
                 {
                     "@id": f"#service-{number}-{place}",
@@ -304,13 +316,13 @@ def _applications(run: Run) -> list[dict[str, Any]]:
                     "name": plain(f"{name} of service {number}"),
                     "softwareVersion": plain(str(version)),
                 }
-                for place, (name, version) in enumerate(of_service.items(), start=1)
+                for place, (name, version) in enumerate(service_versions.items(), start=1)
             ]
     return found
 
 
 class CrateFile(NamedTuple):
-    """A file of the crate: its path in it, hexadecimal sha256 and size."""
+    """A file of the crate: its path relative to the crate, hexadecimal sha256, and size."""
 
     path: Path
     sha256: str

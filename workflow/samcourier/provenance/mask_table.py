@@ -1,7 +1,7 @@
-"""``provenance/masks.tsv``: one row an image, with the hashes of its pixels and of its labels.
+"""Write and read ``provenance/masks.tsv``: one row per image, with the hashes of pixels and labels.
 
-A table, not one entity an image in the crate's metadata: those of 10 000 images would be read by
-no tool in reasonable time.
+The images are in a table and not in the crate's metadata, because no tool could read the metadata
+of 10 000 images in reasonable time.
 """
 
 from __future__ import annotations
@@ -29,11 +29,13 @@ _COUNT = re.compile("[0-9]{0,18}")
 
 @dataclass(frozen=True)
 class MaskRow:
-    """One image as its run left it; what is not known is "".
+    """The result of one image. All values are text, and an unknown value is "".
 
-    ``pixels_sha256`` covers what was sent, ``labels_sha256`` the mask
-    (:func:`samcourier.masks.omezarr.labels_sha256`), ``key`` pixels, parameters and model.
-    ``service`` is the number, from 1, of the service in ``provenance/services.json``.
+    ``status`` is done, failed or missing, ``failure`` the failure class. ``pixels_sha256`` is the
+    digest of the pixels that were sent, ``labels_sha256`` that of the mask
+    (:func:`samcourier.masks.omezarr.labels_sha256`), ``key`` that of pixels, parameters and model.
+    ``objects`` is the number of objects. ``service`` is the number of the service in
+    ``provenance/services.json``, counted from 1.
     """
 
     image: str
@@ -54,7 +56,7 @@ COLUMNS = tuple(each.name for each in fields(MaskRow))
 def make_rows(
     outcomes: Iterable[Outcome], dataset_dir: Path
 ) -> tuple[list[MaskRow], list[dict[str, Any]]]:
-    """Return the row of each outcome, and the services that the rows count from 1."""
+    """Return the row of each outcome, and the services that the rows refer to by number."""
     services: list[dict[str, Any]] = []
     rows = []
     for outcome in outcomes:
@@ -83,18 +85,19 @@ def make_rows(
 
 
 def _labels_sha256(dataset_dir: Path, outcome: Outcome) -> str:
-    """Return what the mask says of itself; an older one is read."""
+    """Return the digest stored in the mask; an older mask has none, so it is computed."""
     if outcome.labels_sha256 is not None:
         return outcome.labels_sha256
     return labels_sha256(read_mask(find_mask(dataset_dir, outcome.image)))
 
 
-def format_table(rows: Iterable[MaskRow]) -> str:
+def table_tsv(rows: Iterable[MaskRow]) -> str:
+    """Return the table as tab-separated text with a header."""
     return format_tsv([COLUMNS, *map(astuple, rows)])
 
 
 def read_table(path: Path) -> dict[str, MaskRow]:
-    """Return the rows by image. Raises InputError with the line that is no such row."""
+    """Return the rows by image id. Raises InputError for an unreadable file or a bad line."""
     rows: dict[str, MaskRow] = {}
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -107,7 +110,7 @@ def read_table(path: Path) -> dict[str, MaskRow]:
             continue
         cells = line.split("\t")
         row = MaskRow(*cells) if len(cells) == len(COLUMNS) else None
-        if row is None or not _is_sound(row) or row.image in rows:
+        if row is None or not _is_valid(row) or row.image in rows:
             raise InputError(
                 f"{path}, line {number}: {line[:80]!r} is not a row of a table of masks"
             )
@@ -115,7 +118,7 @@ def read_table(path: Path) -> dict[str, MaskRow]:
     return rows
 
 
-def _is_sound(row: MaskRow) -> bool:
+def _is_valid(row: MaskRow) -> bool:
     digests = (row.pixels_sha256, row.labels_sha256, row.key)
     return (
         _IMAGE.fullmatch(row.image) is not None

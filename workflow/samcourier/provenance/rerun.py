@@ -1,7 +1,8 @@
-"""A crate from elsewhere, read back: what a run needs to make its masks again.
+"""Read a crate, possibly made by somebody else, to make its masks again.
 
-Hostile until checked. It decides which files of the person who asks are read and with which
-parameters, never which server, token or checkpoint is used: those are said on the command line.
+The content of a crate is not trusted until it is checked. It decides which of the user's files are
+read and with which parameters, but never which server, token or checkpoint is used: the command
+line does.
 """
 
 from __future__ import annotations
@@ -27,16 +28,18 @@ from ..settings.run_settings import TileSettings
 from .crate import METADATA, SERVICES
 from .mask_table import TABLE, MaskRow, read_table
 
-#: Files are read and hashed side by side; more only wait for the disk.
-_READERS = 4
-_LONGEST_BATCH = 10_000
+#: Number of files that are read and hashed at the same time; more would only wait for the disk.
+_READER_THREADS = 4
+_MAX_BATCH_SIZE = 10_000
 
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """The run of a crate. ``rows`` are its images that have a mask, with their ``masks`` by id.
+    """The run of a crate.
 
-    ``services`` made them. ``metadata_sha256`` is that of the crate's metadata.
+    ``rows`` are its images that have a mask, ``masks`` the rows of their masks by image id, and
+    ``services`` the identities of the services that made them. ``metadata_sha256`` is the digest
+    of the crate's metadata file. A setting that is missing or has a wrong type has its default.
     """
 
     run_environment: RunEnvironment
@@ -47,30 +50,34 @@ class RecordedRun:
 
     @property
     def parameters(self) -> dict[str, Any]:
+        """Parameters of the engine."""
         return dict(self._setting("parameters", dict, {}))
 
     @property
     def ome_zarr(self) -> OmeZarrVersion:
+        """Version of OME-Zarr in which the masks were written."""
         return "0.5" if self._setting("ome_zarr", str, "0.4") == "0.5" else "0.4"
 
     @property
     def batch_size(self) -> int:
+        """Number of images in a batch, from 1 to 10 000."""
         size = self._setting("batch_size", int, 25)
-        return int(min(max(size, 1), _LONGEST_BATCH))
+        return int(min(max(size, 1), _MAX_BATCH_SIZE))
 
     @property
     def tiles(self) -> TileSettings:
-        said = self._setting("tiles", dict, {})
+        """Sizes of the tiles; a size that is too small has its default."""
+        recorded = self._setting("tiles", dict, {})
         sizes = {
-            name: said[name]
-            for name, least in (("edge_px", 256), ("halo_px", 16), ("above_px", 1))
-            if type(said.get(name)) is int and said[name] >= least
+            name: recorded[name]
+            for name, minimum in (("edge_px", 256), ("halo_px", 16), ("above_px", 1))
+            if type(recorded.get(name)) is int and recorded[name] >= minimum
         }
         return TileSettings(**sizes)
 
     @property
     def engine(self) -> tuple[str, dict[str, Any]]:
-        """Engine and model as the services named them; a checkpoint is no such name."""
+        """Name and options of the engine; a checkpoint file is never taken from a crate."""
         service = self.services[0]
         engine, model = str(service.get("engine")), service.get("model")
         return engine, {"model": model} if engine == "microsam" else {}
@@ -81,9 +88,9 @@ class RecordedRun:
 
 
 def read_crate(crate: Path) -> RecordedRun:
-    """Return the run of the crate in the folder ``crate``, or whose metadata file it is.
+    """Return the run of a crate; ``crate`` is its folder or its metadata file.
 
-    Raises InputError with one line for what is missing, damaged or changed.
+    Raises InputError that names the file that is missing, damaged or changed.
     """
     folder = crate.parent if crate.name == METADATA.name else crate
     metadata = folder / METADATA
@@ -94,7 +101,7 @@ def read_crate(crate: Path) -> RecordedRun:
     _check_hashes(folder, read_json(metadata))
     run_environment = read_run_environment(folder)
     if run_environment is None:
-        raise InputError(f"{folder / RECORD}: missing or damaged, expected what a run began with")
+        raise InputError(f"{folder / RECORD}: missing or damaged, expected the record of a run")
     masks = {image: row for image, row in read_table(folder / TABLE).items() if row.labels_sha256}
     rows = tuple(row for row in read_sheet(folder / SHEET) if row.image in masks)
     if not rows or len(rows) < len(masks):
@@ -104,7 +111,7 @@ def read_crate(crate: Path) -> RecordedRun:
 
 
 def _check_hashes(folder: Path, metadata: Any) -> None:
-    """Hold the files that are read against the sizes and hashes of the metadata."""
+    """Raise InputError if the hash of a file differs from the one in the metadata."""
     graph = metadata.get("@graph") if isinstance(metadata, dict) else None
     entities = {each.get("@id"): each for each in graph or () if isinstance(each, dict)}
     for path in (RECORD, SHEET, TABLE, SERVICES):
@@ -126,60 +133,67 @@ def _services(path: Path, numbers: Collection[str]) -> tuple[dict[str, Any], ...
         service for number, service in enumerate(services, start=1) if str(number) in numbers
     ]
     if not services:
-        raise InputError(f"{path}: names no service, expected that which made the masks")
+        raise InputError(f"{path}: names no service, expected the one that made the masks")
     for service in services:
         if not isinstance(service, dict) or any(name not in service for name in SERVICE_IDENTITY):
             raise InputError(f"{path}: a service without {', '.join(SERVICE_IDENTITY)}")
     return tuple(services)
 
 
-def located(rows: Sequence[ImageRow], images_dir: Path | None) -> list[ImageRow]:
-    """Return the rows with their files below ``images_dir``, by their path there or their name.
+def rows_with_images_in(rows: Sequence[ImageRow], images_dir: Path | None) -> list[ImageRow]:
+    """Return the rows with the paths of their files in ``images_dir``.
 
-    Without it the paths stand as they are. Truth is for a report, not for the masks, and goes.
+    A file is searched by its relative path first, then by its name. Without ``images_dir`` the
+    paths do not change. The rows have no ground truth, since masks do not depend on it.
     """
     if images_dir is None:
         return [replace(row, truth=None) for row in rows]
     return [
         replace(
             row,
-            path=_below(images_dir, row.path),
-            foreground=_below(images_dir, row.foreground) if row.foreground else None,
+            path=_path_in(images_dir, row.path),
+            foreground=_path_in(images_dir, row.foreground) if row.foreground else None,
             truth=None,
         )
         for row in rows
     ]
 
 
-def _below(folder: Path, path: Path) -> Path:
+def _path_in(folder: Path, path: Path) -> Path:
     parts = [part for part in path.parts if part not in (path.anchor, "..")]
-    whole = folder.joinpath(*parts)
-    return whole if whole.exists() else folder / path.name
+    with_subfolders = folder.joinpath(*parts)
+    return with_subfolders if with_subfolders.exists() else folder / path.name
 
 
 def differing_images(rows: Sequence[ImageRow], masks: Mapping[str, MaskRow]) -> list[str]:
-    """Return a line for each image that is missing, unreadable or not the recorded one."""
+    """Return a line for each image that is missing, unreadable, or has other pixels than recorded.
+
+    ``masks`` has the recorded rows by image id.
+    """
 
     def problem(row: ImageRow) -> str | None:
         try:
             with open_planes(row.path, row.selection) as planes:
-                # As a run does with what it cuts: such a plane may be larger than memory.
+                # A plane that a run would cut into tiles may be larger than memory.
                 is_large = math.prod(planes.plane_shape[-2:]) > TileSettings().above_px
                 digest = planes.sha256(in_bands=is_large and "Z" not in planes.plane_axes)
         except ImageUnfit as error:
             return f"{row.image}: {error}"
         if digest != masks[row.image].pixels_sha256:
-            return f"{row.image}: {row.path} holds other pixels than the run segmented"
+            return f"{row.image}: {row.path} has other pixels than the run segmented"
         return None
 
-    with ThreadPoolExecutor(_READERS) as readers:
+    with ThreadPoolExecutor(_READER_THREADS) as readers:
         return [line for line in readers.map(problem, rows) if line is not None]
 
 
 def service_difference(description: ServiceDescription, run: RecordedRun) -> str | None:
-    """Say in what the service is another one than made the masks, None when it is the same."""
+    """Return how the service differs from the one that made the masks, None if it is the same.
+
+    The comparison covers the fields that influence the labels (SERVICE_IDENTITY).
+    """
     if len(_identities(run.services)) > 1:
-        return "the masks were made by several services: rerun takes one"
+        return "several services made the masks: rerun uses only one"
     recorded = run.services[0]
     for name, value in description.identity.items():
         if value != recorded[name]:
