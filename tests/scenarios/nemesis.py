@@ -193,7 +193,7 @@ class Nemesis:
         said = self._folder.said("second")
         # It may have come when the first had just ended; then it has nothing to do, or all.
         self.note(f"a second snakemake ended with status {status}")
-        is_refused = "in work by process" in said
+        is_refused = "in use by process" in said
         if "Traceback" in said or (status != 0 and not is_refused and "no mask" not in said):
             raise AssertionError(f"a second snakemake said:\n{said}")
         return _nothing

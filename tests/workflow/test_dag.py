@@ -542,7 +542,7 @@ def test_a_second_run_is_refused_and_the_first_goes_on(
     lines = project.run(status=1).splitlines()
     refusals = [line for line in lines if "samcourier: " in line]
     assert refusals == [refusals[0]]
-    assert f"results/cells is in work by process {process.pid}" in refusals[0]
+    assert f"results/cells is in use by process {process.pid}" in refusals[0]
     assert "Traceback" not in "".join(lines)
     assert project.ran == []
     (project / "go").touch()
@@ -582,7 +582,7 @@ def test_a_batch_that_outlived_its_killed_snakemake_does_no_harm(
 def test_a_cluster_s_jobs_are_refused_a_service_of_this_machine(fresh: Project) -> None:
     pytest.importorskip("snakemake_executor_plugin_slurm")
     output = fresh.run("--workflow-profile", "slurm", status=1)
-    assert "samcourier: config.service.target: 'local' serves this machine alone" in output
+    assert "samcourier: config.service.target: 'local' starts a service" in output
     assert "Traceback" not in output
     assert fresh.ran == []
 

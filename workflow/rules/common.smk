@@ -1,13 +1,13 @@
 import sys
 from pathlib import Path
 
-# Looking changes nothing, so the parse leaves no __pycache__ of the package either.
+# A dry run must not change a file, so parsing must not write the package's __pycache__ either.
 writes_no_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
 from samcourier.pipeline.snakemake_run import is_frozen_job, open_run
 
 sys.dont_write_bytecode = writes_no_bytecode
 
-# A job of a run has its settings: the config may be another one by now, or broken.
+# A job reads the settings that its run has stored: the config may have changed since, or be broken.
 if not is_frozen_job(workflow):
 
     configfile: "config/config.yaml"

@@ -8,6 +8,6 @@ rule demo_data:
     log:
         "data/demo/demo-data.log",
     message:
-        "images of the demo: data/demo"
+        "write the demo images to data/demo"
     shell:
         "samcourier demo-data data/demo 2> {log}"

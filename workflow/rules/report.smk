@@ -3,12 +3,13 @@ localrules:
     report_page,
 
 
-# The report is a log: as an output it would be deleted when a missing mask ends this with 1.
+# The report is declared as a log: Snakemake deletes the outputs of a failed job, and this job fails
+# if a mask is missing.
 rule report:
     input:
         RUN.report_inputs,
     output:
-        RUN.plan.complete,
+        RUN.plan.complete_json,
     log:
         html=RUN.plan.report_html,
         tsv=RUN.plan.report_tsv,
@@ -22,10 +23,10 @@ rule report:
         " --html {log.html} --tsv {log.tsv} --complete {output}"
 
 
-# For `snakemake --report`, which shows declared outputs alone. No part of `all`: a second copy.
+# `snakemake --report` shows declared outputs only. `all` does not request this copy of the report.
 rule report_page:
     input:
-        RUN.plan.complete,
+        RUN.plan.complete_json,
     output:
         report(
             RUN.dataset_dir / "report_page.html",

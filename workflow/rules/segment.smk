@@ -1,4 +1,5 @@
-# Masks and logs are no outputs: Snakemake would delete a batch's good masks with a bad one.
+# Masks and logs are not declared as outputs: Snakemake deletes all outputs of a job that fails or
+# runs again, so an unfinished batch would lose its finished masks.
 rule segment:
     input:
         RUN.batch_inputs,

@@ -1,4 +1,5 @@
-# For whoever asks for them by name; a run that makes a batch does both without them.
+# These rules run only if they are requested by name. A run deploys and verifies its service when it
+# starts, see `onstart` in the Snakefile.
 localrules:
     deploy,
     verify,
@@ -7,7 +8,7 @@ localrules:
 
 
 rule deploy:
-    """Bring the service up where it is missing or differs, and wait until it answers."""
+    """Start the service if it is missing or has other settings, and wait until it answers."""
     input:
         RUN.endpoint_inputs,
     output:
@@ -21,9 +22,10 @@ rule deploy:
         "samcourier deploy --settings {params.settings:q} --out {output} 2>&1 | tee {log}"
 
 
-# The verdict is a log: as an output it would be deleted when no transport works.
+# The verdict is declared as a log: Snakemake deletes the outputs of a failed job, and this job fails
+# if no transport works.
 rule verify:
-    """Bring the service up and prove each transport; the verdict is in service.json."""
+    """Start the service if needed and test each transport; the result is in service.json."""
     input:
         RUN.endpoint,
     log:
@@ -38,7 +40,7 @@ rule verify:
 
 
 rule doctor:
-    """Look at all that the run needs before it begins; ends with 1 where it would fail."""
+    """Check that the run can start and succeed; exit with status 1 if it would fail."""
     input:
         RUN.plan.demo_files,
     log:

@@ -686,7 +686,7 @@ def test_a_run_with_other_batches_is_refused_while_a_batch_of_an_earlier_run_is_
     with lock.open() as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         start_record(run.dataset_dir, BATCHES, cut="old")
-        with pytest.raises(InputError, match=r"batch 0002 of an earlier run is still at work"):
+        with pytest.raises(InputError, match=r"batch 0002 of an earlier run is still running"):
             start_record(run.dataset_dir, BATCHES, cut="new")
     start_record(run.dataset_dir, BATCHES, cut="new")
 

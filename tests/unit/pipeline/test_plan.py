@@ -89,7 +89,7 @@ def test_images_of_a_folder_are_found_and_listed_in_a_sheet() -> None:
     for image in IMAGES:
         Path(f"data/{image}.tif").touch()
     made = plan(sheet="data")
-    assert made.images_found
+    assert made.has_found_images
     assert made.sheet_path == Path("results/cells/images.tsv")
     assert made.sheet.decode().splitlines()[:2] == ["image\tpath", "a\tdata/a.tif"]
     assert not Path("results").exists()
@@ -99,7 +99,7 @@ def write_report(made: Plan, complete: dict[str, Any]) -> None:
     made.dataset_dir.mkdir(parents=True, exist_ok=True)
     for path in (made.report_html, made.report_tsv):
         path.touch()
-    made.complete.write_text(json.dumps(complete))
+    made.complete_json.write_text(json.dumps(complete))
 
 
 @pytest.mark.parametrize(

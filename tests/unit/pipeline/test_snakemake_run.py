@@ -138,7 +138,7 @@ def test_a_second_run_of_the_dataset_is_refused(
     snakemake.dag.needrun_jobs = lambda: iter(())
     first = opened(snakemake)
     start(first)
-    with pytest.raises(Refused, match="is in work by process"):
+    with pytest.raises(Refused, match="is in use by process"):
         start(opened(snakemake))
 
 

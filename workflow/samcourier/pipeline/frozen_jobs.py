@@ -17,7 +17,7 @@ from ..files.strict_json import parse_json
 VARIABLE = "SAMCOURIER_SETTINGS"
 
 
-def hand_on_settings(
+def pass_settings_to_jobs(
     module: str, settings_path: Path, environment: MutableMapping[str, str] = os.environ
 ) -> None:
     """Add the settings file of ``module`` to the environment of this run's jobs."""
@@ -25,7 +25,7 @@ def hand_on_settings(
     environment[VARIABLE] = json.dumps(known | {module: str(settings_path.absolute())})
 
 
-def handed_on_settings(
+def settings_passed_by_run(
     module: str, environment: MutableMapping[str, str] = os.environ
 ) -> Path | None:
     """Return the settings file that this job's run wrote for ``module``, None if there is none."""

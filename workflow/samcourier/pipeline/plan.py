@@ -78,7 +78,7 @@ class Plan:
         )
 
     @property
-    def complete(self) -> Path:
+    def complete_json(self) -> Path:
         """The file that exists only when every image has a mask."""
         return self.dataset_dir / "complete.json"
 
@@ -91,7 +91,7 @@ class Plan:
         return self.dataset_dir / "report.tsv"
 
     @property
-    def images_found(self) -> bool:
+    def has_found_images(self) -> bool:
         """Whether the images were found in a folder instead of listed in a sheet."""
         return not is_sheet(str(self.settings.sheet))
 
@@ -133,7 +133,7 @@ class Plan:
         """
         if not (self.report_html.exists() and self.report_tsv.exists()):
             return False
-        complete = read_json(self.complete)
+        complete = read_json(self.complete_json)
         if not isinstance(complete, dict):
             return False
         rows = rows_of_subset(self.rows, self.subset)

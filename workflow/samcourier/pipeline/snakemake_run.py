@@ -23,7 +23,7 @@ from ..settings.frozen import FrozenFiles, freeze, read_frozen
 from . import snakemake_internals as internals
 from .commands import batch_message, command_words, run_command
 from .config import check_numbers, read_config, with_names_as_typed
-from .frozen_jobs import hand_on_settings, handed_on_settings
+from .frozen_jobs import pass_settings_to_jobs, settings_passed_by_run
 from .plan import Plan, make_plan, plan_from_frozen
 
 #: A local service stops when the process with this id has ended.
@@ -31,7 +31,7 @@ _RUN_PID_VARIABLE = "SAMCOURIER_RUN_PID"
 
 _NOT_FROZEN = (
     "samcourier: the run is not frozen, since samcourier.onstart() was not called (docs/module.md):"
-    " a change of the config or of the sheet while it is at work changes its later jobs"
+    " if the config or the sheet changes while it runs, its later jobs use the change"
 )
 
 
@@ -67,7 +67,7 @@ def open_run(workflow: Any, config: Mapping[str, Any], snakefile: Path) -> Workf
 def _frozen_settings_path(workflow: Any) -> Path | None:
     if internals.is_main_process(workflow):
         return None
-    return handed_on_settings(internals.module_name(workflow))
+    return settings_passed_by_run(internals.module_name(workflow))
 
 
 class WorkflowRun:
@@ -107,8 +107,8 @@ class WorkflowRun:
 
     def batch_inputs(self, wildcards: Any) -> list[str]:
         """Return the readable input files of a batch; the batch itself records a missing one."""
-        # Only the main process decides: a job parses again while other batches are half done.
-        if self._plans and wildcards.batch in self.plan.batches_to_redo:
+        # Only the main process decides: a job parses again while other batches are unfinished.
+        if self._is_main_process and wildcards.batch in self.plan.batches_to_redo:
             internals.remake(self._workflow, manifest_path(self.dataset_dir, wildcards.batch))
         rows = self.plan.batches[wildcards.batch].rows
         paths = [str(path) for row in rows for path in (row.path, row.foreground) if path]
@@ -116,14 +116,14 @@ class WorkflowRun:
 
     def report_inputs(self, wildcards: Any) -> list[Path]:
         """Return the manifests of the run; a missing or outdated report is made again."""
-        has_complete = self.plan.complete.exists()
-        if self._plans and has_complete and not self.plan.is_report_current():
-            internals.remake(self._workflow, self.plan.complete)
+        has_complete = self.plan.complete_json.exists()
+        if self._is_main_process and has_complete and not self.plan.is_report_current():
+            internals.remake(self._workflow, self.plan.complete_json)
         return self.plan.manifests
 
     def endpoint_inputs(self, wildcards: Any) -> list[str]:
         """Return no file; a service that runs elsewhere is checked at each request for it."""
-        if self._plans:
+        if self._is_main_process:
             internals.remake(self._workflow, self.endpoint)
         return []
 
@@ -135,7 +135,7 @@ class WorkflowRun:
         ``segment`` and ``doctor`` are the rules of these names. If the run cannot begin, one line
         ends Snakemake.
         """
-        if not self._plans:
+        if not self._is_main_process:
             return
         self._hold_lock()
         self._freeze()
@@ -147,13 +147,13 @@ class WorkflowRun:
         self._check_replacement(to_make)
         self._record(to_make)
         internals.show([f"samcourier: {self._forecast(to_make)}"])
-        self._bring_up_service()
+        self._deploy_service()
         self._check_replacement(to_make, service=read_verified_service(self.dataset_dir))
 
     def report_after_failure(self, report: Any) -> None:
         """Write the report of a run that failed before its report rule ran."""
         is_requested = internals.is_planned(self._workflow, report)
-        if not self._plans or not is_requested:
+        if not self._is_main_process or not is_requested:
             return
         if not all(manifest.exists() for manifest in self.plan.manifests):
             self._run("report", *self.report_options())
@@ -164,12 +164,12 @@ class WorkflowRun:
         files = {
             "--html": plan.report_html,
             "--tsv": plan.report_tsv,
-            "--complete": plan.complete,
+            "--complete": plan.complete_json,
         }
         return [str(word) for option in files.items() for word in option]
 
     @property
-    def _plans(self) -> bool:
+    def _is_main_process(self) -> bool:
         return internals.is_main_process(self._workflow)
 
     def _frozen_files(self) -> FrozenFiles:
@@ -179,12 +179,12 @@ class WorkflowRun:
 
     def _freeze(self) -> None:
         """Write settings and sheet for the jobs, and the sheet of found images for the next run."""
-        if self.plan.images_found:
+        if self.plan.has_found_images:
             write_found_sheet(self.plan.sheet_path, self.plan.rows)
         files = self._frozen_files()
         files.write()
         module = internals.module_name(self._workflow)
-        hand_on_settings(module, files.settings_path)
+        pass_settings_to_jobs(module, files.settings_path)
         if not module:
             # Another workflow needs its own config to find this one.
             internals.forget_config_files(self._workflow)
@@ -201,7 +201,8 @@ class WorkflowRun:
             owner = lock.read().strip()
             lock.close()
             internals.end_run(
-                f"{self.dataset_dir} is in work by process {owner}, expected to run alone"
+                f"{self.dataset_dir} is in use by process {owner},"
+                " expected no other run of this dataset"
             )
         lock.truncate(0)
         print(os.getpid(), file=lock, flush=True)
@@ -264,15 +265,14 @@ class WorkflowRun:
         form = settings.mask_container, settings.ome_zarr, settings.outputs
         return forecast_files(self._rows(to_make), len(to_make), *form)
 
-    def _bring_up_service(self) -> None:
+    def _deploy_service(self) -> None:
         """Deploy and verify the service; end the run if that fails."""
         is_local = self.plan.settings.service.target == "local"
         if is_local and not internals.jobs_run_here(self._workflow):
             internals.end_run(
-                "config.service.target: 'local' serves this machine alone and a cluster's jobs do"
-                " not reach it, expected 'slurm' with the server_url of a Hypha server, 'bioengine'"
-                " with that of a worker, or 'existing' with the server_url and service_id of a"
-                " service"
+                "config.service.target: 'local' starts a service that the jobs of a cluster cannot"
+                " reach, expected 'slurm' with the server_url of a Hypha server, 'bioengine' with"
+                " that of a worker, or 'existing' with the server_url and service_id of a service"
             )
         for step, out in (("deploy", self.endpoint), ("verify", self.verdict)):
             words = self._words(step, "--out", str(out))

@@ -79,7 +79,7 @@ def start_record(
     before = read_run_record(dataset_dir)
     if before is not None and before.cut != cut and (held := _batches_at_work(dataset_dir)):
         raise InputError(
-            f"{dataset_dir}: batch {', '.join(held)} of an earlier run is still at work, and that"
+            f"{dataset_dir}: batch {', '.join(held)} of an earlier run is still running, and that"
             " run divided the sheet into other batches; wait until it ends, or end it"
         )
     manifests = [read_manifest_values(manifest_path(dataset_dir, batch.batch_id)) for batch in kept]
