@@ -1,7 +1,8 @@
 """Hooks of mkdocs.
 
-``config/README.md``, which Snakemake's catalogue wants there, becomes a page. Sphinx's
-roles in docstrings (``:class:`` and the like) are left out of the API reference.
+The Snakemake workflow catalogue requires ``config/README.md`` at its place; the hooks add it to the
+site as a page. They remove Sphinx's roles in docstrings (``:class:`` and the like) from the API
+reference.
 """
 
 from __future__ import annotations
