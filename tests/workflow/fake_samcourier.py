@@ -20,7 +20,7 @@ import msgspec
 
 from samcourier.masks.integrity import stat_mask
 from samcourier.pipeline.digests import report_digest, settings_digest
-from samcourier.results.layout import mask_path, output_path
+from samcourier.results.layout import log_path, mask_path, output_path
 from samcourier.samples.sheet import make_batches, read_sheet, rows_of_subset
 from samcourier.settings.frozen import FrozenRun, read_frozen
 
@@ -92,6 +92,9 @@ def batch(options: argparse.Namespace, script: dict[str, dict[str, str]]) -> Non
         if settings.images and row.image not in settings.images:
             images[row.image] = {"status": "not_asked", "failure_kind": None}
             continue
+        log = log_path(run.dataset_dir, row.image)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.touch()
         failure = script.get("fail", {}).get(row.image)
         images[row.image] = segment(row.image, row.path, run.dataset_dir, failure)
         images[row.image]["outputs"] = {

@@ -525,6 +525,14 @@ def test_what_snakemake_cannot_open_fails_in_its_batch_alone(fresh: Project, pat
     assert fresh.ran == [*SERVICE, "0001", "0002", "0003", "report"]
 
 
+def test_a_deleted_log_is_made_again(finished: Project) -> None:
+    (finished / "results/cells/logs/img_5.json").unlink()
+    finished.run()
+    assert finished.ran == [*SERVICE, "0002", "report"]
+    finished.run()
+    assert finished.ran == []
+
+
 @pytest.fixture
 def held(fresh: Project) -> Iterator[tuple[Project, ForkServerProcess]]:
     """A run whose second batch is at work and waits for the file ``go``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _LONGEST_TEXT = 500
 #: Number of last characters that are kept, because a long error names its cause at the end.
@@ -33,6 +33,12 @@ def _printable(line: str) -> str:
     if line.isprintable():
         return line
     return "".join(each if each.isprintable() else "\ufffd" for each in line)
+
+
+def first_names(names: Sequence[str], limit: int = 5) -> str:
+    """Return the first ``limit`` names and how many more there are."""
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
 def duration(seconds: float) -> str:

@@ -24,6 +24,8 @@ class EngineDescription:
     Attributes:
         name: The name of the entry point, and the value of ``service.engine`` in the config.
         summary: One line for the user.
+        suited_for: The images that the engine is made for, e.g. "bright nuclei on a dark ground";
+            the user reads it where the engine found nothing in many images. "" for any image.
         build: ``module:callable``. It is called with the options as keywords, returns a
             :class:`samservice.engines.base.Engine`, and may take minutes.
         options: The keywords of ``build``, {name: schema} in the form of an engine's parameters
@@ -40,6 +42,7 @@ class EngineDescription:
     name: str
     summary: str
     build: str
+    suited_for: str = ""
     options: Mapping[str, Schema] = field(default_factory=dict)
     requirements: tuple[str, ...] = ()
     parameters: Callable[[Mapping[str, Any]], Mapping[str, Schema] | None] | None = None

@@ -13,6 +13,7 @@ WATERSHED = EngineDescription(
     name="watershed",
     summary="thresholds and a watershed for bright nuclei, on the CPU, nothing to download",
     build="samservice.engines.watershed:WatershedEngine",
+    suited_for="bright nuclei on a dark ground",
     requirements=("scikit-image>=0.24",),
     parameters=lambda options: watershed_parameters.PARAMETERS,
 )

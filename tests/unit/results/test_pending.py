@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from samcourier.masks.integrity import stat_mask, zarr_files
-from samcourier.results.layout import manifest_path, mask_path
+from samcourier.results.layout import log_path, manifest_path, mask_path
 from samcourier.results.pending import (
     batches_to_redo,
     has_failures,
@@ -45,6 +45,9 @@ def write_manifest(dataset: Path, batch_id: str, images: dict[str, Any]) -> None
     path = manifest_path(dataset, batch_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"batch": batch_id, "images": images}))
+    (dataset / "logs").mkdir(exist_ok=True)
+    for image in images:
+        log_path(dataset, image).touch()
 
 
 @pytest.fixture
@@ -159,6 +162,7 @@ def test_labels_in_an_input_are_looked_for_where_they_were_written(tmp_path: Pat
         (lambda d: (mask_path(d, "b") / "0/0/0").unlink(), True),
         (lambda d: (mask_path(d, "b") / "0/0/0").write_bytes(b"x" * 99), True),
         (lambda d: (mask_path(d, "b") / "0/0/1").write_bytes(b""), True),
+        (lambda d: log_path(d, "b").unlink(), True),
         (lambda d: (mask_path(d, "b") / ".DS_Store").write_bytes(b"x"), False),
         (replace_entry(mask_files=None, mask_bytes=None), True),
         (replace_entry(status="failed", failure_kind="image"), False),

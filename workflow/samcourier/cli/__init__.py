@@ -63,6 +63,12 @@ COMMANDS = MappingProxyType(
             "Show the progress of the run in the results folder RUN, e.g. results/demo, until it"
             " ends.",
         ),
+        "prune": LazyCommand(
+            "dataset",
+            "prune",
+            "List the files in DATASET_DIR of images that the last run's sample sheet no longer"
+            " has.",
+        ),
         "report": LazyCommand(
             "dataset",
             "report",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,10 +46,11 @@ class Finding:
         return f"{self.where}: {self.problem}"
 
 
-def check_results(dataset_dir: Path) -> list[Finding]:
+def check_results(dataset_dir: Path, dropped: Collection[str] = ()) -> list[Finding]:
     """Return all problems of the folder, sorted; the list is empty if there is none.
 
     Every byte of every mask is read. A failed image whose log gives the reason is no problem.
+    ``dropped`` are the images that the sheet no longer has: no manifest needs to list them.
     Raises FileNotFoundError if there is no such folder.
     """
     if not dataset_dir.is_dir():
@@ -68,7 +69,7 @@ def check_results(dataset_dir: Path) -> list[Finding]:
         *_check_masks(masks, logs),
         *_check_logs(logs, masks),
         *_check_outputs(dataset_dir, logs),
-        *_check_manifests(manifests, logs, masks),
+        *_check_manifests(manifests, logs, masks, dropped),
         *_check_complete(dataset_dir, logs),
         *_check_run_record(dataset_dir),
     }
@@ -223,6 +224,7 @@ def _check_manifests(
     manifests: Mapping[str, Manifest | None],
     logs: Mapping[str, ImageLog | None],
     masks: Mapping[str, Path],
+    dropped: Collection[str],
 ) -> Iterator[Finding]:
     batch_of: dict[str, str] = {}
     for batch_id, manifest in sorted(manifests.items()):
@@ -240,7 +242,7 @@ def _check_manifests(
                 yield Finding(where, f"{image}: {problem}")
     # Without manifests there is nothing to compare with.
     if manifests and None not in manifests.values():
-        for image in logs.keys() - batch_of.keys():
+        for image in logs.keys() - batch_of.keys() - set(dropped):
             yield Finding(f"logs/{image}.json", "no batch's manifest lists it")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import InputError
+from ..formatting import first_names
 from ..results.image_log import ImageLog, read_image_log
 from ..results.layout import find_mask, log_path
 from ..results.service_description import is_older_version
@@ -17,9 +18,6 @@ from ..settings.run_settings import RunSettings
 
 #: Concurrent reads: a network file system answers each one slowly, but many at a time.
 _CONCURRENT_READS = 16
-
-#: Ids that a message names before it says how many more there are.
-_NAMED_IMAGES = 5
 
 _Difference = Literal["other settings", "older version"]
 
@@ -69,18 +67,18 @@ def check_replacement(finished: FinishedMasks, settings: RunSettings) -> list[st
     others, older = finished.other_settings, finished.older_version
     if others and settings.subset is not None and not settings.replace:
         raise InputError(
-            f"images: {_named(others)} already {_have(others)} with other parameters or of another"
-            " engine or model, expected replace: true to make them again, or another dataset: for a"
-            " trial of the settings"
+            f"images: {first_names(others)} already {_have(others)} with other parameters or of"
+            " another engine or model, expected replace: true to make them again, or another"
+            " dataset: for a trial of the settings"
         )
-    lines = []
-    if others:
-        lines.append(f"{_masks(others)} with other settings will be made again: {_named(others)}")
-    if older and settings.replace:
-        lines.append(
-            f"{_masks(older)} of an older version of the engine will be made again: {_named(older)}"
-        )
-    return lines
+    reasons = {"with other settings": others}
+    if settings.replace:
+        reasons["of an older version of the engine"] = older
+    return [
+        f"{_masks(images)} {reason} will be made again: {first_names(images)}"
+        for reason, images in reasons.items()
+        if images
+    ]
 
 
 def _difference(
@@ -99,11 +97,6 @@ def _difference(
 
 def _with(found: Mapping[str, _Difference | None], difference: _Difference) -> tuple[str, ...]:
     return tuple(image for image, each in found.items() if each == difference)
-
-
-def _named(images: tuple[str, ...]) -> str:
-    more = len(images) - _NAMED_IMAGES
-    return ", ".join(images[:_NAMED_IMAGES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _have(images: tuple[str, ...]) -> str:

@@ -23,7 +23,7 @@ from ..connection.time_limits import Policy
 from ..deploy.targets import find_service
 from ..outputs.make import require_outputs_extra
 from ..results.connection_log import ConnectionJournal
-from ..results.environment import write_run_environment
+from ..results.environment import write_run_environment, write_sheet
 from ..results.image_log import ImageLog
 from ..results.layout import connection_journal_path, manifest_path
 from ..results.manifest import Manifest, write_manifest
@@ -46,13 +46,15 @@ logger = logging.getLogger("samcourier.pipeline")
 
 @dataclass(frozen=True)
 class WrittenReport:
-    """The result of writing a report: ids of the images without mask, and the path of the crate.
+    """The result of writing a report.
 
-    ``crate`` is None if no crate was written.
+    ``without_mask`` are ids of images, ``crate`` is the path of the crate, None if none was
+    written. ``nothing_found`` is a sentence if many images have no object, else None.
     """
 
     without_mask: tuple[str, ...]
     crate: Path | None
+    nothing_found: str | None
 
 
 def run_batch(
@@ -170,6 +172,7 @@ def write_run_report(
     complete: Path,
 ) -> WrittenReport:
     """Write report (``html``, ``tsv``) and crate, and ``complete`` if every image has a mask."""
+    from ..evaluation.nothing_found import nothing_found_sentence
     from ..evaluation.run import build_report
     from ..provenance.crate import write_crate
     from ..report import write_report
@@ -180,7 +183,11 @@ def write_run_report(
     built = build_report(rows, batches, dataset_dir, settings.subset)
     digest = report_digest(settings, rows_of_subset(rows, settings.subset))
     without_mask = write_report(built, html, tsv, complete, digest)
-    return WrittenReport(tuple(without_mask), write_crate(built))
+    # A run that only writes its report may have a sheet with other truths or fewer images.
+    write_sheet(dataset_dir, rows)
+    return WrittenReport(
+        tuple(without_mask), write_crate(built), nothing_found_sentence(built.outcomes)
+    )
 
 
 def embedding_store(settings: RunSettings, dataset_dir: Path) -> EmbeddingStore | None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..evaluation.accuracy import Accuracy, mean_precision, pooled
+from ..evaluation.nothing_found import empty_images
 from ..evaluation.outcome import Outcome
 from ..evaluation.run import Report
 from ..results.timestamps import parse_time
@@ -52,6 +53,8 @@ def summary_figures(report: Report) -> list[Figure]:
         Figure("Missing", f"{counts['missing']:,}"),
         Figure("Objects", f"{sum(outcome.object_count or 0 for outcome in done):,}"),
     ]
+    if empty := empty_images(done):
+        figures.append(Figure("Images without an object", f"{len(empty):,}"))
     if older_count := sum(outcome.is_older_version for outcome in done):
         remark = "kept, named in the table; replace: true makes them again"
         figures.append(Figure("Masks of an older engine version", f"{older_count:,}", remark))

@@ -11,6 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ..evaluation.nothing_found import has_found_little, nothing_found_sentence
 from ..evaluation.run import Report
 from ..formatting import plain
 from ..results.timestamps import parse_time
@@ -69,6 +70,9 @@ def render_page(report: Report, pictures: Pictures | None = None) -> str:
         facts=run_facts(report),
         rerun=rerun_command(report),
         failures=group_failures(report.outcomes),
+        nothing_found=nothing_found_sentence(report.outcomes)
+        if has_found_little(report.outcomes)
+        else None,
         advice=advise(stages),
         stages=stages,
         colours=charts.STAGE_COLOURS,

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from .. import __version__
-from ..files.atomic import write_atomic
+from ..files.atomic import write_atomic, write_if_changed
 from ..files.records import decoder, read_versioned, write_record
 from ..samples.format import format_sheet
 from ..samples.sheet import ImageRow
@@ -105,7 +105,7 @@ def write_run_environment(
         workflow=_workflow(),
         machine=_machine(),
     )
-    write_atomic(dataset_dir / SHEET, format_sheet(rows))
+    write_sheet(dataset_dir, rows)
     (dataset_dir / SCRIPT).unlink(missing_ok=True)
     shutil.rmtree(dataset_dir / WORKFLOW, ignore_errors=True)
     if snakefile is not None:
@@ -119,6 +119,11 @@ def write_run_environment(
         write_atomic(dataset_dir / SCRIPT, f"{line}\n")
     # The record is written last: if it exists, the folder is complete.
     write_record(dataset_dir / RECORD, run_environment, PROVENANCE_SCHEMA)
+
+
+def write_sheet(dataset_dir: Path, rows: Sequence[ImageRow]) -> None:
+    """Write the sample sheet of the run to the folder ``provenance`` unless it is the same."""
+    write_if_changed(dataset_dir / SHEET, format_sheet(rows))
 
 
 def read_run_environment(dataset_dir: Path) -> RunEnvironment | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..masks.integrity import stat_mask
 from ..samples.sheet import Batch, ImageRow, rows_of_subset
-from .layout import find_mask, manifest_path, output_path, stat_output
+from .layout import find_mask, log_path, manifest_path, output_path, stat_output
 
 #: Concurrent file checks: a network file system answers each one slowly, but many at a time.
 _CONCURRENT_CHECKS = 16
@@ -68,8 +68,8 @@ def batches_to_redo(
     Such a manifest is damaged, was made with other settings than ``settings_digest`` returns for
     the batch, or lists other images than the batch has now. It is also out of date if one of its
     images is done while its mask or one of ``outputs`` is missing or damaged, failed for a reason
-    other than the image itself, or was not part of the run. ``only`` limits the check of single
-    images to these ids.
+    other than the image itself, was not part of the run, or has no log. ``only`` limits the check
+    of single images to these ids.
     """
 
     def must_be_redone(batch: Batch) -> bool:
@@ -149,6 +149,8 @@ def _is_image_settled(
     dataset_dir: Path, row: ImageRow, entry: dict[str, Any], outputs: Collection[str]
 ) -> bool:
     image, kind = row.image, entry.get("failure_kind")
+    if not log_path(dataset_dir, image).exists():
+        return False
     if entry.get("status") == "failed":
         return kind == "image" or (kind == "missing" and not _are_files_there(row))
     if not _has_mask(dataset_dir, image, entry):

@@ -77,7 +77,7 @@ def start_record(
     images would be processed twice.
     """
     before = read_run_record(dataset_dir)
-    if before is not None and before.cut != cut and (held := _batches_at_work(dataset_dir)):
+    if before is not None and before.cut != cut and (held := batches_at_work(dataset_dir)):
         raise InputError(
             f"{dataset_dir}: batch {', '.join(held)} of an earlier run is still running, and that"
             " run divided the sheet into other batches; wait until it ends, or end it"
@@ -110,7 +110,8 @@ def read_run_record(dataset_dir: Path) -> RunRecord | None:
     return record if record is not None and _is_sound(record) else None
 
 
-def _batches_at_work(dataset_dir: Path) -> list[str]:
+def batches_at_work(dataset_dir: Path) -> list[str]:
+    """Return the ids of the batches whose lock a process holds, sorted."""
     locks = sorted((dataset_dir / "batches").glob(".*.lock"))
     return [lock.name[1:].removesuffix(".lock") for lock in locks if is_held(lock)]
 
