@@ -211,7 +211,9 @@ CASES: dict[str, Case] = {
     "OME-XML cut": Case(
         ome_xml('<?xml version="1.0"?><OME xmlns="http://www.ope</OME>'), "damaged TIFF"
     ),
-    "OME-TIFF without its other file": Case(lost_companion, "damaged TIFF", cells={"z": "all"}),
+    "OME-TIFF without its other file": Case(
+        lost_companion, r"lost\.ome\.tif: no such file", cells={"z": "all"}
+    ),
     "5 axes without names": Case(
         tiff(pixels(2, 3, 4, 20, 30), metadata={}), "does not label dimension Q"
     ),

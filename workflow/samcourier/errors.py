@@ -6,7 +6,7 @@ A transport translates every foreign exception into one of these at its edge; no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -68,6 +68,17 @@ class ImageUnfit(CourierError):
     """This image cannot be read or is refused; the same pixels would fail again."""
 
     kind = "image"
+
+
+class SceneUnchosen(ImageUnfit):
+    """The file holds several images, and the sheet does not say which one is meant.
+
+    ``scenes`` are the indices of those that can be chosen.
+    """
+
+    def __init__(self, message: str, scenes: Sequence[int]) -> None:
+        super().__init__(message)
+        self.scenes = tuple(scenes)
 
 
 class ImageMissing(ImageUnfit):

@@ -67,10 +67,9 @@ def test_what_cannot_be_planned_is_one_line(keys: dict[str, Any], problem: str) 
     assert str(refused.value).startswith(problem)
 
 
-def test_a_path_that_snakemake_takes_for_a_pattern_is_refused() -> None:
+def test_a_path_that_snakemake_takes_for_a_pattern_is_planned_like_any_other() -> None:
     Path("images.tsv").write_text("image\tpath\na\tdata/{a}.tif\n")
-    with pytest.raises(InputError, match="expected no braces"):
-        plan()
+    assert images_of(plan()) == {"0001": ["a"]}
 
 
 def test_a_frozen_plan_does_not_follow_the_sheet() -> None:

@@ -61,9 +61,13 @@ def found(*inputs: str, known: list[ImageRow] | None = None) -> dict[str, str]:
         ("A1.tif", "A1"),
         ("A1.TIF", "A1"),
         ("A1.tiff", "A1.tiff"),
-        ("A1.ome.tif", "A1.ome"),
+        ("A1.ome.tif", "A1"),
+        ("A1.OME.TIFF", "A1"),
+        ("A1.ome.btf", "A1"),
+        ("A1.companion.ome", "A1"),
+        ("A1.png.ome.tif", "A1.png-9d1a8964"),
         ("A1.png", "A1.png"),
-        ("A1.ome.zarr", "A1.ome.zarr"),
+        ("A1.ome.zarr", "A1"),
         ("plate 7/A1.tif", "plate_7__A1-c97773c4"),
         ("plate7/A1.tif", "plate7__A1"),
         ("plate7/day2/A1.tif", "plate7__day2__A1"),
@@ -161,8 +165,8 @@ def test_an_ome_zarr_is_an_image_unless_it_holds_labels(folder: Path) -> None:
     add_zarr(folder / "new.zarr", {"multiscales": []}, "0.5")
     (folder / "broken.zarr").mkdir()
     (folder / "broken.zarr/zarr.json").write_text("[1")
-    assert list(found("data")) == ["a.ome.zarr", "broken.zarr", "new.zarr"]
-    assert found("data/a.ome.zarr") == {"a.ome.zarr": "data/a.ome.zarr"}
+    assert list(found("data")) == ["a", "broken.zarr", "new.zarr"]
+    assert found("data/a.ome.zarr") == {"a": "data/a.ome.zarr"}
 
 
 def test_files_of_one_stem_do_not_collide(folder: Path) -> None:

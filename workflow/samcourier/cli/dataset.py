@@ -323,9 +323,11 @@ def _rows_of(inputs: tuple[str, ...], dataset_dir: Path) -> list[ImageRow]:
     if len(inputs) == 1 and inputs[0].endswith(".tsv"):
         return read_sheet(Path(inputs[0]))
     found_sheet = found_sheet_path(dataset_dir)
-    rows = find_images(inputs, known_rows(found_sheet)).rows
-    write_found_sheet(found_sheet, rows)
-    return rows
+    found = find_images(inputs, known_rows(found_sheet))
+    for remark in found.remarks:
+        logger.info("%s", remark)
+    write_found_sheet(found_sheet, found.rows)
+    return found.rows
 
 
 def _check_subset(subset: Sequence[str], rows: Sequence[ImageRow]) -> None:

@@ -29,7 +29,8 @@ def sheet(inputs: tuple[str, ...], out: Path | None) -> None:
     """Write a sample sheet of the images in folders, patterns ('*.tif') and OME-Zarr plates.
 
     The sheet has one row per image. Scene and pixel size come from the file. The columns for time
-    points, depths and channels stay empty; a comment lists the choices.
+    points, depths and channels stay empty; a comment lists the choices. Files of one image, as
+    OME-TIFF describes them, have one row; thumbnails and what other tools wrote are left out.
     """
     from ..samples.inspection import inspect_images, summarise
 
@@ -39,6 +40,8 @@ def sheet(inputs: tuple[str, ...], out: Path | None) -> None:
         kinds = Counter(path.suffix or path.name for path in found.skipped)
         counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(8))
         logger.info("files left out by their names: %s", counts)
+    for remark in found.remarks:
+        logger.info("%s", remark)
     old = {row.image for row in known}
     inspections = list(inspect_images([row for row in found.rows if row.image not in old]))
     remarks = summarise(inspections)

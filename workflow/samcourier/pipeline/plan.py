@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ..errors import InputError
 from ..files.strict_json import read_json
 from ..results import pending
 from ..results.layout import manifest_path
@@ -37,7 +36,8 @@ class Plan:
     """A run: its settings, its results folder, and the images of its sample sheet.
 
     ``sheet`` is the content of the sheet and ``sheet_path`` its path. For images found in a folder,
-    both are those of the sheet that samcourier writes to the results folder.
+    both are those of the sheet that samcourier writes to the results folder, and ``remarks`` has a
+    line for what was left out of it or merged in it.
     """
 
     settings: RunSettings
@@ -45,6 +45,7 @@ class Plan:
     sheet_path: Path
     sheet: bytes
     rows: tuple[ImageRow, ...]
+    remarks: tuple[str, ...] = ()
 
     @cached_property
     def subset(self) -> frozenset[str] | None:
@@ -151,16 +152,17 @@ def make_plan(settings: RunSettings) -> Plan:
     """
     dataset_dir = Path("results", settings.dataset)
     source = Path(str(settings.sheet))
+    remarks: list[str] = []
     if is_sheet(str(settings.sheet)):
         content = read_sheet_content(source)
         rows = parse_sheet(content, source)
     else:
         source = found_sheet_path(dataset_dir)
-        rows = find_images([str(settings.sheet)], known_rows(source)).rows
+        found = find_images([str(settings.sheet)], known_rows(source))
+        rows, remarks = found.rows, found.remarks
         content = format_found_sheet(rows).encode()
-    _check_paths(rows, settings.sheet)
     check_subset(settings.images, {row.image for row in rows}, settings.sheet)
-    return Plan(settings, dataset_dir, source, content, tuple(rows))
+    return Plan(settings, dataset_dir, source, content, tuple(rows), tuple(remarks))
 
 
 def plan_from_frozen(frozen: FrozenRun) -> Plan:
@@ -169,13 +171,3 @@ def plan_from_frozen(frozen: FrozenRun) -> Plan:
     rows = parse_sheet(content, frozen.sheet)
     dataset_dir = Path("results", frozen.settings.dataset)
     return Plan(frozen.settings, dataset_dir, frozen.sheet, content, tuple(rows))
-
-
-def _check_paths(rows: list[ImageRow], sheet: str | None) -> None:
-    paths = [path for row in rows for path in (row.path, row.foreground) if path]
-    for path in paths:
-        if set("{}") & set(str(path)):
-            raise InputError(
-                f"{sheet}: path {str(path)!r}, expected no braces, which Snakemake takes for"
-                " wildcards"
-            )

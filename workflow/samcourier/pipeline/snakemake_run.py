@@ -106,13 +106,26 @@ class WorkflowRun:
         return batch_message(batch.batch_id, len(self.plan.batches), len(rows))
 
     def batch_inputs(self, wildcards: Any) -> list[str]:
-        """Return the readable input files of a batch; the batch itself records a missing one."""
-        # Only the main process decides: a job parses again while other batches are unfinished.
-        if self._is_main_process and wildcards.batch in self.plan.batches_to_redo:
-            internals.remake(self._workflow, manifest_path(self.dataset_dir, wildcards.batch))
+        """Return the readable input files of a batch; the batch itself records a missing one.
+
+        Names with braces are left out, because Snakemake takes them for wildcards; a batch is made
+        again when such a file is newer than its manifest.
+        """
+        manifest = manifest_path(self.dataset_dir, wildcards.batch)
         rows = self.plan.batches[wildcards.batch].rows
         paths = [str(path) for row in rows for path in (row.path, row.foreground) if path]
-        return [path for path in paths if path in self.plan.demo_files or _is_readable(path)]
+        hidden = {path for path in paths if set("{}") & set(path)}
+        # Only the main process decides: a job parses again while other batches are unfinished.
+        if self._is_main_process and (
+            wildcards.batch in self.plan.batches_to_redo
+            or any(_is_newer(path, manifest) for path in hidden)
+        ):
+            internals.remake(self._workflow, manifest)
+        return [
+            path
+            for path in paths
+            if path not in hidden and (path in self.plan.demo_files or _is_readable(path))
+        ]
 
     def report_inputs(self, wildcards: Any) -> list[Path]:
         """Return the manifests of the run; a missing or outdated report is made again."""
@@ -146,6 +159,7 @@ class WorkflowRun:
             return
         self._check_replacement(to_make)
         self._record(to_make)
+        internals.show([f"samcourier: {each}" for each in self.plan.remarks])
         internals.show([f"samcourier: {self._forecast(to_make)}"])
         self._deploy_service()
         self._check_replacement(to_make, service=read_verified_service(self.dataset_dir))
@@ -290,6 +304,14 @@ class WorkflowRun:
 def _is_readable(path: str) -> bool:
     """Return whether Snakemake can open ``path``: it would hang on a pipe, or lack permission."""
     return os.access(path, os.R_OK) and (os.path.isfile(path) or os.path.isdir(path))
+
+
+def _is_newer(path: str, manifest: Path) -> bool:
+    """Return whether both files exist and ``path`` was written after the manifest."""
+    try:
+        return os.stat(path).st_mtime > manifest.stat().st_mtime
+    except OSError:
+        return False
 
 
 def _write_lines(path: Path, lines: list[str]) -> None:

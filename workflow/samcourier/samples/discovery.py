@@ -1,51 +1,48 @@
 """Find images in folders, patterns and OME-Zarr plates as rows of a sample sheet.
 
-The images are not opened. An id depends only on the name of its file, so that new files do not
-change existing ids.
+No pixels are read. An id depends only on the name of its file, so that new files do not change
+existing ids.
 """
 
 from __future__ import annotations
 
 import glob
-import hashlib
-import json
 import os
-import re
-import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import InputError
-from ..files.zarr_names import ATTRIBUTES_FILES, METADATA_FILES
 from ..images.readers.built_in import BUILT_IN
 from ..images.readers.reader import installed_readers
-from .sheet import SAFE_ID, ImageRow
+from ..images.selection import Selection
+from .ids import id_with_digest, make_id
+from .known import merge_known
+from .left_out import LeftOut, asks_for_left_out, image_stem, reason_to_leave_out
+from .sets import FoundFile, images_of
+from .sheet import ImageRow
+from .zarr_folders import plate_images, zarr_attributes
 
 #: Suffixes of the built-in readers. A folder is searched for these and those of the installed
 #: readers; a pattern selects all files that it matches.
 IMAGE_SUFFIXES = tuple(suffix for reader in BUILT_IN for suffix in reader.suffixes)
-#: Replaces "/" in an id.
-_FOLDER_SEPARATOR = "__"
-_READABLE_CHARACTERS = 150
 
 
 @dataclass(frozen=True)
 class Found:
-    """The rows of the images, in a stable order, and the files that do not have an image's name."""
+    """The result of a search.
+
+    Attributes:
+        rows: One for each image, in a stable order.
+        skipped: Files of a folder whose names are not those of images.
+        remarks: What was left out or merged, and which files of a set are missing, a line each.
+    """
 
     rows: list[ImageRow]
     skipped: list[Path]
-
-
-@dataclass(frozen=True)
-class _Hit:
-    """A file that was found; ``name`` is the part of the path that becomes the id."""
-
-    path: str
-    name: str
-    is_image: bool = True
+    remarks: list[str]
 
 
 def is_sheet(text: str) -> bool:
@@ -71,92 +68,82 @@ def find_images(inputs: Sequence[str], known: Sequence[ImageRow] = ()) -> Found:
     """Return one row for each image in ``inputs``: folders, patterns, plates, files.
 
     ``known`` are the rows of an earlier search: their images keep order and id, and new ones
-    follow. A folder is searched recursively, without hidden files and label images. A plate has
-    a row for each field of a well, e.g. A_1_0. Image files are not opened. A folder that cannot be
+    follow. A folder is searched recursively, without hidden files, label images, thumbnails and
+    what other tools wrote. A plate has a row for each field of a well, e.g. A_1_0. Of TIFF files
+    the OME metadata are read, to find the images that several files hold. A folder that cannot be
     listed also has a row, so that the run reports it. Raises :class:`InputError` when there is no
     image.
     """
-    hits: dict[str, _Hit] = {}
+    files: dict[str, FoundFile] = {}
+    left_out: dict[str, LeftOut] = {}
     for text in inputs:
-        found = list(_hits(text))
-        if not any(hit.is_image for hit in found):
-            raise InputError(
-                f"{text}: no image found, expected files ending in"
-                f" {', '.join((*IMAGE_SUFFIXES, *_installed_suffixes()))},"
-                " or OME-Zarr"
-            )
-        for hit in found:
-            hits.setdefault(hit.path, hit)
-    images = {path: hit for path, hit in hits.items() if hit.is_image}
-    rows = [row for row in known if str(row.path) in images]
+        found = list(_files(text))
+        out = _left_out(text, found)
+        if not any(each.is_image and each.path not in out for each in found):
+            raise InputError(_no_image(text, found, out))
+        for file in found:
+            if file.path not in out:
+                files.setdefault(file.path, file)
+        left_out |= out
+    images, remarks = images_of([each for each in files.values() if each.is_image])
+    rows, new, merged = merge_known(known, images)
     ids = {row.image.casefold() for row in rows}
-    known_paths = {str(row.path) for row in rows}
-    for path, hit in images.items():
-        if path in known_paths:
-            continue
-        image = make_id(hit.name)
+    for each in new:
+        image = make_id(each.name)
         if image.casefold() in ids:
-            image = _with_digest(image, path)
+            place = each.path if each.scene is None else f"{each.path} {each.scene}"
+            image = id_with_digest(image, place)
         if image.casefold() in ids:
-            raise InputError(f"{path}: the id {image!r} is already taken, expected each id once")
+            raise InputError(
+                f"{each.path}: the id {image!r} is already taken, expected each id once"
+            )
         ids.add(image.casefold())
-        rows.append(ImageRow(image, Path(path)))
-    return Found(rows, [Path(hit.path) for hit in hits.values() if not hit.is_image])
+        rows.append(ImageRow(image, Path(each.path), Selection(scene=each.scene)))
+    skipped = [Path(each.path) for each in files.values() if not each.is_image]
+    known_paths = {str(row.path): row.image for row in known}
+    remarks = [*_left_out_remarks(left_out.values(), known_paths), *remarks, *merged]
+    return Found(rows, skipped, remarks)
 
 
-def make_id(name: str) -> str:
-    """Return the id for a file's name. Different names have different ids, ignoring case.
+def _left_out(text: str, files: Sequence[FoundFile]) -> dict[str, LeftOut]:
+    """Return the files that are no images of a dataset, by path; none if the user names them."""
+    is_searched = os.path.isdir(text) or (_is_pattern(text) and not asks_for_left_out(text))
+    if not is_searched:
+        return {}
+    stems = {image_stem(each.path) for each in files}
+    reasons = ((each.path, reason_to_leave_out(each.path, stems)) for each in files)
+    return {path: LeftOut(path, reason) for path, reason in reasons if reason is not None}
 
-    ``.tif`` is dropped and "/" becomes "__". A digest is appended if the result would not be a safe
-    id or could also come from another name.
-    """
-    stem = re.sub(r"\.tif$", "", name, flags=re.IGNORECASE)
-    parts = stem.split("/")
-    image = _FOLDER_SEPARATOR.join(parts)
-    is_plain = (
-        len(image) <= _READABLE_CHARACTERS
-        and SAFE_ID.fullmatch(image) is not None
-        and not any("__" in part for part in parts)
-        and (len(parts) == 1 or not any(part != part.strip("_") for part in parts))
-        and not (stem != name and stem.lower().endswith(IMAGE_SUFFIXES))
+
+def _left_out_remarks(left_out: Iterable[LeftOut], known: Mapping[str, str]) -> list[str]:
+    """Return a line for each kind of files that were left out; ``known`` has ids by path."""
+    of_kind: dict[str, list[str]] = {}
+    for each in left_out:
+        of_kind.setdefault(each.reason, []).append(each.path)
+    remarks = []
+    for reason, paths in of_kind.items():
+        count = "1 file" if len(paths) == 1 else f"{len(paths)} files, first"
+        remarks.append(f"left out as {reason}: {count} {paths[0]}; name a file to segment it")
+        if old := [known[path] for path in paths if path in known]:
+            remarks.append(
+                f"{', '.join(old[:8])}{' ...' if len(old) > 8 else ''}: left out from now on; masks"
+                " of earlier runs stay where they are, and are not made again"
+            )
+    return remarks
+
+
+def _no_image(text: str, files: Sequence[FoundFile], left_out: Mapping[str, LeftOut]) -> str:
+    suffixes = ", ".join((*IMAGE_SUFFIXES, *_installed_suffixes()))
+    kinds = Counter(
+        f"left out as {left_out[each.path].reason}"
+        if each.path in left_out
+        else Path(each.path).suffix or "without a suffix"
+        for each in files
     )
-    return image if is_plain else _with_digest(image, name)
-
-
-def plate_images(path: str, plate: Any) -> Iterator[tuple[str, str]]:
-    """Yield the path and name of each image of a plate, e.g. plate.zarr/A/1/0 and A_1_0.
-
-    ``plate`` is the entry ``plate`` of the folder's attributes. A well without a list of fields is
-    yielded as one image.
-    """
-    for well_path in _paths_inside(plate, "wells"):
-        well = (zarr_attributes(f"{path}/{well_path}") or {}).get("well")
-        fields = list(_paths_inside(well, "images"))
-        for inside in [f"{well_path}/{field}" for field in fields] or [well_path]:
-            yield f"{path}/{inside}", inside.replace("/", "_")
-
-
-def _paths_inside(attributes: Any, name: str) -> Iterator[str]:
-    """Yield the paths in the list ``name`` of unchecked attributes that stay inside the folder."""
-    listed = attributes.get(name) if isinstance(attributes, dict) else None
-    for each in listed if isinstance(listed, list) else ():
-        path = str(each.get("path", "")) if isinstance(each, dict) else ""
-        if _is_inside(path):
-            yield path
-
-
-def zarr_attributes(path: str) -> dict[str, Any] | None:
-    """Return the OME metadata of a folder, {} if unreadable, None if it is not a Zarr."""
-    if not any(os.path.isfile(f"{path}/{name}") for name in METADATA_FILES):
-        return None
-    for name in ATTRIBUTES_FILES:
-        try:
-            read = json.loads(Path(path, name).read_bytes())
-            attributes = read["attributes"] if name == "zarr.json" else read
-            return dict(attributes.get("ome") or attributes)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            continue
-    return {}
+    there = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(8))
+    return f"{text}: no image found, expected files ending in {suffixes}, or OME-Zarr" + (
+        f"; found {there}" if there else ""
+    )
 
 
 def written_name(path: str) -> str:
@@ -169,32 +156,34 @@ def written_name(path: str) -> str:
     return "".join(f"\\x{ord(c):02x}" if c < " " or c == "\x7f" or c in ends else c for c in text)
 
 
-def _hits(text: str) -> Iterator[_Hit]:
+def _files(text: str) -> Iterator[FoundFile]:
     if _is_pattern(text):
         root = PurePosixPath(*_fixed_parts(text))
         for path in sorted(glob.glob(text, recursive=True)):
             name = str(PurePosixPath(path).relative_to(root))
             if not os.path.isdir(path):
-                yield _hit(path, name)
+                yield _file(path, name)
             elif (attributes := zarr_attributes(path)) is not None:
-                yield from _zarr_hits(path, name, attributes)
+                yield from _zarr_files(path, name, attributes)
             elif _is_image_folder(path):
-                yield _hit(path, name)
+                yield _file(path, name)
         return
     if os.path.isdir(text):
         folder = text.rstrip("/") or "/"
         attributes = zarr_attributes(folder)
         if attributes is None and not _is_image_folder(folder):
-            yield from _folder_hits(folder, "", ())
+            yield from _folder_files(folder, "", ())
         elif attributes and "plate" in attributes:
-            yield from (_hit(*each) for each in plate_images(folder, attributes["plate"]))
+            yield from (_file(*each) for each in plate_images(folder, attributes["plate"]))
         else:
-            yield _hit(folder, os.path.basename(os.path.abspath(folder)))
+            yield _file(folder, os.path.basename(os.path.abspath(folder)))
         return
-    yield _hit(text, os.path.basename(text))
+    yield replace(_file(text, os.path.basename(text)), is_named=True)
 
 
-def _folder_hits(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[_Hit]:
+def _folder_files(
+    folder: str, prefix: str, above: tuple[tuple[int, int], ...]
+) -> Iterator[FoundFile]:
     """Yield the files in a folder, recursively; a link to a parent folder is not followed."""
     try:
         stat = os.stat(folder)
@@ -204,7 +193,7 @@ def _folder_hits(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -
         with os.scandir(folder) as listed:
             entries = sorted(listed, key=lambda entry: os.fsencode(entry.name))
     except OSError:
-        yield _hit(folder, prefix.rstrip("/") or folder)
+        yield _file(folder, prefix.rstrip("/") or folder)
         return
     for entry in entries:
         if entry.name.startswith("."):
@@ -212,26 +201,26 @@ def _folder_hits(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -
         path, name = f"{folder}/{entry.name}", f"{prefix}{entry.name}"
         if not _is_folder(entry):
             is_image = _has_image_suffix(entry.name)
-            yield replace(_hit(path, name), is_image=is_image)
+            yield replace(_file(path, name), is_image=is_image)
         elif (attributes := zarr_attributes(path)) is None and _is_image_folder(path):
-            yield _hit(path, name)
+            yield _file(path, name)
         elif attributes is None:
-            yield from _folder_hits(path, f"{name}/", (*above, here))
+            yield from _folder_files(path, f"{name}/", (*above, here))
         elif "image-label" not in attributes:
-            yield from _zarr_hits(path, name, attributes)
+            yield from _zarr_files(path, name, attributes)
 
 
-def _zarr_hits(path: str, name: str, attributes: Mapping[str, Any]) -> Iterator[_Hit]:
+def _zarr_files(path: str, name: str, attributes: Mapping[str, Any]) -> Iterator[FoundFile]:
     inside = list(plate_images(path, attributes.get("plate")))
     if inside:
-        yield from (_hit(image, f"{name}/{field}") for image, field in inside)
+        yield from (_file(image, f"{name}/{field}") for image, field in inside)
     else:
-        yield _hit(path, name)
+        yield _file(path, name)
 
 
-def _hit(path: str, name: str) -> _Hit:
+def _file(path: str, name: str) -> FoundFile:
     # Normalised as when a sheet is read: ./data/a.tif and data/a.tif are the same row.
-    return _Hit(str(Path(written_name(path))), written_name(name))
+    return FoundFile(str(Path(written_name(path))), written_name(name))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -251,15 +240,3 @@ def _fixed_parts(pattern: str) -> Iterator[str]:
         if glob.has_magic(part):
             return
         yield part
-
-
-def _is_inside(path: str) -> bool:
-    parts = PurePosixPath(path).parts
-    return bool(parts) and parts[0] != "/" and ".." not in parts
-
-
-def _with_digest(image: str, name: str) -> str:
-    plain = unicodedata.normalize("NFKD", image)
-    plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", re.sub(r"[\u0300-\u036f]", "", plain))
-    plain = plain[-_READABLE_CHARACTERS:].lstrip("._-") or "image"
-    return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -36,8 +36,10 @@ def write_found_sheet(path: Path, rows: Sequence[ImageRow]) -> None:
 
 
 def format_found_sheet(rows: Sequence[ImageRow]) -> str:
-    """Return the sheet of the found images, with their ids and paths alone."""
-    return f"{header(COLUMNS_FOUND)}{lines(rows, COLUMNS_FOUND)}"
+    """Return the sheet of the found images: ids, paths, and scenes where a file holds several."""
+    has_scenes = any(row.selection.scene is not None for row in rows)
+    columns = (*COLUMNS_FOUND, "scene") if has_scenes else COLUMNS_FOUND
+    return f"{header(columns)}{lines(rows, columns)}"
 
 
 def header(columns: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from ..errors import ImageUnfit
+from ..errors import ImageUnfit, SceneUnchosen
 from ..images.planes import Planes
 from ..images.readers import Source, open_source
 from ..images.selection import PICK_RULE, Pick
@@ -55,16 +55,22 @@ def summarise(inspections: Iterable[Inspection]) -> list[str]:
 
 def _inspect(row: ImageRow) -> Inspection:
     try:
-        with open_source(row.path, 0) as source:
-            names = source.scene_names
-            if len(names) == 1:
-                return _inspect_scene(row, source)
-            scenes = [_inspect_scene(_numbered(row, 0), source)]
-        for number in range(1, len(names)):
-            with open_source(row.path, number) as source:
-                scenes.append(_inspect_scene(_numbered(row, number), source))
+        with open_source(row.path, row.selection.scene) as source:
+            return _inspect_scene(row, source)
+    except SceneUnchosen as unchosen:
+        numbers = unchosen.scenes
     except ImageUnfit as error:
         return Inspection((row,), (str(error).removeprefix(f"{row.path}: "),))
+    scenes, names = [], []
+    for number in numbers:
+        numbered = _numbered(row, number)
+        try:
+            with open_source(row.path, number) as source:
+                scenes.append(_inspect_scene(numbered, source))
+                names.append(source.scene_names[number])
+        except ImageUnfit as error:
+            reason = f"scene {number}: {str(error).removeprefix(f'{row.path}: ')}"
+            scenes.append(Inspection((numbered,), (reason,)))
     remarks = dict.fromkeys(remark for inspection in scenes for remark in inspection.remarks)
     shown = ", ".join(filter(None, names[:8])) + (" ..." if len(names) > 8 else "")
     names_shown = f" ({shown})" if shown else ""
@@ -84,6 +90,8 @@ def _inspect_scene(row: ImageRow, source: Source) -> Inspection:
 def _remarks(row: ImageRow, source: Source) -> tuple[str, ...]:
     sizes = dict(zip(source.axes, source.shape, strict=True))
     remarks = [f"{sizes[each]} {text}" for each, text in _CHOICES.items() if sizes.get(each, 1) > 1]
+    if left_out := getattr(source, "left_out", ()):
+        remarks.append(f"left out, no images of the slide: {', '.join(left_out)}")
     channels = sizes.get("C", 1)
     if channels > 1:
         names = ", ".join(filter(None, source.channel_names))

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ...errors import ImageUnfit, ImageUnread
+from ...errors import ImageUnfit, ImageUnread, SceneUnchosen
 
 Index = tuple[int | slice, ...]
 
@@ -43,6 +43,8 @@ class Source(Protocol):
         z_spacing_um: Between two z positions in micrometres, None if the file has none.
         channel_names: Names of the channels, () if the file has none.
         scene_names: Names of all scenes of the file, "" for one without a name.
+
+    A source may also have ``left_out``: the names of scenes that are no images, as a slide's label.
     """
 
     @property
@@ -78,24 +80,33 @@ class Source(Protocol):
 Open = Callable[[Path, int | str | None], AbstractContextManager[Source]]
 
 
-def pick_scene(path: Path, names: Sequence[str], scene: int | str | None) -> int:
+def pick_scene(
+    path: Path,
+    names: Sequence[str],
+    scene: int | str | None,
+    images: Sequence[int] | None = None,
+) -> int:
     """Return the index of the requested scene, which is an index or a unique name.
 
-    Raises ImageUnfit when no such scene exists, or when ``scene`` is None and there are several.
+    ``images`` are the indices from which None chooses: the scenes that are images of this file, by
+    default all. Raises SceneUnchosen when ``scene`` is None and there are several, ImageUnfit when
+    no such scene exists.
     """
-    if scene is None and len(names) == 1:
-        return 0
+    images = range(len(names)) if images is None else images
+    if scene is None and len(images) == 1:
+        return images[0]
     if isinstance(scene, str) and list(names).count(scene) == 1:
         return list(names).index(scene)
     if isinstance(scene, int) and 0 <= scene < len(names):
         return scene
     problem = "is one of several" if scene is None else f"no scene {scene!r}"
     shown = ", ".join(filter(None, names[:8])) + (" ..." if len(names) > 8 else "")
-    raise ImageUnfit(
+    message = (
         f"{path}: {problem}, expected scene 0 to {len(names) - 1}"
         + (f" or one of {shown}" if shown else "")
         + ("; write it into the sheet" if scene is None else "")
     )
+    raise ImageUnfit(message) if scene is not None else SceneUnchosen(message, images)
 
 
 def check_fits_memory(path: Path, nbytes: int) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from ...files.zarr_names import METADATA_FILES
+from .ome_set import COMPANION_SUFFIX
 from .reader import Reader
+
+#: Slides that are TIFF files: Aperio, Hamamatsu, Leica, Akoya, Ventana.
+SLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".qptiff", ".bif")
 
 OME_ZARR = Reader(
     name="ome-zarr",
@@ -16,7 +20,8 @@ TIFF = Reader(
     kind="TIFF",
     open="samcourier.images.readers.tiff:open_tiff",
     magic=(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
-    suffixes=(".tif", ".tiff", ".btf", ".tf2", ".tf8", ".lsm"),
+    suffixes=(".tif", ".tiff", ".btf", ".tf2", ".tf8", ".lsm", *SLIDE_SUFFIXES, COMPANION_SUFFIX),
+    text_suffixes=(COMPANION_SUFFIX,),
 )
 PNG = Reader(
     name="png",

@@ -34,6 +34,8 @@ class Reader:
         magic: Possible first bytes of a file, at most ``HEAD_BYTES`` each.
         suffixes: Of the files to find in folders, in lower case with the dot.
         folder_files: Names of files; a folder with one of them is an image.
+        text_suffixes: Suffixes of files that are recognised by their names, since their first bytes
+            are those of any XML.
     """
 
     name: str
@@ -42,9 +44,12 @@ class Reader:
     magic: tuple[bytes, ...] = ()
     suffixes: tuple[str, ...] = ()
     folder_files: tuple[str, ...] = ()
+    text_suffixes: tuple[str, ...] = ()
 
     def recognises_file(self, path: Path, head: bytes) -> bool:
         """Return True if this reader reads a file with the first bytes ``head``."""
+        if self.text_suffixes and path.name.lower().endswith(self.text_suffixes):
+            return True
         if self.magic:
             return head.startswith(self.magic)
         return bool(self.suffixes) and path.name.lower().endswith(self.suffixes)

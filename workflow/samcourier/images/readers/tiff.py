@@ -19,6 +19,13 @@ import tifffile
 
 from ...errors import ImageUnfit
 from .base import Index, check_fits_memory, damaged, one_line, pick_scene, size_in_um
+from .ome_set import (
+    OmeMetadata,
+    check_files,
+    image_xml,
+    is_accessory_name,
+    read_ome_metadata,
+)
 
 #: A plain TIFF with a coarser resolution (254 dpi) has that of a printer, not of a microscope.
 _COARSEST_TIFF_UM = 100.0
@@ -38,6 +45,8 @@ class TiffSource:
         tiff: tifffile.TiffFile,
         series: tifffile.TiffPageSeries,
         image: ElementTree.Element | None,
+        scene_names: Sequence[str],
+        left_out: Sequence[str],
     ) -> None:
         """``image`` is the OME element Pixels of the series, None where the file has none."""
         if series.dtype is None:
@@ -53,7 +62,8 @@ class TiffSource:
         self.pixel_size_um = _pixel_size_um(tiff, image)
         self.z_spacing_um = _z_spacing_um(tiff, image)
         self.channel_names = _channel_names(image)
-        self.scene_names = tuple(each.name for each in tiff.series)
+        self.scene_names = tuple(scene_names)
+        self.left_out = tuple(left_out)
         self._path = path
         self._tiff = tiff
         self._series = series
@@ -143,52 +153,83 @@ def _read_exactly(file: int, target: memoryview, offset: int) -> None:
 
 @contextmanager
 def open_tiff(path: Path, scene: int | str | None) -> Iterator[TiffSource]:
-    """Open the requested series, by default the first if the others are not images.
+    """Open the requested image of a TIFF, or of the set of OME-TIFF files to which it belongs.
 
-    Raises ImageUnfit.
+    By default that is the only image with planes in this file, besides those of a slide's label and
+    thumbnail. Raises ImageUnfit, and ImageMissing when another file of the set is missing.
     """
+    metadata = read_ome_metadata(path)
     with ExitStack() as stack:
-        try:
-            with _tifffile_errors() as errors:
-                tiff = stack.enter_context(tifffile.TiffFile(path))
-                ome = ElementTree.fromstring(tiff.ome_metadata) if tiff.ome_metadata else None
-                _check_companions(path, ome)
-                series = tiff.series
-                names = [each.name for each in series]
-        except ImageUnfit:
-            raise
-        except Exception as error:
-            raise damaged(path, "TIFF", error) from error
-        if not series:
-            raise ImageUnfit(f"{path}: a TIFF without an image, expected one")
-        is_only_image = scene is None and all(
-            _is_accessory(each, series[0], ome) for each in series[1:]
-        )
-        number = 0 if is_only_image else pick_scene(path, names, scene)
-        if errors:
-            raise damaged(path, "TIFF", errors[0])
-        yield TiffSource(path, tiff, series[number], _ome_image(ome, number))
+        source = None
+        if metadata is not None and (metadata.images or metadata.is_companion):
+            source = _open_ome(path, metadata, scene, stack)
+        yield source or _open_series(path, metadata, scene, stack)
 
 
-def _is_accessory(
-    series: tifffile.TiffPageSeries, first: tifffile.TiffPageSeries, ome: object | None
-) -> bool:
-    """Return True if a series is a slide's label or thumbnail, not a second image.
+def _open_ome(
+    path: Path, metadata: OmeMetadata, scene: int | str | None, stack: ExitStack
+) -> TiffSource | None:
+    """Open an image that OME metadata describe, from the file that holds its first plane.
 
-    OME names each image; without OME a series smaller than the first counts as a thumbnail.
+    None if it is the only one and the metadata do not fit the pages of the file.
     """
-    has_accessory_name = any(
-        word in series.name.lower() for word in ("label", "macro", "thumbnail")
+    names = [image.name for image in metadata.images]
+    images = metadata.images_in(path)
+    image = metadata.images[pick_scene(path, names, scene, images)]
+    check_files(path, metadata, image)
+    options: dict[str, Any] = {"omexml": image_xml(metadata, image), "is_ome": True}
+    tiff, series = _opened_tiff(
+        metadata.folder / image.files[0], stack, is_mmstack=False, **options
     )
-    return has_accessory_name or (ome is None and math.prod(series.shape) < math.prod(first.shape))
+    if len(series) == 1 and series[0].kind == "ome":
+        left_out = [names[n] for n in metadata.scenes_in(path) if n not in images]
+        return TiffSource(path, tiff, series[0], image.pixels, names, left_out)
+    if len(metadata.images) == len(metadata.files) == 1 and not metadata.is_companion:
+        return None
+    raise ImageUnfit(
+        f"{path}: its OME metadata do not fit the pages of {image.files[0]}, expected an image of"
+        " the size that they say"
+    )
 
 
-def _check_companions(path: Path, ome: ElementTree.Element | None) -> None:
-    """Raise ImageUnfit if OME metadata name files in other folders: tifffile would open them."""
-    for part in [] if ome is None else ome.findall(".//{*}UUID"):
-        name = part.get("FileName") or ""
-        if "/" in name or "\\" in name:
-            raise ImageUnfit(f"{path}: its planes lie in {name!r}, expected files beside it")
+def _open_series(
+    path: Path, metadata: OmeMetadata | None, scene: int | str | None, stack: ExitStack
+) -> TiffSource:
+    """Open a series of a TIFF whose pages no OME metadata describe."""
+    tiff, series = _opened_tiff(path, stack)
+    if not series:
+        raise ImageUnfit(f"{path}: a TIFF without an image, expected one")
+    names = [each.name for each in series]
+    images = [
+        number
+        for number, each in enumerate(series)
+        if not (is_accessory_name(each.name) or _is_smaller(each, series[0]))
+    ] or list(range(len(series)))
+    number = pick_scene(path, names, scene, images)
+    left_out = [name for each, name in enumerate(names) if each not in images]
+    described = [] if metadata is None else metadata.root.findall("{*}Image/{*}Pixels")
+    pixels = described[0] if len(described) == len(series) == 1 else None
+    return TiffSource(path, tiff, series[number], pixels, names, left_out)
+
+
+def _opened_tiff(
+    path: Path, stack: ExitStack, **options: Any
+) -> tuple[tifffile.TiffFile, list[tifffile.TiffPageSeries]]:
+    """Open a file and its series; ``stack`` closes it. Raises ImageUnfit if it is damaged."""
+    try:
+        with _tifffile_errors() as errors:
+            tiff = stack.enter_context(tifffile.TiffFile(path, **options))
+            series = tiff.series
+    except Exception as error:
+        raise damaged(path, "TIFF", error) from error
+    if errors:
+        raise damaged(path, "TIFF", errors[0])
+    return tiff, series
+
+
+def _is_smaller(series: tifffile.TiffPageSeries, first: tifffile.TiffPageSeries) -> bool:
+    """Return True for a smaller series than the first, which counts as a thumbnail without OME."""
+    return math.prod(series.shape) < math.prod(first.shape)
 
 
 @contextmanager
@@ -228,12 +269,6 @@ def _without_alpha(series: tifffile.TiffPageSeries) -> tuple[int, ...]:
 
 def _zarr_threads() -> set[int | None]:
     return {each.ident for each in threading.enumerate() if each.name.startswith("zarr")}
-
-
-def _ome_image(ome: ElementTree.Element | None, number: int) -> ElementTree.Element | None:
-    """Return the OME element Pixels of a series, None where the file has none."""
-    found = [] if ome is None else ome.findall("{*}Image/{*}Pixels")
-    return found[number] if number < len(found) else None
 
 
 def _channel_names(image: ElementTree.Element | None) -> tuple[str, ...]:
