@@ -1,6 +1,6 @@
-"""The comparison of the transports: its table, what it leaves out, and what it makes of failures.
+"""Tests of the comparison of the transports: its table, skipped sizes, and failures.
 
-A scripted transport stands for the real ones, which tests/live measures.
+A scripted transport takes the place of the real ones, which tests/live measures.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from samcourier.benchmark.compare import (
     SpeedSettings,
     compare_transports,
     payload_sizes,
-    why_left_out,
+    reason_to_skip,
     write_comparison,
 )
 from samcourier.benchmark.plot import plot_table
@@ -30,11 +30,11 @@ from samcourier.benchmark.table import (
     Direction,
     Record,
     Row,
-    as_tsv,
     print_table,
     remark_lines,
     size_text,
     table_rows,
+    table_tsv,
 )
 from samcourier.connection.throughput import Payload, Sample
 from samcourier.errors import Denied, ServiceFailed, TransportFailed
@@ -54,12 +54,12 @@ CALLS_BEFORE_SIZES = 1 + 3
 def record(
     transport: str, seconds: dict[tuple[Direction, int], list[float]], **others: Any
 ) -> Record:
-    """Return what a transport took, up and down alike; the round trip is 10 ms."""
+    """Return a record with equal times in both directions and a median round trip of 10 ms."""
     samples = {
         Case(direction, payload_bytes): [
-            Sample(Payload(payload_bytes, payload_bytes), each / 2, each / 2) for each in travels_s
+            Sample(Payload(payload_bytes, payload_bytes), each / 2, each / 2) for each in times_s
         ]
-        for (direction, payload_bytes), travels_s in seconds.items()
+        for (direction, payload_bytes), times_s in seconds.items()
     }
     return Record(transport, [0.01, 0.01, 0.5], samples, **others)
 
@@ -73,7 +73,7 @@ def record(
         (64, ["64 KiB", "256 KiB", "1 MiB", "4 MiB", "16 MiB", "64 MiB"]),
     ],
 )
-def test_sizes_rise_by_powers_of_four(max_mib: int, sizes: list[str]) -> None:
+def test_each_size_is_four_times_the_one_before(max_mib: int, sizes: list[str]) -> None:
     assert [size_text(each) for each in payload_sizes(max_mib * MIB)] == sizes
 
 
@@ -85,25 +85,25 @@ def test_sizes_rise_by_powers_of_four(max_mib: int, sizes: list[str]) -> None:
         (
             record("http", {("up", MIB): [7.6]}),
             Case("up", 4 * MIB),
-            "left out: a call would take 30.4 s, over 30 s",
+            "skipped: a call would take 30.4 s, over 30 s",
         ),
-        # The median decides, not the slowest.
+        # The prediction uses the median, not the slowest call.
         (record("http", {("up", MIB): [1, 1, 50]}), Case("up", 4 * MIB), None),
-        # Each direction for itself, the largest size of it.
+        # It uses the largest measured size of the same direction.
         (record("http", {("up", MIB): [20]}), Case("down", 4 * MIB), None),
         (record("http", {("up", MIB): [20], ("up", 4 * MIB): [1]}), Case("up", 16 * MIB), None),
-        # What is as large, or larger, says nothing.
+        # It ignores sizes that are equal or larger.
         (record("http", {("up", 4 * MIB): [50]}), Case("up", 4 * MIB), None),
-        # A size left out is jumped over: the one measured before it still tells.
+        # It ignores a skipped size and uses the largest measured one.
         (
-            record("http", {("up", MIB): [10]}, left_out={Case("up", 4 * MIB): "long"}),
+            record("http", {("up", MIB): [10]}, skipped={Case("up", 4 * MIB): "long"}),
             Case("up", 16 * MIB),
-            "left out: a call would take 160 s, over 30 s",
+            "skipped: a call would take 160 s, over 30 s",
         ),
         (
             record("http", {("up", MIB): [1]}, failures={Case("up", 4 * MIB): "failed: reset"}),
             Case("up", 16 * MIB),
-            "left out: 4 MiB failed",
+            "skipped: 4 MiB failed",
         ),
         (
             record("http", {}, failures={Case("up", 4 * MIB): "failed: reset"}),
@@ -112,10 +112,10 @@ def test_sizes_rise_by_powers_of_four(max_mib: int, sizes: list[str]) -> None:
         ),
     ],
 )
-def test_what_would_take_too_long_is_left_out(
+def test_a_size_that_would_take_too_long_is_skipped(
     known: Record, case: Case, reason: str | None
 ) -> None:
-    assert why_left_out(known, case, call_limit_s=30) == reason
+    assert reason_to_skip(known, case, call_limit_s=30) == reason
 
 
 RECORDS = [
@@ -129,7 +129,7 @@ RECORDS = [
 ]
 
 
-def test_the_table_holds_medians_rates_and_the_gain_over_naive() -> None:
+def test_the_table_has_medians_throughput_and_the_speedup_over_naive() -> None:
     rows = {(row.transport, row.direction, row.payload_bytes): row for row in table_rows(RECORDS)}
     assert list(rows) == [
         ("websocket", "up", 64 * KIB),
@@ -152,12 +152,12 @@ def test_the_table_holds_medians_rates_and_the_gain_over_naive() -> None:
     assert rows["websocket", "up", 64 * KIB].times_naive is None
 
 
-def test_a_table_without_the_naive_client_has_no_gain_over_it() -> None:
+def test_a_table_without_the_naive_client_has_no_speedup() -> None:
     assert {row.times_naive for row in table_rows(RECORDS[:2])} == {None}
 
 
-def test_the_tsv_reads_back_and_leaves_empty_what_is_not_known() -> None:
-    read = list(csv.DictReader(io.StringIO(as_tsv(table_rows(RECORDS))), delimiter="\t"))
+def test_unknown_values_are_empty_in_the_tsv() -> None:
+    read = list(csv.DictReader(io.StringIO(table_tsv(table_rows(RECORDS))), delimiter="\t"))
     assert {row["content"] for row in read} == {"random bytes"}
     assert (read[2]["transport"], read[2]["seconds"], read[2]["mb_per_s"]) == (
         "websocket",
@@ -176,19 +176,19 @@ def printed(rows: list[Row]) -> list[str]:
     return [" ".join(line.split()) for line in stream.getvalue().splitlines() if line.strip()]
 
 
-def test_the_printed_table_sets_the_transports_side_by_side() -> None:
+def test_the_printed_tables_have_a_row_per_transport() -> None:
     assert printed(table_rows(RECORDS)) == [
         "MB/s to the service",
         "transport round trip 64 KiB 1 MiB",
         "websocket 10.0 ms 3.28 10.5",
         "webrtc 10.0 ms – 1.31",
         "naive 10.0 ms – 2.62",
-        "ms a call, payload both ways",
+        "ms per call, payload in both directions",
         "transport round trip 1 MiB",
         "websocket 10.0 ms 200",
         "webrtc 10.0 ms –",
         "naive 10.0 ms 600",
-        "times as fast as naive, payload both ways",
+        "times as fast as naive, payload in both directions",
         "transport round trip 1 MiB",
         "websocket 10.0 ms 3.0",
         "webrtc 10.0 ms –",
@@ -199,7 +199,7 @@ def test_the_printed_table_sets_the_transports_side_by_side() -> None:
 
 
 def test_equal_remarks_share_a_line() -> None:
-    reason = "left out: 1 MiB failed"
+    reason = "skipped: 1 MiB failed"
     rows = [
         Row("http", direction, mib * MIB, "random bytes", remark=reason)
         for direction, mib in (("up", 4), ("up", 16), ("down", 4))
@@ -207,7 +207,7 @@ def test_equal_remarks_share_a_line() -> None:
     assert remark_lines(rows) == [f"http up 4 MiB, 16 MiB: {reason}", f"http down 4 MiB: {reason}"]
 
 
-def test_a_remark_is_printed_as_it_is() -> None:
+def test_a_remark_is_printed_unchanged() -> None:
     remark = f"failed: [red]{'long ' * 40}end"
     assert printed([Row("http", None, None, "random bytes", remark=remark)]) == [f"http: {remark}"]
 
@@ -222,20 +222,20 @@ def service() -> Iterable[SegmentationService]:
     made.close()
 
 
-async def test_every_transport_is_measured_in_turn(
+async def test_all_transports_are_measured_in_each_round(
     service: SegmentationService, log: pytest.LogCaptureFixture
 ) -> None:
     transports = [FakeTransport(service, name="http"), FakeTransport(service, name="naive")]
     compared = await compare_transports(transports, SMALL)
     assert log.messages == ["measuring 64 KiB", "measuring 256 KiB"]
     assert compared.description["engine"] == "watershed"
-    assert compared.any_works
+    assert compared.has_measurements
     assert len(compared.rows) == 2 * 3 * 2
     for row in compared.rows:
         assert (row.runs, row.remark) == (SMALL.runs, "")
         assert row.seconds is not None and row.round_trip_s is not None
     for transport in transports:
-        # Both sizes in three directions, each in the round thrown away and two that count.
+        # Two sizes in three directions, each in the warm-up round and in two counted rounds.
         probes = CALLS_BEFORE_SIZES - 1 + 2 * 3 * 3
         assert transport.history == ["open", "describe", *["probe"] * probes, "close"]
 
@@ -249,7 +249,7 @@ async def test_every_transport_is_measured_in_turn(
         ({"opens": [Scripted(error=TransportFailed("two\nlines"))]}, "two lines"),
     ],
 )
-async def test_a_transport_that_does_not_work_is_a_line(
+async def test_a_transport_that_does_not_work_has_a_line_with_the_reason(
     service: SegmentationService, script: dict[str, Any], reason: str
 ) -> None:
     broken = FakeTransport(service, name="http", **script)
@@ -257,25 +257,25 @@ async def test_a_transport_that_does_not_work_is_a_line(
     compared = await compare_transports([broken, works], SMALL)
     assert remark_lines(compared.rows) == [f"http: does not work: {reason}"]
     assert broken.history[-1] == "close"
-    assert compared.any_works
+    assert compared.has_measurements
 
 
-async def test_nothing_is_measured_when_nothing_works(
+async def test_without_a_working_transport_nothing_is_measured(
     service: SegmentationService, log: pytest.LogCaptureFixture
 ) -> None:
     broken = FakeTransport(service, opens=[Scripted(error=TransportFailed("refused"))])
     compared = await compare_transports([broken], SMALL)
     assert log.messages == []
-    assert not compared.any_works
+    assert not compared.has_measurements
     assert broken.history == ["open", "close", "close"]
 
 
-async def test_the_naive_client_alone_is_no_transport_that_works(
+async def test_the_naive_client_does_not_count_as_a_working_transport(
     service: SegmentationService,
 ) -> None:
     broken = FakeTransport(service, opens=[Scripted(error=TransportFailed("refused"))])
     compared = await compare_transports([broken, FakeTransport(service, name="naive")], SMALL)
-    assert not compared.any_works
+    assert not compared.has_measurements
     assert any(row.runs for row in compared.rows)
 
 
@@ -285,22 +285,25 @@ async def test_the_naive_client_alone_is_no_transport_that_works(
         (
             0,
             [],
-            ["http up 64 KiB: failed: reset", "http up 256 KiB: left out: 64 KiB failed"],
+            ["http up 64 KiB: failed: reset", "http up 256 KiB: skipped: 64 KiB failed"],
         ),
-        # In the second round that counts: the first one's figures stay.
+        # The call fails in the second counted round; the results of the first one remain.
         (
             7,
             [],
-            ["http down 64 KiB: failed: reset", "http down 256 KiB: left out: 64 KiB failed"],
+            ["http down 64 KiB: failed: reset", "http down 256 KiB: skipped: 64 KiB failed"],
         ),
         (
             7,
             [Scripted(error=TransportFailed("refused"))],
-            ["http down 64 KiB: failed: reset", "http: was lost: refused"],
+            [
+                "http down 64 KiB: failed: reset",
+                "http: failed during the measurement: refused",
+            ],
         ),
     ],
 )
-async def test_a_failed_call_ends_its_direction_and_is_said(
+async def test_after_a_failed_call_its_direction_is_skipped_with_a_remark(
     service: SegmentationService,
     failing_call: int,
     reopens: list[Scripted],
@@ -320,7 +323,7 @@ async def test_a_failed_call_ends_its_direction_and_is_said(
     assert runs.get(("both", 256 * KIB)) == (None if reopens else SMALL.runs)
 
 
-async def test_a_call_over_the_limit_is_given_up(service: SegmentationService) -> None:
+async def test_a_call_over_the_time_limit_fails(service: SegmentationService) -> None:
     calls = [*[Scripted()] * CALLS_BEFORE_SIZES, Scripted(delay_s=60)]
     transport = FakeTransport(service, name="http", manager_calls=calls)
     settings = SpeedSettings(runs=2, max_bytes=64 * KIB, call_limit_s=0.2)
@@ -328,13 +331,13 @@ async def test_a_call_over_the_limit_is_given_up(service: SegmentationService) -
     assert remark_lines(compared.rows) == ["http up 64 KiB: failed: no answer within 0.2 s"]
 
 
-async def test_a_service_that_answers_with_other_bytes_has_failed() -> None:
-    class Shortens(SegmentationService):
+async def test_a_reply_of_the_wrong_size_is_a_failure() -> None:
+    class ShorteningService(SegmentationService):
         async def probe(self, payload: bytes, reply_bytes: int = 0, context: Any = None) -> Any:
             answer = await super().probe(payload, reply_bytes)
             return answer | {"data": answer["data"][:10]}
 
-    service = Shortens(WatershedEngine())
+    service = ShorteningService(WatershedEngine())
     compared = await compare_transports([FakeTransport(service)], SMALL)
     service.close()
     assert "fake down 64 KiB: failed: (0, 10) bytes arrived up and down, expected (0, 65536)" in (
@@ -342,17 +345,17 @@ async def test_a_service_that_answers_with_other_bytes_has_failed() -> None:
     )
 
 
-async def test_sizes_the_service_does_not_take_are_left_out_and_said() -> None:
+async def test_sizes_over_the_limit_of_the_service_are_skipped_with_a_note() -> None:
     service = SegmentationService(WatershedEngine(), Limits(max_probe_bytes=100 * KIB))
     compared = await compare_transports([FakeTransport(service)], SpeedSettings(2, MIB))
     service.close()
     assert {row.payload_bytes for row in compared.rows} == {64 * KIB}
     assert compared.notes[-1] == (
-        "The service takes at most 100 KiB in a probe; left out: 256 KiB, 1 MiB."
+        "The service accepts at most 100 KiB in a probe; skipped: 256 KiB, 1 MiB."
     )
 
 
-async def test_an_error_that_is_not_expected_still_closes_the_transports(
+async def test_the_transports_are_closed_after_an_unexpected_error(
     service: SegmentationService,
 ) -> None:
     class Bug(Exception):
@@ -373,7 +376,7 @@ async def test_an_error_that_is_not_expected_still_closes_the_transports(
 ENDPOINT = Endpoint("http://127.0.0.1:9", "lab", "samservice", "samservice-rtc", "secret")
 
 
-def test_the_files_hold_the_table_and_how_it_was_made_but_no_token(tmp_path: Path) -> None:
+def test_the_files_have_the_table_and_the_settings_but_no_token(tmp_path: Path) -> None:
     compared = Comparison({"engine": "watershed"}, table_rows(RECORDS), ["a note"])
     write_comparison(tmp_path / "new", compared, ENDPOINT, SMALL)
     text = (tmp_path / "new" / "bench.json").read_text()
@@ -383,17 +386,17 @@ def test_the_files_hold_the_table_and_how_it_was_made_but_no_token(tmp_path: Pat
     assert content["notes"] == ["a note"]
     assert content["client"]["cpus"] > 0
     assert "secret" not in text
-    assert (tmp_path / "new" / "table.tsv").read_text() == as_tsv(compared.rows)
+    assert (tmp_path / "new" / "table.tsv").read_text() == table_tsv(compared.rows)
 
 
 @pytest.mark.parametrize("records", [RECORDS, RECORDS[:1], RECORDS[3:]])
-def test_the_plot_names_each_transport_measured(tmp_path: Path, records: list[Record]) -> None:
+def test_the_plot_names_each_measured_transport(tmp_path: Path, records: list[Record]) -> None:
     pytest.importorskip("matplotlib", reason="the extra [plot] is not installed")
     plot_table(table_rows(records), tmp_path)
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
-    # Its letters are paths; the comments before them say which text they are.
+    # The letters are drawn as paths; the comments before them have their text.
     svg = (tmp_path / "plot.svg").read_text()
-    for name in ("websocket", "webrtc", "http", "naive (hypha-rpc as it comes)"):
+    for name in ("websocket", "webrtc", "http", "naive (hypha-rpc with its defaults)"):
         measured = any(each.samples and name.startswith(each.transport) for each in records)
         assert (f"<!-- {name} -->" in svg) == measured, name
 

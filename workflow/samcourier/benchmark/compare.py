@@ -1,7 +1,7 @@
-"""Measure the transports against one service by payload size, one call at a time.
+"""Measure the transports with one service by payload size, one call at a time.
 
-Within a round every transport carries the same bytes in turn, so that a disturbance of the
-machine or the network meets all of them. The first round of each size is thrown away.
+In each round, every transport in turn sends the same bytes, so that a disturbance of the machine or
+the network affects all of them. The first round of each size is a warm-up and is not counted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..formatting import plain
 from ..results.service_description import ServiceDescription, checked_description
 from ..results.timestamps import utc_now
 from ..transports.base import Endpoint, Transport
-from .table import BASELINE, DIRECTIONS, Case, Record, Row, as_tsv, size_text, table_rows
+from .table import BASELINE, DIRECTIONS, Case, Record, Row, size_text, table_rows, table_tsv
 
 logger = logging.getLogger("samcourier.benchmark")
 
@@ -34,17 +34,21 @@ SMALLEST_BYTES = 64 << 10
 SIZE_FACTOR = 4
 
 NOTES = (
-    "Every payload is random bytes, which no transport can compress.",
-    "One call at a time. Figures are medians; the service's own seconds are left out."
-    " MB are 1e6 bytes.",
-    "naive is hypha-rpc as it comes, with deflate on the client's connection;"
-    " the service's connection is the same for all.",
+    "All payloads are random bytes, which no transport can compress.",
+    "One call runs at a time. The values are medians without the service's own time."
+    " 1 MB is 1e6 bytes.",
+    "naive is hypha-rpc with its default settings, with deflate on the client's connection;"
+    " the service's connection is the same for all transports.",
 )
 
 
 @dataclass(frozen=True)
 class SpeedSettings:
-    """``runs`` counted rounds a size; no call may take longer than ``call_limit_s``."""
+    """The settings of a comparison.
+
+    ``runs`` is the number of counted rounds per payload size, ``max_bytes`` the largest payload,
+    ``call_limit_s`` the time limit of a call in seconds.
+    """
 
     runs: int = 5
     max_bytes: int = 64 << 20
@@ -53,31 +57,31 @@ class SpeedSettings:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came out: the service's description, the table, and what has to be said to it."""
+    """The result: the service's description, the rows of the table, and notes on them."""
 
     description: dict[str, Any]
     rows: list[Row]
     notes: list[str]
 
     @property
-    def any_works(self) -> bool:
-        """Whether a transport was measured; the baseline alone does not count."""
+    def has_measurements(self) -> bool:
+        """Whether a transport other than the baseline was measured."""
         return any(row.runs and row.transport != BASELINE for row in self.rows)
 
 
 def payload_sizes(max_bytes: int) -> list[int]:
-    """Return 64 KiB and its multiples by powers of 4, up to ``max_bytes``."""
+    """Return payload sizes in bytes: 64 KiB, then each 4 times the one before, to ``max_bytes``."""
     sizes = [SMALLEST_BYTES]
     while sizes[-1] * SIZE_FACTOR <= max_bytes:
         sizes.append(sizes[-1] * SIZE_FACTOR)
     return sizes
 
 
-def why_left_out(record: Record, case: Case, call_limit_s: float) -> str | None:
-    """Return why ``case`` is not worth trying after what its smaller sizes showed, else None.
+def reason_to_skip(record: Record, case: Case, call_limit_s: float) -> str | None:
+    """Return the reason to skip ``case`` after the results of its smaller sizes, else None.
 
-    The prediction is in proportion to the largest size measured: too long where a round trip
-    has a part in it, which for calls of many seconds is nothing.
+    The predicted time is proportional to the largest measured size. It is too long by a part of the
+    round trip, which is negligible for calls of many seconds.
     """
     smaller = [
         each
@@ -88,18 +92,18 @@ def why_left_out(record: Record, case: Case, call_limit_s: float) -> str | None:
         return None
     largest = max(smaller, key=lambda each: each.payload_bytes)
     if largest in record.failures:
-        return f"left out: {size_text(largest.payload_bytes)} failed"
+        return f"skipped: {size_text(largest.payload_bytes)} failed"
     measured_s = record.median_s(largest)
     if measured_s is None:
         return None
     predicted_s = measured_s * case.payload_bytes / largest.payload_bytes
     if predicted_s <= call_limit_s:
         return None
-    return f"left out: a call would take {predicted_s:.3g} s, over {call_limit_s:g} s"
+    return f"skipped: a call would take {predicted_s:.3g} s, over {call_limit_s:g} s"
 
 
-class _Lane:
-    """One transport under measurement."""
+class _MeasuredTransport:
+    """A transport and the record of its measurements."""
 
     def __init__(self, transport: Transport, policy: Policy, call_limit_s: float) -> None:
         self.record = Record(transport.name)
@@ -108,14 +112,17 @@ class _Lane:
         self._call_limit_s = call_limit_s
 
     async def open(self) -> dict[str, Any]:
-        """Return the service's description; empty, with the reason recorded, when it fails."""
+        """Open the transport and return the service's description.
+
+        If this fails, record the reason and return an empty description.
+        """
         try:
             await self._transport.open(self._policy.open_timeout_for(self.record.transport))
             described = await self._transport.call("describe", {}, self._policy.open_timeout_s)
             return checked_description(described)
         except CourierError as error:
             self.record.failure = self._reason(error)
-            # WebSocket and WebRTC share a session: a broken one must not be used again.
+            # WebSocket and WebRTC share a session, and a broken session must not be used again.
             await self.close()
             return {}
 
@@ -124,7 +131,7 @@ class _Lane:
         await self._transport.close()
 
     async def ping(self) -> Probed | None:
-        """Return an empty call; None, with the reason recorded, when the transport fails."""
+        """Send an empty probe; if it fails, record the reason and return None."""
         if self.record.failure is not None:
             return None
         try:
@@ -136,16 +143,19 @@ class _Lane:
     async def measure(
         self, case: Case, payload: bytes, clock_offset_s: float, *, keep: bool
     ) -> None:
-        """Measure one call; a failed one ends its direction, not the transport."""
+        """Measure one call and store it if ``keep``.
+
+        After a failed call, the transport is measured only in the other directions.
+        """
         record = self.record
         if record.failure is not None or case in record.failures:
             return
-        reason = why_left_out(record, case, self._call_limit_s)
+        reason = reason_to_skip(record, case, self._call_limit_s)
         if reason is not None:
-            record.left_out[case] = reason
+            record.skipped[case] = reason
             return
         try:
-            carried = await probe_transport(
+            probed = await probe_transport(
                 self._transport,
                 b"" if case.direction == "down" else payload,
                 0 if case.direction == "up" else case.payload_bytes,
@@ -153,18 +163,18 @@ class _Lane:
                 clock_offset_s,
             )
         except CourierError as error:
-            is_late = error.kind == "transport" and error.name == "TimeoutError"
-            late = f"no answer within {self._call_limit_s:g} s"
-            record.failures[case] = f"failed: {late if is_late else self._reason(error)}"
-            # What is still on its way must not disturb the next call.
+            is_timeout = error.kind == "transport" and error.name == "TimeoutError"
+            timeout_text = f"no answer within {self._call_limit_s:g} s"
+            record.failures[case] = f"failed: {timeout_text if is_timeout else self._reason(error)}"
+            # Bytes of the failed call that still arrive must not disturb the next call.
             await self.close()
             await self.open()
             return
         if keep:
-            record.samples.setdefault(case, []).append(carried.sample)
+            record.samples.setdefault(case, []).append(probed.sample)
 
     def _reason(self, error: CourierError) -> str:
-        """Return the error's text without the transport's name, which stands beside it."""
+        """Return the error's text without the transport's name, which the table has already."""
         return plain(str(error)).removeprefix(f"{self.record.transport}: ")
 
 
@@ -173,56 +183,61 @@ async def compare_transports(
     settings: SpeedSettings,
     policy: Policy | None = None,
 ) -> Comparison:
-    """Measure all transports and close them; log which size is being measured.
+    """Measure all transports, log each payload size, and close the transports.
 
-    A transport that fails is part of the table, not an error.
+    A transport that fails is a row of the table with the reason, not an error.
     """
-    lanes = [_Lane(each, policy or Policy(), settings.call_limit_s) for each in transports]
+    measured = [
+        _MeasuredTransport(each, policy or Policy(), settings.call_limit_s) for each in transports
+    ]
     try:
         description: dict[str, Any] = {}
-        for lane in lanes:
-            # One after another: the naive client must not connect while others do.
-            description = await lane.open() or description
-        clock_offset_s = await _ping_all(lanes, settings.runs)
+        for transport in measured:
+            # They open one after another, since the naive client must not connect beside others.
+            description = await transport.open() or description
+        clock_offset_s = await _ping_all(measured, settings.runs)
         sizes = payload_sizes(settings.max_bytes)
         limits = ServiceDescription.of(description).limits
         limit_bytes = limits.max_probe_bytes or settings.max_bytes
         for payload_bytes in (each for each in sizes if each <= limit_bytes):
-            if all(lane.record.failure is not None for lane in lanes):
+            if all(transport.record.failure is not None for transport in measured):
                 break
             fields = {"payload_bytes": payload_bytes}
             logger.info("measuring %s", size_text(payload_bytes), extra=fields)
             payload = os.urandom(payload_bytes)
             for round_number in range(settings.runs + 1):
                 for direction in DIRECTIONS:
-                    for lane in lanes:
+                    for transport in measured:
                         case = Case(direction, payload_bytes)
-                        await lane.measure(case, payload, clock_offset_s, keep=round_number > 0)
+                        await transport.measure(
+                            case, payload, clock_offset_s, keep=round_number > 0
+                        )
     finally:
-        # Not one by one: WebSocket's session is the one that carries WebRTC's offer.
-        for lane in lanes:
-            await lane.close()
+        # They close only now, since WebRTC sends its offer over the session of WebSocket.
+        for transport in measured:
+            await transport.close()
     notes = list(NOTES)
     too_large = [size_text(each) for each in sizes if each > limit_bytes]
     if too_large:
         notes.append(
-            f"The service takes at most {size_text(limit_bytes)} in a probe;"
-            f" left out: {', '.join(too_large)}."
+            f"The service accepts at most {size_text(limit_bytes)} in a probe;"
+            f" skipped: {', '.join(too_large)}."
         )
-    return Comparison(description, table_rows([lane.record for lane in lanes]), notes)
+    return Comparison(description, table_rows([transport.record for transport in measured]), notes)
 
 
-async def _ping_all(lanes: Sequence[_Lane], runs: int) -> float:
-    """Record the round trips and return the service's clock less ours, by the fastest one.
+async def _ping_all(measured: Sequence[_MeasuredTransport], runs: int) -> float:
+    """Record the round trips and return the service's clock minus ours, in seconds.
 
-    The offset is one of two machines, so the fastest transport tells it for all.
+    The offset is measured by the fastest round trip; it is the same for all transports, since it
+    depends only on the two machines.
     """
     pings: list[Probed] = []
     for round_number in range(runs + 1):
-        for lane in lanes:
-            ping = await lane.ping()
+        for transport in measured:
+            ping = await transport.ping()
             if ping is not None and round_number > 0:
-                lane.record.round_trips_s.append(ping.travel_s)
+                transport.record.round_trips_s.append(ping.travel_s)
                 pings.append(ping)
     return min(pings, key=lambda ping: ping.travel_s).clock_offset_s if pings else 0.0
 
@@ -230,8 +245,11 @@ async def _ping_all(lanes: Sequence[_Lane], runs: int) -> float:
 def write_comparison(
     directory: Path, comparison: Comparison, endpoint: Endpoint, settings: SpeedSettings
 ) -> None:
-    """Write ``table.tsv`` and ``bench.json``, which holds where and how it was measured too."""
-    write_atomic(directory / "table.tsv", as_tsv(comparison.rows))
+    """Write ``table.tsv`` and ``bench.json``; the latter also has the endpoint and the settings.
+
+    No file has the token of ``endpoint``.
+    """
+    write_atomic(directory / "table.tsv", table_tsv(comparison.rows))
     write_json(
         directory / "bench.json",
         {

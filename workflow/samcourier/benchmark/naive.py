@@ -1,7 +1,7 @@
-"""hypha-rpc just as it comes, the baseline that the other transports are measured against.
+"""A client that uses hypha-rpc with its default settings, the baseline of the comparison.
 
-Deflate is negotiated, chunks have the default size, one connection carries everything. Never
-used by a run.
+It negotiates deflate, has the default chunk size, and uses one connection for everything. A run
+never uses it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..transports.translate import translate
 
 
 class NaiveTransport:
-    """What a script does: ``connect_to_server``, ``get_service``, call."""
+    """Calls the service as a simple script would: ``connect_to_server``, ``get_service``, call."""
 
     name = "naive"
 
@@ -27,7 +27,10 @@ class NaiveTransport:
         self._service: Any = None
 
     async def open(self, timeout_s: float) -> None:
-        """Connect with hypha-rpc's defaults and look the service up."""
+        """Connect with hypha-rpc's defaults and get the service.
+
+        Raises a :class:`samcourier.errors.CourierError` if this fails or takes over ``timeout_s``.
+        """
         settings = {
             "server_url": self._endpoint.server_url,
             "token": self._endpoint.token,
@@ -44,15 +47,15 @@ class NaiveTransport:
             raise translate(error, self.name) from error
 
     async def call(self, method: str, arguments: dict[str, Any], timeout_s: float) -> Any:
-        """Call the service, within ``timeout_s``."""
+        """Call ``method`` of the service and return its answer, within ``timeout_s``."""
         return await call_remote(self._service, method, arguments, timeout_s, self.name)
 
     def progress(self) -> int:
-        """Nobody watches this transport."""
+        """Return 0, since no watchdog observes this transport."""
         return 0
 
     def state(self) -> str:
-        """Tell whether it is open."""
+        """Return "open" or "closed"."""
         return "closed" if self._service is None else "open"
 
     async def close(self) -> None:

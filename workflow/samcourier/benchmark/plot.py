@@ -1,4 +1,4 @@
-"""The comparison of the transports as a picture: throughput each way and time of a call."""
+"""Plot the comparison of the transports: throughput in each direction, and time of a call."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from .table import BASELINE, Row, size_text
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: Okabe and Ito's colours, told apart by colour-blind readers too; markers differ as well.
+#: Okabe and Ito's colours, which colour-blind readers can distinguish; the markers differ too.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "v", "P", "X")
 _BASELINE_COLOUR = "#555555"
 
-_FAINT = "#D9D9D9"
+_GRID_COLOUR = "#D9D9D9"
 _PNG_DOTS_PER_INCH = 160
 
-#: Where an empty call is drawn beside those with a payload.
+#: Position on the payload axis where an empty call is drawn.
 _EMPTY_AT_BYTES = 16 << 10
 
 
 def plot_table(rows: Sequence[Row], directory: Path) -> None:
     """Write ``plot.png`` and ``plot.svg``. Raises ImportError without matplotlib.
 
-    Points are medians, bars span the fastest and the slowest run.
+    The points are medians, the bars extend from the fastest to the slowest run.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -42,18 +42,18 @@ def plot_table(rows: Sequence[Row], directory: Path) -> None:
         for axes, direction, title in (
             (up, "up", "Throughput to the service"),
             (down, "down", "Throughput from the service"),
-            (both, "both", "Time of a call, the payload both ways"),
+            (both, "both", "Time of a call, payload in both directions"),
         ):
             _draw_frame(axes, title, sizes, shows_time=direction == "both")
             for style in _styles(measured):
                 _draw_line(axes, style, [row for row in measured if row.direction == direction])
             _set_value_ticks(axes)
         figure.supxlabel(
-            "Random bytes, one call at a time. Points: medians; bars: fastest to slowest run.",
+            "Random bytes, one call at a time. Points: medians. Bars: fastest to slowest run.",
             fontsize=8,
             color=_BASELINE_COLOUR,
         )
-        # Not every transport has a line in every panel.
+        # A transport may have no line in some panels.
         handles = {
             label: handle
             for axes in (up, down, both)
@@ -81,8 +81,8 @@ class _Style:
 
 def _styles(rows: Sequence[Row]) -> list[_Style]:
     names = [name for name in dict.fromkeys(row.transport for row in rows) if name != BASELINE]
-    looks = zip(names, cycle(_COLOURS), cycle(_MARKERS), strict=False)
-    return [*(_Style(*look) for look in looks), _Style(BASELINE, _BASELINE_COLOUR, "D", "--")]
+    styles = zip(names, cycle(_COLOURS), cycle(_MARKERS), strict=False)
+    return [*(_Style(*style) for style in styles), _Style(BASELINE, _BASELINE_COLOUR, "D", "--")]
 
 
 def _draw_frame(axes: Axes, title: str, sizes: Sequence[int], *, shows_time: bool) -> None:
@@ -101,7 +101,7 @@ def _draw_frame(axes: Axes, title: str, sizes: Sequence[int], *, shows_time: boo
     axes.yaxis.set_major_formatter(
         EngFormatter(unit="s") if shows_time else StrMethodFormatter("{x:g}")
     )
-    axes.grid(axis="y", color=_FAINT, linewidth=0.6)
+    axes.grid(axis="y", color=_GRID_COLOUR, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -114,12 +114,15 @@ def _set_value_ticks(axes: Axes) -> None:
 
 
 def _draw_line(axes: Axes, style: _Style, rows_of_panel: Sequence[Row]) -> None:
-    """Draw one transport: the medians with their range, and an empty call beside the times."""
+    """Draw one transport: the medians with their range, and the time of an empty call."""
     rows = [row for row in rows_of_panel if row.transport == style.transport]
     if not rows:
         return
-    medians = [_shown(row, row.seconds) for row in rows]
-    ends = [sorted((_shown(row, row.fastest_s), _shown(row, row.slowest_s))) for row in rows]
+    medians = [_plotted_value(row, row.seconds) for row in rows]
+    ends = [
+        sorted((_plotted_value(row, row.fastest_s), _plotted_value(row, row.slowest_s)))
+        for row in rows
+    ]
     axes.errorbar(
         [row.payload_bytes or 0 for row in rows],
         medians,
@@ -127,7 +130,9 @@ def _draw_line(axes: Axes, style: _Style, rows_of_panel: Sequence[Row]) -> None:
             [median - low for median, (low, _) in zip(medians, ends, strict=True)],
             [high - median for median, (_, high) in zip(medians, ends, strict=True)],
         ],
-        label="naive (hypha-rpc as it comes)" if style.transport == BASELINE else style.transport,
+        label="naive (hypha-rpc with its defaults)"
+        if style.transport == BASELINE
+        else style.transport,
         color=style.colour,
         linestyle=style.line,
         marker=style.marker,
@@ -145,8 +150,8 @@ def _draw_line(axes: Axes, style: _Style, rows_of_panel: Sequence[Row]) -> None:
         )
 
 
-def _shown(row: Row, seconds: float | None) -> float:
-    """Return what the row's panel shows of a call that takes ``seconds``."""
+def _plotted_value(row: Row, seconds: float | None) -> float:
+    """Return the value in the row's panel for a call of ``seconds``: seconds or MB/s."""
     if not seconds or not row.payload_bytes:
         return 0.0
     return seconds if row.direction == "both" else row.payload_bytes / seconds / 1e6

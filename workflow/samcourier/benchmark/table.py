@@ -1,4 +1,4 @@
-"""What a comparison of the transports measured, as a table. Pure: no clock, no I/O but text."""
+"""Make the table of a comparison of the transports, as rows, TSV, or text for a terminal."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ..formatting import format_tsv
 Direction = Literal["up", "down", "both"]
 DIRECTIONS: tuple[Direction, ...] = ("up", "down", "both")
 
-#: What others are compared with.
+#: The transport with which the others are compared.
 BASELINE = "naive"
 
-#: What every probe carries: nothing that a transport's compression could shrink.
+#: The payload of every probe, which no transport can compress.
 CONTENT = "random bytes"
 
 
 class Case(NamedTuple):
-    """One thing measured: so many bytes one way, or the same number both ways in one call."""
+    """A kind of call: ``payload_bytes`` in one direction, or the same number in both directions."""
 
     direction: Direction
     payload_bytes: int
@@ -32,32 +32,32 @@ class Case(NamedTuple):
 
 @dataclass
 class Record:
-    """What was measured of one transport.
+    """The measurements of one transport.
 
-    ``failures`` and ``left_out`` say why a case has no figures, or fewer; ``failure`` why the
-    transport has no more.
+    ``failures`` and ``skipped`` have the reasons why a case has no or fewer measurements;
+    ``failure`` is the reason why the transport was not measured further.
     """
 
     transport: str
     round_trips_s: list[float] = field(default_factory=list)
     samples: dict[Case, list[Sample]] = field(default_factory=dict)
     failures: dict[Case, str] = field(default_factory=dict)
-    left_out: dict[Case, str] = field(default_factory=dict)
+    skipped: dict[Case, str] = field(default_factory=dict)
     failure: str | None = None
 
     def median_s(self, case: Case) -> float | None:
-        """Return the seconds of one call, the service's own left out; None when not measured."""
-        travels_s = [_travel_s(each) for each in self.samples.get(case, [])]
-        return statistics.median(travels_s) if travels_s else None
+        """Return the median seconds of a call without the service's own time, None without any."""
+        transfers_s = [_transfer_s(each) for each in self.samples.get(case, [])]
+        return statistics.median(transfers_s) if transfers_s else None
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; the fields are its columns. None stands for not measured.
+    """A row of the table; the fields are its columns, and None means not measured.
 
-    ``seconds`` is the median of one call without the service's own time, ``send_s`` and
-    ``receive_s`` its two ways; ``mb_per_s`` are all bytes carried, in 1e6, over ``seconds``;
-    ``times_naive`` says how many times faster than the naive client.
+    ``seconds`` is the median time of a call without the service's own time, ``send_s`` and
+    ``receive_s`` are its two parts. ``mb_per_s`` is the number of transferred bytes in 1e6, divided
+    by ``seconds``. ``times_naive`` is the time of the naive client divided by ``seconds``.
     """
 
     transport: str
@@ -77,17 +77,20 @@ class Row:
 
 
 def table_rows(records: Sequence[Record]) -> list[Row]:
-    """Return the rows by transport, direction and size; one row for a transport without any."""
+    """Return the rows, sorted by transport, direction and size.
+
+    A transport that failed has one more row with the reason.
+    """
     naive = next((each for each in records if each.transport == BASELINE), None)
     rows = []
     for record in records:
-        cases = {*record.samples, *record.failures, *record.left_out}
+        cases = {*record.samples, *record.failures, *record.skipped}
         ordered = sorted(
             cases, key=lambda case: (DIRECTIONS.index(case.direction), case.payload_bytes)
         )
         rows += [_row(record, case, naive) for case in ordered]
         if record.failure is not None:
-            state = "was lost" if record.samples else "does not work"
+            state = "failed during the measurement" if record.samples else "does not work"
             remark = f"{state}: {record.failure}"
             rows.append(Row(record.transport, None, None, CONTENT, remark=remark))
     return rows
@@ -100,36 +103,36 @@ def _row(record: Record, case: Case, naive: Record | None) -> Row:
         case.payload_bytes,
         CONTENT,
         round_trip_s=statistics.median(record.round_trips_s) if record.round_trips_s else None,
-        remark=record.failures.get(case) or record.left_out.get(case, ""),
+        remark=record.failures.get(case) or record.skipped.get(case, ""),
     )
     samples = record.samples.get(case, [])
     seconds = record.median_s(case)
     if seconds is None:
         return row
-    travels_s = [_travel_s(each) for each in samples]
-    carried_bytes = case.payload_bytes * (2 if case.direction == "both" else 1)
+    transfers_s = [_transfer_s(each) for each in samples]
+    transferred_bytes = case.payload_bytes * (2 if case.direction == "both" else 1)
     naive_s = naive.median_s(case) if naive else None
     return Row(
         **asdict(row)
         | {
             "runs": len(samples),
             "seconds": seconds,
-            "fastest_s": min(travels_s),
-            "slowest_s": max(travels_s),
+            "fastest_s": min(transfers_s),
+            "slowest_s": max(transfers_s),
             "send_s": statistics.median(each.send_s for each in samples),
             "receive_s": statistics.median(each.receive_s for each in samples),
-            "mb_per_s": carried_bytes / seconds / 1e6 if seconds else None,
+            "mb_per_s": transferred_bytes / seconds / 1e6 if seconds else None,
             "times_naive": naive_s / seconds if naive_s and seconds else None,
         }
     )
 
 
-def _travel_s(sample: Sample) -> float:
+def _transfer_s(sample: Sample) -> float:
     return sample.send_s + sample.receive_s
 
 
-def as_tsv(rows: Iterable[Row]) -> str:
-    """Return the table, tab separated, below a header; empty where there is nothing."""
+def table_tsv(rows: Iterable[Row]) -> str:
+    """Return the table as tab-separated text with a header; a value of None is empty."""
     header = [each.name for each in fields(Row)]
     return format_tsv([header, *(map(_tsv_text, asdict(row).values()) for row in rows)])
 
@@ -141,36 +144,36 @@ def _tsv_text(value: Any) -> str:
 
 
 def size_text(payload_bytes: int) -> str:
-    """Return e.g. ``64 KiB`` or ``16 MiB``."""
+    """Return a number of bytes as text, e.g. ``64 KiB`` or ``16 MiB``."""
     mib = payload_bytes / (1 << 20)
     return f"{mib:g} MiB" if mib >= 1 else f"{payload_bytes / 1024:g} KiB"
 
 
 def print_table(rows: Sequence[Row], console: Console) -> None:
-    """Print a block for each direction, transports below each other, sizes side by side.
+    """Print a table for each direction with a row per transport and a column per size.
 
-    Below them stands, in a line each, what has no figure and why.
+    Lines below the tables name the missing values and the reasons.
     """
     measured = [row for row in rows if row.direction is not None]
     for direction, title, text in (
         ("up", "MB/s to the service", _rate_text),
         ("down", "MB/s from the service", _rate_text),
-        ("both", "ms a call, payload both ways", _call_text),
-        ("both", "times as fast as naive, payload both ways", _gain_text),
+        ("both", "ms per call, payload in both directions", _call_text),
+        ("both", "times as fast as naive, payload in both directions", _speedup_text),
     ):
-        block = [row for row in measured if row.direction == direction]
-        if not block:
+        shown = [row for row in measured if row.direction == direction]
+        if not shown:
             continue
-        sizes = sorted({row.payload_bytes or 0 for row in block})
+        sizes = sorted({row.payload_bytes or 0 for row in shown})
         table = Table(box=None, pad_edge=False)
         table.add_column("transport")
         table.add_column("round trip", justify="right")
         for size in sizes:
             table.add_column(size_text(size), justify="right", no_wrap=True)
-        for transport in dict.fromkeys(row.transport for row in block):
-            of_transport = {r.payload_bytes: r for r in block if r.transport == transport}
-            round_trip_s = next(iter(of_transport.values())).round_trip_s
-            cells = [text(of_transport[size]) if size in of_transport else "–" for size in sizes]
+        for transport in dict.fromkeys(row.transport for row in shown):
+            by_size = {row.payload_bytes: row for row in shown if row.transport == transport}
+            round_trip_s = next(iter(by_size.values())).round_trip_s
+            cells = [text(by_size[size]) if size in by_size else "–" for size in sizes]
             table.add_row(transport, _milliseconds(round_trip_s), *cells)
         console.print(title, style="bold", highlight=False)
         console.print(table)
@@ -180,7 +183,7 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
 
 
 def remark_lines(rows: Iterable[Row]) -> list[str]:
-    """Return ``transport direction sizes: remark``, rows of the same remark in one line."""
+    """Return lines ``transport direction sizes: remark``; rows with equal remarks share a line."""
     sizes_of: dict[tuple[str, str, str], list[int]] = {}
     for row in rows:
         if row.remark:
@@ -201,7 +204,7 @@ def _call_text(row: Row) -> str:
     return "–" if row.seconds is None else _in_ms(row.seconds)
 
 
-def _gain_text(row: Row) -> str:
+def _speedup_text(row: Row) -> str:
     return "–" if row.times_naive is None else f"{row.times_naive:.1f}"
 
 

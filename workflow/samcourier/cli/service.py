@@ -198,9 +198,9 @@ def bench(
     from ..benchmark.table import print_table
     from ..transports import build_transports
 
-    # The naive client is hypha-rpc as it comes, which reads the proxies of the environment alone.
+    # The naive client, hypha-rpc with its defaults, reads proxies only from the environment.
     os.environ.update(without_proxy_for_loopback(os.environ))
-    # An unwritable folder must fail before the minutes of measuring.
+    # A folder that cannot be written must fail before the measurement, which takes minutes.
     out.mkdir(parents=True, exist_ok=True)
     transport = run.settings.transport
     endpoint = _pick_replica(find_service(run.settings, run.dataset_dir), transport)
@@ -211,7 +211,7 @@ def bench(
     print_table(compared.rows, Console())
     for note in compared.notes:
         click.echo(plain(note))
-    if not compared.any_works:
+    if not compared.has_measurements:
         raise ServiceGone("no transport reaches the service; the lines above give the reasons")
     try:
         plot_table(compared.rows, out)
