@@ -130,3 +130,25 @@ def test_a_header_counts_as_a_run_reads_it(folder: Path, head: str) -> None:
 
 def test_what_is_not_there_is_one_line(folder: Path) -> None:
     assert sheet("data", status=1).stderr.startswith("Error: data: no image found, expected files")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["image\tpath\na\ta.tif\n".encode("utf-16"), b"image;path\na;a.tif\n"],
+    ids=["UTF-16", "semicolons"],
+)
+def test_images_are_appended_to_a_plain_sheet_alone(content: bytes, tmp_path: Path) -> None:
+    sheet = tmp_path / "images.tsv"
+    sheet.write_bytes(content)
+    tifffile.imwrite(tmp_path / "b.tif", np.zeros((8, 8), np.uint8))
+    result = CliRunner().invoke(main, ["sheet", str(tmp_path), "--out", str(sheet)])
+    assert "expected a tab separated UTF-8 sheet to append images to" in result.output
+    assert sheet.read_bytes() == content
+
+
+def test_images_are_appended_to_a_sheet_with_empty_columns(tmp_path: Path) -> None:
+    sheet = tmp_path / "images.tsv"
+    sheet.write_text("image\t\tpath\t\na\t\ta.tif\t\n")
+    tifffile.imwrite(tmp_path / "b.tif", np.zeros((8, 8), np.uint8))
+    CliRunner().invoke(main, ["sheet", str(tmp_path), "--out", str(sheet)])
+    assert [row.image for row in read_sheet(sheet)] == ["a", "b"]

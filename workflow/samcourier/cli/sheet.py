@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..samples.discovery import find_images
 from ..samples.format import COLUMNS_INSPECTED, header, lines
 from ..samples.sheet import read_sheet, sheet_columns
+from ..samples.table import is_plain
 from .options import example
 
 logger = logging.getLogger("samcourier.cli")
@@ -35,6 +36,11 @@ def sheet(inputs: tuple[str, ...], out: Path | None) -> None:
     from ..samples.inspection import inspect_images, summarise
 
     known = read_sheet(out) if out is not None and out.exists() else []
+    if out is not None and known and not is_plain(out.read_bytes()):
+        raise InputError(
+            f"{out}: a sheet in UTF-16 or separated by ';', expected a tab separated UTF-8 sheet to"
+            " append images to; write a new one"
+        )
     found = find_images(inputs, known)
     if found.skipped:
         kinds = Counter(path.suffix or path.name for path in found.skipped)

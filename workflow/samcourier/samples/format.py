@@ -49,7 +49,7 @@ def header(columns: Sequence[str]) -> str:
 
 def lines(rows: Iterable[ImageRow], columns: Sequence[str]) -> str:
     """Return one line for each row, with these columns."""
-    return format_tsv([cells[name] for name in columns] for cells in map(_cells, rows))
+    return format_tsv([cells.get(name, "") for name in columns] for cells in map(_cells, rows))
 
 
 def format_sheet(rows: Sequence[ImageRow]) -> str:

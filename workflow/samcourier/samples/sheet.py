@@ -5,7 +5,6 @@ The Snakefile imports this module at every parse, so it must not import slow lib
 
 from __future__ import annotations
 
-import csv
 import difflib
 import hashlib
 import math
@@ -18,14 +17,20 @@ from typing import Any
 from ..errors import InputError
 from ..files.strict_json import canonical_json, parse_json
 from ..images.selection import AXES_RULE, Pick, Selection, are_axes_valid, parse_pick
-
-REQUIRED_COLUMNS = ("image", "path")
-_SELECTING = ("scene", "t", "z", "channel", "axes")
-OPTIONAL_COLUMNS = (
-    *_SELECTING,
-    *("pixel_size_um", "model", "parameters", "foreground", "truth"),
+from .table import (
+    COLUMNS as COLUMNS,
 )
-COLUMNS = REQUIRED_COLUMNS + OPTIONAL_COLUMNS
+from .table import (
+    REQUIRED_COLUMNS,
+    SELECTING_COLUMNS,
+    Lines,
+    cell_value,
+    content_lines,
+    is_no_value,
+    known_columns,
+    parse_cells,
+)
+
 ID_RULE = (
     "letters a-z A-Z, digits, '_', '-' and '.', not beginning with '.' or '-', at most 200 bytes"
 )
@@ -66,9 +71,10 @@ class Batch:
 
 
 def read_sheet(path: Path) -> list[ImageRow]:
-    """Read a tab separated sample sheet, UTF-8 with or without a byte order mark.
+    """Read a tab separated sample sheet, UTF-8 or, with a byte order mark, UTF-16.
 
-    Blank lines and lines beginning with ``#`` are skipped. Image files are not checked.
+    The cells may be separated by ``;`` instead of tabs. Blank lines and lines beginning with ``#``
+    are skipped. Image files are not checked.
     Raises :class:`InputError` with one line for each problem of the sheet.
     """
     return parse_sheet(read_sheet_content(path), path)
@@ -79,7 +85,7 @@ def parse_sheet(content: bytes, path: Path) -> list[ImageRow]:
 
     ``path`` is used in the messages of InputError.
     """
-    return _parse_lines(path, _content_lines(content, path))
+    return _parse_lines(path, content_lines(content, path))
 
 
 def read_batch(path: Path, batch_id: str, batch_size: int) -> Batch:
@@ -89,7 +95,7 @@ def read_batch(path: Path, batch_id: str, batch_size: int) -> Batch:
     sheet of 100 000. :func:`read_sheet` checks before the run that no image is in two batches.
     Raises :class:`InputError` as :func:`read_sheet` does, and if the sheet has no such batch.
     """
-    header, *rows = _content_lines(read_sheet_content(path), path)
+    header, *rows = content_lines(read_sheet_content(path), path)
     starts = range(0, len(rows), batch_size)
     number = int(batch_id) if re.fullmatch("[0-9]{4,9}", batch_id) else 0
     if not 1 <= number <= len(starts) or batch_id != f"{number:04d}":
@@ -101,7 +107,7 @@ def read_batch(path: Path, batch_id: str, batch_size: int) -> Batch:
 
 def sheet_columns(path: Path) -> tuple[str, ...]:
     """Return the names in the header of a sample sheet that :func:`read_sheet` reads."""
-    (_, header), *_ = _parse_cells(path, _content_lines(read_sheet_content(path), path)[:1])
+    (_, header), *_ = parse_cells(path, content_lines(read_sheet_content(path), path)[:1])
     return tuple(header)
 
 
@@ -135,10 +141,6 @@ def rows_digest(rows: Sequence[ImageRow]) -> str:
     return hashlib.sha256(canonical_json(relevant)).hexdigest()[:16]
 
 
-def _known_columns() -> str:
-    return f"the columns {', '.join(REQUIRED_COLUMNS)} (optional: {', '.join(OPTIONAL_COLUMNS)})"
-
-
 def read_sheet_content(path: Path) -> bytes:
     """Return the bytes of a sample sheet. Raises InputError if it cannot be read."""
     try:
@@ -149,28 +151,9 @@ def read_sheet_content(path: Path) -> bytes:
         raise InputError(f"{path}: cannot read the sample sheet: {error.strerror}") from None
 
 
-def _content_lines(content: bytes, path: Path) -> list[tuple[int, str]]:
-    """Return (line number, line) of the header and each row, without blank lines and comments."""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: byte {error.start} is not UTF-8, expected a tab separated UTF-8 text file"
-        ) from None
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    lines = [
-        (number, line)
-        for number, line in enumerate(text.split("\n"), start=1)
-        if line.strip() and not line.startswith("#")
-    ]
-    if not lines:
-        raise InputError(f"{path}: the sheet is empty, expected a header with {_known_columns()}")
-    return lines
-
-
-def _parse_lines(path: Path, lines: Sequence[tuple[int, str]]) -> list[ImageRow]:
+def _parse_lines(path: Path, lines: Lines) -> list[ImageRow]:
     """Return the rows of ``lines``; the first line is the header."""
-    (header_number, header), *parsed = _parse_cells(path, lines)
+    (header_number, header), *parsed = parse_cells(path, lines)
     problems = [f"{path}, line {header_number}: {text}" for text in _header_problems(header)]
     if not parsed:
         problems.append(f"{path}: the sheet has a header but no image, expected one row per image")
@@ -178,6 +161,11 @@ def _parse_lines(path: Path, lines: Sequence[tuple[int, str]]) -> list[ImageRow]
     first_line: dict[str, int] = {}
     for number, cells in parsed:
         row, row_problems = _parse_row(dict(zip(header, cells, strict=False)), header)
+        row_problems += [
+            f"column {position}: the cell {cell!r}, expected nothing, since the header has no name"
+            for position, (name, cell) in enumerate(zip(header, cells, strict=False), start=1)
+            if cell and not name
+        ]
         if any(cells[len(header) :]):
             row_problems.append(f"{len(cells)} cells, expected {len(header)} as in the header")
         # On macOS and Windows, mask names that differ only in case are the same file.
@@ -194,51 +182,34 @@ def _parse_lines(path: Path, lines: Sequence[tuple[int, str]]) -> list[ImageRow]
     return rows
 
 
-def _parse_cells(path: Path, lines: Sequence[tuple[int, str]]) -> list[tuple[int, list[str]]]:
-    """Return (line number, cells) of ``lines``.
-
-    Each line is parsed alone: an unmatched quote must not affect the lines after it.
-    """
-    parsed = []
-    problems = []
-    for number, line in lines:
-        try:
-            cells = next(csv.reader([line], delimiter="\t", strict=True))
-        except csv.Error as error:
-            problems.append(f"{path}, line {number}: {error}, expected tab separated cells")
-        else:
-            parsed.append((number, [cell.strip() for cell in cells]))
-    if problems:
-        raise InputError("\n".join(problems))
-    return parsed
-
-
 def _header_problems(header: Sequence[str]) -> list[str]:
     if len(header) == 1 and header[0] not in COLUMNS:
-        return [f"{header[0]!r} is not a header, expected {_known_columns()}, separated by tabs"]
+        return [f"{header[0]!r} is not a header, expected {known_columns()}, separated by tabs"]
     problems = []
     missing = [name for name in REQUIRED_COLUMNS if name not in header]
     if missing:
-        problems.append(f"no column {', '.join(missing)}, expected {_known_columns()}")
-    for name in dict.fromkeys(header):
+        problems.append(f"no column {', '.join(missing)}, expected {known_columns()}")
+    # A column without a name has no value to lose unless a row has a cell in it.
+    for name in dict.fromkeys(filter(None, header)):
         if name not in COLUMNS:
             close = difflib.get_close_matches(name.lower(), COLUMNS, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            problems.append(f"unknown column {name!r}, {hint}expected {_known_columns()}")
+            problems.append(f"unknown column {name!r}, {hint}expected {known_columns()}")
         if header.count(name) > 1:
             problems.append(f"column {name!r} appears {header.count(name)} times, expected once")
     return problems
 
 
-def _parse_row(cells: Mapping[str, str], header: Sequence[str]) -> tuple[ImageRow, list[str]]:
-    problems = []
+def _parse_row(written: Mapping[str, str], header: Sequence[str]) -> tuple[ImageRow, list[str]]:
+    cells, problems = _values(written)
     image, path = cells.get("image", ""), cells.get("path", "")
     pixel_size = cells.get("pixel_size_um", "")
     foreground, truth = cells.get("foreground", ""), cells.get("truth", "")
     if "image" in header and not SAFE_ID.fullmatch(image):
         problems.append(f"image {image!r} is not a safe file name, expected {ID_RULE}")
     if "path" in header and not path:
-        problems.append("path is empty, expected an image file")
+        said = repr(written["path"]) if written.get("path") else "is empty"
+        problems.append(f"path {said}, expected an image file")
     selection, selection_problems = _parse_selection(cells)
     parameters, parameter_problems = _parse_parameters(cells.get("parameters", ""))
     problems += selection_problems + parameter_problems
@@ -258,15 +229,28 @@ def _parse_row(cells: Mapping[str, str], header: Sequence[str]) -> tuple[ImageRo
     return row, problems
 
 
+def _values(written: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Return the cells with "" for a missing value, and a problem for each that holds no value."""
+    cells, problems = dict(written), []
+    for name, cell in written.items():
+        if name not in ("image", "parameters") and is_no_value(cell):
+            cells[name] = ""
+            if name != "path":
+                problems.append(f"{name} {cell!r}, expected a value, or an empty cell for none")
+        elif name != "image":
+            cells[name] = cell_value(cell)
+    return cells, problems
+
+
 def _parse_selection(cells: Mapping[str, str]) -> tuple[Selection, list[str]]:
-    if cells.keys().isdisjoint(_SELECTING):
+    if cells.keys().isdisjoint(SELECTING_COLUMNS):
         return Selection(), []
     problems = []
     picks: dict[str, Pick | None] = {"t": None, "z": None}
     for name in picks:
         if cells.get(name):
             try:
-                picks[name] = parse_pick(cells[name], volume=name == "z")
+                picks[name] = parse_pick(_whole(cells[name]), volume=name == "z")
             except ValueError as error:
                 problems.append(f"{name} {error}")
     axes = cells.get("axes", "").upper()
@@ -284,7 +268,13 @@ def _parse_parameters(text: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def _index_or_name(text: str) -> int | str | None:
-    return int(text) if re.fullmatch("[0-9]{1,9}", text) else text or None
+    index = _whole(text)
+    return int(index) if re.fullmatch("[0-9]{1,9}", index) else text or None
+
+
+def _whole(text: str) -> str:
+    """Return ``text`` with 4.0, as tools write an index beside empty cells, as 4."""
+    return re.sub(r"(?<![\w.])([0-9]{1,9})\.0+(?![\w.])", r"\1", text)
 
 
 def _positive_number(text: str) -> float | None:
