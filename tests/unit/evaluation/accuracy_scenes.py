@@ -1,7 +1,7 @@
-"""Truths and masks to score, and what StarDist's own matching says of them.
+"""Pairs of truth and mask, and a script that computes their accuracy with StarDist.
 
-The table ``accuracy_stardist.json`` is what this prints where StarDist is installed; it needs no
-TensorFlow for that, but numba, which is why the tests read the table instead:
+The file ``accuracy_stardist.json`` has the output of the script. The tests read the file, since
+StarDist needs numba (but no TensorFlow). To make the file again:
 
     pip install stardist==0.9.2 tifffile
     python tests/unit/evaluation/accuracy_scenes.py > tests/unit/evaluation/accuracy_stardist.json
@@ -25,7 +25,7 @@ Scene = tuple[np.ndarray, np.ndarray]
 
 
 def discs(seed: int) -> Scene:
-    """Return a truth (160, 160) of random discs and a mask that moves, drops, halves and joins."""
+    """Return a truth (160, 160) of random discs and a mask with errors of all kinds."""
     random = Random(seed)
     y, x = np.mgrid[:160, :160]
     truth, mask = np.zeros((160, 160), np.uint16), np.zeros((160, 160), np.uint16)
@@ -43,7 +43,7 @@ def discs(seed: int) -> Scene:
 
 
 def moved(pixels: int) -> Callable[[], Scene]:
-    """Return real nuclei and the same, ``pixels`` further down, two in seven joined or gone."""
+    """Return real nuclei, and the same moved down by ``pixels``, two in seven merged or removed."""
 
     def scene() -> Scene:
         truth = tifffile.imread(REAL_TRUTH)

@@ -1,4 +1,4 @@
-"""Accuracy against hand-made masks, StarDist's own counts, a brute-force one, and its limits."""
+"""Tests of the accuracy with hand-made masks, StarDist's counts, and a brute-force matching."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from samcourier.errors import InputError
-from samcourier.evaluation.accuracy import Score, assess, mean_precision, pooled, score
+from samcourier.evaluation.accuracy import (
+    Score,
+    compute_accuracy,
+    mean_precision,
+    pooled_precision,
+    score,
+)
 
 from .accuracy_scenes import REAL_TRUTH, SCENES
 
@@ -50,14 +56,14 @@ def test_objects_are_counted_as_in_dsb2018(
     assert score(truth, mask) == expected
 
 
-def test_a_stricter_threshold_accepts_fewer() -> None:
+def test_a_higher_threshold_accepts_fewer_pairs() -> None:
     truth, mask = row(1, 1, 1, 1, 2), row(1, 1, 1, 0, 2)
     assert score(truth, mask, 0.75).true_positives == 2
     assert score(truth, mask, 0.76).true_positives == 1
 
 
 def brute_force(truth: np.ndarray, mask: np.ndarray) -> int:
-    """Largest one-to-one matching of pairs with IoU >= 0.5, by trying every choice."""
+    """Return the size of the largest one-to-one matching of pairs with IoU >= 0.5."""
     pairs = [
         (t, m)
         for t in np.unique(truth[truth > 0])
@@ -88,14 +94,14 @@ def test_the_sparse_count_equals_the_best_assignment(truth: np.ndarray, mask: np
     assert counted.true_positives + counted.false_positives == objects[1]
 
 
-def test_volumes_are_scored_too() -> None:
+def test_volumes_can_be_scored() -> None:
     truth = np.zeros((3, 4, 5), np.uint16)
     truth[:2, 1:3, 1:3] = 1
     assert score(truth, truth.astype(np.uint32)) == Score(1, 0, 0, 1.0)
 
 
 @pytest.mark.parametrize("ids", ["in each plane", "over the stack", "in another order"])
-def test_a_stack_is_as_good_as_its_planes(ids: str) -> None:
+def test_a_stack_has_the_accuracy_of_its_planes(ids: str) -> None:
     mask = np.zeros((3, 4, 6), np.uint32)
     mask[:, 1:3, 1:3], mask[:, 1:3, 4:6] = 1, 2
     truth = mask.astype(np.int64)
@@ -103,37 +109,39 @@ def test_a_stack_is_as_good_as_its_planes(ids: str) -> None:
         truth[truth > 0] += 2 * np.arange(3).repeat(8)
     if ids == "in another order":
         truth[1] = np.where(truth[1] > 0, 3 - truth[1], 0)
-    found = assess(truth, mask, planes=3)
+    found = compute_accuracy(truth, mask, planes=3)
     assert (found.at_75, found.mean_matched_iou) == (Score(6, 0, 0, 1.0), 1.0)
     assert (found.split, found.merged) == (0, 0)
     truth[2] = 0
-    assert assess(truth, mask, planes=3).at_50 == Score(4, 2, 0, 4 / 6)
+    assert compute_accuracy(truth, mask, planes=3).at_50 == Score(4, 2, 0, 4 / 6)
 
 
 @pytest.mark.parametrize(
-    ("truth", "mask", "said"),
+    ("truth", "mask", "message"),
     [
         (row(1, 2), row(1, 2, 3), r"truth: shape \(1, 2\), expected the mask's shape \(1, 3\)"),
         (np.ones((1, 2)), row(1, 2), "truth: pixel type float64, expected integer labels"),
         (row(1, 2), np.array([[1, -1]]), "mask: label -1, expected labels of 0 or more"),
     ],
 )
-def test_what_is_no_label_image_is_named(truth: np.ndarray, mask: np.ndarray, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_images_that_are_not_labels_are_refused(
+    truth: np.ndarray, mask: np.ndarray, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
         score(truth, mask)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.49, 1.01, float("nan")])
-def test_a_threshold_that_needs_an_assignment_is_refused(threshold: float) -> None:
+def test_a_threshold_outside_one_half_to_one_is_refused(threshold: float) -> None:
     with pytest.raises(ValueError, match=r"expected 0\.5 to 1"):
         score(row(1), row(1), threshold)
 
 
 @pytest.mark.parametrize("scene", SCENES)
-def test_the_figures_are_those_of_stardist(scene: str) -> None:
+def test_the_values_equal_those_of_stardist(scene: str) -> None:
     if scene.startswith("nuclei2d") and not REAL_TRUTH.exists():
         pytest.skip(f"no real images at {REAL_TRUTH}")
-    found = assess(*SCENES[scene]())
+    found = compute_accuracy(*SCENES[scene]())
     counted: dict[str, Any] = {
         "ap50": found.at_50.average_precision,
         "ap75": found.at_75.average_precision,
@@ -147,7 +155,7 @@ def test_the_figures_are_those_of_stardist(scene: str) -> None:
     assert counted == pytest.approx(STARDIST[scene], rel=1e-6)
 
 
-def test_the_table_of_stardist_is_of_these_scenes_and_of_every_kind_of_error() -> None:
+def test_the_stardist_values_cover_all_scenes_and_all_kinds_of_errors() -> None:
     assert STARDIST.keys() == SCENES.keys()
     for name in ("invented", "missed", "split", "merged"):
         assert sum(each[name] for each in STARDIST.values()) > 10
@@ -158,23 +166,25 @@ def test_the_table_of_stardist_is_of_these_scenes_and_of_every_kind_of_error() -
     [
         pytest.param(row(1, 1, 1, 1), row(1, 1, 2, 2), 1, 0, 0, id="halves"),
         pytest.param(row(1, 1, 2, 2, 2), row(3, 3, 3, 3, 3), 0, 1, 1, id="joined"),
-        pytest.param(row(*[1] * 9, 2), row(*[1] * 10), 0, 0, 1, id="a touch of IoU 1/10 is none"),
+        pytest.param(
+            row(*[1] * 9, 2), row(*[1] * 10), 0, 0, 1, id="an overlap of IoU 1/10 does not count"
+        ),
         pytest.param(row(1, 1, 0, 2, 2), row(5, 5, 0, 6, 6), 0, 0, 0, id="apart"),
     ],
 )
 def test_split_and_merged_objects_are_counted(
     truth: np.ndarray, mask: np.ndarray, split: int, merged: int, missed: int
 ) -> None:
-    found = assess(truth, mask)
+    found = compute_accuracy(truth, mask)
     assert (found.split, found.merged, found.missed) == (split, merged, missed)
 
 
-def test_without_a_matched_pair_there_is_no_iou_to_tell() -> None:
-    assert assess(row(1, 0), row(0, 1)).mean_matched_iou is None
-    assert assess(row(0, 0), row(0, 0)).mean_matched_iou is None
+def test_without_a_matched_pair_there_is_no_mean_iou() -> None:
+    assert compute_accuracy(row(1, 0), row(0, 1)).mean_matched_iou is None
+    assert compute_accuracy(row(0, 0), row(0, 0)).mean_matched_iou is None
 
 
-def test_a_dataset_has_the_mean_of_its_images_and_what_all_objects_give_together() -> None:
+def test_a_dataset_has_a_mean_over_images_and_a_precision_over_all_objects() -> None:
     scores = [score(row(1, 2, 3), row(1, 2, 3)), score(row(1), row(0))]
     assert mean_precision(scores) == 0.5
-    assert pooled(scores) == 0.75
+    assert pooled_precision(scores) == 0.75

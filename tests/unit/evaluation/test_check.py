@@ -38,7 +38,7 @@ def dataset_dir(finished_run: Path) -> Path:
 
 
 def log(image: str, **changes: Any) -> Damage:
-    """Rewrite the log of ``image`` with other fields."""
+    """Return a function that changes fields of the log of ``image``."""
 
     def damage(dataset_dir: Path) -> None:
         path = dataset_dir / "logs" / f"{image}.json"
@@ -60,7 +60,7 @@ def last_attempt(image: str, **changes: Any) -> Damage:
 
 
 def entry(image: str, **changes: Any) -> Damage:
-    """Rewrite the manifest's entry of ``image`` with other fields."""
+    """Return a function that changes fields of the manifest's entry of ``image``."""
 
     def damage(dataset_dir: Path) -> None:
         for path in (dataset_dir / "batches").iterdir():
@@ -119,11 +119,11 @@ def other_mask(image: str) -> Damage:
     return damage
 
 
-def test_a_finished_folder_has_nothing_wrong(dataset_dir: Path) -> None:
+def test_a_finished_folder_has_no_findings(dataset_dir: Path) -> None:
     assert check_results(dataset_dir) == []
 
 
-def test_a_complete_folder_with_its_report_has_nothing_wrong(finished_run: Path) -> None:
+def test_a_complete_folder_with_its_report_has_no_findings(finished_run: Path) -> None:
     rows = read_sheet(finished_run / "images.tsv")
     out = finished_run / "results" / "demo"
     report = build_report(rows, make_batches(rows, 2), out, only={"near", "far"})
@@ -149,17 +149,17 @@ def test_a_complete_folder_with_its_report_has_nothing_wrong(finished_run: Path)
         ),
         (write("objects/stray.csv"), "objects/stray.csv", "no log lists it"),
         (write("previews/near.png"), "previews/near.png", "no log lists it"),
-        (write("objects/.near.csv.part"), "objects/.near.csv.part", "left behind"),
-        (entry("near", outputs={}), "batches/0001.json", "near: outputs {}, its log says"),
+        (write("objects/.near.csv.part"), "objects/.near.csv.part", "temporary file of"),
+        (entry("near", outputs={}), "batches/0001.json", "near: outputs {}, but its log says"),
         (log("near", outputs={}), "objects/near.csv", "no log lists it"),
         (write("masks/torn.ome.zarr.zip"), "masks/torn.ome.zarr.zip", "damaged"),
-        (log("near", key="changed"), "masks/near.ome.zarr", "its log's changed"),
+        (log("near", key="changed"), "masks/near.ome.zarr", "its log has changed"),
         (remove("logs/near.json"), "masks/near.ome.zarr", "no log lists it"),
         (other_mask("stray"), "masks/stray.ome.zarr", "no log lists it"),
         (other_mask("torn"), "masks/torn.ome.zarr", "its log says failed"),
         (write("logs/near.json", b'{"schema": '), "logs/near.json", "damaged"),
         (write("logs/near.json"), "logs/near.json", "damaged"),
-        (copy("logs/torn.json", "logs/also.json"), "logs/also.json", "is of image 'torn'"),
+        (copy("logs/torn.json", "logs/also.json"), "logs/also.json", "belongs to image 'torn'"),
         (copy("logs/torn.json", "logs/also.json"), "logs/also.json", "no batch's manifest"),
         (log("torn", failure=None), "logs/torn.json", "gives no reason"),
         (
@@ -167,16 +167,32 @@ def test_a_complete_folder_with_its_report_has_nothing_wrong(finished_run: Path)
             "logs/near.json",
             "done, but with the failure 'no'",
         ),
-        (write("masks/.near.ome.zarr.0a1b2c3d.part/0/0"), "masks/.near.ome.zarr.0a", "left behind"),
-        (write("masks/.near.ome.zarr.0a1b2c3d.old/0/0"), "masks/.near.ome.zarr.0a", "left behind"),
-        (write("logs/.near.json.1f.part"), "logs/.near.json.1f.part", "left behind"),
-        (write("service/.local.json.7.part"), "service/.local.json.7.part", "left behind"),
+        (
+            write("masks/.near.ome.zarr.0a1b2c3d.part/0/0"),
+            "masks/.near.ome.zarr.0a",
+            "temporary file of",
+        ),
+        (
+            write("masks/.near.ome.zarr.0a1b2c3d.old/0/0"),
+            "masks/.near.ome.zarr.0a",
+            "temporary file of",
+        ),
+        (write("logs/.near.json.1f.part"), "logs/.near.json.1f.part", "temporary file of"),
+        (write("service/.local.json.7.part"), "service/.local.json.7.part", "temporary file of"),
         (write("batches/0001.json", b"[]"), "batches/0001.json", "damaged"),
-        (copy("batches/0001.json", "batches/0009.json"), "batches/0009.json", "of batch '0001'"),
+        (
+            copy("batches/0001.json", "batches/0009.json"),
+            "batches/0009.json",
+            "belongs to batch '0001'",
+        ),
         (copy("batches/0001.json", "batches/0009.json"), "batches/0009.json", "also in batch 0001"),
         (remove("batches/0001.json"), "logs/near.json", "no batch's manifest"),
         (remove("logs/torn.json"), "batches/0002.json", "torn: failed, but it has no log"),
-        (entry("near", status="failed"), "batches/0001.json", "near: failed, its log says done"),
+        (
+            entry("near", status="failed"),
+            "batches/0001.json",
+            "near: failed, but its log says done",
+        ),
         (entry("near", key="k"), "batches/0001.json", "near: key k"),
         (entry("near", object_count=3), "batches/0001.json", "near: object_count 3"),
         (entry("near", mask_files=1), "batches/0001.json", "near: mask of 1 files"),
@@ -185,7 +201,7 @@ def test_a_complete_folder_with_its_report_has_nothing_wrong(finished_run: Path)
         (attempts("near", lambda made: ()), "logs/near.json", "done with 0 successful"),
         (attempts("near", lambda made: made * 2), "logs/near.json", "done with 2 successful"),
         (attempts("far", lambda made: made[::-1]), "logs/far.json", "follows a successful one"),
-        (attempts("far", lambda made: made[::-1]), "logs/far.json", "not in the order of time"),
+        (attempts("far", lambda made: made[::-1]), "logs/far.json", "not sorted by time"),
         (log("kept", note=None), "logs/kept.json", "done with 0 successful attempts"),
         (last_attempt("near", outcome="failed"), "logs/near.json", "failed, with the error None"),
         (
@@ -198,7 +214,7 @@ def test_a_complete_folder_with_its_report_has_nothing_wrong(finished_run: Path)
         (
             last_attempt("far", seconds=CallSeconds(total=0.5, send=0.3, service=0.3)),
             "logs/far.json",
-            "attempt 2: its parts take 0.600 s, the whole 0.500 s",
+            "attempt 2: its parts take 0.600 s, but the total is 0.500 s",
         ),
         (last_attempt("near", seconds=CallSeconds(1.0, send=-0.1)), "logs/near.json", "-0.1 s"),
         (last_attempt("near", seconds=CallSeconds(9.0)), "logs/near.json", "its parts take 9.3"),
@@ -206,16 +222,14 @@ def test_a_complete_folder_with_its_report_has_nothing_wrong(finished_run: Path)
         (log("near", seconds=ImageSeconds(2.0, read=-1.0)), "logs/near.json", "-1 s"),
         (log("torn", seconds=ImageSeconds(-3.0)), "logs/torn.json", "-3 s"),
         (write("complete.json", b"{}"), "complete.json", "damaged"),
-        (write("run.json", b'{"schema": '), "run.json", "damaged: not a whole record"),
+        (write("run.json", b'{"schema": '), "run.json", "damaged: not a complete record"),
         (write("run.json", b'{"schema": "samcourier/run/2"}'), "run.json", "damaged"),
-        (write("complete.json", b'{"keys": {"torn": "k"}}'), "complete.json", "torn: complete"),
-        (write("complete.json", b'{"keys": {"near": "k"}}'), "complete.json", "near: complete"),
-        (write("complete.json", b'{"keys": {"gone": "k"}}'), "complete.json", "gone: complete"),
+        (write("complete.json", b'{"keys": {"torn": "k"}}'), "complete.json", "torn: listed"),
+        (write("complete.json", b'{"keys": {"near": "k"}}'), "complete.json", "near: listed"),
+        (write("complete.json", b'{"keys": {"none": "k"}}'), "complete.json", "none: listed"),
     ],
 )
-def test_a_planted_damage_is_found(
-    dataset_dir: Path, damage: Damage, where: str, problem: str
-) -> None:
+def test_each_damage_is_found(dataset_dir: Path, damage: Damage, where: str, problem: str) -> None:
     damage(dataset_dir)
     found = check_results(dataset_dir)
     assert [each for each in found if each.where.startswith(where) and problem in each.problem], (
@@ -237,25 +251,25 @@ def test_a_planted_damage_is_found(
         last_attempt("near", seconds=CallSeconds(total=1.0, send=0.5, service=0.52)),
     ],
 )
-def test_what_is_no_damage_is_not_reported(dataset_dir: Path, harmless: Damage) -> None:
+def test_harmless_files_and_values_are_not_reported(dataset_dir: Path, harmless: Damage) -> None:
     harmless(dataset_dir)
     assert check_results(dataset_dir) == []
 
 
-def test_a_folder_without_batches_is_judged_by_its_logs_alone(dataset_dir: Path) -> None:
+def test_a_folder_without_manifests_has_no_findings(dataset_dir: Path) -> None:
     shutil.rmtree(dataset_dir / "batches")
     assert check_results(dataset_dir) == []
 
 
-def test_a_lock_that_is_held_says_that_a_run_is_at_work(dataset_dir: Path) -> None:
+def test_a_held_lock_is_reported_as_a_running_run(dataset_dir: Path) -> None:
     with (dataset_dir / "batches" / "0001.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         (finding,) = check_results(dataset_dir)
-    assert str(finding) == "batches/0001.lock: held by a process: a run is still at work"
+    assert str(finding) == "batches/0001.lock: locked by a process: a run is still running"
     assert check_results(dataset_dir) == []
 
 
-def test_findings_are_sorted_and_each_is_told_once(dataset_dir: Path) -> None:
+def test_findings_are_sorted_and_unique(dataset_dir: Path) -> None:
     for image in ("near", "far", "empty"):
         shutil.rmtree(dataset_dir / "masks" / f"{image}.ome.zarr")
     found = [str(finding) for finding in check_results(dataset_dir)]
@@ -264,7 +278,7 @@ def test_findings_are_sorted_and_each_is_told_once(dataset_dir: Path) -> None:
     ]
 
 
-def test_checking_changes_nothing(dataset_dir: Path) -> None:
+def test_the_check_changes_no_file(dataset_dir: Path) -> None:
     def state() -> list[tuple[str, int]]:
         return sorted((str(path), path.stat().st_mtime_ns) for path in dataset_dir.rglob("*"))
 
@@ -278,11 +292,11 @@ def test_a_folder_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
         check_results(tmp_path / "none")
 
 
-def test_an_empty_folder_has_nothing_wrong(tmp_path: Path) -> None:
+def test_an_empty_folder_has_no_findings(tmp_path: Path) -> None:
     assert check_results(tmp_path) == []
 
 
-def test_a_complete_file_that_is_true_is_no_finding(dataset_dir: Path) -> None:
+def test_a_correct_complete_json_has_no_findings(dataset_dir: Path) -> None:
     key = json.loads((dataset_dir / "logs" / "near.json").read_text())["key"]
     write_json(dataset_dir / "complete.json", {"image_count": 1, "keys": {"near": key}})
     assert check_results(dataset_dir) == []

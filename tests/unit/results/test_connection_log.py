@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from samcourier.evaluation.transport_changes import MOST_SHOWN, Switch, changes_of, read_changes
+from samcourier.evaluation.transport_changes import MAX_SHOWN, Switch, changes_of, read_changes
 from samcourier.results.connection_log import ConnectionJournal, connection_events, merge_journals
 
 START = datetime(2026, 3, 1, 10, tzinfo=UTC)
@@ -191,7 +191,7 @@ def test_of_very_many_changes_the_first_are_kept() -> None:
     many = [{"at": at(second), "event": "left", "error": "gone"} for second in range(1000)]
     changes = changes_of(reversed(many))
     assert changes.count == 1000
-    assert list(changes.first) == many[:MOST_SHOWN]
+    assert list(changes.first) == many[:MAX_SHOWN]
 
 
 def test_events_are_read_by_what_they_hold(tmp_path: Path) -> None:

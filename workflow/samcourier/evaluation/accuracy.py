@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ..errors import InputError
 
-#: Above this IoU, two overlapping objects count for a split or a merged cell.
+#: Overlaps of two objects with a larger IoU count as part of a split or a merge.
 TOUCH_IOU = 0.1
 
 
@@ -64,12 +64,20 @@ class _Overlaps(NamedTuple):
     ious: npt.NDArray[np.float64]
 
 
-def assess(truth: npt.NDArray[Any], mask: npt.NDArray[Any], planes: int = 1) -> Accuracy:
-    """Compare ``mask`` with ``truth``: integer labels of one shape, any number of axes, 0 empty.
+def compute_accuracy(truth: npt.NDArray[Any], mask: npt.NDArray[Any], planes: int = 1) -> Accuracy:
+    """Compare ``mask`` with ``truth``.
 
-    The leading axes are those of a stack of ``planes``. Each plane has its own ids in the mask, and
-    perhaps in the truth, so equal ids in two planes are two objects.
-    Raises :class:`InputError` if shapes differ or the values are no labels.
+    Each plane has its own ids in the mask, and perhaps in the truth, so equal ids in two planes are
+    two objects.
+
+    Args:
+        truth: Integer labels with any number of axes; 0 is background.
+        mask: Integer labels of the same shape.
+        planes: Number of planes of a stack, the product of its leading axes; 1 for a single image
+            or a volume.
+
+    Raises:
+        InputError: The shapes differ, or the values are not labels.
     """
     overlaps = _overlaps_of_stack(truth, mask, planes)
     matched_ious = _matched_ious(overlaps, 0.5)
@@ -78,30 +86,36 @@ def assess(truth: npt.NDArray[Any], mask: npt.NDArray[Any], planes: int = 1) -> 
         at_50=_score(overlaps, 0.5),
         at_75=_score(overlaps, 0.75),
         mean_matched_iou=float(matched_ious.mean()) if len(matched_ious) else None,
-        split=_repeated(overlaps.rows[touching]),
-        merged=_repeated(overlaps.columns[touching]),
+        split=_count_repeated(overlaps.rows[touching]),
+        merged=_count_repeated(overlaps.columns[touching]),
     )
 
 
 def score(truth: npt.NDArray[Any], mask: npt.NDArray[Any], iou_threshold: float = 0.5) -> Score:
-    """Score ``mask`` against ``truth``: integer labels of one shape, 0 empty.
+    """Return the counts and the average precision of ``mask`` at one IoU threshold.
 
     Average precision is TP / (TP + FP + FN), with TP the one-to-one pairs of objects whose
-    IoU = overlap / union is at least ``iou_threshold``. Two empty masks agree: 1.0.
+    IoU = overlap / union is at least ``iou_threshold``. For two empty images it is 1.0.
 
-    No assignment problem has to be solved: an object shares more than half of itself with a
-    partner of IoU > 0.5, so it has at most one. ``iou_threshold`` must therefore lie in
-    [0.5, 1]. At an IoU of exactly 0.5 two halves may tile one object; only one of them counts.
+    The function does not solve an assignment problem: an object shares more than half of itself
+    with a partner of IoU > 0.5, so it has at most one partner, and ``iou_threshold`` must be in
+    [0.5, 1]. At an IoU of exactly 0.5 an object may have two halves as partners; only one counts.
 
-    Raises :class:`InputError` when shapes differ or the values are no labels, ``ValueError``
-    for a threshold outside [0.5, 1].
+    Args:
+        truth: Integer labels with any number of axes; 0 is background.
+        mask: Integer labels of the same shape.
+        iou_threshold: The smallest IoU of a pair, from 0.5 to 1.
+
+    Raises:
+        InputError: The shapes differ, or the values are not labels.
+        ValueError: The threshold is outside [0.5, 1].
     """
     if not 0.5 <= iou_threshold <= 1:
         raise ValueError(f"iou_threshold {iou_threshold}, expected 0.5 to 1")
     return _score(_overlaps_of_stack(truth, mask, planes=1), iou_threshold)
 
 
-def pooled(scores: Sequence[Score]) -> float:
+def pooled_precision(scores: Sequence[Score]) -> float:
     """Return the average precision over the objects of all images, as if they were one image."""
     counts = [(each.true_positives, each.false_positives, each.false_negatives) for each in scores]
     return _precision(*(sum(column) for column in zip(*counts, strict=True)))
@@ -124,7 +138,10 @@ def _precision(matched: int, additional: int, missed: int) -> float:
 
 
 def _matched_ious(overlaps: _Overlaps, iou_threshold: float) -> npt.NDArray[np.float64]:
-    """Return the IoU of each one-to-one pair; if two halves compete, their IoUs are equal."""
+    """Return the IoU of each one-to-one pair.
+
+    Two possible partners of an object both have an IoU of 0.5, so it does not matter which is used.
+    """
     accepted = np.flatnonzero(overlaps.ious >= iou_threshold)
     _, one_per_truth = np.unique(overlaps.rows[accepted], return_index=True)
     accepted = accepted[one_per_truth]
@@ -132,7 +149,7 @@ def _matched_ious(overlaps: _Overlaps, iou_threshold: float) -> npt.NDArray[np.f
     return overlaps.ious[accepted[one_per_mask]]
 
 
-def _repeated(indices: npt.NDArray[np.intp]) -> int:
+def _count_repeated(indices: npt.NDArray[np.intp]) -> int:
     return int(np.count_nonzero(np.unique(indices, return_counts=True)[1] > 1))
 
 

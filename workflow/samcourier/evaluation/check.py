@@ -37,7 +37,7 @@ _LEFTOVER_SUFFIXES = (".part", ".old", ".tmp")
 
 @dataclass(frozen=True, order=True)
 class Finding:
-    """One problem. ``where`` is a path inside the dataset's folder."""
+    """One problem. ``where`` is a path relative to the results folder."""
 
     where: str
     problem: str
@@ -47,7 +47,7 @@ class Finding:
 
 
 def check_results(dataset_dir: Path, dropped: Collection[str] = ()) -> list[Finding]:
-    """Return all problems of the folder, sorted; the list is empty if there is none.
+    """Return all problems of the results folder, sorted, [] without any.
 
     Every byte of every mask is read. A failed image whose log gives the reason is no problem.
     ``dropped`` are the images that the sheet no longer has: no manifest needs to list them.
@@ -65,7 +65,7 @@ def check_results(dataset_dir: Path, dropped: Collection[str] = ()) -> list[Find
     masks = {image: find_mask(dataset_dir, image) for image in images}
     found = {
         *_check_leftovers(dataset_dir, logs),
-        *_check_twins(dataset_dir, masks),
+        *_check_second_masks(dataset_dir, masks),
         *_check_masks(masks, logs),
         *_check_logs(logs, masks),
         *_check_outputs(dataset_dir, logs),
@@ -86,14 +86,14 @@ def _check_leftovers(dataset_dir: Path, logs: Mapping[str, ImageLog | None]) -> 
             path = Path(folder, name)
             where = path.relative_to(dataset_dir).as_posix()
             if name.endswith(_LEFTOVER_SUFFIXES):
-                yield Finding(where, "left behind by a writer that was stopped")
+                yield Finding(where, "temporary file of a process that was stopped")
             elif name.endswith(TILES_SUFFIX):
                 yield from _check_tiles(path, where, logs)
             elif path.suffix == ".lock" and path.is_file() and is_held(path):
-                yield Finding(where, "held by a process: a run is still at work")
+                yield Finding(where, "locked by a process: a run is still running")
         # Other checks read the inside of masks, and a leftover folder is one finding.
-        closed = (MASK_SUFFIX, TILES_SUFFIX, *_LEFTOVER_SUFFIXES)
-        folders[:] = [name for name in folders if not name.endswith(closed)]
+        not_entered = (MASK_SUFFIX, TILES_SUFFIX, *_LEFTOVER_SUFFIXES)
+        folders[:] = [name for name in folders if not name.endswith(not_entered)]
 
 
 def _check_tiles(path: Path, where: str, logs: Mapping[str, ImageLog | None]) -> Iterator[Finding]:
@@ -101,14 +101,14 @@ def _check_tiles(path: Path, where: str, logs: Mapping[str, ImageLog | None]) ->
     image = path.name.removeprefix(".").removesuffix(MASK_SUFFIX + TILES_SUFFIX)
     log = logs.get(image)
     if log is not None and log.status == "done":
-        yield Finding(where, "tiles left behind by a run that was stopped: the mask is whole")
+        yield Finding(where, "tiles of a stopped run, no longer needed: the mask is complete")
 
 
-def _check_twins(dataset_dir: Path, masks: Mapping[str, Path]) -> Iterator[Finding]:
+def _check_second_masks(dataset_dir: Path, masks: Mapping[str, Path]) -> Iterator[Finding]:
     for image, path in masks.items():
-        twin = mask_path(dataset_dir, image, "zip")
-        if twin != path and twin.exists():
-            yield Finding(f"masks/{twin.name}", f"a second mask beside {path.name}")
+        zipped = mask_path(dataset_dir, image, "zip")
+        if zipped != path and zipped.exists():
+            yield Finding(f"masks/{zipped.name}", f"a second mask beside {path.name}")
 
 
 def _check_masks(
@@ -123,11 +123,11 @@ def _check_masks(
         elif log is not None and log.status == "done":
             key = provenance.get("key")
             if key != log.key:
-                yield Finding(where, f"its key is {key}, its log's {log.key}")
+                yield Finding(where, f"its key is {key}, but its log has {log.key}")
         if image not in logs:
             yield Finding(where, "no log lists it")
         elif log is not None and log.status == "failed":
-            yield Finding(where, "of an earlier run: its log says failed")
+            yield Finding(where, "from an earlier run: its log says failed")
 
 
 def _check_logs(
@@ -136,10 +136,10 @@ def _check_logs(
     for image, log in logs.items():
         where = f"logs/{image}.json"
         if log is None:
-            yield Finding(where, "damaged: not a whole image log")
+            yield Finding(where, "damaged: not a complete image log")
             continue
         if log.image != image:
-            yield Finding(where, f"is of image {log.image!r}")
+            yield Finding(where, f"belongs to image {log.image!r}")
         if log.status == "done" and image not in masks:
             yield Finding(where, "done, but there is no mask")
         if log.status == "failed" and log.failure is None:
@@ -168,7 +168,7 @@ def _check_outputs(dataset_dir: Path, logs: Mapping[str, ImageLog | None]) -> It
             elif name not in OUTPUT_FILES:
                 key = (read_provenance(path) or {}).get("key")
                 if key != log.key:
-                    yield Finding(where.as_posix(), f"its key is {key}, its log's {log.key}")
+                    yield Finding(where.as_posix(), f"its key is {key}, but its log has {log.key}")
     for folder, suffix in OUTPUT_FILES.values():
         for path in (dataset_dir / folder).glob(f"[!.]*{suffix}"):
             if path not in listed:
@@ -189,7 +189,7 @@ def _attempts_problems(log: ImageLog) -> Iterator[str]:
     if any("ok" in outcomes[:-1] for outcomes in parts.values()):
         yield "an attempt follows a successful one"
     if log.attempts != tuple(sorted(log.attempts, key=lambda each: parse_time(each.started_at))):
-        yield "its attempts are not in the order of time"
+        yield "its attempts are not sorted by time"
     for number, attempt in enumerate(log.attempts, start=1):
         for problem in _attempt_problems(attempt):
             yield f"attempt {number}: {problem}"
@@ -217,7 +217,7 @@ def _seconds_problems(parts: tuple[float | None, ...], total_s: float) -> Iterat
     if min(*known_s, total_s, 0.0) < 0:
         yield f"{min(*known_s, total_s):g} s, expected 0 or more"
     if sum(known_s) > total_s + TOLERANCE_S:
-        yield f"its parts take {sum(known_s):.3f} s, the whole {total_s:.3f} s"
+        yield f"its parts take {sum(known_s):.3f} s, but the total is {total_s:.3f} s"
 
 
 def _check_manifests(
@@ -230,10 +230,10 @@ def _check_manifests(
     for batch_id, manifest in sorted(manifests.items()):
         where = f"batches/{batch_id}.json"
         if manifest is None:
-            yield Finding(where, "damaged: not a whole manifest")
+            yield Finding(where, "damaged: not a complete manifest")
             continue
         if manifest.batch != batch_id:
-            yield Finding(where, f"is of batch {manifest.batch!r}")
+            yield Finding(where, f"belongs to batch {manifest.batch!r}")
         for image, entry in manifest.images.items():
             if image in batch_of:
                 yield Finding(where, f"{image}: also in batch {batch_of[image]}")
@@ -253,7 +253,7 @@ def _entry_problems(entry: ManifestEntry, log: ImageLog | None, mask: Path | Non
         yield f"{entry.status}, but it has no log"
         return
     if entry.status != log.status:
-        yield f"{entry.status}, its log says {log.status}"
+        yield f"{entry.status}, but its log says {log.status}"
         return
     manifest_and_log = {
         "key": (entry.key, log.key),
@@ -263,11 +263,14 @@ def _entry_problems(entry: ManifestEntry, log: ImageLog | None, mask: Path | Non
     }
     for name, (recorded, logged) in manifest_and_log.items():
         if recorded != logged:
-            yield f"{name} {recorded}, its log says {logged}"
+            yield f"{name} {recorded}, but its log says {logged}"
     if entry.status == "done" and mask is not None:
         found = stat_mask(mask)
         if found != (entry.mask_files, entry.mask_bytes):
-            yield f"mask of {entry.mask_files} files and {entry.mask_bytes} bytes, found {found}"
+            yield (
+                f"mask of {entry.mask_files} files and {entry.mask_bytes} bytes,"
+                f" but found (files, bytes) = {found}"
+            )
 
 
 def _check_complete(dataset_dir: Path, logs: Mapping[str, ImageLog | None]) -> Iterator[Finding]:
@@ -277,15 +280,15 @@ def _check_complete(dataset_dir: Path, logs: Mapping[str, ImageLog | None]) -> I
     complete = read_json(path)
     keys = complete.get("keys") if isinstance(complete, dict) else None
     if not isinstance(keys, dict):
-        yield Finding(path.name, "damaged: it has no keys")
+        yield Finding(path.name, "damaged: the field keys is missing")
         return
     for image, key in keys.items():
         log = logs.get(image)
         if log is None or log.status != "done" or log.key != key:
-            yield Finding(path.name, f"{image}: complete with key {key}, its log disagrees")
+            yield Finding(path.name, f"{image}: listed with key {key}, but its log differs")
 
 
 def _check_run_record(dataset_dir: Path) -> Iterator[Finding]:
     path = run_record_path(dataset_dir)
     if path.exists() and read_run_record(dataset_dir) is None:
-        yield Finding(path.name, "damaged: not a whole record of a run")
+        yield Finding(path.name, "damaged: not a complete record of a run")

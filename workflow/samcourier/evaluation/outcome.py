@@ -17,10 +17,10 @@ from ..results.image_log import ImageLog, read_image_log
 from ..results.layout import find_mask, log_path
 from ..results.manifest import Manifest
 from ..samples.sheet import ImageRow
-from .accuracy import Accuracy, assess
+from .accuracy import Accuracy, compute_accuracy
 
 #: Memory for the comparison of a plane: both label images, and the ids and pairs of their pixels.
-_ASSESSED_BYTES_A_PIXEL = 40
+_COMPARISON_BYTES_PER_PIXEL = 40
 
 Status = Literal["done", "failed", "missing"]
 
@@ -61,7 +61,7 @@ def evaluate_image(
     key, labels_sha256 = (_text(provenance, name) for name in ("key", "labels_sha256"))
     status, remark = _state(log, provenance is not None, key)
     if log is None and status == "missing":
-        remark = _why_missing(row.image, batch_id, manifests)
+        remark = _missing_reason(row.image, batch_id, manifests)
     if log is not None and status == "done":
         refused = [
             f"no {name}: {each.refused}" for name, each in log.outputs.items() if each.refused
@@ -80,24 +80,24 @@ def _text(provenance: Mapping[str, Any] | None, name: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _state(log: ImageLog | None, whole: bool, key: str | None) -> tuple[Status, str | None]:
+def _state(log: ImageLog | None, is_complete: bool, key: str | None) -> tuple[Status, str | None]:
     if log is None:
-        return ("done", "its log is missing or damaged") if whole else ("missing", None)
+        return ("done", "its log is missing or damaged") if is_complete else ("missing", None)
     if log.status == "failed":
         failure = log.failure
         return (
             "failed",
             f"{failure.kind} failure: {failure.message}" if failure else "no reason given",
         )
-    if not whole:
+    if not is_complete:
         return "missing", "its log says done, but the mask is absent or damaged"
     if key != log.key:
         return "missing", "the mask does not have the key in its log"
     return "done", log.note
 
 
-def _why_missing(image: str, batch_id: str, manifests: Mapping[str, Manifest]) -> str:
-    """Return the reason why there is neither log nor mask."""
+def _missing_reason(image: str, batch_id: str, manifests: Mapping[str, Manifest]) -> str:
+    """Return why the image has neither a log nor a mask."""
     if batch_id not in manifests:
         return f"batch {batch_id} did not finish"
     entry = manifests[batch_id].images.get(image)
@@ -113,8 +113,8 @@ def _accuracy(
     try:
         with opened_mask(mask) as labels:
             plane_px = math.prod(labels.shape) // planes
-        check_fits_memory(mask, _ASSESSED_BYTES_A_PIXEL * plane_px)
-        return assess(read_label_image(truth, mask_axes), read_mask(mask), planes), None
+        check_fits_memory(mask, _COMPARISON_BYTES_PER_PIXEL * plane_px)
+        return compute_accuracy(read_label_image(truth, mask_axes), read_mask(mask), planes), None
     except CourierError as error:
         message = str(error)
         prefix = "" if message.startswith(str(truth)) else f"{truth}: "

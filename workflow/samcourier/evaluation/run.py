@@ -48,7 +48,7 @@ class Report:
 #: Concurrent evaluations: a network file system answers each request slowly, but many at a time.
 _CONCURRENT_EVALUATIONS = 16
 #: Number of images that a thread evaluates together.
-_PART = 32
+_IMAGES_PER_TASK = 32
 
 
 def build_report(
@@ -70,7 +70,10 @@ def build_report(
 
     # Comparing masks with ground truth takes memory, so it runs one image at a time.
     workers = 1 if any(row.truth is not None for row in subset) else _CONCURRENT_EVALUATIONS
-    parts = [subset[start : start + _PART] for start in range(0, len(subset), _PART)]
+    parts = [
+        subset[start : start + _IMAGES_PER_TASK]
+        for start in range(0, len(subset), _IMAGES_PER_TASK)
+    ]
     with ThreadPoolExecutor(workers) as executor:
         evaluated = [outcome for part in executor.map(evaluate, parts) for outcome in part]
     return Report(

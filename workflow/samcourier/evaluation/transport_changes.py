@@ -1,4 +1,4 @@
-"""Find the changes of transport and their reasons in the connection journals."""
+"""Find the transport changes and their reasons in the connection journals."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 from ..results.connection_log import connection_events
 from ..results.timestamps import parse_time
 
-#: The page stays readable; ``logs/connection.jsonl`` has every event.
-MOST_SHOWN = 200
+#: The report shows at most this number of events; ``logs/connection.jsonl`` has all of them.
+MAX_SHOWN = 200
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Switch:
-    """A change of transport: when, in Unix seconds, and to which."""
+    """A switch to the transport ``to_transport`` at ``at_unix_s`` (Unix seconds)."""
 
     at_unix_s: float
     to_transport: str
@@ -25,9 +25,10 @@ class Switch:
 
 @dataclass(frozen=True)
 class Changes:
-    """The events with a reason or an error (their count and the first ones), and all switches.
+    """The connection events with a reason or an error, and all switches.
 
-    Routine events (opening, probing, health) are not kept, since there may be millions.
+    ``count`` is the number of these events, ``first`` has the earliest of them. Routine events
+    (opening, probing, health) are not stored, since there may be millions.
     """
 
     count: int = 0
@@ -41,14 +42,14 @@ def read_changes(directory: Path) -> Changes:
 
 
 def changes_of(events: Iterable[dict[str, Any]]) -> Changes:
-    """Return the changes among ``events``, which may have any order; events are not kept in memory.
+    """Return the changes among ``events``, which may have any order and number.
 
-    ``first`` has the earliest changes, at most :data:`MOST_SHOWN`.
+    ``first`` has the earliest changes, at most :data:`MAX_SHOWN`.
     """
     count = 0
     switches: list[Switch] = []
 
-    def stated() -> Iterator[dict[str, Any]]:
+    def events_with_reason() -> Iterator[dict[str, Any]]:
         nonlocal count
         for event in events:
             if event["event"] == "switch":
@@ -58,5 +59,7 @@ def changes_of(events: Iterable[dict[str, Any]]) -> Changes:
                 count += 1
                 yield event
 
-    first = heapq.nsmallest(MOST_SHOWN, stated(), key=lambda event: parse_time(event["at"]))
+    first = heapq.nsmallest(
+        MAX_SHOWN, events_with_reason(), key=lambda event: parse_time(event["at"])
+    )
     return Changes(count, tuple(first), tuple(sorted(switches)))

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..evaluation.accuracy import Accuracy, mean_precision, pooled
+from ..evaluation.accuracy import Accuracy, mean_precision, pooled_precision
 from ..evaluation.nothing_found import empty_images
 from ..evaluation.outcome import Outcome
 from ..evaluation.run import Report
@@ -85,7 +85,7 @@ def accuracy_figures(outcomes: Sequence[Outcome]) -> list[Figure]:
         ("AP50", [each.at_50 for each in found]),
         ("AP75", [each.at_75 for each in found]),
     ):
-        remark = f"of {len(found)} with truth; {pooled(scores):.3f} over all objects"
+        remark = f"of {len(found)} with truth; {pooled_precision(scores):.3f} over all objects"
         figures.append(Figure(f"Mean {name}", f"{mean_precision(scores):.3f}", remark))
     ious = [each.mean_matched_iou for each in found if each.mean_matched_iou is not None]
     if ious:
