@@ -17,9 +17,10 @@ import zarr
 
 import samcourier.images.planes
 from samcourier.errors import ImageUnfit
+from samcourier.images.geometry import Geometry
 from samcourier.images.pixel_cache import PIXELS
 from samcourier.images.planes import Plane, open_planes, pixels_sha256
-from samcourier.images.readers import Index
+from samcourier.images.readers import Index, open_source
 from samcourier.images.readers.tiff import TiffSource
 from samcourier.images.selection import Selection, parse_pick
 
@@ -111,6 +112,11 @@ def test_axes_are_moved_not_reshaped(tif: Path) -> None:
     np.testing.assert_array_equal(plane.pixels, written.transpose(1, 0, 2, 3))
 
 
+def geometry_of(path: Path, scene: int | str | None = None) -> Geometry:
+    with open_source(path, scene) as source:
+        return source.geometry
+
+
 @pytest.mark.parametrize(
     ("shape", "options", "axes", "message"),
     [
@@ -157,7 +163,7 @@ def test_a_scene_is_picked_by_index_or_name(tif: Path, scene: int | str, number:
             writer.write(each, metadata={"axes": "YX", "Name": name, "PhysicalSizeX": len(name)})
     plane = read_plane(tif, scene=scene)
     np.testing.assert_array_equal(plane.pixels, written[number])
-    assert plane.pixel_size_um == len(("first", "second", "small")[number])
+    assert geometry_of(tif, scene).size_um("X") == len(("first", "second", "small")[number])
 
 
 @pytest.mark.parametrize(
@@ -395,8 +401,7 @@ def test_the_pixel_size_is_what_the_file_says(
     tif: Path, options: dict[str, Any], expected_um: float | None
 ) -> None:
     tifffile.imwrite(tif, pixels(20, 30), **options)
-    size_um = read_plane(tif).pixel_size_um
-    assert size_um == (None if expected_um is None else pytest.approx(expected_um))
+    assert geometry_of(tif).size_um("X") == expected_um
 
 
 @pytest.mark.parametrize(
@@ -425,8 +430,9 @@ def test_the_z_spacing_is_what_the_file_says(
 ) -> None:
     tifffile.imwrite(tif, pixels(3, 20, 30), **options)
     with open_planes(tif, selection(axes="ZYX", z=z)) as planes:
-        known = planes.z_spacing_um
-    assert known == (None if expected_um is None else pytest.approx(expected_um))
+        assert planes.geometry.letters == planes.mask_axes
+        known = planes.geometry.size_um("Z")
+    assert known == (expected_um if "Z" in planes.mask_axes else None)
 
 
 @pytest.mark.parametrize(
@@ -435,7 +441,7 @@ def test_the_z_spacing_is_what_the_file_says(
         ("micrometer", [[1, 2.0, 0.5, 0.5]], 2.0),
         ("nanometer", [[1, 300.0, 0.5, 0.5]], 0.3),
         ("micrometer", [[1, 2.0, 0.5, 0.5], [60.0, 1.5, 1, 1]], 3.0),
-        ("micrometer", [], 1.0),
+        ("micrometer", [], None),
         ("parsec", [[1, 2.0, 0.5, 0.5]], None),
         (None, [[1, 2.0, 0.5, 0.5]], None),
         ("micrometer", [[1, 0.0, 0.5, 0.5]], None),
@@ -456,8 +462,7 @@ def test_the_z_spacing_of_an_ome_zarr_is_that_of_its_axis_and_scales(
     content = {"multiscales": [{"axes": axes, "datasets": [level], **whole}]}
     group.attrs.update(content if version == "0.4" else {"ome": {"version": "0.5", **content}})
     with open_planes(tmp_path / "image.zarr", selection(t="all", z="volume")) as planes:
-        known = planes.z_spacing_um
-    assert known == (None if expected_um is None else pytest.approx(expected_um))
+        assert planes.geometry.size_um("Z") == expected_um
 
 
 @pytest.mark.parametrize("byteorder", ["<", ">"])
@@ -510,7 +515,7 @@ def test_a_png_is_read_with_all_its_bits(
     path = tmp_path / "image.png"
     path.write_bytes(imagecodecs.png_encode(written))
     plane = read_plane(path)
-    assert (plane.axes, plane.pixels.dtype, plane.pixel_size_um) == (axes, np.dtype(dtype), None)
+    assert (plane.axes, plane.pixels.dtype) == (axes, np.dtype(dtype))
     expected = written if axes == "YX" else np.moveaxis(written, -1, 0)
     np.testing.assert_array_equal(plane.pixels, expected)
 
@@ -603,7 +608,7 @@ def test_an_ome_zarr_is_read_at_full_size(tmp_path: Path, version: str) -> None:
     write_ome_zarr(path, written, "CZYX", version, omero=omero)
     plane = read_plane(path, channel="GFP", z="1")
     np.testing.assert_array_equal(plane.pixels, written[1, 1])
-    assert (plane.axes, plane.pixel_size_um) == ("YX", pytest.approx(0.65))
+    assert (plane.axes, geometry_of(path).size_um("X")) == ("YX", 0.65)
     assert read_plane(path, z="volume").axes == "CZYX"
 
 

@@ -12,6 +12,8 @@ import pytest
 import zarr
 from napari_ome_zarr import napari_get_reader
 
+from samcourier.images.geometry import Geometry
+from samcourier.masks.coordinates import Coordinates
 from samcourier.masks.integrity import OmeZarrVersion
 from samcourier.masks.omezarr import write_mask
 from samcourier.outputs.input_labels import write_input_labels
@@ -48,7 +50,12 @@ def test_a_mask_is_a_layer_of_labels_with_its_size(
 ) -> None:
     path = tmp_path / "cell.ome.zarr"
     write_mask(
-        path, cells(*shape), axes, provenance={}, pixel_size_um=tuple(scale), ome_zarr=version
+        path,
+        cells(*shape),
+        axes,
+        provenance={},
+        coordinates=Coordinates.of(Geometry.in_um(axes, scale)),
+        ome_zarr=version,
     )
     ((levels, settings),) = layers(path)["labels"]
     np.testing.assert_array_equal(np.asarray(levels[0]), cells(*shape))
@@ -72,7 +79,6 @@ def test_labels_in_an_input_are_shown_over_its_channels(
         "YX",
         [("C", 2), ("Y", 300), ("X", 280)],
         provenance={},
-        spacing_um=(None, None),
     )
     found = layers(image)
     assert len(found["image"]) == 1

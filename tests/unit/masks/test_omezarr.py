@@ -19,8 +19,10 @@ from hypothesis.extra import numpy as hnp
 from ome_zarr_models import v04, v05
 
 from samcourier.errors import ServiceFailed
+from samcourier.images.geometry import Geometry
 from samcourier.masks import omezarr as masks
 from samcourier.masks import zarr_format as mask_layout
+from samcourier.masks.coordinates import Coordinates
 from samcourier.masks.integrity import OmeZarrVersion, is_whole, read_provenance, stat_mask
 from samcourier.masks.omezarr import (
     MaskFacts,
@@ -39,6 +41,10 @@ for model in (v04.Image, v04.ImageLabel):
     model.model_rebuild(force=True, _types_namespace=vars(pydantic_zarr.v2))
 PROVENANCE = {"key": "k" * 64, "service": {"engine": "watershed"}}
 STEM = "cells.ome.zarr"
+
+
+def in_um(axes: str, *sizes_um: float | None) -> Coordinates:
+    return Coordinates.of(Geometry.in_um(axes, sizes_um))
 
 
 def sparse_mask(*shape: int) -> np.ndarray:
@@ -124,7 +130,13 @@ def test_a_mask_is_valid_for_both_validators_and_level_0_is_equal(
     validate: Callable[[Path, OmeZarrVersion], None],
 ) -> None:
     path, mask = tmp_path / STEM, sparse_mask(*shape)
-    write(path, mask, version, pixel_size_um=0.5, axes=axes)
+    write(
+        path,
+        mask,
+        version,
+        coordinates=in_um(axes, *(0.5 if axis in "YX" else None for axis in axes)),
+        axes=axes,
+    )
     validate(path, version)
     np.testing.assert_array_equal(read_mask(path), mask)
     assert read_mask(path).dtype == np.uint32
@@ -151,7 +163,7 @@ def test_lower_levels_halve_y_and_x_and_invent_no_id(
     tmp_path: Path, version: OmeZarrVersion
 ) -> None:
     path, mask = tmp_path / STEM, sparse_mask(2, 1030, 601)
-    write(path, mask, version, pixel_size_um=(2.0, 0.5, 0.25))
+    write(path, mask, version, coordinates=in_um("ZYX", 2.0, 0.5, 0.25))
     datasets = ome_attributes(path)["multiscales"][0]["datasets"]
     levels = [
         np.asarray(zarr.open_array(path / entry["path"], mode="r")[...]) for entry in datasets
@@ -170,17 +182,17 @@ def test_lower_levels_halve_y_and_x_and_invent_no_id(
 
 
 @pytest.mark.parametrize(
-    ("pixel_size_um", "scale", "units"),
+    ("sizes_um", "scale", "units"),
     [
-        (None, [1.0, 1.0, 1.0], [None, None, None]),
-        (0.5, [1.0, 0.5, 0.5], [None, "micrometer", "micrometer"]),
+        ((None, None, None), [1.0, 1.0, 1.0], [None, None, None]),
+        ((None, 0.5, 0.5), [1.0, 0.5, 0.5], [None, "micrometer", "micrometer"]),
         ((3.0, 0.5, 0.25), [3.0, 0.5, 0.25], ["micrometer"] * 3),
     ],
 )
 def test_only_a_known_pixel_size_has_a_unit(
-    tmp_path: Path, pixel_size_um: Any, scale: list[float], units: list[str | None]
+    tmp_path: Path, sizes_um: Any, scale: list[float], units: list[str | None]
 ) -> None:
-    write(tmp_path / STEM, np.ones((2, 4, 4), np.uint32), pixel_size_um=pixel_size_um)
+    write(tmp_path / STEM, np.ones((2, 4, 4), np.uint32), coordinates=in_um("ZYX", *sizes_um))
     multiscale = ome_attributes(tmp_path / STEM)["multiscales"][0]
     assert multiscale["datasets"][0]["coordinateTransformations"][0]["scale"] == scale
     assert [axis.get("unit") for axis in multiscale["axes"]] == units
@@ -440,20 +452,20 @@ def test_leftovers_of_a_directory_that_is_absent_are_none(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("mask", "axes", "pixel_size_um"),
+    ("mask", "axes", "coordinates"),
     [
         (np.zeros((4, 4), np.int32), "YX", None),
         (np.zeros((4, 4), np.uint32), "ZYX", None),
         (np.zeros((4, 4), np.uint32), "XY", None),
         (np.zeros((0, 4), np.uint32), "YX", None),
-        (np.zeros((4, 4), np.uint32), "YX", (1.0, 1.0, 1.0)),
+        (np.zeros((4, 4), np.uint32), "YX", in_um("ZYX", 1.0, 1.0, 1.0)),
     ],
 )
 def test_a_mask_that_was_not_checked_is_refused(
-    tmp_path: Path, mask: np.ndarray, axes: str, pixel_size_um: Any
+    tmp_path: Path, mask: np.ndarray, axes: str, coordinates: Any
 ) -> None:
     with pytest.raises(ValueError, match="expected"):
-        write_mask(tmp_path / STEM, mask, axes, provenance={}, pixel_size_um=pixel_size_um)
+        write_mask(tmp_path / STEM, mask, axes, provenance={}, coordinates=coordinates)
     assert os.listdir(tmp_path) == []
 
 

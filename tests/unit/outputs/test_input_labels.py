@@ -70,7 +70,6 @@ def write(image: Path, name: str = "run_cell", mask: np.ndarray | None = None, *
         axes,
         file_axes,
         provenance={"key": "k"},
-        spacing_um=(None,) * mask.ndim,
     )
     return label
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from samcourier.images.geometry import Geometry
 from samcourier.images.readers import open_source
 from samcourier.outputs.label_tiff import write_label_tiff
 
@@ -34,7 +35,7 @@ def test_it_comes_back_as_it_was(
     tmp_path: Path, axes: str, shape: tuple[int, ...], spacing_um: tuple[float | None, ...]
 ) -> None:
     path, mask = tmp_path / "cell.ome.tif", ids(*shape)
-    write_label_tiff(path, mask, axes, spacing_um)
+    write_label_tiff(path, mask, Geometry.in_um(axes, spacing_um))
     with tifffile.TiffFile(path) as tiff:
         assert tiff.is_ome
         (series,) = tiff.series
@@ -47,4 +48,4 @@ def test_it_comes_back_as_it_was(
         size_um = dict(zip(axes, spacing_um, strict=True)).get(axis)
         assert pixels.get(f"PhysicalSize{axis}") == (str(size_um) if size_um else None)
     with open_source(path) as source:
-        assert source.pixel_size_um == spacing_um[-1]
+        assert source.geometry.sizes_um(axes) == spacing_um

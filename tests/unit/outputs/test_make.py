@@ -19,6 +19,7 @@ import tifffile
 import zarr
 
 from samcourier.errors import InputError
+from samcourier.images.geometry import SheetSize, sizes_of_sheet
 from samcourier.images.planes import Planes, open_planes
 from samcourier.images.selection import Selection, parse_pick
 from samcourier.masks.omezarr import write_mask
@@ -50,7 +51,7 @@ class Home:
     def __init__(self, root: Path, pixels: np.ndarray, axes: str, **selection: Any) -> None:
         self.dataset_dir = root / "run"
         self.row = ImageRow("cell", root / "cell.ome.tif", Selection(**selection))
-        self.pixel_size_um: float | None = 0.5
+        self.pixel_size_um: SheetSize | None = 0.5
         self.records: dict[str, OutputRecord] = {}
         self.reads = 0
         tifffile.imwrite(self.row.path, pixels, ome=True, metadata={"axes": axes})
@@ -80,9 +81,9 @@ class Home:
         self.reads = 0
         with self.opened() as planes:
             first = planes.read()
-            sizes_um = {"Z": planes.z_spacing_um, "Y": self.pixel_size_um, "X": self.pixel_size_um}
-            spacing_um = tuple(sizes_um.get(axis) for axis in planes.mask_axes)
-            source = OutputsSource(self.row, planes, first.pixels_sha256, spacing_um)
+            sizes_um = sizes_of_sheet(self.pixel_size_um)
+            geometry = planes.geometry.with_sizes_um(sizes_um)
+            source = OutputsSource(self.row, planes, first.pixels_sha256, geometry)
             outputs = Outputs(self.dataset_dir, names, source, **more)
             provenance = {"key": source.key, "object_count": 2}
             mask = mask_path(self.dataset_dir, "cell")
@@ -200,7 +201,7 @@ def test_a_volume_is_measured_as_one_and_outlined_depth_by_depth(tmp_path: Path)
     assert sorted(each["geometry"]["plane"]["z"] for each in features) == [1, 1, 2, 2, 3, 3]
     assert small["volume_um3"] == 60 * 0.5 * 0.5 * 2
     with tifffile.TiffFile(volume.path("tiff")) as tiff:
-        assert 'PhysicalSizeZ="2.0"' in (tiff.ome_metadata or "")
+        assert 'PhysicalSizeZ="2000.0" PhysicalSizeZUnit="nm"' in (tiff.ome_metadata or "")
 
 
 def test_what_is_whole_is_kept_and_nothing_is_read_again(movie: Home) -> None:

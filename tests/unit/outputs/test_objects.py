@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from samcourier.images.geometry import Geometry
 from samcourier.outputs.objects import measure, table, write_csv, write_parquet
 
-HALF_A_MICROMETRE = (0.5, 0.5)
+HALF_A_MICROMETRE = Geometry.in_um("YX", (0.5, 0.5))
 
 
 def two_cells() -> np.ndarray:
@@ -29,7 +30,7 @@ def rows(objects: pa.Table) -> list[dict[str, Any]]:
 
 
 def measured(mask: np.ndarray, pixels: np.ndarray | None = None, **more: Any) -> pa.Table:
-    settings = {"channels": [""], "origin": {}, "spacing_um": HALF_A_MICROMETRE} | more
+    settings = {"channels": [""], "origin": {}, "geometry": HALF_A_MICROMETRE} | more
     pixels = mask if pixels is None else pixels
     return table("cell", "k" * 64, [measure(mask, pixels, **settings)])
 
@@ -40,6 +41,7 @@ def test_each_object_is_a_row_with_its_size_place_and_brightness() -> None:
     assert upper == {
         "image": "cell", "t": 2, "z": None, "id": 4, "area_px": 6, "area_um2": 1.5,
         "centroid_y_px": 0.5, "centroid_x_px": 4.0,
+        "centroid_y_um": 0.25, "centroid_x_um": 2.0,
         "bbox_y_first_px": 0, "bbox_y_last_px": 1, "bbox_x_first_px": 3, "bbox_x_last_px": 5,
         "touches_border": True, "intensity_mean": 9.0, "intensity_max": 15.0,
     }  # fmt: skip
@@ -57,7 +59,12 @@ def test_a_volume_has_voxels_and_a_third_coordinate() -> None:
     mask = np.zeros((4, 8, 10), np.uint32)
     mask[1:3] = two_cells()
     (first, second) = rows(
-        measured(mask, np.ones((2, 4, 8, 10)), channels=["c0", "c1"], spacing_um=(2.0, 0.5, 0.5))
+        measured(
+            mask,
+            np.ones((2, 4, 8, 10)),
+            channels=["c0", "c1"],
+            geometry=Geometry.in_um("ZYX", (2.0, 0.5, 0.5)),
+        )
     )
     assert (first["volume_px"], first["volume_um3"]) == (12, 6.0)
     assert (second["centroid_z_px"], second["bbox_z_last_px"]) == (1.5, 2)
@@ -66,7 +73,7 @@ def test_a_volume_has_voxels_and_a_third_coordinate() -> None:
 
 
 def test_without_a_pixel_size_the_area_has_no_unit() -> None:
-    (first, _) = rows(measured(two_cells(), spacing_um=(None, None)))
+    (first, _) = rows(measured(two_cells(), geometry=Geometry.unknown("YX")))
     assert (first["area_px"], first["area_um2"]) == (6, None)
 
 

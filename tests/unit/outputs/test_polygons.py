@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from samcourier.images.geometry import Geometry
 from samcourier.outputs.polygons import features, label_polygons, write_collection
 
 
@@ -83,11 +84,16 @@ def test_every_polygon_is_valid_and_has_the_area_of_its_pixels(mask: np.ndarray)
 def test_the_file_is_geojson_with_what_qupath_reads() -> None:
     stream = io.StringIO()
     write_collection(
-        stream, "k" * 64, features(np.maximum(RING, 3 * APART.repeat(5, 0)[:5, [0] * 5]), {"Z": 4})
+        stream,
+        "k" * 64,
+        Geometry.unknown("YX"),
+        features(np.maximum(RING, 3 * APART.repeat(5, 0)[:5, [0] * 5]), {"Z": 4}, None),
     )
     content = json.loads(stream.getvalue())
     assert content["type"] == "FeatureCollection"
-    assert content["samcourier"] == {"key": "k" * 64}
+    unknown = {"unit": None, "scale": None, "translation": None}
+    axes = [{"axis": "y", **unknown}, {"axis": "x", **unknown}]
+    assert content["samcourier"] == {"key": "k" * 64, "axes": axes}
     for feature in content["features"]:
         assert feature["properties"]["objectType"] == "detection"
         assert feature["properties"]["name"] == str(feature["properties"]["id"])
@@ -99,12 +105,14 @@ def test_the_file_is_geojson_with_what_qupath_reads() -> None:
 
 
 def test_several_parts_are_one_feature() -> None:
-    (text,) = features(APART, {})
+    (text,) = features(APART, {}, None)
     assert shapely.from_geojson(json.dumps(json.loads(text)["geometry"])).area == 2
     assert json.loads(text)["geometry"]["type"] == "MultiPolygon"
 
 
 def test_an_empty_mask_has_no_feature() -> None:
     stream = io.StringIO()
-    write_collection(stream, "k", features(np.zeros((3, 4), np.uint32), {}))
+    write_collection(
+        stream, "k", Geometry.unknown("YX"), features(np.zeros((3, 4), np.uint32), {}, None)
+    )
     assert json.loads(stream.getvalue())["features"] == []

@@ -39,7 +39,12 @@ def write(path: Path, axes: str, *shape: int, **metadata: object) -> None:
 def write_scenes(path: Path, count: int = 2) -> None:
     with tifffile.TiffWriter(path, ome=True) as writer:
         for number in range(count):
-            metadata = {"axes": "YX", "Name": f"spot {number}", "PhysicalSizeX": 0.25}
+            metadata = {
+                "axes": "YX",
+                "Name": f"spot {number}",
+                "PhysicalSizeX": 0.25,
+                "PhysicalSizeY": 0.25,
+            }
             writer.write(np.zeros((20, 30), "u2"), metadata=metadata)
 
 
@@ -47,7 +52,7 @@ HEADER = "image\tpath\tscene\tt\tz\tchannel\tpixel_size_um\n"
 
 
 def test_the_sheet_says_what_the_files_say_and_what_they_leave_open(folder: Path) -> None:
-    write(folder / "plain.tif", "YX", 20, 30, PhysicalSizeX=0.5)
+    write(folder / "plain.tif", "YX", 20, 30, PhysicalSizeX=0.5, PhysicalSizeY=0.5)
     write(folder / "stack.tif", "ZYX", 4, 20, 30)
     write(folder / "stack2.tif", "ZYX", 4, 20, 30)
     write(folder / "movie.tif", "TCYX", 3, 2, 20, 30, Channel={"Name": ["DAPI", "GFP"]})

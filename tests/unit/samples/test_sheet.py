@@ -202,7 +202,18 @@ HEADER = "image\tpath\taxes\tpixel_size_um\n"
         ),
         *(
             (HEADER + f"a\ta.tif\t\t{size}\n", [f"line 2: pixel_size_um '{size}', expected"])
-            for size in ("0", "-1", "nan", "inf", "0,65", "half")
+            for size in (
+                "0",
+                "-1",
+                "nan",
+                "inf",
+                "0.65,0.65",
+                "half",
+                "1 2 3 4",
+                "0.5 0",
+                "1_0",
+                "1e999",
+            )
         ),
         (
             "image\tpath\tchanel\n../a\t\t\nb\tb.tif\nb\tc.tif\n",

@@ -38,6 +38,7 @@ from samcourier.errors import (
     TransportFailed,
 )
 from samcourier.evaluation.check import check_results
+from samcourier.images.geometry import SheetSize
 from samcourier.images.selection import Selection, parse_pick
 from samcourier.masks.integrity import MaskContainer, read_provenance, stat_mask, zarr_files
 from samcourier.masks.omezarr import delete, read_mask
@@ -150,7 +151,7 @@ class Bench:
         self.engine = ScriptedEngine()
         self.history: list[str] = []
         self.images = [f"cell{number}" for number in range(count)]
-        self.pixel_size_um: float | None = None
+        self.pixel_size_um: SheetSize | None = None
         self.cells: dict[str, Any] = {}
         self.cells_of: dict[str, dict[str, Any]] = {}
         for number, image in enumerate(self.images):
@@ -358,14 +359,16 @@ async def test_time_points_of_volumes_are_one_call_each_and_the_mask_has_no_chan
 @pytest.mark.parametrize(
     ("z", "of_the_sheet_um", "scale"),
     [
-        ("volume", None, [1.0, 1.5, 0.5, 0.5]),
-        ("all", None, [1.0, 1.5, 0.5, 0.5]),
-        ("all", 0.25, [1.0, 1.5, 0.25, 0.25]),
-        ("max", 0.25, [1.0, 0.25, 0.25]),
+        ("volume", None, [60.0, 1.5, 0.5, 0.5]),
+        ("all", None, [60.0, 1.5, 0.5, 0.5]),
+        ("all", 0.25, [60.0, 1.5, 0.25, 0.25]),
+        ("all", (0.5, 0.25), [60.0, 1.5, 0.5, 0.25]),
+        ("all", (3.0, 0.5, 0.25), [60.0, 3.0, 0.5, 0.25]),
+        ("max", 0.25, [60.0, 0.25, 0.25]),
     ],
 )
 async def test_a_mask_has_the_z_spacing_of_the_file_whatever_the_sheet_says_of_pixels(
-    bench: Bench, z: str, of_the_sheet_um: float | None, scale: list[float]
+    bench: Bench, z: str, of_the_sheet_um: SheetSize | None, scale: list[float]
 ) -> None:
     class Volumes:
         async def segment_all(self, image_or_embedding: Any, **parameters: Any) -> np.ndarray:
@@ -383,7 +386,7 @@ async def test_a_mask_has_the_z_spacing_of_the_file_whatever_the_sheet_says_of_p
     (multiscale,) = json.loads((bench.mask("cell0") / ".zattrs").read_text())["multiscales"]
     assert multiscale["datasets"][0]["coordinateTransformations"][0]["scale"] == scale
     units = {axis["name"]: axis.get("unit") for axis in multiscale["axes"]}
-    assert units.pop("t") is None
+    assert units.pop("t") == "second"
     assert set(units.values()) == {"micrometer"}
 
 

@@ -86,7 +86,7 @@ async def complete(
 ) -> Finished:
     events: list[Event] = []
     finished = await write(prepared, SEGMENTED, settings, events.append)
-    source = OutputsSource(prepared.request.row, prepared.planes, prepared.key, prepared.spacing_um)
+    source = OutputsSource(prepared.request.row, prepared.planes, prepared.key, prepared.geometry)
     outputs = Outputs(settings.dataset_dir, names, source)
     return await make_outputs(prepared, finished, outputs, earlier or {}, events.append)
 

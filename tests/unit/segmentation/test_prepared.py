@@ -10,6 +10,7 @@ import imagecodecs
 import numpy as np
 import pytest
 
+from samcourier.images.geometry import SheetSize
 from samcourier.images.selection import Selection, parse_pick
 from samcourier.segmentation.prepared import FileVersion
 from samcourier.tiling.grid import TileSettings
@@ -57,7 +58,7 @@ async def test_a_plane_is_at_hand_unless_it_goes_as_tiles(
 )
 async def test_the_form_has_the_sizes_of_the_sheet_before_those_of_the_file(
     tmp_path: Path,
-    of_the_sheet_um: float | None,
+    of_the_sheet_um: SheetSize | None,
     selection: Selection,
     spacing_um: tuple[float, ...],
 ) -> None:
@@ -65,7 +66,7 @@ async def test_the_form_has_the_sizes_of_the_sheet_before_those_of_the_file(
     settings = batch_settings(tmp_path, ome_zarr="0.5")
     cells = {"selection": selection, "pixel_size_um": of_the_sheet_um}
     async with prepared_image(path, settings, **cells) as prepared:
-        assert prepared.spacing_um == spacing_um
+        assert prepared.geometry.sizes_um(prepared.planes.mask_axes) == spacing_um
         sizes_um = {"pixel_size_um": spacing_um[-1]}
         if len(spacing_um) == 3:
             sizes_um["z_spacing_um"] = 2.0

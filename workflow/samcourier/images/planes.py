@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import ImageUnfit
 from .axes import Axis, channel_labels, wanted_axes
+from .geometry import renamed
 from .pixel_cache import PIXELS
 from .readers import Index, Source, check_fits_memory, open_source
 from .selection import AXES_RULE, Selection, are_axes_valid
@@ -33,13 +34,11 @@ class Plane:
     Attributes:
         pixels: C-contiguous native integers or floats with the axes ``axes``.
         axes: "YX", "CYX", "ZYX" or "CZYX".
-        pixel_size_um: Along x in micrometres, None if unknown.
         pixels_sha256: The digest of the pixels, see :func:`pixels_sha256`.
     """
 
     pixels: np.ndarray
     axes: str
-    pixel_size_um: float | None
     pixels_sha256: str
 
 
@@ -55,8 +54,8 @@ class Planes:
         plane_axes: Axes of each plane.
         mask_axes: Axes of the mask: ``axes`` without C.
         mask_shape: Shape of the mask.
-        pixel_size_um: Along x in micrometres, None if unknown.
-        z_spacing_um: Between two z positions in micrometres, None if unknown.
+        geometry: What the file states along each of ``mask_axes``; it begins at the first
+            selected position.
         file_axes: Letter and length of each axis of the file.
         channels: Name of each channel of a plane: the file's, else c0, c1; "" without axis C.
         dtype: Native; uint8 for booleans.
@@ -74,8 +73,10 @@ class Planes:
         self.plane_axes = "".join(each for each in self.axes if each not in self.stack_axes)
         self.mask_axes = self.axes.replace("C", "")
         self.mask_shape = tuple(len(kept[letter].positions) for letter in self.mask_axes)
-        self.pixel_size_um = source.pixel_size_um
-        self.z_spacing_um = source.z_spacing_um
+        letters = "".join(axis.letter for axis in self._axes)
+        first = {axis.letter: axis.positions[0] for axis in kept.values()}
+        own = renamed(source.geometry, source.axes, letters)
+        self.geometry = own.along(self.mask_axes).beginning_at(first)
         self.file_axes = tuple(
             (axis.letter, size) for axis, size in zip(self._axes, source.shape, strict=True)
         )
@@ -138,7 +139,7 @@ class Planes:
         pixels = np.ascontiguousarray(pixels, dtype=self.dtype)
         _check_finite(self.path, pixels)
         digest = pixels_sha256(pixels, self.plane_axes)
-        return Plane(pixels, self.plane_axes, self.pixel_size_um, digest)
+        return Plane(pixels, self.plane_axes, digest)
 
     def read_part(
         self, number: int, rows: slice, columns: slice, channel: int | None = None

@@ -25,13 +25,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from ..errors import ServiceFailed
+from ..images.geometry import Geometry
 from ..images.readers import check_fits_memory
+from .coordinates import Coordinates
 from .integrity import OmeZarrVersion, content_sha256, is_zip, stat_mask, zarr_files
 from .zarr_format import (
     CHUNK_EDGE,
     MASK_AXES,
     create_array,
-    known_scale_um,
     level_shapes,
     ome_attributes,
 )
@@ -102,7 +103,7 @@ def write_mask(
     axes: str,
     *,
     provenance: dict[str, Any],
-    pixel_size_um: float | tuple[float | None, ...] | None = None,
+    coordinates: Coordinates | None = None,
     ome_zarr: OmeZarrVersion = "0.4",
     source: str | None = None,
 ) -> MaskFacts:
@@ -123,7 +124,7 @@ def write_mask(
         axes: One of ``MASK_AXES``.
         provenance: JSON values with the image's ``key``. They are stored in the attribute
             ``samcourier`` together with :func:`labels_sha256` and the returned facts.
-        pixel_size_um: One number for y and x, or one for each axis; None if unknown.
+        coordinates: Scale, unit and translation along ``axes``; None if unknown.
         ome_zarr: 0.4 is zarr v2, 0.5 is zarr v3.
         source: Path of the image, relative to the mask.
 
@@ -136,7 +137,9 @@ def write_mask(
         raise ValueError(f"mask {mask.dtype} {mask.shape} {axes!r}, expected {expected}")
     if 0 in mask.shape:
         raise ValueError(f"mask of shape {mask.shape}, expected at least one pixel")
-    scale_um = known_scale_um(axes, pixel_size_um)
+    coordinates = coordinates or Coordinates.of(Geometry.unknown(axes))
+    if len(coordinates.axes) != len(axes):
+        raise ValueError(f"coordinates along {len(coordinates.axes)} axes, expected {axes}")
     path.parent.mkdir(parents=True, exist_ok=True)
     part, zipped, aside = (
         path.with_name(f".{path.name}.{secrets.token_hex(4)}.{suffix}")
@@ -146,7 +149,7 @@ def write_mask(
     try:
         part.mkdir()
         level_count, digest = _write_and_digest(part, mask, axes, ome_zarr)
-        attributes = ome_attributes(path, axes, level_count, scale_um, ome_zarr, source)
+        attributes = ome_attributes(path, axes, level_count, coordinates, ome_zarr, source)
         provenance = provenance | {"labels_sha256": digest}
         facts = _write_root(part, attributes, provenance, ome_zarr)
         if is_zip(path):

@@ -6,13 +6,13 @@ zarr v3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import zarr
 
+from .coordinates import Coordinates
 from .integrity import OmeZarrVersion
 
 MASK_AXES = ("YX", "ZYX", "TYX", "TZYX")
@@ -79,50 +79,26 @@ def create_array(
     )
 
 
-def known_scale_um(
-    axes: str, pixel_size_um: float | tuple[float | None, ...] | None
-) -> list[float | None]:
-    """Return the pixel size along each axis in micrometres, None where it is not known.
-
-    ``pixel_size_um`` is one number for Y and X, or one for each axis. Raises ValueError for a
-    wrong number of sizes.
-    """
-    if pixel_size_um is None:
-        return [None] * len(axes)
-    if not isinstance(pixel_size_um, tuple):
-        return [float(pixel_size_um) if axis in "YX" else None for axis in axes]
-    if len(pixel_size_um) != len(axes):
-        raise ValueError(f"pixel size {pixel_size_um}, expected one number for each of {axes}")
-    return [None if size is None else float(size) for size in pixel_size_um]
-
-
 def ome_attributes(
     path: Path,
     axes: str,
     level_count: int,
-    scale_um: Sequence[float | None],
+    coordinates: Coordinates,
     ome_zarr: OmeZarrVersion,
     source: str | None,
 ) -> dict[str, Any]:
-    """Return the OME attributes of the mask at ``path``.
-
-    Every level begins with the same pixel 0, so a scale without a translation is sufficient.
-    """
-    named_axes = [
-        {"name": axis.lower(), "type": "time" if axis == "T" else "space"}
-        | ({"unit": "micrometer"} if size and axis != "T" else {})
-        for axis, size in zip(axes, scale_um, strict=True)
-    ]
+    """Return the OME attributes of the mask at ``path``."""
     datasets = []
     for name in range(level_count):
         factors = [2**name if axis in "YX" else 1 for axis in axes]
-        scale = [(size or 1.0) * factor for size, factor in zip(scale_um, factors, strict=True)]
-        transformations = [{"type": "scale", "scale": scale}]
+        transformations = coordinates.at_level(factors)
         datasets.append({"path": str(name), "coordinateTransformations": transformations})
+    common = {"coordinateTransformations": coordinates.common} if coordinates.common else {}
     multiscale = {
         "name": path.name.removesuffix(".zip").removesuffix(".ome.zarr"),
-        "axes": named_axes,
+        "axes": coordinates.axes,
         "datasets": datasets,
+        **common,
         "type": "nearest",
     }
     label = {"source": {"image": source}} if source else {}

@@ -20,8 +20,9 @@ import numpy as np
 
 from ..files.atomic import write_atomic
 from ..files.strict_json import read_json
-from ..images.readers.ngff import is_before_0_6, ngff_version
-from ..images.readers.ome_zarr import image_folder, is_zarr
+from ..images.readers.ngff import flat_multiscale, is_before_0_6, ngff_version
+from ..images.readers.ome_zarr import image_folder, is_zarr, ome_attributes
+from ..masks.coordinates import Coordinates
 from ..masks.integrity import OmeZarrVersion, read_provenance
 from ..masks.omezarr import MaskFacts, MaskPixels, remove_leftovers, write_mask
 from ..masks.zarr_format import MASK_AXES
@@ -42,14 +43,25 @@ def write_input_labels(
     file_axes: Sequence[tuple[str, int]],
     *,
     provenance: dict[str, Any],
-    spacing_um: tuple[float | None, ...],
 ) -> tuple[Path, MaskFacts]:
     """Write ``mask`` as the label ``name`` of an OME-Zarr image; return its folder and facts.
 
-    ``file_axes`` are letter and size of each axis of the file. Raises :class:`LabelsRefused` when
-    the input is no OME-Zarr folder, is read-only, has consolidated metadata or a label of that
-    name from somebody else, when the mask does not cover the whole of it, or when the input's
-    disk refuses.
+    The label has the image's own axes, units and transformations, whatever the sheet says of the
+    pixel size, so that it lies on the image.
+
+    Args:
+        image: The OME-Zarr folder.
+        scene: The image in a bioformats2raw folder.
+        name: Name of the label.
+        mask: uint32 with the axes ``mask_axes``.
+        mask_axes: Such as "ZYX".
+        file_axes: Letter and size of each axis of the image.
+        provenance: See :func:`samcourier.masks.omezarr.write_mask`.
+
+    Raises:
+        LabelsRefused: The input is no OME-Zarr folder, is read-only, has consolidated metadata, a
+            label of this name by another program, or transformations other than scales and
+            translations; or the mask does not cover the whole image; or the disk fails.
     """
     if not is_zarr(image):
         raise LabelsRefused(f"{image} is no OME-Zarr folder, which alone has room for labels")
@@ -58,7 +70,7 @@ def write_input_labels(
     _check_version(folder)
     _check_unconsolidated(folder)
     whole_axes, shape = _whole(image, mask.shape, mask_axes, file_axes)
-    sizes = dict(zip(mask_axes, spacing_um, strict=True))
+    coordinates = _image_coordinates(folder, [letter not in "CS" for letter, _ in file_axes])
     label = folder / "labels" / name
     if os.path.lexists(label) and read_provenance(label) is None:
         raise LabelsRefused(f"{label} is there and not of samcourier; rename it")
@@ -70,7 +82,7 @@ def write_input_labels(
                 mask if shape == mask.shape else _Reshaped(mask, shape),
                 whole_axes,
                 provenance=provenance,
-                pixel_size_um=tuple(sizes.get(axis) for axis in whole_axes),
+                coordinates=coordinates,
                 ome_zarr=ome_zarr,
                 source="../../",
             )
@@ -131,6 +143,43 @@ def _check_version(folder: Path) -> None:
             f"{folder} is OME-Zarr {version}, whose labels are not written: no validator reads"
             " them yet"
         )
+
+
+def _image_coordinates(folder: Path, is_kept: Sequence[bool]) -> Coordinates:
+    """Return the image's own coordinates along the dimensions that a label has, too."""
+    import zarr
+
+    multiscale = flat_multiscale(ome_attributes(zarr.open_group(folder, mode="r")))
+
+    def kept(values: Sequence[Any]) -> list[Any]:
+        return [value for value, keep in zip(values, is_kept, strict=True) if keep]
+
+    def transformations(holder: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+        found = []
+        for step in holder.get("coordinateTransformations") or []:
+            kind = step.get("type")
+            if kind == "identity":
+                continue
+            if kind not in ("scale", "translation") or not isinstance(step.get(kind), list):
+                raise LabelsRefused(
+                    f"{folder} has a transformation of type {kind}, expected scales and"
+                    " translations"
+                )
+            found.append({"type": kind, kind: kept(step[kind])})
+        return tuple(found)
+
+    axes = [
+        axis
+        if isinstance(axis, dict)
+        else {"name": axis, "type": "time" if axis == "t" else "space"}
+        for axis in kept(multiscale["axes"])
+    ]
+    level = transformations(multiscale["datasets"][0])
+    return Coordinates(
+        tuple(axes),
+        level or ({"type": "scale", "scale": [1.0] * len(axes)},),
+        transformations(multiscale),
+    )
 
 
 def _check_unconsolidated(folder: Path) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import CourierError, InputError
 from ..files.atomic import whole_or_absent
+from ..images.geometry import Geometry
 from ..images.planes import Plane, Planes
 from ..images.readers.base import one_line
 from ..masks.omezarr import MaskFacts, MaskPixels, opened_mask
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from .previews import Preview
 
 #: Rises when the same mask gives other files.
-OUTPUTS_VERSION = 2
+OUTPUTS_VERSION = 3
 
 _OF_PLANES = {"objects_csv", "objects_parquet", "polygons", "preview"}
 #: The most memory that looking at a whole plane took, beside the plane (docs/outputs.md).
@@ -52,14 +53,13 @@ def require_outputs_extra(outputs: Collection[str]) -> None:
 class OutputsSource:
     """What the outputs of one image are made of, beside its mask.
 
-    ``key`` is the mask's. ``spacing_um`` is the size along each axis of the mask, None where it is
-    not known, as for time.
+    ``key`` and ``geometry`` are the mask's.
     """
 
     row: ImageRow
     planes: Planes
     key: str
-    spacing_um: tuple[float | None, ...]
+    geometry: Geometry
 
 
 class Outputs:
@@ -78,7 +78,7 @@ class Outputs:
         self._row = source.row
         self._planes = source.planes
         self._key = source.key
-        self._spacing_um = source.spacing_um
+        self._geometry = source.geometry
         self._retry_refused = retry_refused
         self._measured: dict[int, dict[str, Any]] = {}
         self._features: dict[int, list[str]] = {}
@@ -128,8 +128,8 @@ class Outputs:
     def _made_from(self, name: str) -> str:
         """Return the digest of all that the output depends on."""
         row = self._row
-        shaping = [OUTPUTS_VERSION, name, self._key, self._spacing_um, row.image]
-        shaping.append(astuple(row.selection))
+        shaping = [OUTPUTS_VERSION, name, self._key, row.image, astuple(row.selection)]
+        shaping += [self._geometry.record(), self._planes.geometry.record()]
         return hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:16]
 
     def _look_again(self, names: set[str], labels: MaskPixels, first: Plane | None) -> None:
@@ -146,6 +146,11 @@ class Outputs:
             plane = first if first and number == 0 else self._planes.read(number)
             mask = np.asarray(labels[(*self._planes.position(number), ...)])
             self._take(names, number, plane.pixels, mask)
+
+    @property
+    def _plane_geometry(self) -> Geometry:
+        """The geometry of the mask of one plane or volume."""
+        return self._geometry.along(self._planes.plane_axes.replace("C", ""))
 
     def _beyond_memory(self, names: set[str]) -> str | None:
         """Return why a plane that went as tiles cannot be looked at whole, None when it can."""
@@ -173,6 +178,7 @@ class Outputs:
         return preview_in_bands(
             lambda rows: planes.read_part(number, rows, slice(0, width)),
             _PlaneOf(labels, planes.position(number)),
+            self._geometry.sizes_um("YX"),
         )
 
     def _take(self, names: set[str], number: int, pixels: np.ndarray, mask: np.ndarray) -> None:
@@ -181,17 +187,21 @@ class Outputs:
             with self._on_its_own(*tables):
                 from .objects import measure
 
-                spacing_um = self._spacing_um[-mask.ndim :]
-                self._measured[number] = measure(mask, pixels, planes.channels, origin, spacing_um)
+                self._measured[number] = measure(
+                    mask, pixels, planes.channels, origin, self._plane_geometry
+                )
         if "polygons" in names:
             with self._on_its_own("polygons"):
                 from .polygons import features
 
                 slices = [mask] if mask.ndim == 2 else mask
+                pixel_um2 = self._geometry.pixel_um("YX")
                 self._features[number] = [
                     text
                     for depth, labels in enumerate(slices)
-                    for text in features(labels, origin | {"Z": origin.get("Z", 0) + depth})
+                    for text in features(
+                        labels, origin | {"Z": origin.get("Z", 0) + depth}, pixel_um2
+                    )
                 ]
         if "preview" in names and number == len(planes) // 2:
             with self._on_its_own("preview"):
@@ -202,6 +212,7 @@ class Outputs:
                 self._preview = preview(
                     pixels[..., middle, :, :] if is_volume else pixels,
                     mask[middle] if is_volume else mask,
+                    self._geometry.sizes_um("YX"),
                 )
 
     @contextmanager
@@ -247,7 +258,7 @@ class Outputs:
     def _write_tiff(self, path: Path, labels: MaskPixels) -> None:
         from .label_tiff import write_label_tiff
 
-        write_label_tiff(path, labels, self._planes.mask_axes, self._spacing_um)
+        write_label_tiff(path, labels, self._geometry)
 
     def _write_csv(self, path: Path, labels: MaskPixels) -> None:
         from .objects import write_csv
@@ -271,7 +282,7 @@ class Outputs:
 
         texts = (text for number in sorted(self._features) for text in self._features[number])
         with path.open("w", encoding="ascii") as stream:
-            write_collection(stream, self._key, texts)
+            write_collection(stream, self._key, self._geometry, texts)
 
     def _write_preview(self, path: Path, labels: MaskPixels) -> None:
         from .previews import png
@@ -292,7 +303,6 @@ class Outputs:
             self._planes.mask_axes,
             self._planes.file_axes,
             provenance=dict(provenance),
-            spacing_um=self._spacing_um,
         )
 
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
 from typing import TextIO
 
 import numpy as np
 from skimage.measure import label
+
+from ..images.geometry import Geometry
 
 #: Corners (x, y) in order, the first not repeated.
 Ring = list[tuple[int, int]]
@@ -84,11 +87,18 @@ def _corners(parts: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(np.concatenate(each) for each in zip(*columns, strict=True))
 
 
-def features(mask: np.ndarray, plane: Mapping[str, int]) -> Iterator[str]:
-    """Yield each object of ``mask``, (Y, X), as the text of a GeoJSON feature, by id.
+def features(
+    mask: np.ndarray, plane: Mapping[str, int], pixel_um2: Fraction | None
+) -> Iterator[str]:
+    """Yield each object of ``mask`` as the text of a GeoJSON feature, in the order of ids.
 
-    ``plane`` says where it lies in the image's file: QuPath's ``z`` and ``t``.
+    Args:
+        mask: Integer labels, (Y, X).
+        plane: Position of the mask in the image's file: QuPath's ``z`` and ``t``.
+        pixel_um2: Area of a pixel; None if unknown.
     """
+    ids, counts = np.unique(mask, return_counts=True)
+    area_px = dict(zip(ids.tolist(), counts.tolist(), strict=True))
     for number, polygons in sorted(label_polygons(mask).items()):
         closed = [[[*ring, ring[0]] for ring in polygon] for polygon in polygons]
         is_one = len(closed) == 1
@@ -99,14 +109,18 @@ def features(mask: np.ndarray, plane: Mapping[str, int]) -> Iterator[str]:
                 "coordinates": closed[0] if is_one else closed,
                 "plane": {"c": -1, "z": plane.get("Z", 0), "t": plane.get("T", 0)},
             },
-            "properties": {"objectType": "detection", "name": str(number), "id": number},
+            "properties": {
+                **{"objectType": "detection", "name": str(number), "id": number},
+                "area_um2": None if pixel_um2 is None else float(area_px[number] * pixel_um2),
+            },
         }
         yield json.dumps(feature, separators=(",", ":"))
 
 
-def write_collection(stream: TextIO, key: str, texts: Iterable[str]) -> None:
-    """Write the features as one FeatureCollection; ``key`` is that of their mask."""
-    stream.write(f'{{"type":"FeatureCollection","samcourier":{json.dumps({"key": key})}')
+def write_collection(stream: TextIO, key: str, geometry: Geometry, texts: Iterable[str]) -> None:
+    """Write the features as one FeatureCollection, with key and geometry of their mask."""
+    about = json.dumps({"key": key, "axes": geometry.record()})
+    stream.write(f'{{"type":"FeatureCollection","samcourier":{about}')
     stream.write(',"features":[')
     for number, text in enumerate(texts):
         stream.write(",\n" if number else "\n")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import imagecodecs
@@ -45,30 +46,41 @@ class Preview:
         return drawn
 
 
-def preview(pixels: np.ndarray, mask: np.ndarray) -> Preview:
+def preview(
+    pixels: np.ndarray, mask: np.ndarray, sizes_um: Sequence[float | None] = (None, None)
+) -> Preview:
     """Return a picture of at most :data:`LONGEST_EDGE_PX` pixels along an edge.
 
-    ``mask`` is (Y, X), ``pixels`` the same or with channels before it, each with its own
-    contrast; of more than three their mean is shown.
+    If the pixel sizes along y and x are known and differ, the picture has square pixels.
+
+    Args:
+        pixels: (Y, X) or (C, Y, X). Each channel has its own contrast; of more than three
+            channels the mean is shown.
+        mask: Integer labels, (Y, X).
+        sizes_um: Pixel size along y and x in micrometres, None if unknown.
     """
-    return preview_in_bands(lambda rows: pixels[..., rows, :], mask)
+    return preview_in_bands(lambda rows: pixels[..., rows, :], mask, sizes_um)
 
 
-def preview_in_bands(pixels_of: Callable[[slice], np.ndarray], mask: MaskPixels) -> Preview:
-    """Return :func:`preview` of a plane that is never whole in memory.
+def preview_in_bands(
+    pixels_of: Callable[[slice], np.ndarray],
+    mask: MaskPixels,
+    sizes_um: Sequence[float | None] = (None, None),
+) -> Preview:
+    """Return :func:`preview` of a plane without having all of it in memory.
 
-    ``pixels_of`` gives some rows of it, and ``mask``, (Y, X), every so many of its pixels.
+    ``pixels_of`` returns some rows of the plane; ``mask``, (Y, X), is read with a step.
     """
     # A report reads previews where scikit-image takes a second to load, or is not installed.
     from skimage.segmentation import find_boundaries
 
     height, width = mask.shape
-    step = -(-max(mask.shape) // LONGEST_EDGE_PX)
-    # What does not fill a last block is left out: it would be mixed with black.
-    whole = height - height % step or height
-    band = max(_BAND_PX // width // step, 1) * step
+    (step_y, step_x), stretch = _steps((height, width), sizes_um)
+    # A last block that is not full is left out: it would be mixed with black.
+    whole = height - height % step_y or height
+    band = max(_BAND_PX // width // step_y, 1) * step_y
     parts = [
-        _shrunk(pixels_of(slice(top, min(top + band, whole))), step)
+        _shrunk(pixels_of(slice(top, min(top + band, whole))), (step_y, step_x))
         for top in range(0, whole, band)
     ]
     layers = np.concatenate(parts, axis=-2)
@@ -78,9 +90,35 @@ def preview_in_bands(pixels_of: Callable[[slice], np.ndarray], mask: MaskPixels)
     lit = np.tensordot(np.stack(small, axis=-1), _COLOURS[len(small)], axes=1).clip(0, 1)
     base = (lit * 255).round().astype(np.uint8)
     rows, columns = base.shape[:2]
-    first_row, first_column = min(step // 2, height - 1), min(step // 2, width - 1)
-    labels = np.asarray(mask[first_row::step, first_column::step])[:rows, :columns]
-    return Preview(base, find_boundaries(labels, mode="inner"))
+    first_row, first_column = min(step_y // 2, height - 1), min(step_x // 2, width - 1)
+    labels = np.asarray(mask[first_row::step_y, first_column::step_x])[:rows, :columns]
+    at = np.ix_(
+        *(_stretched(size, factor) for size, factor in zip(base.shape, stretch, strict=False))
+    )
+    return Preview(base[at], find_boundaries(labels[at], mode="inner"))
+
+
+def _steps(
+    shape: tuple[int, int], sizes_um: Sequence[float | None]
+) -> tuple[tuple[int, int], tuple[float, float]]:
+    """Return how many pixels along y and x become one, and by which factor these are stretched."""
+    y_um, x_um = sizes_um
+    y_ratio, x_ratio = (1.0, 1.0) if y_um is None or x_um is None else (y_um, x_um)
+    finer = min(y_ratio, x_ratio)
+    ratios = y_ratio / finer, x_ratio / finer
+    longest = max(size * ratio for size, ratio in zip(shape, ratios, strict=True))
+    step = math.ceil(round(longest, 6) / LONGEST_EDGE_PX)
+    step_y, step_x = (
+        min(math.ceil(step / ratio), size) for ratio, size in zip(ratios, shape, strict=True)
+    )
+    return (step_y, step_x), (ratios[0] * step_y / step, ratios[1] * step_x / step)
+
+
+def _stretched(size: int, factor: float) -> np.ndarray:
+    """Return which of ``size`` rows or columns each one of the stretched picture shows."""
+    shown = min(max(round(size * factor), 1), LONGEST_EDGE_PX)
+    nearest = ((np.arange(shown) + 0.5) * size / shown).astype(np.intp)
+    return np.asarray(np.minimum(nearest, size - 1))
 
 
 def png(shown: Preview) -> bytes:
@@ -119,14 +157,15 @@ def _chunk(content: bytes, name: bytes) -> bytes:
     raise ValueError(f"no preview: a PNG without the chunk {name.decode()}")
 
 
-def _shrunk(rows: np.ndarray, step: int) -> np.ndarray:
-    if step == 1:
+def _shrunk(rows: np.ndarray, steps: tuple[int, int]) -> np.ndarray:
+    """Return the mean of each block of ``steps`` pixels along y and x."""
+    if steps == (1, 1):
         return rows.astype(np.float32)
     from skimage.transform import downscale_local_mean
 
-    width = rows.shape[-1]
-    factors = (*(1 for _ in rows.shape[:-2]), step, step)
-    filled = rows[..., : width - width % step or width]
+    width, step_x = rows.shape[-1], steps[1]
+    factors = (*(1 for _ in rows.shape[:-2]), *steps)
+    filled = rows[..., : width - width % step_x or width]
     return np.asarray(downscale_local_mean(filled, factors), np.float32)
 
 

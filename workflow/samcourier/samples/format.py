@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..formatting import format_tsv
+from ..images.geometry import format_sheet_size
 from .sheet import COLUMNS, ImageRow, read_sheet
 
 COLUMNS_FOUND = ("image", "path")
@@ -62,6 +63,7 @@ def format_sheet(rows: Sequence[ImageRow]) -> str:
 def _cells(row: ImageRow) -> dict[str, str]:
     """Return the row's cell in each column, "" where the row has no value."""
     values = {"image": row.image, "path": row.path, **vars(row.selection), "model": row.model}
-    values |= {"pixel_size_um": row.pixel_size_um, "foreground": row.foreground, "truth": row.truth}
+    values |= {"foreground": row.foreground, "truth": row.truth}
+    values["pixel_size_um"] = row.pixel_size_um and format_sheet_size(row.pixel_size_um)
     values["parameters"] = json.dumps(dict(row.parameters)) if row.parameters else None
     return {name: "" if values[name] is None else str(values[name]) for name in COLUMNS}

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from ..errors import ImageUnfit, SceneUnchosen
+from ..images.geometry import sheet_size
 from ..images.planes import Planes
 from ..images.readers import Source, open_source
 from ..images.selection import PICK_RULE, Pick
@@ -84,7 +85,8 @@ def _numbered(row: ImageRow, scene: int) -> ImageRow:
 
 
 def _inspect_scene(row: ImageRow, source: Source) -> Inspection:
-    return Inspection((replace(row, pixel_size_um=source.pixel_size_um),), _remarks(row, source))
+    size = sheet_size(source.geometry)
+    return Inspection((replace(row, pixel_size_um=size),), _remarks(row, source))
 
 
 def _remarks(row: ImageRow, source: Source) -> tuple[str, ...]:

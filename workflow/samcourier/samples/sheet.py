@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..files.strict_json import canonical_json, parse_json
+from ..images.geometry import SheetSize, parse_sheet_size
 from ..images.selection import AXES_RULE, Pick, Selection, are_axes_valid, parse_pick
 from .table import (
     COLUMNS as COLUMNS,
@@ -45,7 +45,8 @@ class ImageRow:
         image: Id of the image, see ``ID_RULE``.
         path: The image file.
         selection: The part of the file to read.
-        pixel_size_um: In micrometres; overrides the file's.
+        pixel_size_um: In micrometres; overrides the file's along y and x, and along z if it has
+            three numbers (:data:`samcourier.images.geometry.SheetSize`).
         parameters: Override the parameters of the run.
         foreground: Image file that is 0 where no object may be.
         truth: Label image to compare the mask with.
@@ -55,7 +56,7 @@ class ImageRow:
     image: str
     path: Path
     selection: Selection = field(default_factory=Selection)
-    pixel_size_um: float | None = None
+    pixel_size_um: SheetSize | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     foreground: Path | None = None
     truth: Path | None = None
@@ -213,9 +214,12 @@ def _parse_row(written: Mapping[str, str], header: Sequence[str]) -> tuple[Image
     selection, selection_problems = _parse_selection(cells)
     parameters, parameter_problems = _parse_parameters(cells.get("parameters", ""))
     problems += selection_problems + parameter_problems
-    pixel_size_um = _positive_number(pixel_size)
-    if pixel_size and pixel_size_um is None:
-        problems.append(f"pixel_size_um {pixel_size!r}, expected a positive number of micrometres")
+    pixel_size_um = None
+    if pixel_size:
+        try:
+            pixel_size_um = parse_sheet_size(pixel_size)
+        except ValueError as error:
+            problems.append(f"pixel_size_um {error}")
     row = ImageRow(
         image=image,
         path=Path(path),
@@ -275,11 +279,3 @@ def _index_or_name(text: str) -> int | str | None:
 def _whole(text: str) -> str:
     """Return ``text`` with 4.0, as tools write an index beside empty cells, as 4."""
     return re.sub(r"(?<![\w.])([0-9]{1,9})\.0+(?![\w.])", r"\1", text)
-
-
-def _positive_number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and number > 0 else None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import storage_errors
+from ..masks.coordinates import Coordinates
 from ..masks.integrity import MASK_SUFFIXES
 from ..masks.omezarr import delete, write_mask
 from ..outputs.make import Outputs
@@ -51,7 +52,7 @@ async def write(
             segmented.mask,
             prepared.planes.mask_axes,
             provenance=prepared.provenance(segmented.object_count),
-            pixel_size_um=prepared.spacing_um,
+            coordinates=Coordinates.of(prepared.geometry),
             ome_zarr=settings.run.ome_zarr,
         )
         await asyncio.to_thread(delete_replaced, image, settings)

@@ -110,7 +110,7 @@ async def _record_failure(
 
 
 def _outputs(prepared: Prepared, settings: BatchSettings) -> Outputs:
-    source = OutputsSource(prepared.request.row, prepared.planes, prepared.key, prepared.spacing_um)
+    source = OutputsSource(prepared.request.row, prepared.planes, prepared.key, prepared.geometry)
     return Outputs(
         settings.dataset_dir, settings.run.outputs, source, retry_refused=settings.run.retry_failed
     )

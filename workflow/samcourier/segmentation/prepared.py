@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import ImageChanged
+from ..images.geometry import Geometry, sizes_of_sheet
 from ..images.planes import Plane, Planes, file_stamp
 from ..masks.foreground import Foreground, read_foreground
 from ..masks.integrity import OmeZarrVersion
@@ -72,8 +73,9 @@ class Prepared:
 
     ``planes`` reads its pixels while the file is open. ``plane`` is the first plane, None if it is
     sent as tiles. ``tiling`` is None for planes that are sent whole, ``foreground`` if the row has
-    none. ``form`` describes how the mask is written; it does not change the labels, so ``key``
-    leaves it out. ``file`` is the version of the file before it was opened.
+    none. ``geometry`` is the mask's: the file's, overridden by the sheet's. ``form`` describes how
+    the mask is written; it does not change the labels, so ``key`` leaves it out. ``file`` is the
+    version of the file before it was opened.
     """
 
     request: Request
@@ -84,14 +86,8 @@ class Prepared:
     foreground: Foreground | None
     pixels_sha256: str
     key: str
+    geometry: Geometry
     form: dict[str, Any]
-
-    @property
-    def spacing_um(self) -> tuple[float | None, ...]:
-        """The pixel size in um along each axis of the mask, None if unknown, as for time."""
-        pixel_um = self.form["pixel_size_um"]
-        sizes_um = {"Z": self.form.get("z_spacing_um"), "Y": pixel_um, "X": pixel_um}
-        return tuple(sizes_um.get(axis) for axis in self.planes.mask_axes)
 
     def provenance(self, object_count: int) -> dict[str, Any]:
         """Return the provenance that a mask with ``object_count`` objects has in its attributes."""
@@ -146,11 +142,22 @@ async def prepare(
         tiling.identity if tiling else None,
         foreground.sha256 if foreground else None,
     )
-    form = _form(settings.run.ome_zarr, row.pixel_size_um, planes)
-    return Prepared(request, file, planes, plane, tiling, foreground, digest, key, form)
+    geometry = planes.geometry.with_sizes_um(sizes_of_sheet(row.pixel_size_um))
+    form = _form(settings.run.ome_zarr, geometry)
+    return Prepared(request, file, planes, plane, tiling, foreground, digest, key, geometry, form)
 
 
-def _form(ome_zarr: OmeZarrVersion, pixel_size_um: float | None, planes: Planes) -> dict[str, Any]:
-    """Return the form of a mask; the sheet's ``pixel_size_um`` takes precedence over the file's."""
-    form = {"ome_zarr": ome_zarr, "pixel_size_um": pixel_size_um or planes.pixel_size_um}
-    return form | ({"z_spacing_um": planes.z_spacing_um} if "Z" in planes.mask_axes else {})
+def _form(ome_zarr: OmeZarrVersion, geometry: Geometry) -> dict[str, Any]:
+    """Return the form of a mask.
+
+    Earlier versions recorded the size along x and z in micrometres. A geometry of which these are
+    all is recorded as they did, so that their masks are not written anew.
+    """
+    sizes_um: dict[str, float | None] = {"pixel_size_um": geometry.size_um("X")}
+    if "Z" in geometry.letters:
+        sizes_um["z_spacing_um"] = geometry.size_um("Z")
+    of_axis = {"Y": sizes_um["pixel_size_um"], "X": sizes_um["pixel_size_um"]}
+    of_axis["Z"] = sizes_um.get("z_spacing_um")
+    plain = Geometry.in_um(geometry.letters, [of_axis.get(axis) for axis in geometry.letters])
+    recorded = {} if geometry == plain else {"geometry": geometry.record()}
+    return {"ome_zarr": ome_zarr} | sizes_um | recorded

@@ -116,7 +116,7 @@ class _TiledImage:
         planes = self.prepared.planes
         pixels = planes.read_part(number, *tile.sent)
         digest = pixels_sha256(pixels, planes.plane_axes)
-        return Plane(pixels, planes.plane_axes, planes.pixel_size_um, digest)
+        return Plane(pixels, planes.plane_axes, digest)
 
     def _keep(self, number: int, tile: int, segmented: Segmented) -> None:
         """Keep a tile with compacted labels: stitching needs a table up to the largest label."""

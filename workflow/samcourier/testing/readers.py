@@ -81,8 +81,9 @@ class ReaderTests:
             assert source.dtype == np.dtype(self.dtype)
             assert len(source.axes) == len(source.shape)
             assert len(source.scene_names) >= 1
-            for size in (source.pixel_size_um, source.z_spacing_um):
-                assert size is None or size > 0
+            assert set(source.geometry.letters) <= set("TZYX")
+            for axis in source.geometry.axes:
+                assert axis.scale is None or axis.scale > 0
             if "C" in source.axes and source.channel_names:
                 assert len(source.channel_names) == source.shape[source.axes.index("C")]
 

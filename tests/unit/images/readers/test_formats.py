@@ -19,6 +19,7 @@ import zarr
 
 from samcourier.errors import ImageUnfit
 from samcourier.images.planes import open_planes
+from samcourier.images.readers import open_source
 from samcourier.images.selection import Selection, parse_pick
 
 from ...bad_images import CASES
@@ -215,8 +216,10 @@ def test_a_file_of_this_kind_is_read(tmp_path: Path, kind: str) -> None:
         plane = planes.read()
     assert plane.axes == ("CYX" if form.wanted.ndim == 3 else "YX")
     np.testing.assert_allclose(plane.pixels, form.wanted, atol=0 if form.is_exact else 2)
-    assert plane.pixel_size_um == pytest.approx(form.pixel_size_um)
-    assert planes.z_spacing_um == pytest.approx(form.z_spacing_um)
+    scene = form.cells.get("scene")
+    with open_source(path, scene) as source:
+        assert source.geometry.size_um("X") == form.pixel_size_um
+        assert source.geometry.size_um("Z") == form.z_spacing_um
 
 
 def bytes_read() -> int:

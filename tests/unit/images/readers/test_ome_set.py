@@ -50,7 +50,7 @@ def read(path: Path, scene: int | str | None = None) -> Read:
         return Read(
             [int(plane.flat[0]) for plane in values],
             source.axes,
-            source.pixel_size_um,
+            source.geometry.size_um("X"),
             source.channel_names,
         )
 

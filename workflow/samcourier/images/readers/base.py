@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from ...errors import ImageUnfit, ImageUnread, SceneUnchosen
+from ..geometry import Geometry
 
 Index = tuple[int | slice, ...]
 
@@ -24,13 +24,6 @@ _TEMPORARY_ERRNOS = frozenset(
     }
 )
 
-_UM_PER_UNIT = {
-    "m": 1e6, "cm": 1e4, "mm": 1e3, "nm": 1e-3, "pm": 1e-6, "Å": 1e-4, "in": 25400.0,
-    "inch": 25400.0, "um": 1.0, "µm": 1.0, "\u03bcm": 1.0, "\\u00B5m": 1.0,
-    "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0,
-    "nanometer": 1e-3, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6, "angstrom": 1e-4,
-}  # fmt: skip
-
 
 class Source(Protocol):
     """One scene of an opened file.
@@ -39,8 +32,8 @@ class Source(Protocol):
         axes: One letter per dimension; letters other than TCZYXS mean unknown axes.
         shape: Length of each dimension.
         dtype: Type of the pixels.
-        pixel_size_um: Along x in micrometres, None if the file has none.
-        z_spacing_um: Between two z positions in micrometres, None if the file has none.
+        geometry: What the file states of the axes T, Z, Y and X, in any order; an axis that it
+            says nothing of may be absent.
         channel_names: Names of the channels, () if the file has none.
         scene_names: Names of all scenes of the file, "" for one without a name.
 
@@ -57,10 +50,7 @@ class Source(Protocol):
     def dtype(self) -> np.dtype: ...
 
     @property
-    def pixel_size_um(self) -> float | None: ...
-
-    @property
-    def z_spacing_um(self) -> float | None: ...
+    def geometry(self) -> Geometry: ...
 
     @property
     def channel_names(self) -> tuple[str, ...]: ...
@@ -120,14 +110,6 @@ def check_fits_memory(path: Path, nbytes: int) -> None:
             f"{path}: says that it holds {nbytes / 1e9:.1f} GB of pixels at once, expected less"
             f" than the {memory.available / 1e9:.1f} GB of memory that are left"
         )
-
-
-def size_in_um(size: float, unit: str) -> float | None:
-    """Return a length in micrometres, None for an unknown unit or no length."""
-    factor = _UM_PER_UNIT.get(unit)
-    if factor is None or not math.isfinite(size) or size <= 0:
-        return None
-    return size * factor
 
 
 def damaged(path: Path, kind: str, reason: object, expected: str = "a whole file") -> ImageUnfit:

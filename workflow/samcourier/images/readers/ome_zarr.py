@@ -12,9 +12,10 @@ import numpy as np
 
 from ...errors import CourierError, ImageUnfit
 from ...files.zarr_names import METADATA_FILES
-from .base import Index, check_fits_memory, damaged, pick_scene, size_in_um
+from .base import Index, check_fits_memory, damaged, pick_scene
 from .chunked import ChunkedPixels
 from .ngff import NgffUnsupported, flat_multiscale
+from .zarr_geometry import zarr_geometry
 
 if TYPE_CHECKING:
     import zarr
@@ -43,8 +44,7 @@ class OmeZarrSource:
         self.dtype: np.dtype = np.dtype(array.dtype)
         if len(self.axes) != len(self.shape):
             raise ValueError(f"axes {self.axes} for the shape {self.shape}")
-        self.pixel_size_um = _size_um("x", named, multiscale, dataset)
-        self.z_spacing_um = _size_um("z", named, multiscale, dataset)
+        self.geometry = zarr_geometry(self.axes, named, multiscale, dataset)
         channels = (attributes.get("omero") or {}).get("channels") or []
         self.channel_names = tuple(str(channel.get("label", "")) for channel in channels)
         self.scene_names = scene_names
@@ -143,17 +143,3 @@ def _series(group: zarr.Group) -> list[str]:
 def _letter(name: str) -> str:
     """Return the axis as one upper-case letter, ``?`` for an unknown name."""
     return name.upper() if name.lower() in ("t", "c", "z", "y", "x") else "?"
-
-
-def _size_um(
-    name: str, axes: list[dict[str, Any]], multiscale: dict[str, Any], dataset: dict[str, Any]
-) -> float | None:
-    at = next((number for number, axis in enumerate(axes) if axis["name"] == name), None)
-    if at is None or not (unit := axes[at].get("unit")):
-        return None
-    size = 1.0
-    for holder in (multiscale, dataset):
-        for step in holder.get("coordinateTransformations") or []:
-            if step.get("type") == "scale":
-                size *= float(step["scale"][at])
-    return size_in_um(size, str(unit))

@@ -1,6 +1,7 @@
 """PNG and JPEG: one plane, decoded as a whole.
 
-Pillow is not used because it reduces 16-bit colour to 8 bits silently.
+Pillow is not used because it reduces 16-bit colour to 8 bits silently. The resolution in these
+files is that of a printer or a screen, so the geometry is unknown.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ import math
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
 
 from ...errors import ImageUnfit
+from ..geometry import Geometry
 from .base import Index, check_fits_memory, damaged, pick_scene
 from .built_in import JPEG
 
@@ -31,8 +33,7 @@ class DecodedSource:
 
     pixels: np.ndarray
     axes: str
-    pixel_size_um: float | None = None
-    z_spacing_um: float | None = None
+    geometry: Geometry = field(default_factory=Geometry)
     channel_names: tuple[str, ...] = ()
     scene_names: tuple[str, ...] = ("",)
 

@@ -18,7 +18,7 @@ import numpy as np
 import tifffile
 
 from ...errors import ImageUnfit
-from .base import Index, check_fits_memory, damaged, one_line, pick_scene, size_in_um
+from .base import Index, check_fits_memory, damaged, one_line, pick_scene
 from .ome_set import (
     OmeMetadata,
     check_files,
@@ -26,9 +26,7 @@ from .ome_set import (
     is_accessory_name,
     read_ome_metadata,
 )
-
-#: A plain TIFF with a coarser resolution (254 dpi) has that of a printer, not of a microscope.
-_COARSEST_TIFF_UM = 100.0
+from .tiff_geometry import tiff_geometry
 
 # tifffile reports a damaged file in its log only; our errors quote it instead of the screen.
 _tifffile_log = logging.getLogger("tifffile")
@@ -59,8 +57,7 @@ class TiffSource:
         self._stored_shape: tuple[int, ...] = tuple(series.shape)
         self.shape = _without_alpha(series)
         self.dtype: np.dtype = series.dtype
-        self.pixel_size_um = _pixel_size_um(tiff, image)
-        self.z_spacing_um = _z_spacing_um(tiff, image)
+        self.geometry = tiff_geometry(tiff, series, image)
         self.channel_names = _channel_names(image)
         self.scene_names = tuple(scene_names)
         self.left_out = tuple(left_out)
@@ -275,40 +272,3 @@ def _channel_names(image: ElementTree.Element | None) -> tuple[str, ...]:
     if image is None:
         return ()
     return tuple(channel.get("Name", "") for channel in image.findall("{*}Channel"))
-
-
-def _ome_size_um(image: ElementTree.Element, axis: str) -> float | None:
-    return _size_um(image.get(f"PhysicalSize{axis}"), image.get(f"PhysicalSize{axis}Unit", "µm"))
-
-
-def _size_um(size: Any, unit: str) -> float | None:
-    """Return a length from a file's metadata in micrometres, None when it is not a number."""
-    try:
-        return size_in_um(float(size), unit)
-    except (TypeError, ValueError):
-        return None
-
-
-def _z_spacing_um(tiff: tifffile.TiffFile, image: ElementTree.Element | None) -> float | None:
-    if image is not None:
-        return _ome_size_um(image, "Z")
-    metadata: dict[str, Any] = (tiff.imagej_metadata or {}) if tiff.is_imagej else {}
-    # ImageJ stores the unit of z only if it differs from that of x.
-    unit = metadata.get("zunit", metadata.get("unit", ""))
-    return _size_um(metadata.get("spacing"), str(unit))
-
-
-def _pixel_size_um(tiff: tifffile.TiffFile, image: ElementTree.Element | None) -> float | None:
-    if image is not None:
-        return _ome_size_um(image, "X")
-    tags = tiff.pages.first.tags
-    numerator, denominator = tags.valueof("XResolution", default=(0, 1))
-    if not numerator:
-        return None
-    size_in_unit = denominator / numerator
-    if tiff.is_imagej:
-        metadata: dict[str, Any] = tiff.imagej_metadata or {}
-        return size_in_um(size_in_unit, str(metadata.get("unit", "")))
-    unit = {2: "in", 3: "cm"}.get(int(tags.valueof("ResolutionUnit", default=1)), "")
-    size_um = size_in_um(size_in_unit, unit)
-    return size_um if size_um is not None and size_um <= _COARSEST_TIFF_UM else None

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from ...errors import ImageUnfit
-from .base import Index, Open, damaged, one_line, pick_scene, size_in_um
+from ..geometry import Geometry, measured_axis
+from ..units import MICROMETER
+from .base import Index, Open, damaged, one_line, pick_scene
 
 #: Without ``chunk_dims`` a chunk is a whole stack; ND2 is always read frame by frame.
 _BY_PLANE: dict[str, dict[str, Any]] = {
@@ -30,8 +32,9 @@ class BioioSource:
         self.shape: tuple[int, ...] = tuple(int(size) for size in array.shape)
         self.dtype: np.dtype = np.dtype(array.dtype)
         sizes = reader.physical_pixel_sizes
-        self.pixel_size_um = _in_um(sizes.X)
-        self.z_spacing_um = _in_um(sizes.Z)
+        self.geometry = Geometry(
+            tuple(measured_axis(axis, getattr(sizes, axis), MICROMETER) for axis in "ZYX")
+        )
         self.channel_names = tuple(str(name) for name in reader.channel_names or ())
         self.scene_names = tuple(str(name) for name in reader.scenes)
         self._path, self._kind, self._array = path, kind, array
@@ -73,7 +76,3 @@ def _opener(kind: str) -> Open:
 
 
 open_czi, open_lif, open_nd2 = map(_opener, ("CZI", "LIF", "ND2"))
-
-
-def _in_um(size: Any) -> float | None:
-    return None if size is None else size_in_um(float(size), "µm")
