@@ -41,8 +41,8 @@ def test_what_ngff_zarr_writes_is_read(
     with open_source(tmp_path / f"{name}.ome.zarr") as source:
         assert (source.axes, source.shape) == (axes, pixels.shape)
         np.testing.assert_array_equal(source.read((slice(None),) * pixels.ndim), pixels)
-        assert source.pixel_size_um == sizes_um["X"]
-        assert source.z_spacing_um == sizes_um.get("Z")
+        for letter in "ZYX":
+            assert source.geometry.size_um(letter) == sizes_um.get(letter)
 
 
 def axis(name: str, unit: str | None = MICRO, kind: str = "space") -> dict[str, str]:

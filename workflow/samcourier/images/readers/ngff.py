@@ -111,7 +111,9 @@ def _flat_steps(step: Mapping[str, Any], count: int, system: str) -> Iterator[_S
     elif kind == "affine" and (parts := _diagonal(step.get("affine"), count)):
         yield {"type": "scale", "scale": parts[0]}
         yield {"type": "translation", "translation": parts[1]}
-    elif kind != "identity":
+    elif kind == "identity":
+        yield {"type": "scale", "scale": [1.0] * count}
+    else:
         raise NgffUnsupported(
             f"the transformation {kind!r} into the coordinate system {system!r} cannot be carried"
             " to a mask, expected identity, scale, translation or a sequence of them"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -19,18 +20,21 @@ def zarr_geometry(
     """Return the geometry of one level, ``dataset``, of an image.
 
     ``axes`` are those of ``multiscale``, and ``letters`` has a letter for each. The transformations
-    of the level come first, then those of all levels. If one of them is neither a scale nor a
-    translation with numbers, the geometry is unknown. Raises ValueError, TypeError or LookupError
-    for metadata that is damaged.
+    of the level come first, then those of all levels. If there is none, or one that is no identity,
+    scale or translation with numbers, scale and translation are unknown. Raises ValueError,
+    TypeError or LookupError for metadata that is damaged.
     """
     steps = [
         step
         for holder in (dataset, multiscale)
         for step in holder.get("coordinateTransformations") or []
-        if step.get("type") != "identity"
+    ]
+    steps = [
+        {"type": "scale", "scale": [1.0] * len(letters)} if step.get("type") == "identity" else step
+        for step in steps
     ]
     if not all(isinstance(step.get(step.get("type")), list) for step in steps):
-        return Geometry.unknown(letters)
+        steps = []
     return Geometry(
         tuple(
             _axis(
@@ -43,17 +47,17 @@ def zarr_geometry(
 
 def _axis(letter: str, unit: Any, steps: Sequence[tuple[str, Any]]) -> AxisGeometry:
     """Return the geometry along one axis, of which ``steps`` has the scales and translations."""
-    scale: Fraction | None = None
-    translation: Fraction | None = None
+    scale, translation = Fraction(1), Fraction(0)
     for kind, number in steps:
+        if not math.isfinite(float(number)):
+            return AxisGeometry(letter)
         value = exact(float(number))
         if kind == "scale":
-            scale = value if scale is None else scale * value
-            translation = None if translation is None else translation * value
+            scale, translation = scale * value, translation * value
         else:
-            translation = value + (translation or 0)
+            translation += value
     if unit is not None:
         unit = str(unit)
         unit = (time_unit(unit) if letter == "T" else length_unit(unit)) or unit
-    moved = None if not translation else plain_number(translation)
-    return known_axis(letter, scale, unit, moved)
+    moved = plain_number(translation) if translation else None
+    return known_axis(letter, scale if steps else None, unit, moved)
