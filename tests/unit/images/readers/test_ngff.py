@@ -244,7 +244,6 @@ def test_labels_are_not_written_into_an_image_of_another_version(tmp_path: Path)
             "YX",
             (("Y", 20), ("X", 30)),
             provenance={},
-            spacing_um=(0.5, 0.25),
         )
     assert not (folder / "labels").exists()
 
