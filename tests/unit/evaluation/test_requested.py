@@ -29,7 +29,7 @@ def dataset_dir(finished_run: Path) -> Path:
 
 
 def record(dataset_dir: Path, images: Sequence[str], subset: tuple[str, ...] | None = None) -> None:
-    """Record a run that was asked for ``images``."""
+    """Write the record of a run that requested ``images``."""
     settings = to_builtins(RunSettings(dataset="demo", images=subset))
     rows = [ImageRow(image, Path(f"data/{image}.tif")) for image in images]
     write_run_environment(dataset_dir, "snakemake", settings, rows)

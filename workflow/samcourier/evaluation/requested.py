@@ -1,4 +1,4 @@
-"""Compare a results folder with what its last run was asked for: the rows of its sample sheet."""
+"""Compare a results folder with the images that its last run requested, the rows of its sheet."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Requested:
 
 
 def read_requested(dataset_dir: Path) -> Requested | None:
-    """Return what the last run was asked for, None if the folder has no record of it.
+    """Return the images that the last run requested, None if the folder has no record of it.
 
     Raises InputError if ``dataset_dir`` is no results folder.
     """
