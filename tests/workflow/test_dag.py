@@ -406,7 +406,7 @@ KNOWN = (
         ({"batch_size": "six"}, "config.batch_size: 'six', expected: a whole number of images"),
         (
             {"transport": 7},
-            "config.transport: 7, expected: auto (what measures fastest), websocket",
+            "config.transport: 7, expected: auto (the fastest as measured), websocket",
         ),
         (
             {"transport": "webrct"},

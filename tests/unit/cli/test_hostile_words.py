@@ -18,7 +18,7 @@ import yaml
 from click.testing import CliRunner
 
 from samcourier.cli import main
-from samcourier.cli.terminal import shown_log
+from samcourier.cli.terminal import show_log
 from samcourier.diagnostics.verify import verify_service
 from samcourier.errors import InputError
 from samcourier.formatting import plain_lines
@@ -30,7 +30,7 @@ ESCAPES = "\x1b]0;owned\x07\x1b[31m\u202e\x9b2J\x00"
 
 
 def test_what_is_shown_has_lines_and_no_escapes(capsys: pytest.CaptureFixture[str]) -> None:
-    with shown_log():
+    with show_log():
         logging.getLogger("samcourier.cli").info("%s", f"a{ESCAPES}\nb\tc\r\nd")
     shown = capsys.readouterr().err
     assert shown.splitlines() == ["a\ufffd]0;owned\ufffd\ufffd[31m\ufffd\ufffd2J\ufffd", "b c", "d"]

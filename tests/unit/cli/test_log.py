@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from samcourier.cli.terminal import progress_of, shown_log
+from samcourier.cli.terminal import progress_of, show_log
 
 logger = logging.getLogger("samcourier.deploy")
 
@@ -63,7 +63,7 @@ def test_a_program_that_configures_logging_gets_the_fields(log: pytest.LogCaptur
 
 
 def test_a_file_gets_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    with shown_log():
+    with show_log():
         logger.info("job %s is %s", 7, "[red]cancelled[/]")
         logger.warning("%-10s %s", "webrtc", "x" * 300)
         logger.debug("nobody's affair")
@@ -77,7 +77,7 @@ def test_a_terminal_gets_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    with shown_log():
+    with show_log():
         logger.info("job %s is %s", 7, "[red]cancelled[/] " + "x" * 300)
         logger.warning("not\x1b[2J good")
     plain, coloured = terminal.getvalue().splitlines()
@@ -96,7 +96,7 @@ def test_beside_a_progress_bar_only_warnings_are_shown(
     stderr = stream()
     monkeypatch.setattr(sys, "stderr", stderr)
     monkeypatch.setenv("TERM", "dumb")
-    with shown_log():
+    with show_log():
         with progress_of("segmenting", 2):
             logger.info("a: 3 objects")
             logger.warning("b: failed")

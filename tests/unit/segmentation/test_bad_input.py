@@ -223,7 +223,7 @@ async def test_an_image_that_never_rests_is_named_and_tried_again_by_the_next_ru
     always = BrightestPixel(lambda image: rewrite(images[1], pixels(64, 64)))
     entries = (await run_batch(rows, results, always)).images
     assert entries["cell1"].failure_kind == "changed"
-    assert "cell1.tif: changed while it was in work" in (entries["cell1"].failure or "")
+    assert "cell1.tif: changed while it was being processed" in (entries["cell1"].failure or "")
     assert entries["cell0"].status == entries["cell2"].status == "done"
     entries = (await run_batch(rows, results)).images
     assert {entry.status for entry in entries.values()} == {"done"}

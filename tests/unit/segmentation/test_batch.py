@@ -48,7 +48,12 @@ from samcourier.results.layout import log_path, mask_path, output_path
 from samcourier.results.manifest import Manifest
 from samcourier.results.service_description import ServiceDescription
 from samcourier.samples.sheet import Batch, ImageRow
-from samcourier.segmentation.batch import AT_HAND, SERVICE_FAILURES, BatchRun, batch_lock
+from samcourier.segmentation.batch import (
+    IMAGES_BESIDE_CALLS,
+    SERVICE_FAILURES,
+    BatchRun,
+    batch_lock,
+)
 from samcourier.segmentation.embedding_cache import EmbeddingStore
 from samcourier.testing.fake import FakeTransport, Scripted
 from samservice.contract.errors import ImageTooLarge, NotFinite, ServiceError, WrongParameter
@@ -75,7 +80,7 @@ DESCRIPTION = {
 
 
 #: One is worked on, two travel, one is read and one written.
-MOST_IMAGES = 1 + TRAVELLING + AT_HAND
+MOST_IMAGES = 1 + TRAVELLING + IMAGES_BESIDE_CALLS
 
 
 def bright(image: np.ndarray) -> np.ndarray:

@@ -109,5 +109,7 @@ async def test_pixels_other_than_those_of_the_key_have_no_mask(
         with path.open("r+b") as stream:
             stream.seek(offset)
             stream.write(b"\xff\xff")
-        with pytest.raises(ImageChanged, match=r"cell\.ome\.tif: changed while it was in work"):
+        with pytest.raises(
+            ImageChanged, match=r"cell\.ome\.tif: changed while it was being processed"
+        ):
             await segmented(prepared, ScriptedCaller(), [].append)

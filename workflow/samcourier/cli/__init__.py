@@ -153,6 +153,6 @@ class _Cli(click.Group):
 @click.pass_context
 def main(ctx: click.Context) -> None:
     """Segment microscopy images with a remote service, over the transport that works fastest."""
-    from .terminal import shown_log
+    from .terminal import show_log
 
-    ctx.with_resource(shown_log())
+    ctx.with_resource(show_log())

@@ -97,7 +97,7 @@ def batch(
     The exit status is 0 even if single images failed: the manifest names them. It is 1 if the
     same error would stop every image, e.g. an expired token.
     """
-    # No batch multiplies matrices.
+    # A batch does no linear algebra.
     with _one_blas_thread():
         from ..pipeline.run import run_batch
     from ..results.manifest import write_manifest
@@ -115,9 +115,10 @@ def batch(
 
 @contextmanager
 def _one_blas_thread() -> Iterator[None]:
-    """Have numpy, imported meanwhile, start one thread for its OpenBLAS instead of one a core.
+    """Limit the OpenBLAS of NumPy, which is imported in this context, to one thread.
 
-    They spin before they sleep. Processes that are started later do not inherit the variable.
+    By default it starts one thread per core, which use the CPU even when idle. Child processes that
+    start after this context do not inherit the variable.
     """
     name = "OPENBLAS_NUM_THREADS"
     if name in os.environ:

@@ -53,6 +53,7 @@ EMBEDDING_KEYS = {
 }
 #: The keys that a service can refuse: transport, parameters and embeddings.
 DEMAND_KEYS = {**TRANSPORT_KEYS, "parameters": "--parameters", **EMBEDDING_KEYS}
+#: The keys that decide how a mask and its outputs are written, not its labels.
 FORM_KEYS = {
     "ome_zarr": "--ome-zarr",
     "mask_container": "--mask-container",

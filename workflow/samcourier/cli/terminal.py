@@ -33,7 +33,7 @@ def run_interruptibly(work: Coroutine[Any, Any, R]) -> R:
     return result
 
 
-class _Shown(logging.Handler):
+class _LogHandler(logging.Handler):
     """Shows log records on standard error, which never carries results.
 
     A terminal shows warnings and errors in colour; any other output gets plain lines.
@@ -59,22 +59,22 @@ def _show_with_rich(text: str, style: str) -> None:
     Console(stderr=True).print(Text(text, style), soft_wrap=True)
 
 
-_shown = _Shown()
+_log_handler = _LogHandler()
 
 
 @contextmanager
-def shown_log() -> Iterator[None]:
+def show_log() -> Iterator[None]:
     """Show the log records of samcourier while a command runs."""
     logger = logging.getLogger("samcourier")
     before = logger.level, logger.propagate
-    logger.addHandler(_shown)
+    logger.addHandler(_log_handler)
     logger.setLevel(logging.INFO)
     # hypha-rpc adds its own handler to the root logger, which would show each record twice.
     logger.propagate = False
     try:
         yield
     finally:
-        logger.removeHandler(_shown)
+        logger.removeHandler(_log_handler)
         level, logger.propagate = before
         logger.setLevel(level)
 
@@ -108,8 +108,8 @@ def progress_of(title: str, image_count: int) -> Iterator[Callable[[ImageLog], N
         def on_image(log: ImageLog) -> None:
             progress.advance(task)
 
-        _shown.setLevel(logging.WARNING if console.is_terminal else logging.NOTSET)
+        _log_handler.setLevel(logging.WARNING if console.is_terminal else logging.NOTSET)
         try:
             yield on_image
         finally:
-            _shown.setLevel(logging.NOTSET)
+            _log_handler.setLevel(logging.NOTSET)

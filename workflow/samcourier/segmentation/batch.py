@@ -33,7 +33,7 @@ from ..results.service_description import ServiceDescription
 from ..samples.sheet import Batch, ImageRow, rows_of_subset
 from .image import process_image
 from .plane import PlaneCaller
-from .prepared import FileVersion, Request, changed_in_work
+from .prepared import FileVersion, Request, image_changed
 from .recorder import Recorder
 from .requirements import check_requirements
 from .settings import BatchSettings, Shared
@@ -41,7 +41,7 @@ from .settings import BatchSettings, Shared
 logger = logging.getLogger("samcourier.segmentation")
 
 #: Images beyond the calls in flight: one is read and one is written. More only takes memory.
-AT_HAND = 2
+IMAGES_BESIDE_CALLS = 2
 
 #: The batch ends after so many failures of the service, and at least half of its images, while no
 #: image has a mask. Five unusual images in a row must not end a run.
@@ -82,9 +82,9 @@ class BatchRun:
         self._files: dict[str, FileVersion] = {}
 
         def capacity() -> int:
-            return manager.capacity + AT_HAND
+            return manager.capacity + IMAGES_BESIDE_CALLS
 
-        self._images_under_way = Limiter(capacity)
+        self._image_limiter = Limiter(capacity)
         self._shared = Shared(
             settings,
             description,
@@ -113,20 +113,20 @@ class BatchRun:
         entries = {row.image: ManifestEntry("not_asked") for row in batch.rows}
         await asyncio.to_thread(self._remove_leftovers, rows)
 
-        async def one(row: ImageRow) -> None:
-            async with self._images_under_way.slot():
-                entries[row.image] = await self._image(row)
+        async def process(row: ImageRow) -> None:
+            async with self._image_limiter.slot():
+                entries[row.image] = await self._process(row)
 
-        await together(one(row) for row in rows)
+        await together(process(row) for row in rows)
         # Snakemake treats a file older than the manifest as processed, whenever it was read.
         for _ in range(TRIES_OF_CHANGING_IMAGES):
             if not (changed := [row for row in rows if self._has_changed(row)]):
                 break
-            await together(one(row) for row in changed)
+            await together(process(row) for row in changed)
         else:
             for row in filter(self._has_changed, rows):
                 recorder = Recorder(Request.of(row, self._settings, self._description))
-                log = recorder.failed(changed_in_work(row.path))
+                log = recorder.failed(image_changed(row.path))
                 path = log_path(self._settings.dataset_dir, row.image)
                 await asyncio.to_thread(save_log, path, log)
                 entries[row.image] = manifest_entry(self._settings.dataset_dir, log)
@@ -145,7 +145,7 @@ class BatchRun:
         for folder in {mask.parent for mask in masks}:
             remove_leftovers(folder, {mask.name for mask in masks})
 
-    async def _image(self, row: ImageRow) -> ManifestEntry:
+    async def _process(self, row: ImageRow) -> ManifestEntry:
         """Make the mask of one image or record its failure. Raises errors that stop every image."""
         recorded = await process_image(row, self._shared)
         if recorded.file is not None:

@@ -25,7 +25,7 @@ from .existing import (
 )
 from .finish import Finished, delete_replaced, make_outputs, write
 from .plane import Segmented
-from .prepared import FileVersion, Prepared, Request, changed_in_work, prepare
+from .prepared import FileVersion, Prepared, Request, image_changed, prepare
 from .recorder import Recorder
 from .requirements import check_row_requirements
 from .settings import BatchSettings, Shared
@@ -140,7 +140,7 @@ async def _segment(
     else:
         segmented = await shared.caller.segment(prepared.plane, parameters, record)
     if prepared.file.has_changed:
-        raise changed_in_work(prepared.file.path)
+        raise image_changed(prepared.file.path)
     if prepared.foreground is None:
         return segmented
     cut = await asyncio.to_thread(

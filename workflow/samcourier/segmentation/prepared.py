@@ -60,10 +60,11 @@ class FileVersion:
         return self.stamp != file_stamp(self.path)
 
 
-def changed_in_work(path: Path) -> ImageChanged:
+def image_changed(path: Path) -> ImageChanged:
     """Return the error for an image whose file changed while the image was processed."""
     return ImageChanged(
-        f"{path}: changed while it was in work, expected a file that nobody writes to; run again"
+        f"{path}: changed while it was being processed,"
+        " expected a file that nobody writes to; run again"
     )
 
 

@@ -13,7 +13,7 @@ from ..images.planes import stack_sha256
 from ..images.readers import check_fits_memory
 from .events import Record, timed
 from .plane import PlaneCaller, Segmented
-from .prepared import Prepared, changed_in_work
+from .prepared import Prepared, image_changed
 
 #: Called with the index, pixels and mask (uint32) of one plane or volume.
 OnPlane = Callable[[int, np.ndarray, np.ndarray], None]
@@ -41,7 +41,7 @@ async def segment_stack(
     notes: dict[str, None] = {}
     caller.expect(len(planes) - 1)
 
-    async def one(number: int) -> None:
+    async def segment_one(number: int) -> None:
         nonlocal object_count
         async with limiter.slot():
             with timed("read", record):
@@ -56,7 +56,7 @@ async def segment_stack(
                 await asyncio.to_thread(on_plane, number, plane.pixels, labels)
             mask[planes.position(number)] = labels
 
-    await together(one(number) for number in range(len(planes)))
+    await together(segment_one(number) for number in range(len(planes)))
     if stack_sha256(digests, planes.stack_axes, planes.stack_shape) != prepared.pixels_sha256:
-        raise changed_in_work(planes.path)
+        raise image_changed(planes.path)
     return Segmented(mask, object_count, "; ".join(notes) or None)

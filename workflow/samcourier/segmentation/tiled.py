@@ -39,10 +39,10 @@ async def segment_tiles(
     shared.caller.expect(len(prepared.planes) * len(tiling) - 1)
     notes: set[str] = set()
 
-    async def one(number: int) -> None:
+    async def segment_one(number: int) -> None:
         notes.update(await image.plane_notes(number))
 
-    await together(one(number) for number in range(len(prepared.planes)))
+    await together(segment_one(number) for number in range(len(prepared.planes)))
     with storage_errors(store.folder):
         return await asyncio.to_thread(image.stitched, notes)
 
@@ -76,11 +76,11 @@ class _TiledImage:
             with timed("read", self.record):
                 statistics = await asyncio.to_thread(self._statistics, number)
 
-        async def one(tile: Tile) -> None:
+        async def segment_one(tile: Tile) -> None:
             if note := await self._segment(number, tile, statistics):
                 notes.add(note)
 
-        await together(one(tile) for tile in missing)
+        await together(segment_one(tile) for tile in missing)
         return notes
 
     async def _segment(self, number: int, tile: Tile, statistics: ImageStatistics) -> str | None:

@@ -1,8 +1,8 @@
 """The settings of a run: every key of ``config.yaml`` with its type, limits and default.
 
-The one place where a default is written. The JSON Schema of the config, the options of the command
-line and the table in ``config/README.md`` are made from these types or held to them by a test.
-A description says what is expected, since a refused value is answered with it.
+No default is written elsewhere. The JSON Schema of the config and the options of the command line
+are made from these types; a test compares the table in ``config/README.md`` with them. The message
+for a refused value quotes the description of its key, so a description says what is expected.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class IceServerSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
 
 class SlurmJobSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """The service's SLURM job."""
+    """The resources that the SLURM job of the service requests."""
 
     partition: Annotated[
         _Text | None,
@@ -58,13 +58,15 @@ class SlurmJobSettings(Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = None
     extra: Annotated[
-        tuple[Annotated[_Text, Meta(description="a word for sbatch, e.g. --constraint=a100")], ...],
-        Meta(description='a list of further words for sbatch, e.g. ["--constraint=a100"]'),
+        tuple[
+            Annotated[_Text, Meta(description="an argument of sbatch, e.g. --constraint=a100")], ...
+        ],
+        Meta(description='a list of further arguments of sbatch, e.g. ["--constraint=a100"]'),
     ] = ()
 
 
 class ServiceSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which service segments, and how it is started where the run starts it."""
+    """The service that segments the images, and how to start it if the run does so."""
 
     target: Annotated[
         Target,
@@ -182,7 +184,7 @@ class ServiceSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class NetworkSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """How connections leave this site."""
+    """The network of the site: STUN and TURN servers, certificates, number of connections."""
 
     ice_servers: Annotated[
         tuple[
@@ -217,7 +219,7 @@ class NetworkSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TimeoutSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """Limits in seconds."""
+    """The time limits of calls and images."""
 
     attempt_s: Annotated[
         float,
@@ -238,7 +240,7 @@ class TimeoutSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TileSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """Planes of more than ``above_px`` pixels go as tiles: cores of ``edge_px``, with a halo."""
+    """The tiles of large planes: a core of ``edge_px`` with a halo around it."""
 
     edge_px: Annotated[
         int,
@@ -264,10 +266,10 @@ class TileSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RunSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """All that a run is told: what to segment, with which service, over which transport.
+    """The settings of a run: images, service, parameters, transport, masks and outputs.
 
-    Attributes are the keys of ``config.yaml``. ``sheet`` is None where a command found the images
-    by several names.
+    The attributes are the keys of ``config.yaml``. ``sheet`` is None if the user named several
+    files, folders or patterns on the command line.
     """
 
     dataset: Annotated[
@@ -280,7 +282,7 @@ class RunSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     sheet: Annotated[
         _Text | None,
         Meta(
-            description="path of the sample sheet, tab separated, one row an image; or a folder, a"
+            description="path of the sample sheet, tab separated, one row per image; or a folder, a"
             " pattern such as data/*.tif, or an OME-Zarr plate"
         ),
     ] = None
@@ -345,12 +347,12 @@ class RunSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     transport: Annotated[
         _Text,
         Meta(
-            description="auto (what measures fastest), websocket, http, webrtc or a transport of"
+            description="auto (the fastest as measured), websocket, http, webrtc or a transport of"
             " another package"
         ),
     ] = "auto"
     network: Annotated[
-        NetworkSettings, Meta(description="how connections leave this site, a mapping of keys")
+        NetworkSettings, Meta(description="settings of the site's network, a mapping of keys")
     ] = NetworkSettings()
     timeouts: Annotated[
         TimeoutSettings, Meta(description="limits in seconds, a mapping of keys")
@@ -365,12 +367,12 @@ class RunSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     ] = "0.4"
     mask_container: Annotated[
         MaskContainer,
-        Meta(description="folder (one file a chunk) or zip (each mask one file, .ome.zarr.zip)"),
+        Meta(description="folder (one file per chunk) or zip (one file per mask, .ome.zarr.zip)"),
     ] = "folder"
     outputs: Annotated[
         tuple[str, ...],
         Meta(
-            description="what to make of each mask beside it, a list or separated by commas of"
+            description="files to make from each mask, a list or separated by commas of"
             " tiff, objects_csv, objects_parquet, polygons, preview, input_labels"
         ),
     ] = ()
