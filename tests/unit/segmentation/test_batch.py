@@ -607,7 +607,7 @@ async def test_other_pixels_or_another_model_are_encoded_again(tmp_path: Path) -
     await bench.run(embeddings=bench.store())
     assert bench.calls() == (1, 1)
     bench.engine.version = 2
-    await bench.run(embeddings=bench.store())
+    await bench.run(embeddings=bench.store(), replace=True)
     assert bench.calls() == (3, 3)
 
 
