@@ -725,7 +725,7 @@ async def test_changed_parameters_or_labels_of_the_service_make_all_again(bench:
     assert bench.call_count == 3
     assert bench.log("cell0").parameters == {"sigma": 2}
     bench.engine.version = 2
-    await bench.run(parameters={"sigma": 2})
+    await bench.run(parameters={"sigma": 2}, replace=True)
     assert bench.call_count == 3
 
 
@@ -850,7 +850,7 @@ async def test_outputs_of_a_stack_are_made_as_its_planes_pass(bench: Bench) -> N
 async def test_another_mask_gives_other_outputs(bench: Bench) -> None:
     first = await bench.run(outputs=["objects_csv"])
     bench.engine.version = 2
-    second = await bench.run(outputs=["objects_csv"])
+    second = await bench.run(outputs=["objects_csv"], replace=True)
     for image in bench.images:
         was, now = (each.images[image].outputs["objects_csv"] for each in (first, second))
         assert was.made_from != now.made_from
