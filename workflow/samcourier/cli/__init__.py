@@ -37,7 +37,7 @@ COMMANDS = MappingProxyType(
             " --out.",
         ),
         "check": LazyCommand(
-            "dataset",
+            "results",
             "check",
             "Check that the masks, logs and manifests in DATASET_DIR are complete and agree.",
         ),
@@ -64,7 +64,7 @@ COMMANDS = MappingProxyType(
             " ends.",
         ),
         "prune": LazyCommand(
-            "dataset",
+            "results",
             "prune",
             "List the files in DATASET_DIR of images that the last run's sample sheet no longer"
             " has.",
