@@ -123,7 +123,7 @@ async def test_without_rules_nobody_may_call(make: Make) -> None:
         await make(unreadable).require_rules()
 
 
-async def test_a_lost_connection_is_made_anew(make: Make, live_endpoint: Endpoint) -> None:
+async def test_a_lost_connection_is_opened_again(make: Make, live_endpoint: Endpoint) -> None:
     direct = make(everyone)
     await direct.maintain(WAIT_S)
     old = direct.address()["service_id"]

@@ -118,7 +118,7 @@ async def test_an_image_waits_its_turn_beyond_the_seconds_of_one_call(start: Sta
 
 
 @pytest.mark.parametrize("pace_s", [9.0, 0.001])
-async def test_a_service_that_stands_still_or_forgot_the_image_is_not_waited_for(
+async def test_a_service_without_progress_or_after_a_restart_is_not_waited_for(
     start: Start, pace_s: float
 ) -> None:
     manager = await start(Working(pace_s, work_s=9.0))
@@ -130,7 +130,7 @@ async def test_a_service_that_stands_still_or_forgot_the_image_is_not_waited_for
 
 
 @pytest.mark.parametrize(("pace_s", "is_served"), [(0.05, True), (99.0, False)])
-async def test_a_place_in_the_queue_of_a_working_service_is_worth_any_wait(
+async def test_a_call_waits_without_limit_in_the_queue_of_a_service_with_progress(
     start: Start, monkeypatch: pytest.MonkeyPatch, pace_s: float, is_served: bool
 ) -> None:
     # An idle transport is looked at so often.
@@ -144,7 +144,7 @@ async def test_a_place_in_the_queue_of_a_working_service_is_worth_any_wait(
             await manager.call(CALL)
 
 
-async def test_an_image_is_not_carried_to_a_full_queue_again_and_again(start: Start) -> None:
+async def test_an_image_is_not_resent_to_a_full_queue(start: Start) -> None:
     full = [Scripted(error=Overloaded("32 images are waiting already"))]
     manager = await start(Working(pace_s=0.05, work_s=0.0, full_s=0.8), full)
     assert [attempt.outcome for attempt in (await manager.call(CALL)).attempts] == ["failed", "ok"]

@@ -153,7 +153,7 @@ async def test_a_failed_attempt_is_followed_by_the_right_one(
         ([failing(ServiceFailed("model"))] * 2, ServiceFailed, 2),
     ],
 )
-async def test_what_cannot_help_is_not_tried(
+async def test_a_retry_that_cannot_help_is_not_made(
     bench: Make, calls: list[Scripted], cause: type[CourierError], attempt_count: int
 ) -> None:
     made = bench(websocket={"calls": [*calls]}, http={})
@@ -177,7 +177,7 @@ async def test_an_answer_that_does_not_fit_counts_as_a_failed_attempt(bench: Mak
 
 
 @pytest.mark.parametrize(("images", "more_calls"), [(99, 0), (1, 98)])
-async def test_a_failed_transport_rests_and_is_tried_by_a_probe_before_an_image(
+async def test_a_failed_transport_backs_off_and_is_probed_before_it_carries_an_image(
     bench: Make, monkeypatch: pytest.MonkeyPatch, images: int, more_calls: int
 ) -> None:
     monkeypatch.setattr("samcourier.connection.prober._TICK_S", 0.01)
@@ -200,7 +200,7 @@ async def test_a_failed_transport_rests_and_is_tried_by_a_probe_before_an_image(
     assert made.events().count(("left", "websocket")) == 1
 
 
-async def test_a_way_that_opens_slowly_is_joined_by_the_next(bench: Make) -> None:
+async def test_a_transport_that_opens_slowly_does_not_delay_the_next(bench: Make) -> None:
     made = bench(
         replace(PATIENT, head_start_s=0.05), websocket={"opens": [Scripted(delay_s=9)]}, http={}
     )
@@ -216,7 +216,7 @@ async def test_a_way_that_opens_slowly_is_joined_by_the_next(bench: Make) -> Non
         (FIRST_HOLD_S + 0.1, ["websocket", "webrtc", "webrtc"]),
     ],
 )
-async def test_images_wait_a_little_for_a_comparison_rather_than_follow_on_a_slow_way(
+async def test_images_wait_shortly_until_the_transports_are_compared(
     bench: Make, webrtc_opens_s: float, carried_by: list[str]
 ) -> None:
     slow = [Scripted(delay_s=0.6)] * 9
@@ -231,7 +231,7 @@ async def test_images_wait_a_little_for_a_comparison_rather_than_follow_on_a_slo
     assert [answer.attempts[0].transport for answer in answers] == carried_by
 
 
-async def test_where_images_travel_fast_none_waits(bench: Make) -> None:
+async def test_images_do_not_wait_if_transfers_are_fast(bench: Make) -> None:
     made = bench(websocket={}, webrtc={"opens": [Scripted(delay_s=9)]})
     await made.manager.start(9)
     await asyncio.sleep(0.05)
@@ -240,7 +240,7 @@ async def test_where_images_travel_fast_none_waits(bench: Make) -> None:
     assert time.monotonic() - start_s < FIRST_HOLD_S
 
 
-async def test_resting_transports_are_the_last_resort(bench: Make) -> None:
+async def test_transports_in_backoff_are_the_last_choice(bench: Make) -> None:
     made = bench(IMPATIENT, websocket={"calls": [failing(TransportFailed("closed"))]})
     await made.manager.start(5)
     with pytest.raises(CallFailed, match="no transport reaches the service"):
@@ -256,7 +256,7 @@ async def test_a_service_that_comes_back_in_time_loses_no_image(bench: Make) -> 
     assert [attempt.outcome for attempt in answer.attempts] == ["failed"] * 3 + ["ok"]
 
 
-async def test_an_image_that_is_too_slow_over_the_only_way_fails_alone(bench: Make) -> None:
+async def test_an_image_that_times_out_over_the_only_transport_fails_alone(bench: Make) -> None:
     policy = replace(PATIENT, attempt_timeout_s=0.1, image_timeout_s=0.5, outage_limit_s=0.05)
     made = bench(policy, websocket={"calls": [Scripted(delay_s=9)] * 9})
     await made.manager.start(5)
@@ -289,7 +289,7 @@ async def test_a_batch_that_starts_during_an_outage_waits_for_its_end(
 @pytest.mark.parametrize(
     "error", [Denied("expired"), RequestRefused("no probe"), InputError("no such file")]
 )
-async def test_what_cannot_pass_is_not_waited_for(bench: Make, error: CourierError) -> None:
+async def test_a_permanent_failure_is_not_retried(bench: Make, error: CourierError) -> None:
     made = bench(websocket={"opens": [failing(error)] * 9})
     with pytest.raises(type(error), match=str(error)):
         await made.manager.start(5)
@@ -387,7 +387,7 @@ async def test_a_transport_once_known_to_be_slower_is_taken_when_the_one_in_use_
     assert ("probe", other) in made.events()
 
 
-async def test_two_images_lost_together_close_a_way_once(bench: Make) -> None:
+async def test_two_calls_that_fail_together_close_the_transport_once(bench: Make) -> None:
     lost = Scripted(delay_s=0.05, error=TransportFailed("closed"))
     made = bench(websocket={"calls": [lost, lost]}, http={})
     await made.manager.start(9)
@@ -407,7 +407,7 @@ async def test_two_images_lost_together_close_a_way_once(bench: Make) -> None:
         (999, 0.1, {"webrtc": 1, "http": 1}),
     ],
 )
-async def test_a_look_must_be_able_to_pay_for_itself(
+async def test_a_probe_is_sent_only_if_it_can_save_more_than_its_cost(
     bench: Make,
     monkeypatch: pytest.MonkeyPatch,
     expected_calls: int,
@@ -431,7 +431,7 @@ async def test_a_look_must_be_able_to_pay_for_itself(
     assert ("open" in made.fakes["http"].history) == bool(looks["http"])
 
 
-async def test_what_looks_better_is_proved_by_real_images(
+async def test_a_transport_that_probes_faster_is_tested_with_real_images(
     bench: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("samcourier.connection.ranking.WAIT_MAX_S", 9)
@@ -453,7 +453,7 @@ async def test_what_looks_better_is_proved_by_real_images(
     assert made.events().count(("probe", "webrtc")) == 1
 
 
-async def test_a_transport_left_for_a_slow_look_is_taken_again_when_images_are_fast(
+async def test_a_transport_abandoned_after_a_slow_probe_is_used_again_if_images_are_fast(
     bench: Make,
 ) -> None:
     slow, fast = [Scripted(delay_s=0.4)] * 99, [Scripted(delay_s=0.02)] * 99
@@ -471,7 +471,7 @@ async def test_a_transport_left_for_a_slow_look_is_taken_again_when_images_are_f
 
 
 @pytest.mark.parametrize(("calls_at_once", "most_share"), [(1, 1.0), (3, 0.5)])
-async def test_the_log_tells_how_long_a_call_would_have_travelled_alone(
+async def test_the_log_has_the_transfer_time_without_concurrent_calls(
     bench: Make, calls_at_once: int, most_share: float
 ) -> None:
     made = bench(websocket={"calls": [Scripted(delay_s=0.2)] * 9})

@@ -186,7 +186,7 @@ async def test_a_copy_that_comes_up_later_joins(
 
 
 @pytest.mark.parametrize("turns_of_the_loop", range(12))
-async def test_a_run_may_end_at_any_moment_of_a_leaving(
+async def test_a_run_may_end_while_a_replica_is_removed(
     bench: Make, monkeypatch: pytest.MonkeyPatch, turns_of_the_loop: int
 ) -> None:
     monkeypatch.setattr("samcourier.connection.pool.UPDATE_INTERVAL_S", 0.001)

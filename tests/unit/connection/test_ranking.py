@@ -110,7 +110,7 @@ def looked_at(name: str, seconds: float, blocked: str | None = None) -> Candidat
         "nothing known of the current", "current gone",
     ],
 )  # fmt: skip
-def test_what_was_left_for_a_look_alone_is_worth_an_image(
+def test_a_transport_abandoned_after_a_probe_gets_one_image(
     candidates: list[Candidate], current: str, expected: list[str]
 ) -> None:
     assert unproved(candidates, IMAGE, current) == expected
@@ -176,7 +176,9 @@ def test_how_much_faster_depends_on_how_far_it_is_trusted(
         ),
     ],
 )
-def test_what_is_worth_another_look(candidates: list[Candidate], expected: list[str]) -> None:
+def test_which_transports_are_probed_again(
+    candidates: list[Candidate], expected: list[str]
+) -> None:
     assert promising(candidates, IMAGE, "websocket", 0.0) == expected
 
 

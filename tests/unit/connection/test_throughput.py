@@ -148,7 +148,9 @@ def test_a_round_trip_does_not_renew_the_trust_in_a_rate() -> None:
 
 
 @pytest.mark.parametrize(("look_mb_s", "samples_left"), [(5, 2), (15, 2), (25, 1)])
-def test_a_look_that_finds_it_much_faster_begins_anew(look_mb_s: float, samples_left: int) -> None:
+def test_a_probe_that_is_much_faster_replaces_earlier_samples(
+    look_mb_s: float, samples_left: int
+) -> None:
     before = learned(sent_at(10))
     look = Sample(Payload(64_000, 0), 0.064 / look_mb_s, 0.0)
     assert len(merge_probe(before, learn(before, look, 1.0)).up) == samples_left

@@ -55,7 +55,7 @@ def test_what_counts_as_lost(
     assert loss_reason(silence_s, silence_limit_s, evidence, alone_s=100) == lost
 
 
-def test_signs_of_life_are_asked_for_the_rarer_the_longer_the_service_thinks() -> None:
+def test_heartbeats_become_rarer_while_the_service_computes() -> None:
     now_s = 0.0
     transport = FakeTransport(object())
     liveness = Liveness(transport, Policy(), lambda: now_s)
@@ -81,7 +81,7 @@ def test_signs_of_life_are_asked_for_the_rarer_the_longer_the_service_thinks() -
     assert liveness.is_heartbeat_due()
 
 
-def test_what_was_not_listened_to_before_a_question_is_no_excuse_for_its_answer() -> None:
+def test_time_in_which_the_process_was_stopped_before_a_heartbeat_does_not_excuse_it() -> None:
     now_s = 0.0
     liveness = Liveness(FakeTransport(object()), Policy(), lambda: now_s)
     liveness.note_opened()
@@ -94,7 +94,7 @@ def test_what_was_not_listened_to_before_a_question_is_no_excuse_for_its_answer(
     assert liveness.silence_s() == 1.0 + Policy.heartbeat_s
 
 
-def test_calls_that_wait_hear_of_the_service_although_their_transport_is_busy() -> None:
+def test_waiting_calls_learn_the_progress_of_the_service_over_a_busy_transport() -> None:
     now_s = 0.0
     transport = FakeTransport(object())
     liveness = Liveness(transport, Policy(), lambda: now_s)
@@ -128,7 +128,9 @@ def test_calls_that_wait_hear_of_the_service_although_their_transport_is_busy() 
         (["6", 7.5, None, {}, True], False),
     ],
 )
-def test_a_service_gets_on_when_it_finished_more_than_ever(counts: list[Any], got_on: bool) -> None:
+def test_progress_is_a_count_of_finished_images_above_all_earlier_counts(
+    counts: list[Any], got_on: bool
+) -> None:
     liveness = Liveness(FakeTransport(object()), Policy(), lambda: 1.0)
     liveness.note_opened()
     for count in counts:
@@ -202,13 +204,13 @@ async def pair(tmp_path: Path) -> AsyncIterator[Make]:
         await each.close()
 
 
-async def test_a_silent_way_is_lost_while_the_service_is_heard_elsewhere(pair: Make) -> None:
+async def test_a_silent_transport_is_lost_while_another_one_hears_the_service(pair: Make) -> None:
     with pytest.raises(TransportFailed, match="heard over http") as caught:
         await pair(used=[FOREVER]).call()
     assert caught.value.name == "Silent"
 
 
-async def test_a_silent_way_is_lost_when_the_server_says_that_the_service_is_gone(
+async def test_a_silent_transport_is_lost_if_the_server_reports_the_service_gone(
     pair: Make,
 ) -> None:
     gone = Scripted(error=ServiceGone("client not found"))
@@ -227,7 +229,7 @@ async def test_a_silent_way_is_lost_when_the_server_says_that_the_service_is_gon
     ],
     ids=["answers", "refuses", "silent everywhere"],
 )
-async def test_a_service_may_think_as_long_as_it_wants(
+async def test_a_service_may_compute_without_a_time_limit(
     pair: Make, used: list[Scripted], witness: list[Scripted]
 ) -> None:
     made = pair(used, witness)
@@ -238,7 +240,7 @@ async def test_a_service_may_think_as_long_as_it_wants(
     assert await calling == "done"
 
 
-async def test_bytes_that_move_are_a_sign_of_life(pair: Make) -> None:
+async def test_moving_bytes_count_as_liveness(pair: Make) -> None:
     made = pair(used=[FOREVER])
     calling = asyncio.ensure_future(made.call())
     for _ in range(12):
@@ -250,14 +252,12 @@ async def test_bytes_that_move_are_a_sign_of_life(pair: Make) -> None:
 
 
 @pytest.mark.parametrize("error", [TransportFailed("reset"), ServiceGone("client not found")])
-async def test_a_sign_of_life_that_fails_ends_the_call_at_once(
-    pair: Make, error: CourierError
-) -> None:
+async def test_a_failed_heartbeat_ends_the_call_at_once(pair: Make, error: CourierError) -> None:
     with pytest.raises(type(error), match=str(error)):
         await pair(used=[Scripted(error=error)], witness=[FOREVER]).call()
 
 
-async def test_what_this_process_did_not_listen_to_is_no_silence(pair: Make) -> None:
+async def test_time_in_which_this_process_was_stopped_is_no_silence(pair: Make) -> None:
     made = pair(used=[Scripted(delay_s=0.3)])
     calling = asyncio.ensure_future(made.call())
     await asyncio.sleep(2.5 * POLICY.heartbeat_s)
@@ -267,7 +267,7 @@ async def test_what_this_process_did_not_listen_to_is_no_silence(pair: Make) -> 
     assert await calling == "done"
 
 
-async def test_the_journal_tells_how_each_way_was(pair: Make) -> None:
+async def test_the_journal_records_the_health_of_each_transport(pair: Make) -> None:
     made = pair()
     made.service.thinks.set()
     await made.call()

@@ -96,7 +96,9 @@ def record() -> LocalRecord:
         ".nfs0001",
     ],
 )
-def test_a_reused_pid_or_no_identity_at_all_fools_nobody(identity: str, tmp_path: Path) -> None:
+def test_a_reused_pid_or_a_missing_identity_is_not_a_running_process(
+    identity: str, tmp_path: Path
+) -> None:
     identity = identity.format(own_pid=os.getpid())
     assert not is_running(identity)
     if identity:
@@ -187,7 +189,7 @@ class Listing:
         monkeypatch.setattr(Path, "iterdir", iterdir)
 
 
-def test_a_folder_that_cannot_be_listed_is_no_word_of_its_owners(
+def test_a_folder_that_cannot_be_listed_does_not_mean_that_no_owner_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
 ) -> None:
     watch = OwnerMonitor(tmp_path)

@@ -255,7 +255,7 @@ def test_where_all_is_well_each_line_is_ok() -> None:
         ({"pace": None}, "time", "warning", "unknown", "segment a few"),
     ],
 )
-def test_each_trouble_gets_its_line(
+def test_each_problem_gets_its_line(
     changed: dict[str, Any], topic: str, status: str, said: str, advice: str
 ) -> None:
     found = lines_on(replace(GOOD, **changed), topic)
@@ -284,7 +284,7 @@ def test_each_trouble_gets_its_line(
         ),
     ],
 )
-def test_the_time_of_a_run_follows_from_pace_replicas_and_way(
+def test_the_duration_of_a_run_follows_from_pace_replicas_and_transport(
     changed: dict[str, Any], seconds: float, because: str
 ) -> None:
     run = estimate_run(replace(GOOD, **changed))
@@ -328,7 +328,9 @@ def run_settings(**service: Any) -> RunSettings:
     return RunSettings(dataset="cells", service=ServiceSettings(**service))
 
 
-async def test_what_hangs_is_late_and_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_check_that_hangs_is_late_and_delays_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(gather, "LIMIT_S", 1.2)
     hangs = threading.Event()
 
@@ -372,7 +374,7 @@ async def test_the_server_is_checked_while_the_service_is_searched(
 
 
 @pytest.mark.parametrize(("spent_s", "expected_s"), [(0, 16), (5, 11), (8, 8), (60, 8)])
-def test_what_a_slow_start_took_is_not_there_for_the_look(
+def test_the_time_of_a_slow_start_is_subtracted_from_that_of_the_checks(
     spent_s: float, expected_s: float
 ) -> None:
     assert gather.left_s(spent_s) == expected_s

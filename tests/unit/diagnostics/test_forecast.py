@@ -26,7 +26,7 @@ from samcourier.samples.sheet import ImageRow
         ("ZYX", (3, 1100, 1030)),
     ],
 )
-def test_a_mask_has_as_many_files_and_folders_as_foretold(
+def test_a_mask_has_as_many_files_and_folders_as_predicted(
     tmp_path: Path, axes: str, shape: tuple[int, ...], version: OmeZarrVersion
 ) -> None:
     path = tmp_path / "cell.ome.zarr"

@@ -76,7 +76,7 @@ def test_a_batch_depends_on_its_files_that_are_there() -> None:
     assert run.batch_message(wildcards("0002"), []) == "batch 0002 of 2: 1 image"
 
 
-def test_looking_writes_nothing() -> None:
+def test_a_dry_run_writes_nothing() -> None:
     before = sorted(Path().rglob("*"))
     run = opened(Snakemake())
     assert run.settings_file().startswith("results/cells/run/")

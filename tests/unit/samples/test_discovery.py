@@ -257,7 +257,7 @@ def test_a_name_that_no_sheet_can_hold_keeps_its_row(folder: Path, name: bytes, 
     assert read_sheet(folder / "images.tsv") == rows
 
 
-def test_a_sheet_of_an_earlier_look_that_is_no_text_is_written_anew(folder: Path) -> None:
+def test_a_found_sheet_that_is_not_text_is_written_again(folder: Path) -> None:
     add(folder, "a.tif")
     rows, kept = find_images(["data"]).rows, folder / "images.tsv"
     kept.write_bytes(b"image\tpath\n\xff\n")
@@ -295,7 +295,9 @@ def test_where_there_is_no_image_is_said(folder: Path, text: str, message: str) 
         ("a.tif", False),
     ],
 )
-def test_a_sheet_is_told_from_a_place_to_look(folder: Path, text: str, is_one: bool) -> None:
+def test_a_sheet_is_distinguished_from_a_folder_or_pattern(
+    folder: Path, text: str, is_one: bool
+) -> None:
     assert is_sheet(text) is is_one
 
 

@@ -442,7 +442,7 @@ async def test_parameters_of_the_sheet_are_those_of_their_image(bench: Bench) ->
 PARAMETERS = {"sigma": {"type": "number", "minimum": 0, "maximum": 20}}
 
 
-async def test_a_slip_of_the_run_ends_the_batch_before_any_image(bench: Bench) -> None:
+async def test_a_wrong_parameter_of_the_run_ends_the_batch_before_any_image(bench: Bench) -> None:
     bench.engine.accepted = PARAMETERS
     with pytest.raises(RequestRefused, match=r"config\.parameters .*did you mean 'sigma'"):
         await bench.run(parameters={"sigmas": 1.0})
@@ -466,7 +466,9 @@ async def test_a_text_is_sent_as_the_number_that_the_service_describes(bench: Be
     assert bench.call_count == 0
 
 
-async def test_a_slip_of_a_row_fails_that_row_alone_and_sends_nothing(bench: Bench) -> None:
+async def test_a_wrong_parameter_of_a_row_fails_only_that_row_and_sends_nothing(
+    bench: Bench,
+) -> None:
     bench.engine.accepted = PARAMETERS
     bench.cells_of = {"cell1": {"parameters": {"sigma": "two"}}}
     manifest = await bench.run()
@@ -952,7 +954,9 @@ async def test_a_failure_of_the_service_is_tried_again_on_the_next_run(bench: Be
     assert bench.call_count == 1
 
 
-async def test_a_lost_way_is_tried_again_on_the_next_run(bench: Bench) -> None:
+async def test_an_image_that_failed_by_its_transport_is_tried_again_on_the_next_run(
+    bench: Bench,
+) -> None:
     with pytest.raises(ServiceGone):
         await bench.run(calls=[failing(TransportFailed("the channel closed"))])
     failed = [

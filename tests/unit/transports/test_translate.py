@@ -75,7 +75,7 @@ def over_http(status: int, detail: str) -> CourierError:
     ids=lambda value: type(value).__name__ if isinstance(value, ServiceError) else "",
 )
 @pytest.mark.parametrize("carry", [lambda error: error, remote, proxied])
-def test_a_named_error_keeps_its_name_on_every_way(
+def test_a_named_error_keeps_its_name_over_every_transport(
     error: ServiceError, expected: type[CourierError], carry: object
 ) -> None:
     translated = translate(carry(error), "websocket")  # type: ignore[operator]
@@ -190,7 +190,7 @@ RATE = "Rate limit exceeded: too many messages per second"
     ],
     ids=lambda value: repr(value)[:60] if isinstance(value, Exception) else "",
 )
-def test_a_lost_way_is_told_from_a_failed_service(
+def test_a_failed_transport_is_distinguished_from_a_failed_service(
     error: Exception, expected: type[CourierError]
 ) -> None:
     translated = translate(error, "webrtc")

@@ -182,9 +182,7 @@ async def test_a_full_queue_says_busy_and_has_room_again_afterwards(
     assert len(engine.seen) == 3
 
 
-async def test_who_fills_the_queue_leaves_a_quarter_of_it_to_others(
-    serve: Serve, gate: Gate
-) -> None:
+async def test_one_caller_can_hold_three_quarters_of_the_queue(serve: Serve, gate: Gate) -> None:
     service = serve(ScriptedEngine(gate), max_queue=8)
     waiting = []
     for caller, places_left in (("a", [6, 5, 4, 3, 2, 1, 0]), ("b", [2, 1, 0]), ("c", [0])):
