@@ -172,7 +172,7 @@ clean: ## remove environments and caches; data, results and .snakemake stay
 
 INSTALLED := .venv/installed-local .venv/installed-test .venv-microsam/installed-microsam
 .venv/installed-local: EXTRAS = local,outputs
-.venv/installed-test: EXTRAS = local,outputs,slurm,test
+.venv/installed-test: EXTRAS = local,outputs,remote,slurm,test
 .venv-microsam/installed-microsam: EXTRAS = local,microsam,outputs,test
 .venv/installed-local .venv/installed-test: .venv/bin/uv
 .venv-microsam/installed-microsam: .venv-microsam/bin/uv

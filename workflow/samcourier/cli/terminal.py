@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..formatting import plain_lines
+from ..images.location import redacted
 
 if TYPE_CHECKING:
     from ..results.image_log import ImageLog
@@ -42,7 +43,7 @@ class _LogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Show one record without the control characters that a foreign text may contain."""
         try:
-            text = plain_lines(record.getMessage())
+            text = plain_lines(redacted(record.getMessage()))
             if sys.stderr.isatty():
                 _show_with_rich(text, _STYLES.get(record.levelno, ""))
             else:

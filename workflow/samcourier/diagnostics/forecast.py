@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 
 from ..errors import CourierError
@@ -109,7 +108,7 @@ def _sample(rows: Sequence[ImageRow]) -> Sequence[ImageRow]:
 def _read_size(row: ImageRow) -> _Size | str:
     """Return the size, or the reason why the image cannot be opened yet; its batch reports that."""
     try:
-        with open_planes(Path(row.path), row.selection) as planes:
+        with open_planes(row.path, row.selection) as planes:
             return _Size(planes.mask_shape, math.prod(planes.shape) * planes.dtype.itemsize)
     except CourierError as error:
         return str(error)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ..errors import CourierError
 from ..images.label_image import read_label_image
+from ..images.location import ImageLocation
 from ..images.readers import check_fits_memory
 from ..masks.integrity import whole_provenance
 from ..masks.omezarr import opened_mask, read_mask
@@ -107,7 +108,7 @@ def _missing_reason(image: str, batch_id: str, manifests: Mapping[str, Manifest]
 
 
 def _accuracy(
-    truth: Path, mask: Path, mask_axes: str | None, planes: int
+    truth: ImageLocation, mask: Path, mask_axes: str | None, planes: int
 ) -> tuple[Accuracy | None, str | None]:
     """Return the accuracy of the mask, or the reason why it cannot be computed."""
     try:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..errors import ImageUnfit
+from .location import ImageLocation
 from .readers import Source
 from .selection import PICK_RULE, How, Pick, Selection
 
@@ -34,7 +34,7 @@ class Axis:
         return self.how in ("planes", "volume")
 
 
-def wanted_axes(path: Path, source: Source, selection: Selection) -> list[Axis]:
+def wanted_axes(path: ImageLocation, source: Source, selection: Selection) -> list[Axis]:
     """Return the selected positions of each of the file's axes, in the file's order.
 
     Samples (S) count as C. Raises :class:`ImageUnfit` for a wrong shape or selection.
@@ -58,7 +58,7 @@ def _one_channel_axis(letters: str, shape: Sequence[int]) -> str:
 
 
 def _selected_axis(
-    path: Path, letter: str, size: int, selection: Selection, names: Sequence[str]
+    path: ImageLocation, letter: str, size: int, selection: Selection, names: Sequence[str]
 ) -> Axis:
     """Return the selected positions of one of the file's axes.
 
@@ -79,13 +79,13 @@ def _selected_axis(
     return Axis(letter, range(first, last + 1), how)
 
 
-def _check_absent(path: Path, letters: set[str], selection: Selection) -> None:
+def _check_absent(path: ImageLocation, letters: set[str], selection: Selection) -> None:
     """Check the selection along the axes that the file lacks; these have one position."""
     for letter in {"T", "Z", "C"} - letters:
         _selected_axis(path, letter, 1, selection, ())
 
 
-def _choice_needed(path: Path, letter: str, size: int) -> str:
+def _choice_needed(path: ImageLocation, letter: str, size: int) -> str:
     what = {"T": "time points", "Z": "Z"}[letter]
     more = ", or volume, as one stack" if letter == "Z" else ""
     return (
@@ -94,7 +94,9 @@ def _choice_needed(path: Path, letter: str, size: int) -> str:
     )
 
 
-def _channels(path: Path, size: int, channel: int | str | None, names: Sequence[str]) -> Axis:
+def _channels(
+    path: ImageLocation, size: int, channel: int | str | None, names: Sequence[str]
+) -> Axis:
     """Return the selected channels: all, one, or two separated by a comma."""
     if channel is None:
         return Axis("C", range(size), "volume" if size > 1 else "index")
@@ -120,7 +122,7 @@ def channel_labels(axis: Axis | None, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"c{at}" for at in axis.positions)
 
 
-def _channel(path: Path, size: int, channel: int | str, known: Sequence[str]) -> int:
+def _channel(path: ImageLocation, size: int, channel: int | str, known: Sequence[str]) -> int:
     if isinstance(channel, str) and known.count(channel) == 1:
         return known.index(channel)
     number = int(channel) if str(channel).isdecimal() else -1
@@ -130,7 +132,7 @@ def _channel(path: Path, size: int, channel: int | str, known: Sequence[str]) ->
     raise ImageUnfit(f"{path}: no channel {channel!r}, expected 0 to {size - 1}{named}")
 
 
-def _check(path: Path, source: Source, letters: str, override: str | None) -> None:
+def _check(path: ImageLocation, source: Source, letters: str, override: str | None) -> None:
     """Raise :class:`ImageUnfit` unless each dimension has a known axis and pixels are numeric."""
     shape, own_axes = source.shape, source.axes
     if source.dtype.kind not in "biuf":

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
+from .location import ImageLocation
 from .readers import open_source
 
 
-def read_label_image(path: Path, mask_axes: str | None = None) -> np.ndarray:
+def read_label_image(path: ImageLocation, mask_axes: str | None = None) -> np.ndarray:
     """Return all pixels of a file of any supported format, with the file's dtype.
 
     Axes of length 1 other than Y and X are dropped. If the file then has exactly ``mask_axes``,

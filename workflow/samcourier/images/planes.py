@@ -10,13 +10,13 @@ import math
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from ..errors import ImageUnfit
 from .axes import Axis, channel_labels, wanted_axes
 from .geometry import renamed
+from .location import ImageLocation, RemoteImage
 from .pixel_cache import PIXELS
 from .readers import Index, Source, check_fits_memory, open_source
 from .selection import AXES_RULE, Selection, are_axes_valid
@@ -46,7 +46,7 @@ class Planes:
     """The planes (or volumes) of one opened image; pixels are read one plane at a time.
 
     Attributes:
-        path: The image file.
+        path: The image file or URL.
         axes: Axes of the image, e.g. "TCYX", without the dropped and the projected ones.
         shape: Length of each of ``axes``.
         stack_axes: The axes along which the planes are stacked, e.g. "T".
@@ -61,7 +61,7 @@ class Planes:
         dtype: Native; uint8 for booleans.
     """
 
-    def __init__(self, path: Path, source: Source, selection: Selection) -> None:
+    def __init__(self, path: ImageLocation, source: Source, selection: Selection) -> None:
         self.path = path
         self._source = source
         self._axes = wanted_axes(path, source, selection)
@@ -220,7 +220,7 @@ def _indices(axes: Sequence[Axis], positions: Sequence[int | None]) -> Iterator[
 
 
 @contextmanager
-def open_planes(path: Path, selection: Selection | None = None) -> Iterator[Planes]:
+def open_planes(path: ImageLocation, selection: Selection | None = None) -> Iterator[Planes]:
     """Open an image as its planes, without reading pixels.
 
     Samples (S, as in RGB) count as C; an axis of length 1 is dropped. Raises
@@ -238,7 +238,7 @@ def open_planes(path: Path, selection: Selection | None = None) -> Iterator[Plan
 
 
 @asynccontextmanager
-async def opened_planes(path: Path, selection: Selection) -> AsyncIterator[Planes]:
+async def opened_planes(path: ImageLocation, selection: Selection) -> AsyncIterator[Planes]:
     """Like :func:`open_planes`, opening and closing the file in a thread."""
     context = open_planes(path, selection)
     planes = await asyncio.to_thread(context.__enter__)
@@ -248,11 +248,14 @@ async def opened_planes(path: Path, selection: Selection) -> AsyncIterator[Plane
         await asyncio.to_thread(context.__exit__, None, None, None)
 
 
-def file_stamp(path: Path) -> tuple[int, ...] | None:
+def file_stamp(path: ImageLocation) -> tuple[int, ...] | None:
     """Return a value that changes when the file is written or replaced, None for no file.
 
-    For a folder (OME-Zarr) it does not reflect changes inside.
+    For a folder (OME-Zarr) it does not reflect changes inside. An image at a URL has always the
+    same stamp.
     """
+    if isinstance(path, RemoteImage):
+        return ()
     try:
         stat = path.stat()
     except (OSError, ValueError):
@@ -287,7 +290,7 @@ def stack_sha256(planes_sha256: Sequence[str], stack_axes: str, stack_shape: Seq
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def _check_finite(path: Path, pixels: np.ndarray) -> None:
+def _check_finite(path: ImageLocation, pixels: np.ndarray) -> None:
     # micro-sam accepts NaN silently, and not every service checks.
     if pixels.dtype.kind == "f" and not (finite := np.isfinite(pixels)).all():
         count = pixels.size - np.count_nonzero(finite)

@@ -8,7 +8,6 @@ are the same as without a foreground.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ from samservice.contract.labels import present
 
 from ..errors import ImageUnfit
 from ..images.label_image import read_label_image
+from ..images.location import ImageLocation
 from ..images.planes import Planes, pixels_sha256
 from .omezarr import MaskPixels
 
@@ -80,7 +80,7 @@ def _count_objects(cut: CutMask, position: tuple[int, ...]) -> int:
     return len(ids)
 
 
-def read_foreground(path: Path, planes: Planes) -> Foreground:
+def read_foreground(path: ImageLocation, planes: Planes) -> Foreground:
     """Read the foreground of an image: every pixel other than 0 is inside.
 
     A (Y, X) file is used for each plane of a stack. Raises ImageUnfit when it cannot be read or

@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import CourierError, InputError
 from ..files.atomic import whole_or_absent
 from ..images.geometry import Geometry
+from ..images.location import RemoteImage
 from ..images.planes import Plane, Planes
 from ..images.readers.base import one_line
 from ..masks.omezarr import MaskFacts, MaskPixels, opened_mask
@@ -293,8 +294,13 @@ class Outputs:
     def _write_input_labels(
         self, labels: MaskPixels, provenance: Mapping[str, Any]
     ) -> tuple[Path, MaskFacts]:
-        from .input_labels import write_input_labels
+        from .input_labels import LabelsRefused, write_input_labels
 
+        if isinstance(self._row.path, RemoteImage):
+            raise LabelsRefused(
+                f"{self._row.path} is at a URL, where no labels are written; expected a folder of"
+                " this machine"
+            )
         return write_input_labels(
             self._row.path,
             self._row.selection.scene,

@@ -19,6 +19,7 @@ from samservice.contract.identity import SERVICE_IDENTITY
 
 from ..errors import ImageUnfit, InputError
 from ..files.strict_json import read_json
+from ..images.location import ImageLocation, RemoteImage
 from ..images.planes import open_planes
 from ..masks.integrity import OmeZarrVersion
 from ..results.environment import RECORD, SHEET, RunEnvironment, read_run_environment
@@ -159,7 +160,10 @@ def rows_with_images_in(rows: Sequence[ImageRow], images_dir: Path | None) -> li
     ]
 
 
-def _path_in(folder: Path, path: Path) -> Path:
+def _path_in(folder: Path, path: ImageLocation) -> ImageLocation:
+    if isinstance(path, RemoteImage):
+        inside = folder / path.name
+        return inside if inside.exists() else path
     parts = [part for part in path.parts if part not in (path.anchor, "..")]
     with_subfolders = folder.joinpath(*parts)
     return with_subfolders if with_subfolders.exists() else folder / path.name

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ..images.location import RemoteImage
 from ..masks.integrity import stat_mask
 from ..samples.sheet import Batch, ImageRow, rows_of_subset
 from .layout import find_mask, log_path, manifest_path, output_path, stat_output
@@ -163,7 +164,12 @@ def _is_image_settled(
 
 
 def _are_files_there(row: ImageRow) -> bool:
-    return all(path.exists() for path in (row.path, row.foreground) if path is not None)
+    """Return whether the row's files exist; for a URL only the next run can tell."""
+    return all(
+        isinstance(path, RemoteImage) or path.exists()
+        for path in (row.path, row.foreground)
+        if path is not None
+    )
 
 
 def _is_output_settled(dataset_dir: Path, image: str, name: str, record: Any) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import InputError
 from ..files.strict_json import canonical_json, parse_json
 from ..images.geometry import SheetSize, parse_sheet_size
+from ..images.location import ImageLocation, image_location
 from ..images.selection import AXES_RULE, Pick, Selection, are_axes_valid, parse_pick
 from .table import (
     COLUMNS as COLUMNS,
@@ -43,7 +44,7 @@ class ImageRow:
 
     Attributes:
         image: Id of the image, see ``ID_RULE``.
-        path: The image file.
+        path: The image file, or the URL of an OME-Zarr.
         selection: The part of the file to read.
         pixel_size_um: In micrometres; overrides the file's along y and x, and along z if it has
             three numbers (:data:`samcourier.images.geometry.SheetSize`).
@@ -54,12 +55,12 @@ class ImageRow:
     """
 
     image: str
-    path: Path
+    path: ImageLocation
     selection: Selection = field(default_factory=Selection)
     pixel_size_um: SheetSize | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    foreground: Path | None = None
-    truth: Path | None = None
+    foreground: ImageLocation | None = None
+    truth: ImageLocation | None = None
     model: str | None = None
 
 
@@ -220,14 +221,20 @@ def _parse_row(written: Mapping[str, str], header: Sequence[str]) -> tuple[Image
             pixel_size_um = parse_sheet_size(pixel_size)
         except ValueError as error:
             problems.append(f"pixel_size_um {error}")
+    locations: dict[str, ImageLocation | None] = {}
+    for name, cell in (("path", path), ("foreground", foreground), ("truth", truth)):
+        try:
+            locations[name] = image_location(cell) if cell else None
+        except ValueError as error:
+            problems.append(f"{name}: {error}")
     row = ImageRow(
         image=image,
-        path=Path(path),
+        path=locations.get("path") or Path(),
         selection=selection,
         pixel_size_um=pixel_size_um,
         parameters=parameters,
-        foreground=Path(foreground) if foreground else None,
-        truth=Path(truth) if truth else None,
+        foreground=locations.get("foreground"),
+        truth=locations.get("truth"),
         model=cells.get("model") or None,
     )
     return row, problems

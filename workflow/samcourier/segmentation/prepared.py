@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..errors import ImageChanged
 from ..images.geometry import Geometry, sizes_of_sheet
+from ..images.location import ImageLocation
 from ..images.planes import Plane, Planes, file_stamp
 from ..masks.foreground import Foreground, read_foreground
 from ..masks.integrity import OmeZarrVersion
@@ -46,11 +46,11 @@ class Request:
 class FileVersion:
     """The version of an image's file at one moment, by its :func:`file_stamp`."""
 
-    path: Path
+    path: ImageLocation
     stamp: tuple[int, ...] | None
 
     @classmethod
-    def now(cls, path: Path) -> FileVersion:
+    def now(cls, path: ImageLocation) -> FileVersion:
         """Return the present version of the file."""
         return cls(path, file_stamp(path))
 
@@ -60,7 +60,7 @@ class FileVersion:
         return self.stamp != file_stamp(self.path)
 
 
-def image_changed(path: Path) -> ImageChanged:
+def image_changed(path: ImageLocation) -> ImageChanged:
     """Return the error for an image whose file changed while the image was processed."""
     return ImageChanged(
         f"{path}: changed while it was being processed,"

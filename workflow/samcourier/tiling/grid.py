@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..errors import ImageUnfit
+from ..images.location import ImageLocation
 from ..results.service_description import ServiceDescription
 from ..settings.run_settings import TileSettings
 
@@ -121,7 +121,7 @@ class Tiling:
 
 
 def plan_tiles(
-    path: Path,
+    path: ImageLocation,
     axes: str,
     shape: Sequence[int],
     itemsize: int,

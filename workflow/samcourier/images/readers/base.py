@@ -12,6 +12,7 @@ import numpy as np
 
 from ...errors import ImageUnfit, ImageUnread, SceneUnchosen
 from ..geometry import Geometry
+from ..location import ImageLocation, redacted
 
 Index = tuple[int | slice, ...]
 
@@ -71,7 +72,7 @@ Open = Callable[[Path, int | str | None], AbstractContextManager[Source]]
 
 
 def pick_scene(
-    path: Path,
+    path: ImageLocation,
     names: Sequence[str],
     scene: int | str | None,
     images: Sequence[int] | None = None,
@@ -99,7 +100,7 @@ def pick_scene(
     raise ImageUnfit(message) if scene is not None else SceneUnchosen(message, images)
 
 
-def check_fits_memory(path: Path, nbytes: int) -> None:
+def check_fits_memory(path: ImageLocation, nbytes: int) -> None:
     """Raise ImageUnfit for more bytes than the total memory, ImageUnread for more than is free."""
     import psutil
 
@@ -112,7 +113,9 @@ def check_fits_memory(path: Path, nbytes: int) -> None:
         )
 
 
-def damaged(path: Path, kind: str, reason: object, expected: str = "a whole file") -> ImageUnfit:
+def damaged(
+    path: ImageLocation, kind: str, reason: object, expected: str = "a whole file"
+) -> ImageUnfit:
     """Return the error for a damaged file of this kind; ``reason`` is a foreign error or its text.
 
     A temporary error of the machine gives ImageUnread instead of ImageUnfit.
@@ -127,11 +130,11 @@ def is_passing(error: object) -> bool:
     return isinstance(error, OSError) and error.errno in _TEMPORARY_ERRNOS
 
 
-def unread(path: Path, reason: object) -> ImageUnread:
+def unread(path: ImageLocation, reason: object) -> ImageUnread:
     """Return the error for a file that could not be read because of a temporary problem."""
     return ImageUnread(f"{path}: could not be read ({one_line(reason)}); run again")
 
 
 def one_line(message: object) -> str:
-    """Return a foreign error's text as one short line."""
-    return " ".join(str(message).split())[:200] or type(message).__name__
+    """Return a foreign error's text as one short line, without signatures and passwords."""
+    return redacted(" ".join(str(message).split()))[:200] or type(message).__name__

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import CourierError, ImageUnfit
+from ...errors import CourierError, ImageUnfit, ImageUnread
 from ...files.zarr_names import METADATA_FILES
+from ..location import ImageLocation, RemoteImage
 from .base import Index, check_fits_memory, damaged, pick_scene
 from .chunked import ChunkedPixels
 from .ngff import NgffUnsupported, flat_multiscale
@@ -26,7 +28,7 @@ class OmeZarrSource:
 
     def __init__(
         self,
-        path: Path,
+        path: ImageLocation,
         group: zarr.Group,
         attributes: dict[str, Any],
         scene_names: tuple[str, ...],
@@ -81,17 +83,27 @@ def image_folder(path: Path, scene: int | str | None) -> Path:
     return path / names[pick_scene(path, names, scene)]
 
 
-def open_ome_zarr(
-    path: Path, scene: int | str | None, among: tuple[str, ...] = ()
+def open_ome_zarr(path: Path, scene: int | str | None) -> OmeZarrSource:
+    """Open an image, or the requested scene in a bioformats2raw folder. Raises ImageUnfit."""
+    import zarr
+
+    try:
+        group = zarr.open_group(path, mode="r")
+    except Exception as error:
+        raise damaged(path, "Zarr", error, "an OME-Zarr image") from error
+    return _image_in(path, group, scene)
+
+
+def _image_in(
+    path: ImageLocation, group: zarr.Group, scene: int | str | None, among: tuple[str, ...] = ()
 ) -> OmeZarrSource:
-    """Open an image, or the requested scene in a bioformats2raw folder.
+    """Return the image in a group, or the requested scene in a bioformats2raw group.
 
     ``among`` has the names of all scenes if the image is one of them. Raises ImageUnfit.
     """
     import zarr
 
     try:
-        group = zarr.open_group(path, mode="r")
         attributes = ome_attributes(group)
     except Exception as error:
         raise damaged(path, "Zarr", error, "an OME-Zarr image") from error
@@ -102,17 +114,28 @@ def open_ome_zarr(
     if "scene" in attributes:
         raise ImageUnfit(f"{path}: an OME-Zarr scene of several images, expected one of them")
     if not attributes.get("multiscales"):
-        names = _series(group)
+        names = _series_at_url(group) if isinstance(path, RemoteImage) else _series(group)
         if not names:
             raise ImageUnfit(f"{path}: a Zarr without multiscales, expected an OME-Zarr image")
         name = names[pick_scene(path, names, scene)]
-        return open_ome_zarr(path / name, None, tuple(names))
+        inside = path.child(name) if isinstance(path, RemoteImage) else path / name
+        try:
+            image = group[name]
+        except CourierError:
+            raise
+        except Exception as error:
+            raise damaged(inside, "Zarr", error, "an OME-Zarr image") from error
+        if not isinstance(image, zarr.Group):
+            raise ImageUnfit(f"{inside}: a Zarr array, expected an OME-Zarr image")
+        return _image_in(inside, image, None, tuple(names))
     names = [str(attributes["multiscales"][0].get("name") or "")]
     pick_scene(path, names, scene)
     try:
         return OmeZarrSource(path, group, attributes, among or tuple(names))
     except NgffUnsupported as error:
         raise ImageUnfit(f"{path}: {error}") from error
+    except CourierError:
+        raise
     except Exception as error:
         raise damaged(path, "OME-Zarr", error, "multiscales with axes") from error
 
@@ -127,6 +150,59 @@ def opened_ome_zarr(path: Path, scene: int | str | None) -> Iterator[OmeZarrSour
         source.close()
 
 
+@contextmanager
+def opened_remote_ome_zarr(
+    location: RemoteImage, scene: int | str | None
+) -> Iterator[OmeZarrSource]:
+    """Like :func:`opened_ome_zarr`, for an image at a URL. Raises ImageUnfit."""
+    with opened_remote_group(location) as (group, forbidden):
+        try:
+            source = _image_in(location, group, scene)
+        except ImageUnread:
+            raise
+        except ImageUnfit as error:
+            # The metadata that it lacks may be among those that may not be read.
+            if not forbidden:
+                raise
+            raise ImageUnread(f"{error}; {forbidden_words(forbidden)}") from error
+        try:
+            yield source
+        finally:
+            source.close()
+
+
+@contextmanager
+def opened_remote_group(location: RemoteImage) -> Iterator[tuple[zarr.Group, Sequence[str]]]:
+    """Open a group at a URL, see :func:`.remote.opened_group`. Raises ImageUnfit."""
+    try:
+        from .remote import opened_group
+    except ImportError as error:
+        raise ImageUnread(
+            f"{location}: an image at a URL needs {error.name}: pip install 'samcourier[remote]'"
+        ) from error
+    try:
+        opened = ExitStack()
+        group, forbidden = opened.enter_context(opened_group(location))
+    except CourierError:
+        raise
+    except ImportError as error:
+        raise ImageUnread(
+            f"{location}: an image at a URL needs {error.name}: pip install 'samcourier[remote]'"
+        ) from error
+    except Exception as error:
+        raise damaged(location, "Zarr", error, "an OME-Zarr image") from error
+    with opened:
+        yield group, forbidden
+
+
+def forbidden_words(names: Sequence[str]) -> str:
+    """Return the words for metadata for which a server answered 403."""
+    return (
+        f"the server answered 403 (forbidden) for {', '.join(sorted(set(names)))}, expected the"
+        " right to read them"
+    )
+
+
 def ome_attributes(group: zarr.Group) -> dict[str, Any]:
     """Return the OME metadata of a group; since OME-Zarr 0.5 they are under ``ome``."""
     attributes = dict(group.attrs)
@@ -138,6 +214,18 @@ def _series(group: zarr.Group) -> list[str]:
     return sorted(
         (name for name in group.group_keys() if name.isascii() and name.isdigit()), key=int
     )
+
+
+def _series_at_url(group: zarr.Group) -> list[str]:
+    """Return the names of the images of a bioformats2raw group that cannot be listed."""
+    import zarr
+
+    series = group.get("OME")
+    named = None if series is None else ome_attributes(series).get("series")  # type: ignore[arg-type]
+    if isinstance(named, list):
+        return [str(name) for name in named]
+    names = map(str, itertools.count())
+    return list(itertools.takewhile(lambda name: isinstance(group.get(name), zarr.Group), names))
 
 
 def _letter(name: str) -> str:

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ...errors import CourierError, ImageMissing, ImageUnfit
+from ..location import ImageLocation, RemoteImage
 from .base import Open, Source, is_passing, one_line, unread
 from .built_in import BUILT_IN
 from .reader import HEAD_BYTES, Reader, installed_readers
@@ -22,7 +23,7 @@ _SHOWN_BYTES = 8
 
 
 @contextmanager
-def open_source(path: Path, scene: int | str | None = None) -> Iterator[Source]:
+def open_source(path: ImageLocation, scene: int | str | None = None) -> Iterator[Source]:
     """Open one scene of the image at ``path``.
 
     Raises ImageUnfit when it is not an image, is damaged, or has no such scene, ImageMissing when
@@ -43,7 +44,11 @@ def open_source(path: Path, scene: int | str | None = None) -> Iterator[Source]:
         yield source
 
 
-def _opened(path: Path, scene: int | str | None, stack: ExitStack) -> Source:
+def _opened(path: ImageLocation, scene: int | str | None, stack: ExitStack) -> Source:
+    if isinstance(path, RemoteImage):
+        from .ome_zarr import opened_remote_ome_zarr
+
+        return stack.enter_context(opened_remote_ome_zarr(path, scene))
     reader = find_reader(path)
     try:
         open_it: Open = pkgutil.resolve_name(reader.open)
