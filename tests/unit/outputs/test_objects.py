@@ -117,3 +117,14 @@ def test_parquet_and_csv_hold_the_same(tmp_path: Path) -> None:
     assert [line["z"] for line in lines] == ["0", "0", "1", "1", "2", "2"]
     assert lines[0]["image"] == "cell, odd"
     assert (lines[0]["t"], float(lines[0]["area_um2"])) == ("", 1.5)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_means_have_full_precision(dtype: type) -> None:
+    mask = np.ones((300, 300), np.uint32)
+    pixels = np.full((300, 300), 2049.0, dtype)
+    pixels[::2] = 1.0
+    expected = float(np.float64(pixels).mean())
+    assert measure(mask, pixels, [""], {}, HALF_A_MICROMETRE)["intensity_mean"].tolist() == [
+        expected
+    ]

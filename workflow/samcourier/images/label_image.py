@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import numpy as np
 
 from .location import ImageLocation
-from .readers import open_source
+from .readers import Source, open_source
+
+
+@runtime_checkable
+class HasIndices(Protocol):
+    """A source that may have palette colours in place of the indices that the file stores."""
+
+    def with_indices(self) -> Source:
+        """Return the source of the indices."""
+        ...
 
 
 def read_label_image(path: ImageLocation, mask_axes: str | None = None) -> np.ndarray:
     """Return all pixels of a file of any supported format, with the file's dtype.
 
     Axes of length 1 other than Y and X are dropped. If the file then has exactly ``mask_axes``,
-    such as "TYX", the axes are put into that order. Raises ImageUnfit for a file that
+    such as "TYX", the axes are put into that order. Of a palette TIFF the indices are the labels.
+    Raises ImageUnfit for a file that
     cannot be read.
     """
-    with open_source(path) as source:
+    with open_source(path) as opened:
+        source = opened.with_indices() if isinstance(opened, HasIndices) else opened
         pixels = source.read((slice(None),) * len(source.shape))
         kept = [
             (axis, size)

@@ -43,6 +43,9 @@ def measure(
     ids, labels = compacted(mask)
     labels = labels.astype(np.int64)
     layers = np.moveaxis(pixels, 0, -1) if pixels.ndim > mask.ndim else pixels[..., None]
+    if layers.dtype.kind == "f":
+        # The mean of an object is summed in the dtype of the pixels: float16 ends at 65 504.
+        layers = layers.astype(np.float64, copy=False)
     measured = regionprops_table(labels, layers, properties=(*_SHAPE, *_INTENSITY))
     axes = "zyx"[-mask.ndim :]
     count = len(measured["label"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 import math
@@ -27,6 +28,7 @@ from .ome_set import (
     read_ome_metadata,
 )
 from .tiff_geometry import tiff_geometry
+from .tiff_values import StoredValues, stored_values
 
 # tifffile reports a damaged file in its log only; our errors quote it instead of the screen.
 _tifffile_log = logging.getLogger("tifffile")
@@ -47,16 +49,14 @@ class TiffSource:
         left_out: Sequence[str],
     ) -> None:
         """``image`` is the OME element Pixels of the series, None where the file has none."""
-        if series.dtype is None:
-            raise ImageUnfit(
-                f"{path}: the pixel type is not supported, expected integers or floats"
-            )
-        if series.keyframe.photometric == tifffile.PHOTOMETRIC.SEPARATED:
-            raise ImageUnfit(f"{path}: a CMYK TIFF, whose values are inks, expected grey or RGB")
-        self.axes: str = series.axes
+        self._values = stored_values(path, tiff, series)
         self._stored_shape: tuple[int, ...] = tuple(series.shape)
-        self.shape = _without_alpha(series)
-        self.dtype: np.dtype = series.dtype
+        self._stored_dtype: np.dtype = series.dtype
+        self._stored_used = _without_alpha(series)
+        samples = self._values.sample_count
+        self.axes: str = series.axes + ("S" if samples else "")
+        self.shape = self._stored_used + ((samples,) if samples else ())
+        self.dtype = self._values.dtype(series.dtype)
         self.geometry = tiff_geometry(tiff, series, image)
         self.channel_names = _channel_names(image)
         self.scene_names = tuple(scene_names)
@@ -66,28 +66,40 @@ class TiffSource:
         self._series = series
         self._is_incomplete = any(page is None for page in series.pages)
 
+    def with_indices(self) -> TiffSource:
+        """Return the image with the indices of palette colours, which label images store."""
+        if self._values.colours is None:
+            return self
+        labels = copy.copy(self)
+        labels._values = StoredValues()
+        labels.axes, labels.shape = self._series.axes, self._stored_used
+        labels.dtype = self._stored_dtype
+        return labels
+
     def read(self, index: Index) -> np.ndarray:
         """Return the pixels at ``index``; see :class:`.base.Source`."""
         segment = self._series.keyframe.chunks
-        check_fits_memory(self._path, math.prod(map(int, segment)) * self.dtype.itemsize)
+        check_fits_memory(self._path, math.prod(map(int, segment)) * self._stored_dtype.itemsize)
         try:
             with _tifffile_errors() as errors:
-                pixels = self._read(index)
+                stored = self._read(index[: len(self._stored_shape)])
         except Exception as error:
             raise damaged(self._path, "TIFF", error) from error
         if errors or self._is_incomplete:
             raise damaged(self._path, "TIFF", errors[0] if errors else "planes are missing")
-        return pixels
+        return self._values.intensities(stored)[(..., *index[len(self._stored_shape) :])]
 
     def _read(self, index: Index) -> np.ndarray:
         wanted = tuple(
             range(size)[part] if isinstance(part, slice) else part
-            for part, size in zip(index, self.shape, strict=True)
+            for part, size in zip(index, self._stored_used, strict=True)
         )
         # The samples of a pixel are adjacent in the file: read all, then drop alpha.
         stored = tuple(
             range(stored) if part == range(size) else part
-            for part, size, stored in zip(wanted, self.shape, self._stored_shape, strict=True)
+            for part, size, stored in zip(
+                wanted, self._stored_used, self._stored_shape, strict=True
+            )
         )
         cut = tuple(slice(len(part)) for part in wanted if isinstance(part, range))
         return self._read_stored(stored)[cut]
@@ -124,7 +136,7 @@ class TiffSource:
         while run > 0 and len(ranges[run]) == self._stored_shape[run]:
             run -= 1
         steps = [math.prod(self._stored_shape[axis + 1 :]) for axis in range(run + 1)]
-        stored = self.dtype.newbyteorder(self._tiff.byteorder)
+        stored = self._stored_dtype.newbyteorder(self._tiff.byteorder)
         pixels = np.empty([len(each) for each in ranges], stored)
         runs = pixels.reshape(math.prod(pixels.shape[:run]), -1)
         file = self._tiff.filehandle.fileno()
