@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..images.geometry import Geometry, exact, plain_number
+from ..images.geometry import Geometry
 
 #: A member of ``coordinateTransformations``.
 Transformation = Mapping[str, Any]
@@ -42,15 +42,12 @@ class Coordinates:
         return cls(tuple(axes), tuple(level))
 
     def at_level(self, factors: Sequence[int]) -> list[Transformation]:
-        """Return the transformations of a level that has every ``factors``-th pixel.
+        """Return the transformations of a level that has every ``factors``-th pixel of each axis.
 
         Every level begins with the same pixel, so the translation is that of the full-size level.
         """
         first, *rest = self.level
         if first["type"] != "scale":
             return [{"type": "scale", "scale": [float(each) for each in factors]}, first, *rest]
-        scale = [
-            plain_number(exact(size) * factor)
-            for size, factor in zip(first["scale"], factors, strict=True)
-        ]
+        scale = [size * factor for size, factor in zip(first["scale"], factors, strict=True)]
         return [{"type": "scale", "scale": scale}, *rest]

@@ -19,6 +19,8 @@ from samservice.contract.labels import compacted
 
 from ..images.geometry import Geometry
 
+#: Far finer than any microscope; it takes the digits of binary rounding away.
+_UM_DECIMALS = 9
 _SHAPE = ("label", "area", "centroid", "bbox")
 _INTENSITY = ("intensity_mean", "intensity_max")
 
@@ -76,7 +78,7 @@ def measure(
         columns[f"centroid_{axis}_um"] = (
             [None] * count
             if along.size_um is None or along.translation_um is None
-            else along.translation_um + centroid * along.size_um
+            else np.round(along.translation_um + centroid * along.size_um, _UM_DECIMALS)
         )
     for axis, first, end in zip(axes, firsts, ends, strict=True):
         columns[f"bbox_{axis}_first_px"], columns[f"bbox_{axis}_last_px"] = first, end - 1

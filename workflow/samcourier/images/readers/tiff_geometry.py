@@ -1,7 +1,8 @@
 """The geometry that a TIFF states, in the metadata of whoever wrote it.
 
 Sources: the OME-XML schema 2016-06 (units), ImageJ's ``TiffDecoder`` and ``Calibration``, the LSM
-file format (voxel sizes in metres), Aperio's ``MPP``, and MetaMorph's STK and MetaSeries tags.
+file format (voxel sizes in metres), Aperio's ``MPP``, MetaMorph's STK and MetaSeries tags, and
+Bio-Formats' ``MetamorphReader`` (z distances in micrometres).
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from ..units import MICROMETER, length_unit, time_unit, um_per
 #: or of a scanner of paper.
 _FINEST_PRINTED_UM = 2.54
 _COARSEST_PRINTED_UM = 508
-#: ImageJ writes the resolution in millionths, cut off.
+#: ImageJ writes the resolution in millionths, cut off. A fraction with a smaller denominator than the
+#: second number is exact.
 _IMAGEJ_DENOMINATOR = 1_000_000
+_SMALLEST_CUT_DENOMINATOR = 1000
+_MOST_DIGITS = 7
 _RESOLUTION_UNITS = {2: "inch", 3: "centimeter"}
 
 
@@ -86,10 +90,11 @@ def _imagej_size(resolution: Fraction | None) -> Fraction | float | None:
     if resolution is None:
         return None
     size = 1 / resolution
-    if _IMAGEJ_DENOMINATOR % resolution.denominator:
+    denominator = resolution.denominator
+    if denominator < _SMALLEST_CUT_DENOMINATOR or _IMAGEJ_DENOMINATOR % denominator:
         return size
     written = int(resolution * _IMAGEJ_DENOMINATOR)
-    for digits in range(1, 16):
+    for digits in range(1, _MOST_DIGITS + 1):
         short = Fraction(f"{float(size):.{digits}g}")
         if abs(_IMAGEJ_DENOMINATOR / short - written) < 1:
             return short
@@ -116,9 +121,14 @@ def _stk(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> Geometry:
     if not metadata.get("SpatialCalibration"):
         return Geometry()
     unit = length_unit(str(metadata.get("CalibrationUnits", "")), any_case=True)
-    return Geometry(
-        tuple(measured_axis(axis, metadata.get(f"{axis}Calibration"), unit) for axis in "YX")
-    )
+    y, x = (measured_axis(axis, metadata.get(f"{axis}Calibration"), unit) for axis in "YX")
+    return Geometry((_stk_z(metadata), y, x))
+
+
+def _stk_z(metadata: dict[str, Any]) -> AxisGeometry:
+    """Return the z spacing of a stack, in micrometres; unknown if the planes are not equidistant."""
+    distances = {float(each) for each in metadata.get("ZDistance", ())}
+    return measured_axis("Z", distances.pop() if len(distances) == 1 else None, MICROMETER)
 
 
 def _metaseries(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> Geometry:
