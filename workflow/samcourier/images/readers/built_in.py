@@ -20,7 +20,17 @@ TIFF = Reader(
     kind="TIFF",
     open="samcourier.images.readers.tiff:open_tiff",
     magic=(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
-    suffixes=(".tif", ".tiff", ".btf", ".tf2", ".tf8", ".lsm", ".stk", *SLIDE_SUFFIXES, COMPANION_SUFFIX),
+    suffixes=(
+        ".tif",
+        ".tiff",
+        ".btf",
+        ".tf2",
+        ".tf8",
+        ".lsm",
+        ".stk",
+        *SLIDE_SUFFIXES,
+        COMPANION_SUFFIX,
+    ),
     text_suffixes=(COMPANION_SUFFIX,),
 )
 PNG = Reader(

@@ -33,7 +33,10 @@ def zarr_geometry(
         {"type": "scale", "scale": [1.0] * len(letters)} if step.get("type") == "identity" else step
         for step in steps
     ]
-    if not all(isinstance(step.get(step.get("type")), list) for step in steps):
+    if not all(
+        step.get("type") in ("scale", "translation") and isinstance(step.get(step["type"]), list)
+        for step in steps
+    ):
         steps = []
     return Geometry(
         tuple(
