@@ -21,7 +21,7 @@ from ..units import MICROMETER, length_unit, time_unit, um_per
 #: or of a scanner of paper.
 _FINEST_PRINTED_UM = 2.54
 _COARSEST_PRINTED_UM = 508
-#: ImageJ writes the resolution in millionths, cut off. A fraction with a smaller denominator than the
+#: ImageJ writes the resolution in millionths, cut off. A fraction with a denominator below the
 #: second number is exact.
 _IMAGEJ_DENOMINATOR = 1_000_000
 _SMALLEST_CUT_DENOMINATOR = 1000
@@ -126,7 +126,7 @@ def _stk(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> Geometry:
 
 
 def _stk_z(metadata: dict[str, Any]) -> AxisGeometry:
-    """Return the z spacing of a stack, in micrometres; unknown if the planes are not equidistant."""
+    """Return the z spacing in micrometres, unknown if the planes are not equidistant."""
     distances = {float(each) for each in metadata.get("ZDistance", ())}
     return measured_axis("Z", distances.pop() if len(distances) == 1 else None, MICROMETER)
 
