@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterable, Sequence
+
+#: A URL in a text: its scheme and the rest.
+URL = re.compile(r"""\b([A-Za-z][A-Za-z0-9+.-]*)://([^\s'"<>]+)""")
+#: Stands for what :func:`redacted` leaves out.
+LEFT_OUT = "***"
+_FINGERPRINT = re.compile(r"\*\*\*[0-9a-f]{12}")
 
 _LONGEST_TEXT = 500
 #: Number of last characters that are kept, because a long error names its cause at the end.
@@ -61,3 +69,23 @@ def format_tsv(rows: Iterable[Iterable[object]]) -> str:
     stream = io.StringIO()
     csv.writer(stream, delimiter="\t", lineterminator="\n").writerows(rows)
     return stream.getvalue()
+
+
+def redacted(text: str) -> str:
+    """Return ``text`` with user names, passwords, queries and fragments of all URLs replaced.
+
+    A query becomes ``***`` and twelve hexadecimal digits of its SHA-256, so that URLs that differ
+    in their query alone stay different. Text that is redacted already does not change.
+    """
+    return URL.sub(_redacted_url, text) if "://" in text else text
+
+
+def _redacted_url(found: re.Match[str]) -> str:
+    scheme, rest = found.groups()
+    address, mark, query = re.fullmatch(r"([^?#]*)([?#]?)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
+    host, slash, path = address.partition("/")
+    if "@" in host:
+        host = f"{LEFT_OUT}@{host.rpartition('@')[2]}"
+    if mark and not _FINGERPRINT.fullmatch(query):
+        query = LEFT_OUT + hashlib.sha256(query.encode()).hexdigest()[:12]
+    return f"{scheme}://{host}{slash}{path}{mark}{query}"

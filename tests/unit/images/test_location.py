@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from samcourier.images.location import RemoteImage, image_location, redacted, whole_text
+from samcourier.formatting import redacted
+from samcourier.images.location import RemoteImage, image_location, whole_text
 
 SIGNED = "https://data.org/a/b.zarr?sv=1&sig=SECRET%2B"
 MARK = "***" + hashlib.sha256(b"sv=1&sig=SECRET%2B").hexdigest()[:12]

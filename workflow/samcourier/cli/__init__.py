@@ -14,7 +14,7 @@ import click
 
 from .. import __version__
 from ..errors import CourierError
-from ..formatting import plain_lines
+from ..formatting import plain_lines, redacted
 
 
 class LazyCommand(NamedTuple):
@@ -141,7 +141,7 @@ class _Cli(click.Group):
         try:
             return super().invoke(ctx)
         except CourierError as error:
-            raise click.ClickException(plain_lines(str(error))) from error
+            raise click.ClickException(plain_lines(redacted(str(error)))) from error
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             line = plain_lines(f"{where}{error.strerror or error}")

@@ -7,14 +7,17 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import msgspec
 
 from ..errors import InputError
+from ..formatting import redacted
 from ..samples.discovery import find_images
 from ..samples.format import found_sheet_path, known_rows, write_found_sheet
+from ..samples.private_urls import with_private_urls
 from ..samples.sheet import ImageRow, read_batch, read_sheet, rows_digest, rows_of_subset
 from ..settings.run_settings import RunSettings
 from .options import (
@@ -104,6 +107,9 @@ def batch(
     assert run.sheet is not None
     own_batch = read_batch(run.sheet, batch_id, run.settings.batch_size)
     _check_rows(run.sheet, batch_id, own_batch.rows, rows_digest)
+    own_batch = replace(
+        own_batch, rows=tuple(with_private_urls(run.settings.dataset, own_batch.rows))
+    )
     manifest = run_batch(run.settings, own_batch, run.dataset_dir, submission=submission)
     if made_for is not None:
         manifest = msgspec.structs.replace(manifest, made_for=made_for)
@@ -156,7 +162,7 @@ def segment(inputs: tuple[str, ...], settings: RunSettings, dataset_dir: Path) -
 
 def _with_names(settings: RunSettings, inputs: Sequence[str], dataset_dir: Path) -> RunSettings:
     """Return the settings with the names of the dataset and of its sheet."""
-    sheet = inputs[0] if len(inputs) == 1 else None
+    sheet = redacted(inputs[0]) if len(inputs) == 1 else None
     return msgspec.structs.replace(settings, dataset=dataset_dir.resolve().name, sheet=sheet)
 
 
@@ -217,7 +223,8 @@ def _report_files(dataset_dir: Path) -> tuple[Path, Path, Path]:
 def report(run: RunOptions, html: Path, tsv: Path, complete: Path) -> None:
     """Write the report of a run; exit with status 1 if an image has no mask."""
     assert run.sheet is not None
-    _report(run.settings, read_sheet(run.sheet), run.dataset_dir, html, tsv, complete)
+    rows = with_private_urls(run.settings.dataset, read_sheet(run.sheet))
+    _report(run.settings, rows, run.dataset_dir, html, tsv, complete)
 
 
 def _report(

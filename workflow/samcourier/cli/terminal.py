@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..formatting import plain_lines
-from ..images.location import redacted
+from ..formatting import plain_lines, redacted
 
 if TYPE_CHECKING:
     from ..results.image_log import ImageLog

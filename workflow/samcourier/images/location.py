@@ -1,24 +1,22 @@
 """Where an image is: a path, or the URL of an OME-Zarr. Standard library only.
 
 A URL may hold a user name and password, or a signature in its query. Text that people or other
-programs read never shows them: :func:`redacted` replaces them, and ``str`` of a
+programs read never shows them:
+:func:`samcourier.formatting.redacted` replaces them, and ``str`` of a
 :class:`RemoteImage` is redacted.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+from ..formatting import LEFT_OUT, URL, redacted
+
 SCHEMES = ("https", "http", "s3")
 URL_RULE = "a path, or an OME-Zarr at an https://, http:// or s3:// URL"
-
-_URL = re.compile(r"""\b([A-Za-z][A-Za-z0-9+.-]*)://([^\s'"<>]+)""")
-_LEFT_OUT = "***"
-_FINGERPRINT = re.compile(r"\*\*\*[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,7 +37,7 @@ class RemoteImage:
         scheme = text.partition("://")[0].lower()
         if scheme not in SCHEMES:
             raise ValueError(f"a URL with the scheme {scheme!r}, expected {URL_RULE}")
-        if not _URL.fullmatch(text) or "#" in text:
+        if not URL.fullmatch(text) or "#" in text:
             raise ValueError(
                 "a URL with a space, a quote, # or <>, expected such characters as %20 and the like"
             )
@@ -75,8 +73,8 @@ class RemoteImage:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing was left out, as :func:`redacted` does."""
-        return _LEFT_OUT not in self.url
+        """Whether nothing was left out, as :func:`samcourier.formatting.redacted` does."""
+        return LEFT_OUT not in self.url
 
     def child(self, inside: str) -> RemoteImage:
         """Return the location of a group or an array inside, with the same query."""
@@ -106,23 +104,3 @@ def image_location(text: str) -> ImageLocation:
 def whole_text(location: ImageLocation) -> str:
     """Return the text that :func:`image_location` reads, with signature and password."""
     return location.url if isinstance(location, RemoteImage) else str(location)
-
-
-def redacted(text: str) -> str:
-    """Return ``text`` with user names, passwords, queries and fragments of all URLs replaced.
-
-    A query becomes ``***`` and twelve hexadecimal digits of its SHA-256, so that URLs that differ
-    in their query alone stay different. Text that is redacted already does not change.
-    """
-    return _URL.sub(_redacted_url, text) if "://" in text else text
-
-
-def _redacted_url(found: re.Match[str]) -> str:
-    scheme, rest = found.groups()
-    address, mark, query = re.fullmatch(r"([^?#]*)([?#]?)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
-    host, slash, path = address.partition("/")
-    if "@" in host:
-        host = f"{_LEFT_OUT}@{host.rpartition('@')[2]}"
-    if mark and not _FINGERPRINT.fullmatch(query):
-        query = _LEFT_OUT + hashlib.sha256(query.encode()).hexdigest()[:12]
-    return f"{scheme}://{host}{slash}{path}{mark}{query}"

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from msgspec import structs
+
 from ..files.strict_json import read_json
+from ..formatting import redacted
 from ..results import pending
 from ..results.layout import manifest_path
 from ..samples.discovery import find_images, is_sheet
@@ -19,6 +22,7 @@ from ..samples.sheet import (
     make_batches,
     parse_sheet,
     read_sheet_content,
+    redacted_sheet,
     rows_of_subset,
 )
 from ..settings.frozen import FrozenRun
@@ -156,11 +160,14 @@ def make_plan(settings: RunSettings) -> Plan:
     if is_sheet(str(settings.sheet)):
         content = read_sheet_content(source)
         rows = parse_sheet(content, source)
+        content = redacted_sheet(content, rows, source)
     else:
         source = found_sheet_path(dataset_dir)
         found = find_images([str(settings.sheet)], known_rows(source))
         rows, remarks = found.rows, found.remarks
         content = format_found_sheet(rows).encode()
+    # A URL that the config names may have a signature, which no file of the results may have.
+    settings = structs.replace(settings, sheet=redacted(str(settings.sheet)))
     check_subset(settings.images, {row.image for row in rows}, settings.sheet)
     return Plan(settings, dataset_dir, source, content, tuple(rows), tuple(remarks))
 

@@ -18,6 +18,7 @@ from ..errors import InputError
 from ..results.layout import manifest_path
 from ..results.service_description import read_verified_service
 from ..samples.format import write_found_sheet
+from ..samples.private_urls import write_private_urls
 from ..samples.sheet import ImageRow, rows_of_subset
 from ..settings.frozen import FrozenFiles, freeze, read_frozen
 from . import snakemake_internals as internals
@@ -195,6 +196,7 @@ class WorkflowRun:
         """Write settings and sheet for the jobs, and the sheet of found images for the next run."""
         if self.plan.has_found_images:
             write_found_sheet(self.plan.sheet_path, self.plan.rows)
+        write_private_urls(self.plan.settings.dataset, self.plan.rows)
         files = self._frozen_files()
         files.write()
         module = internals.module_name(self._workflow)

@@ -15,13 +15,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import InputError
+from ..images.location import image_location, is_url
 from ..images.readers.built_in import BUILT_IN
 from ..images.readers.reader import installed_readers
 from ..images.selection import Selection
 from .ids import id_with_digest, make_id
 from .known import merge_known
 from .left_out import LeftOut, asks_for_left_out, image_stem, reason_to_leave_out
-from .sets import FoundFile, images_of
+from .remote_folders import find_at_url
+from .sets import FoundFile, FoundImage, images_of
 from .sheet import ImageRow
 from .zarr_folders import plate_images, zarr_attributes
 
@@ -47,7 +49,7 @@ class Found:
 
 def is_sheet(text: str) -> bool:
     """Return True if ``text`` names a sample sheet, False for a folder, pattern or image."""
-    return not (os.path.isdir(text) or _is_pattern(text) or _has_image_suffix(text))
+    return not (is_url(text) or os.path.isdir(text) or _is_pattern(text) or _has_image_suffix(text))
 
 
 def _has_image_suffix(name: str) -> bool:
@@ -65,7 +67,7 @@ def _installed_suffixes() -> tuple[str, ...]:
 
 
 def find_images(inputs: Sequence[str], known: Sequence[ImageRow] = ()) -> Found:
-    """Return one row for each image in ``inputs``: folders, patterns, plates, files.
+    """Return one row for each image in ``inputs``: folders, patterns, plates, files, URLs.
 
     ``known`` are the rows of an earlier search: their images keep order and id, and new ones
     follow. A folder is searched recursively, without hidden files, label images, thumbnails and
@@ -76,7 +78,10 @@ def find_images(inputs: Sequence[str], known: Sequence[ImageRow] = ()) -> Found:
     """
     files: dict[str, FoundFile] = {}
     left_out: dict[str, LeftOut] = {}
+    at_urls = [each for text in filter(is_url, inputs) for each in find_at_url(text, known)]
     for text in inputs:
+        if is_url(text):
+            continue
         found = list(_files(text))
         out = _left_out(text, found)
         if not any(each.is_image and each.path not in out for each in found):
@@ -86,6 +91,7 @@ def find_images(inputs: Sequence[str], known: Sequence[ImageRow] = ()) -> Found:
                 files.setdefault(file.path, file)
         left_out |= out
     images, remarks = images_of([each for each in files.values() if each.is_image])
+    images += [FoundImage(str(location), name) for location, name in at_urls]
     rows, new, merged = merge_known(known, images)
     ids = {row.image.casefold() for row in rows}
     for each in new:
@@ -98,7 +104,10 @@ def find_images(inputs: Sequence[str], known: Sequence[ImageRow] = ()) -> Found:
                 f"{each.path}: the id {image!r} is already taken, expected each id once"
             )
         ids.add(image.casefold())
-        rows.append(ImageRow(image, Path(each.path), Selection(scene=each.scene)))
+        rows.append(ImageRow(image, image_location(each.path), Selection(scene=each.scene)))
+    # Signatures and passwords are not kept in the rows of an earlier search.
+    whole = {str(location): location for location, _ in at_urls}
+    rows = [replace(row, path=whole.get(str(row.path), row.path)) for row in rows]
     skipped = [Path(each.path) for each in files.values() if not each.is_image]
     known_paths = {str(row.path): row.image for row in known}
     remarks = [*_left_out_remarks(left_out.values(), known_paths), *remarks, *merged]

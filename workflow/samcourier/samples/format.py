@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import InputError
 from ..formatting import format_tsv
 from ..images.geometry import format_sheet_size
+from ..images.location import ImageLocation, whole_text
 from .sheet import COLUMNS, ImageRow, read_sheet
 
 COLUMNS_FOUND = ("image", "path")
@@ -37,10 +38,13 @@ def write_found_sheet(path: Path, rows: Sequence[ImageRow]) -> None:
 
 
 def format_found_sheet(rows: Sequence[ImageRow]) -> str:
-    """Return the sheet of the found images: ids, paths, and scenes where a file holds several."""
+    """Return the sheet of the found images: ids, paths, and scenes where a file holds several.
+
+    URLs are redacted: the sheet is kept in the results folder.
+    """
     has_scenes = any(row.selection.scene is not None for row in rows)
     columns = (*COLUMNS_FOUND, "scene") if has_scenes else COLUMNS_FOUND
-    return f"{header(columns)}{lines(rows, columns)}"
+    return f"{header(columns)}{_lines([_cells(row, str) for row in rows], columns)}"
 
 
 def header(columns: Sequence[str]) -> str:
@@ -49,21 +53,30 @@ def header(columns: Sequence[str]) -> str:
 
 
 def lines(rows: Iterable[ImageRow], columns: Sequence[str]) -> str:
-    """Return one line for each row, with these columns."""
-    return format_tsv([cells.get(name, "") for name in columns] for cells in map(_cells, rows))
+    """Return one line for each row of the user's own sheet, with these columns: URLs are whole."""
+    return _lines([_cells(row, whole_text) for row in rows], columns)
 
 
 def format_sheet(rows: Sequence[ImageRow]) -> str:
-    """Return a sheet that :func:`read_sheet` reads back as ``rows``, with the columns in use."""
-    table = [_cells(row) for row in rows]
+    """Return a sheet that :func:`read_sheet` reads back as ``rows``, with the columns in use.
+
+    URLs are redacted: the sheet is part of the crate.
+    """
+    table = [_cells(row, str) for row in rows]
     columns = [name for name in COLUMNS if any(cells[name] for cells in table)]
-    return header(columns) + lines(rows, columns)
+    return header(columns) + _lines(table, columns)
 
 
-def _cells(row: ImageRow) -> dict[str, str]:
+def _lines(table: Iterable[Mapping[str, str]], columns: Sequence[str]) -> str:
+    return format_tsv([cells.get(name, "") for name in columns] for cells in table)
+
+
+def _cells(row: ImageRow, text_of: Callable[[ImageLocation], str]) -> dict[str, str]:
     """Return the row's cell in each column, "" where the row has no value."""
-    values = {"image": row.image, "path": row.path, **vars(row.selection), "model": row.model}
-    values |= {"foreground": row.foreground, "truth": row.truth}
+    values = {"image": row.image, **vars(row.selection), "model": row.model}
+    for name in ("path", "foreground", "truth"):
+        location = getattr(row, name)
+        values[name] = None if location is None else text_of(location)
     values["pixel_size_um"] = row.pixel_size_um and format_sheet_size(row.pixel_size_um)
     values["parameters"] = json.dumps(dict(row.parameters)) if row.parameters else None
     return {name: "" if values[name] is None else str(values[name]) for name in COLUMNS}

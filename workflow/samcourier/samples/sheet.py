@@ -15,8 +15,9 @@ from typing import Any
 
 from ..errors import InputError
 from ..files.strict_json import canonical_json, parse_json
+from ..formatting import redacted
 from ..images.geometry import SheetSize, parse_sheet_size
-from ..images.location import ImageLocation, image_location
+from ..images.location import ImageLocation, image_location, whole_text
 from ..images.selection import AXES_RULE, Pick, Selection, are_axes_valid, parse_pick
 from .table import (
     COLUMNS as COLUMNS,
@@ -27,6 +28,7 @@ from .table import (
     Lines,
     cell_value,
     content_lines,
+    decoded,
     is_no_value,
     known_columns,
     parse_cells,
@@ -88,6 +90,17 @@ def parse_sheet(content: bytes, path: Path) -> list[ImageRow]:
     ``path`` is used in the messages of InputError.
     """
     return _parse_lines(path, content_lines(content, path))
+
+
+def redacted_sheet(content: bytes, rows: Sequence[ImageRow], path: Path) -> bytes:
+    """Return the ``content`` of a sheet with ``rows`` without signatures and passwords of URLs.
+
+    A sheet without any is returned as it is. ``path`` is used in the messages of InputError.
+    """
+    located = [each for row in rows for each in (row.path, row.foreground, row.truth) if each]
+    if all(str(each) == whole_text(each) for each in located):
+        return content
+    return redacted(decoded(content, path)).encode()
 
 
 def read_batch(path: Path, batch_id: str, batch_size: int) -> Batch:

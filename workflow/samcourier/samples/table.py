@@ -61,7 +61,7 @@ def content_lines(content: bytes, path: Path) -> list[tuple[int, str]]:
 
     Raises InputError, one line with ``path``, for a content that is no text or has no line.
     """
-    text = _decoded(content, path).replace("\r\n", "\n").replace("\r", "\n")
+    text = decoded(content, path).replace("\r\n", "\n").replace("\r", "\n")
     lines = [
         (number, line)
         for number, line in enumerate(text.split("\n"), start=1)
@@ -130,7 +130,8 @@ def _is_comment(line: str) -> bool:
     return line.startswith("#") and _ERROR_CELL.match(line) is None
 
 
-def _decoded(content: bytes, path: Path) -> str:
+def decoded(content: bytes, path: Path) -> str:
+    """Return the text of a sheet. Raises InputError with ``path`` for a content that is no text."""
     for start, kind in _OTHER_FILES:
         if content.startswith(start):
             raise InputError(f"{path}: is {kind}, {_SAVE_AS}")

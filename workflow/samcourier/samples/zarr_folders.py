@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,14 +17,23 @@ def plate_images(path: str, plate: Any) -> Iterator[tuple[str, str]]:
     ``plate`` is the entry ``plate`` of the folder's attributes. A well without a list of fields is
     yielded as one image.
     """
-    for well_path in _paths_inside(plate, "wells"):
-        well = (zarr_attributes(f"{path}/{well_path}") or {}).get("well")
-        fields = list(_paths_inside(well, "images"))
-        for inside in [f"{well_path}/{field}" for field in fields] or [well_path]:
-            yield f"{path}/{inside}", inside.replace("/", "_")
+    for inside in fields_of(
+        plate, lambda well: (zarr_attributes(f"{path}/{well}") or {}).get("well")
+    ):
+        yield f"{path}/{inside}", inside.replace("/", "_")
 
 
-def _paths_inside(attributes: Any, name: str) -> Iterator[str]:
+def fields_of(plate: Any, well_of: Callable[[str], Any]) -> Iterator[str]:
+    """Yield the path inside the plate of each of its images, e.g. A/1/0.
+
+    ``well_of`` returns the entry ``well`` of the attributes of a well, by its path in the plate.
+    """
+    for well_path in paths_inside(plate, "wells"):
+        fields = list(paths_inside(well_of(well_path), "images"))
+        yield from [f"{well_path}/{field}" for field in fields] or [well_path]
+
+
+def paths_inside(attributes: Any, name: str) -> Iterator[str]:
     """Yield the paths in the list ``name`` of unchecked attributes that stay inside the folder."""
     listed = attributes.get(name) if isinstance(attributes, dict) else None
     for each in listed if isinstance(listed, list) else ():

@@ -11,8 +11,9 @@ from typing import Protocol
 import numpy as np
 
 from ...errors import ImageUnfit, ImageUnread, SceneUnchosen
+from ...formatting import redacted
 from ..geometry import Geometry
-from ..location import ImageLocation, redacted
+from ..location import ImageLocation
 
 Index = tuple[int | slice, ...]
 
