@@ -137,7 +137,7 @@ def test_labels_of_others_stay(tmp_path: Path, version: str) -> None:
     write(image)
     assert listed(image) == ["theirs", "run_cell"]
     assert digests(image / "labels" / "theirs") == files
-    with pytest.raises(LabelsRefused, match="theirs is there and not of samcourier"):
+    with pytest.raises(LabelsRefused, match="theirs exists and was not written by samcourier"):
         write(image, "theirs")
     assert digests(image / "labels" / "theirs") == files
 

@@ -24,7 +24,8 @@ from samcourier.images.planes import Planes, open_planes
 from samcourier.images.selection import Selection, parse_pick
 from samcourier.masks.omezarr import write_mask
 from samcourier.outputs import make as outputs_module
-from samcourier.outputs.make import Outputs, OutputsSource, require_outputs_extra
+from samcourier.outputs.make import Outputs, require_outputs_extra
+from samcourier.outputs.parts import OutputsSource
 from samcourier.results.image_log import OutputRecord
 from samcourier.results.layout import (
     OUTPUT_FILES,
@@ -89,11 +90,12 @@ class Home:
             mask = mask_path(self.dataset_dir, "cell")
             labels = cells(*planes.mask_shape)
             write_mask(mask, labels, planes.mask_axes, provenance=provenance)
+            parts = []
             for number in range(len(planes)) if seen else ():
                 pixels = (first if number == 0 else planes.read(number)).pixels
-                outputs.see(number, pixels, labels[planes.position(number)])
-            self.records = outputs.completed(
-                self.records, mask, provenance, None if tiled else first
+                parts.append(outputs.parts_of(number, pixels, labels[planes.position(number)]))
+            self.records = outputs.make(
+                self.records, mask, provenance, None if tiled else first, parts
             )
         return self.records
 
@@ -181,7 +183,7 @@ def test_what_is_beyond_the_memory_is_refused_and_the_rest_is_made(
     records = plane.run(*MADE, tiled=True)
     refused = {name: record.refused for name, record in records.items() if record.refused}
     assert refused.keys() == {"objects_csv", "objects_parquet", "polygons"}
-    assert "cell.ome.tif: takes 0.0 GB of memory to look at whole" in refused["polygons"]
+    assert "cell.ome.tif: needs 0.0 GB of memory for a whole plane" in refused["polygons"]
     assert sorted(plane.mtimes()) == ["preview", "tiff"], "and no table of another mask stays"
     monkeypatch.undo()
     assert plane.run(*MADE, tiled=True) == records
@@ -278,7 +280,7 @@ def test_a_write_that_fails_leaves_what_was_there(
     def disk_full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Outputs, "_write_preview", disk_full)
+    monkeypatch.setattr("samcourier.outputs.previews.png", disk_full)
     with pytest.raises(OSError, match="No space"):
         plane.run("preview")
     assert plane.path("preview").read_bytes() == content

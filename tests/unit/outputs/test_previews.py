@@ -72,16 +72,51 @@ def test_more_channels_than_colours_are_averaged() -> None:
 
 
 @pytest.mark.parametrize(
+    ("shape", "sizes_um", "shown"),
+    [
+        ((40, 50), (None, None), (40, 50)),
+        ((40, 50), (0.5, 0.5), (40, 50)),
+        ((40, 50), (None, 0.5), (40, 50)),
+        ((40, 50), (1.0, 0.5), (80, 50)),
+        ((40, 50), (0.5, 1.0), (40, 100)),
+        ((40, 50), (0.65, 0.5), (52, 50)),
+        # 3000 x 1500 µm: 1000 x 500, of which 3 µm are a pixel.
+        ((3000, 3000), (1.0, 0.5), (1000, 500)),
+        ((300, 2000), (3.0, 1.0), (450, 1000)),
+        ((2, 2), (1000.0, 1.0), (1000, 1)),
+    ],
+)
+def test_a_picture_has_square_pixels_and_no_edge_that_is_too_long(
+    shape: tuple[int, int], sizes_um: tuple[float | None, float | None], shown: tuple[int, int]
+) -> None:
+    picture = preview(np.ones(shape, np.uint16), np.zeros(shape, np.uint32), sizes_um).picture
+    assert picture.shape[:2] == shown
+
+
+def test_a_circle_of_unequal_pixels_is_shown_round() -> None:
+    y, x = np.mgrid[:60, :120]
+    is_inside = (2 * (y - 30)) ** 2 + (x - 60) ** 2 < 40**2
+    shown = preview(is_inside.astype(np.uint8), is_inside.astype(np.uint32), (1.0, 0.5))
+    for found in (shown.base[..., 0] > 0, shown.outlines):
+        rows, columns = np.nonzero(found)
+        assert abs(np.ptp(rows) - np.ptp(columns)) <= 2
+        assert abs(np.ptp(columns) - 80) <= 2
+
+
+@pytest.mark.parametrize("sizes_um", [(None, None), (1.0, 0.4), (0.4, 1.0)])
+@pytest.mark.parametrize(
     "shape", [(1, 1), (300, 200), (2, 2050, 700), (3001, 40), (5, 3000), (3, 2500, 1030)]
 )
 def test_in_bands_it_is_the_same_and_never_asks_for_much(
-    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]
+    monkeypatch: pytest.MonkeyPatch,
+    shape: tuple[int, ...],
+    sizes_um: tuple[float | None, float | None],
 ) -> None:
     random = np.random.default_rng(0)
     pixels = random.integers(0, 60_000, shape, np.uint16)
     squares = random.integers(0, 9, (64, 64)).astype(np.uint32).repeat(50, 0).repeat(50, 1)
     mask = squares[: shape[-2], : shape[-1]]
-    whole = preview(pixels, mask)
+    whole = preview(pixels, mask, sizes_um)
     monkeypatch.setattr(previews, "_BAND_PX", 10_000)
     asked = []
 
@@ -89,9 +124,9 @@ def test_in_bands_it_is_the_same_and_never_asks_for_much(
         asked.append((rows.stop - rows.start) * shape[-1])
         return pixels[..., rows, :]
 
-    in_bands = preview_in_bands(rows_of, mask)
+    in_bands = preview_in_bands(rows_of, mask, sizes_um)
     np.testing.assert_array_equal(in_bands.picture, whole.picture)
-    assert max(asked) <= max(10_000, 3 * shape[-1])
+    assert max(asked) <= max(10_000, 8 * shape[-1])
 
 
 def test_the_file_is_a_png_of_which_the_outlines_can_be_taken_off() -> None:

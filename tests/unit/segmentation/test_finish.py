@@ -15,7 +15,8 @@ import samcourier.segmentation.finish
 from samcourier.errors import StorageFailed
 from samcourier.masks.integrity import MaskContainer, is_whole, read_provenance
 from samcourier.masks.omezarr import read_mask, write_mask
-from samcourier.outputs.make import Outputs, OutputsSource
+from samcourier.outputs.make import Outputs
+from samcourier.outputs.parts import OutputsSource
 from samcourier.results.image_log import OutputRecord
 from samcourier.results.layout import mask_path, output_path
 from samcourier.segmentation.events import Event, TimeSpent

@@ -20,7 +20,8 @@ from napari_ome_zarr import napari_get_reader
 
 from samcourier.images.geometry import SheetSize
 from samcourier.images.selection import Selection, parse_pick
-from samcourier.outputs.make import Outputs, OutputsSource
+from samcourier.outputs.make import Outputs
+from samcourier.outputs.parts import OutputsSource
 from samcourier.results.layout import output_path
 from samcourier.segmentation.finish import make_outputs, write
 from samcourier.segmentation.plane import Segmented

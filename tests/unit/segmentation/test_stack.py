@@ -15,11 +15,12 @@ from samcourier.errors import ImageChanged, ServiceFailed
 from samcourier.images.pixel_cache import PIXELS
 from samcourier.images.planes import Plane
 from samcourier.images.selection import Selection, parse_pick
+from samcourier.outputs.parts import PlaneParts
 from samcourier.results.image_log import Attempt
 from samcourier.segmentation.events import Event, Record, TimeSpent
 from samcourier.segmentation.plane import PlaneCaller, Segmented
 from samcourier.segmentation.prepared import Prepared
-from samcourier.segmentation.stack import OnPlane, segment_stack
+from samcourier.segmentation.stack import PartsOf, segment_stack
 
 from ..conftest import OVER_WEBSOCKET
 from .batch_settings import batch_settings
@@ -61,9 +62,9 @@ class ScriptedCaller(PlaneCaller):
 
 
 async def segmented(
-    prepared: Prepared, caller: ScriptedCaller, record: Record, on_plane: OnPlane | None = None
+    prepared: Prepared, caller: ScriptedCaller, record: Record, parts_of: PartsOf | None = None
 ) -> Segmented:
-    return await segment_stack(prepared, caller, Limiter(lambda: PLANE_COUNT), record, on_plane)
+    return await segment_stack(prepared, caller, Limiter(lambda: PLANE_COUNT), record, parts_of)
 
 
 async def test_planes_are_put_at_their_position_in_whatever_order_they_come(
@@ -73,14 +74,16 @@ async def test_planes_are_put_at_their_position_in_whatever_order_they_come(
     caller, events = ScriptedCaller(), list[Event]()
     seen: dict[int, tuple[int, int]] = {}
 
-    def on_plane(number: int, pixels: np.ndarray, mask: np.ndarray) -> None:
+    def parts_of(number: int, pixels: np.ndarray, mask: np.ndarray) -> PlaneParts:
         seen[number] = (int(pixels[0, 0]), int(mask[0, 0]))
+        return PlaneParts(number)
 
     async with prepared_image(path, batch_settings(tmp_path), selection=MOVIE) as prepared:
-        made = await segmented(prepared, caller, events.append, on_plane)
+        made = await segmented(prepared, caller, events.append, parts_of)
     expected = np.arange(PLANE_COUNT, dtype=np.uint32)[:, np.newaxis, np.newaxis]
     np.testing.assert_array_equal(made.mask[...], np.broadcast_to(expected, (4, 10, 12)))
     assert (made.object_count, made.note) == (0 + 1 + 2 + 3, "early; late")
+    assert sorted(part.number for part in made.parts) == list(range(PLANE_COUNT))
     assert seen == {number: (120 * number, number) for number in range(PLANE_COUNT)}
     assert caller.expected_calls == PLANE_COUNT
     stages = [event.stage for event in events if isinstance(event, TimeSpent)]

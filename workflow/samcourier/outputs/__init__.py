@@ -1,1 +1,1 @@
-"""Further outputs of a mask: tables, polygons, previews, TIFF, labels in the input."""
+"""Write further outputs of a mask: tables, polygons, previews, TIFF, labels in the input."""

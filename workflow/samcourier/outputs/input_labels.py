@@ -1,7 +1,7 @@
-"""A mask written into its OME-Zarr input's own ``labels/``, where viewers look for it.
+"""Write a mask into ``labels/`` of its OME-Zarr input, where viewers look for it.
 
-The image's arrays and metadata are never opened for writing: a label group appears whole under
-``labels/`` by a rename, then its name is added to the list there by another.
+The image's arrays and metadata are never opened for writing. A complete label group is moved into
+``labels/`` by a rename; then another rename adds its name to the list of labels.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class LabelsRefused(Exception):
-    """This input takes no labels; the words say why."""
+    """Labels cannot be written into this input; the message states why."""
 
 
 def write_input_labels(
@@ -64,7 +64,7 @@ def write_input_labels(
             translations; or the mask does not cover the whole image; or the disk fails.
     """
     if not is_zarr(image):
-        raise LabelsRefused(f"{image} is no OME-Zarr folder, which alone has room for labels")
+        raise LabelsRefused(f"{image} is no OME-Zarr folder, which labels need")
     folder = image_folder(image, scene)
     ome_zarr: OmeZarrVersion = "0.5" if (folder / "zarr.json").is_file() else "0.4"
     _check_version(folder)
@@ -73,9 +73,9 @@ def write_input_labels(
     coordinates = _image_coordinates(folder, [letter not in "CS" for letter, _ in file_axes])
     label = folder / "labels" / name
     if os.path.lexists(label) and read_provenance(label) is None:
-        raise LabelsRefused(f"{label} is there and not of samcourier; rename it")
+        raise LabelsRefused(f"{label} exists and was not written by samcourier; rename it")
     try:
-        with _held(folder), _labels_group(folder, ome_zarr) as labels:
+        with _locked(folder), _labels_group(folder, ome_zarr) as labels:
             remove_leftovers(labels, (name,))
             facts = write_mask(
                 labels / name,
@@ -87,7 +87,7 @@ def write_input_labels(
                 source="../../",
             )
             _list_label(labels, name, ome_zarr)
-    # The input's disk is not that of the results: the mask is whole, and the other images go on.
+    # The input may be on another disk than the results: the mask is valid, the run continues.
     except OSError as error:
         if error.errno in _READ_ONLY:
             raise LabelsRefused(f"{folder} is read-only ({error.strerror})") from error
@@ -96,7 +96,7 @@ def write_input_labels(
 
 
 class _Reshaped:
-    """A mask with further axes of length 1, which its image has."""
+    """A mask with the axes of length 1 of its image."""
 
     dtype = np.dtype(np.uint32)
 
@@ -118,14 +118,17 @@ class _Reshaped:
 def _whole(
     image: Path, mask_shape: tuple[int, ...], mask_axes: str, file_axes: Sequence[tuple[str, int]]
 ) -> tuple[str, tuple[int, ...]]:
-    """Return axes and shape of a label that lies on the whole image."""
+    """Return axes and shape of a label that covers the whole image.
+
+    Raises LabelsRefused if the mask covers a part only, or if no mask has the image's axes.
+    """
     sizes = dict(zip(mask_axes, mask_shape, strict=True))
     axes = "".join(letter for letter, _ in file_axes if letter not in "CS")
     for letter, size in file_axes:
         if letter not in "CS" and sizes.get(letter, 1) != size:
             raise LabelsRefused(
                 f"the mask covers {sizes.get(letter, 1)} of {size} along {letter} of {image};"
-                " labels of an image cover all of it"
+                " a label must cover the whole image"
             )
     if axes not in MASK_AXES:
         raise LabelsRefused(f"{image} has the axes {axes}, expected one of {', '.join(MASK_AXES)}")
@@ -187,14 +190,12 @@ def _check_unconsolidated(folder: Path) -> None:
     if (isinstance(root, dict) and root.get("consolidated_metadata")) or (
         folder / ".zmetadata"
     ).exists():
-        raise LabelsRefused(
-            f"{folder} has consolidated metadata, through which readers would not see new labels"
-        )
+        raise LabelsRefused(f"{folder} has consolidated metadata; readers would not see new labels")
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Hold the image: scenes, channels or depths of one file may be in several batches."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock the image: several batches may have scenes, channels or planes of one file."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -205,7 +206,7 @@ def _held(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _labels_group(folder: Path, ome_zarr: OmeZarrVersion) -> Iterator[Path]:
-    """Give the group to write into: a first one appears with its label in it, never empty."""
+    """Yield the folder to write the label into; a new ``labels/`` appears together with it."""
     labels, part = folder / "labels", folder / ".labels.part"
     if labels.is_dir():
         yield labels
@@ -233,7 +234,7 @@ def _list_label(labels: Path, name: str, ome_zarr: OmeZarrVersion) -> None:
 
 
 def _with_labels(content: dict[str, Any], names: list[str], ome_zarr: OmeZarrVersion) -> str:
-    """Return the group's metadata with these labels; all else in it stays."""
+    """Return the group's metadata with these labels and everything else unchanged."""
     if ome_zarr == "0.4":
         return json.dumps(content | {"labels": names}, indent=1)
     attributes = content.get("attributes", {})

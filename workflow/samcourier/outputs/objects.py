@@ -1,6 +1,7 @@
-"""Labels and the pixels under them -> one row an object, as Parquet and CSV.
+"""Measure the objects of a mask and write a table, as Parquet and CSV, with one row per object.
 
-Measured by scikit-image's regionprops. Pixel positions count from 0, the centre of pixel 0 at 0.
+scikit-image's regionprops measures them. Positions count pixels from 0; the centre of the first
+pixel is at 0.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def measure(
         origin: Position of the plane in the image's file, by the letters T and Z.
         geometry: That of the mask, along its axes.
     """
-    # regionprops takes memory by the largest id, which may be 2³² - 1.
+    # The memory of regionprops grows with the largest id, which may be 2³² - 1.
     ids, labels = compacted(mask)
     labels = labels.astype(np.int64)
     layers = np.moveaxis(pixels, 0, -1) if pixels.ndim > mask.ndim else pixels[..., None]
@@ -92,7 +93,7 @@ def measure(
 
 
 def table(image: str, key: str, planes: Sequence[Mapping[str, np.ndarray | list[Any]]]) -> pa.Table:
-    """Return the objects of all planes of an image, one below the other."""
+    """Return the table of an image from the columns of its planes; ``key`` is the mask's."""
     parts = [
         pa.table({name: pa.array(values, _type(name)) for name, values in columns.items()})
         for columns in planes
@@ -104,12 +105,12 @@ def table(image: str, key: str, planes: Sequence[Mapping[str, np.ndarray | list[
 
 
 def write_parquet(path: Path, objects: pa.Table) -> None:
-    """Write the table, zstd; the mask's key is in the schema's metadata."""
+    """Write the table with zstd; the metadata of the schema hold the mask's key."""
     pyarrow.parquet.write_table(objects, path, compression="zstd")
 
 
 def write_csv(path: Path, objects: pa.Table) -> None:
-    """Write the table with a header; an unknown value is an empty cell."""
+    """Write the table with a header; the cell of an unknown value is empty."""
     options = pyarrow.csv.WriteOptions(quoting_style="needed", quoting_header="needed")
     pyarrow.csv.write_csv(objects, path, options)
 

@@ -1,7 +1,7 @@
-"""Labels -> polygons along pixel edges, as GeoJSON that QuPath imports.
+"""Convert labels to polygons along pixel edges, as GeoJSON that QuPath imports.
 
-Coordinates are (x, y) in pixels of the image, pixel 0 reaching from 0 to 1, so the area of a
-polygon is its number of pixels. Why not by a library: decision 0012.
+Coordinates are (x, y) in pixels of the image. The first pixel covers 0 to 1, so the area of a
+polygon is its number of pixels. Decision 0012 states why no library does this.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..images.geometry import Geometry
 
 #: Corners (x, y) in order, the first not repeated.
 Ring = list[tuple[int, int]]
-#: The outer ring, then holes. Rings of a polygon touch in points at most.
+#: The outer ring, then the holes. Rings of one polygon meet in points only.
 Polygon = list[Ring]
 
 
@@ -62,11 +62,11 @@ def label_polygons(mask: np.ndarray) -> dict[int, list[Polygon]]:
 
 
 def _corners(parts: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return y, x and part of each corner, and how two of one part in one place are told apart.
+    """Return y, x and part of each corner, and the order of two corners in one place.
 
-    Where pixels of one part touch by their corners alone, two corners lie in one place. The last
-    two arrays order these along the row and along the column so that each ring keeps to one
-    pixel outside the part: then rings touch there and do not cross.
+    Where two pixels of one part touch only diagonally, two corners have the same place. The last
+    two arrays order them along the row and along the column, so that each ring goes around one of
+    the pixels outside of the part: rings then touch there and do not cross.
     """
     padded = np.pad(parts, 1)
     around = {

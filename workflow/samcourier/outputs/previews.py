@@ -1,4 +1,4 @@
-"""A plane and its mask -> a small picture with outlines, to look through a dataset."""
+"""Make a small picture of a plane with the outlines of its objects, to look through a dataset."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import numpy as np
 from ..masks.omezarr import MaskPixels
 
 LONGEST_EDGE_PX = 1024
-#: These shares of the pixels are black and white: hot pixels do not darken the rest.
+#: Percentiles that are shown as black and as white, so that hot pixels do not darken the rest.
 CONTRAST_PERCENTILES = (0.5, 99.8)
-#: A large plane is looked at in bands of about so many pixels.
+#: A large plane is read in bands of about this many pixels.
 _BAND_PX = 8 << 20
 _OUTLINE = (255, 214, 0)
-#: Where the file keeps what the outlines cover, so that they can be taken off. By its letters the
-#: PNG standard knows a private chunk that other programs pass over.
+#: Chunk of the file with the pixels below the outlines, so that the outlines can be removed. The
+#: case of its letters marks it as private; other programs ignore it (PNG specification, 5.4).
 _COVERED = b"scOL"
 _PNG_SIGNATURE_BYTES = 8
 #: One channel is grey, two are cyan and magenta, three red, green and blue.
@@ -71,7 +71,7 @@ def preview_in_bands(
 
     ``pixels_of`` returns some rows of the plane; ``mask``, (Y, X), is read with a step.
     """
-    # A report reads previews where scikit-image takes a second to load, or is not installed.
+    # The report reads previews also where scikit-image is not installed; its import takes a second.
     from skimage.segmentation import find_boundaries
 
     height, width = mask.shape
@@ -122,7 +122,7 @@ def _stretched(size: int, factor: float) -> np.ndarray:
 
 
 def png(shown: Preview) -> bytes:
-    """Return the picture as a PNG file that also holds what the outlines cover."""
+    """Return the picture as a PNG file that also holds the pixels below the outlines."""
     content = bytes(imagecodecs.png_encode(shown.picture))
     covered = np.packbits(shown.outlines).tobytes() + shown.base[shown.outlines].tobytes()
     packed = zlib.compress(covered)
@@ -133,7 +133,7 @@ def png(shown: Preview) -> bytes:
 
 
 def read_png(content: bytes) -> Preview:
-    """Return what :func:`png` wrote. Raises ValueError for any other file."""
+    """Read a file by :func:`png`. Raises ValueError for any other file."""
     packed = _chunk(content, _COVERED)
     try:
         base = np.array(imagecodecs.png_decode(content))
@@ -170,6 +170,6 @@ def _shrunk(rows: np.ndarray, steps: tuple[int, int]) -> np.ndarray:
 
 
 def _grey(layer: np.ndarray) -> np.ndarray:
-    """Return the layer between 0, black, and 1."""
+    """Return the layer scaled to 0 (black) to 1 (white)."""
     black, white = np.percentile(layer, CONTRAST_PERCENTILES)
     return np.asarray(np.clip((layer - black) / max(white - black, 1e-6), 0, 1))

@@ -13,6 +13,7 @@ import imagecodecs
 import numpy as np
 
 from ..evaluation.outcome import Outcome
+from ..images.geometry import sizes_of_sheet
 from ..images.planes import open_planes
 from ..masks.omezarr import read_mask
 from ..results.image_log import ImageLog
@@ -131,9 +132,11 @@ def _from_image(dataset_dir: Path, row: ImageRow, log: ImageLog) -> Preview | No
             if not is_small or planes.stack_axes or "Z" in planes.axes:
                 return None
             plane = planes.read(0)
+            geometry = planes.geometry.with_sizes_um(sizes_of_sheet(row.pixel_size_um))
         if plane.pixels_sha256 != log.pixels_sha256:
             return None
-        return preview(plane.pixels, read_mask(find_mask(dataset_dir, row.image)))
+        mask = read_mask(find_mask(dataset_dir, row.image))
+        return preview(plane.pixels, mask, geometry.sizes_um("YX"))
     # The image may have been deleted or damaged since.
     except Exception:
         return None

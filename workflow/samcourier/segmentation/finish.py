@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from ..masks.coordinates import Coordinates
 from ..masks.integrity import MASK_SUFFIXES
 from ..masks.omezarr import delete, write_mask
 from ..outputs.make import Outputs
+from ..outputs.parts import PlaneParts
 from ..results.image_log import OutputRecord
 from ..results.layout import mask_path
 from ..tiling.cache import discard_tiles
@@ -73,19 +74,22 @@ async def make_outputs(
     outputs: Outputs,
     earlier: Mapping[str, OutputRecord],
     record: Record,
+    parts: Collection[PlaneParts] = (),
 ) -> Finished:
     """Make the outputs that are missing or damaged; valid ones of ``earlier`` stay.
 
-    Raises StorageFailed.
+    ``parts`` is what the outputs need from each plane, if it was computed with the mask. Raises
+    StorageFailed.
     """
     had_changed = prepared.file.has_changed
     with timed("outputs", record), storage_errors(finished.mask):
         records = await asyncio.to_thread(
-            outputs.completed,
+            outputs.make,
             earlier,
             finished.mask,
             prepared.provenance(finished.object_count),
             prepared.plane,
+            parts,
         )
     file = finished.file
     if "input_labels" in records and not had_changed:

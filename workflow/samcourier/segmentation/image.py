@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import ImageUnfit, RequestRefused
 from ..images.planes import opened_planes
 from ..masks.omezarr import kept_mask
-from ..outputs.make import Outputs, OutputsSource
+from ..outputs.make import Outputs
+from ..outputs.parts import OutputsSource, PlaneParts
 from ..results.image_log import NOTE_REUSED, ImageLog, renew_log_time, save_log
 from ..results.layout import log_path, mask_path
 from ..samples.sheet import ImageRow
@@ -72,6 +74,7 @@ async def process_image(row: ImageRow, shared: Shared) -> Recorded:
                 await asyncio.to_thread(renew_log_time, path)
                 return Recorded(existing.log, None, file)
             outputs = _outputs(prepared, settings)
+            parts: Collection[PlaneParts] = ()
             if isinstance(existing, ValidMask):
                 # A run killed while it moved a mask left both containers.
                 await asyncio.to_thread(delete_replaced, row.image, settings)
@@ -79,8 +82,11 @@ async def process_image(row: ImageRow, shared: Shared) -> Recorded:
             else:
                 segmented = await _segment(prepared, existing, outputs, shared, recorder.record)
                 finished = await write(prepared, segmented, settings, recorder.record)
+                parts = segmented.parts
             earlier = existing.log.outputs if existing.log else {}
-            finished = await make_outputs(prepared, finished, outputs, earlier, recorder.record)
+            finished = await make_outputs(
+                prepared, finished, outputs, earlier, recorder.record, parts
+            )
         if isinstance(existing, ValidMask):
             log = recorder.reused(prepared, finished, existing.log)
         else:
@@ -135,8 +141,8 @@ async def _segment(
         segmented = await segment_tiles(prepared, prepared.tiling, store, shared, record)
     elif prepared.plane is None or prepared.planes.stack_axes:
         # The foreground is applied to the whole stack, so single planes are not final.
-        on_plane = None if prepared.foreground else outputs.see
-        segmented = await segment_stack(prepared, shared.caller, shared.limiter, record, on_plane)
+        parts_of = None if prepared.foreground else outputs.parts_of
+        segmented = await segment_stack(prepared, shared.caller, shared.limiter, record, parts_of)
     else:
         segmented = await shared.caller.segment(prepared.plane, parameters, record)
     if prepared.file.has_changed:

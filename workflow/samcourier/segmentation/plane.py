@@ -24,6 +24,7 @@ from ..errors import ServiceFailed
 from ..formatting import plain
 from ..images.planes import Plane
 from ..masks.omezarr import MaskPixels, check_mask
+from ..outputs.parts import PlaneParts
 from ..results.image_log import Attempt
 from ..results.service_description import ServiceDescription
 from .embedding_cache import EmbeddingStore
@@ -45,11 +46,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Segmented:
-    """A checked mask (uint32, shape of its plane), its object count and the service's note."""
+    """A checked mask (uint32, shape of its plane), its object count and the service's note.
+
+    ``parts`` is what the outputs need from each plane, if it was computed.
+    """
 
     mask: MaskPixels
     object_count: int
     note: str | None
+    parts: tuple[PlaneParts, ...] = ()
 
 
 class PlaneCaller:
