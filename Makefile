@@ -105,6 +105,7 @@ bench: .venv/installed-test ## measure against the naive client, the raw network
 	.venv/bin/python bench/busy.py
 	.venv/bin/python bench/masks.py
 	.venv/bin/python bench/crowd.py
+	.venv/bin/python bench/reading.py
 	.venv/bin/python bench/start.py
 
 bench-large: .venv/installed-test ## images of 16 384 and 30 000 pixels a side in tiles (the first half an hour and 13 GB)

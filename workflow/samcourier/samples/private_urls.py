@@ -22,11 +22,6 @@ def private_urls_path(dataset: str) -> Path:
     return Path(".snakemake", f"samcourier-{dataset}.urls.json")
 
 
-def has_private_urls(rows: Iterable[ImageRow]) -> bool:
-    """Return whether a row has a URL that :func:`samcourier.formatting.redacted` changes."""
-    return bool(_whole_urls(rows))
-
-
 def write_private_urls(dataset: str, rows: Iterable[ImageRow]) -> None:
     """Write the whole URLs of ``rows`` for the jobs of a run; without any, no file is left."""
     path = private_urls_path(dataset)
