@@ -41,6 +41,8 @@ class ChunkedPixels:
         self._unit_bytes = math.prod(self._unit) * array.dtype.itemsize
         self._check_memory = check_memory
         self._cache = cache
+        #: The box with which a chunk was kept; the cache may have dropped it since.
+        self._box_of: dict[_Chunk, _Box] = {}
         # Concurrent readers of the planes of one chunk would each decompress it.
         self._lock = threading.Lock()
 
@@ -69,27 +71,42 @@ class ChunkedPixels:
             return self._read_array(wanted)
         pixels = np.empty([len(part) for part in wanted], self._array.dtype)
         with self._lock:
-            missing = set()
+            held: dict[_Box, np.ndarray] = {}
+            missing = []
             for chunk in itertools.product(*chunks):
-                held = self._cache.get(self, chunk)
-                if held is None:
-                    missing.add(chunk)
-                else:
-                    self._copy(held, self._pixels_of(chunk), pixels, wanted)
+                box = self._box_of.get(chunk)
+                if box is not None and box not in held:
+                    decoded = self._cache.get(self, box)
+                    if decoded is None:
+                        box = None
+                    else:
+                        held[box] = decoded
+                if box is None:
+                    missing.append(chunk)
+            for box, decoded in held.items():
+                _copy(decoded, self._pixels(box), pixels, wanted)
             for box in _boxes(missing):
-                region = self._pixels(box)
-                decoded = self._read_array(region)
-                self._copy(decoded, region, pixels, wanted)
-                self._keep_parts(decoded, region, box, wanted)
+                decoded = self._read_array(self._pixels(box))
+                _copy(decoded, self._pixels(box), pixels, wanted)
+                self._keep(decoded, box, wanted)
         return pixels
 
-    def _keep_parts(self, decoded: np.ndarray, region: _Box, box: _Box, wanted: _Box) -> None:
-        """Keep the chunks of ``decoded`` that ``wanted`` covers in part."""
+    def _keep(self, decoded: np.ndarray, box: _Box, wanted: _Box) -> None:
+        """Keep the chunks of a decoded box that ``wanted`` covers in part; all of them as one."""
+        region = self._pixels(box)
+        partial = []
         for chunk in itertools.product(*box):
-            own = self._pixels_of(chunk)
+            own = self._pixels(_box_of_one(chunk))
             if any(o.start < w.start or o.stop > w.stop for o, w in zip(own, wanted, strict=True)):
-                held = decoded[_within(own, region)].copy()
-                self._cache.put(self, chunk, held, held.nbytes)
+                partial.append(chunk)
+        if len(partial) == math.prod(map(len, box)):
+            kept = {box: decoded}
+        else:
+            alone = map(_box_of_one, partial)
+            kept = {each: decoded[_within(self._pixels(each), region)].copy() for each in alone}
+        for each, part in kept.items():
+            self._box_of.update(dict.fromkeys(itertools.product(*each), each))
+            self._cache.put(self, each, part, part.nbytes)
 
     def _pixels(self, chunks: _Box) -> _Box:
         """Return the positions that the chunks of a box cover along each dimension."""
@@ -98,20 +115,20 @@ class ChunkedPixels:
             for part, edge, size in zip(chunks, self._unit, self._array.shape, strict=True)
         )
 
-    def _pixels_of(self, chunk: _Chunk) -> _Box:
-        return self._pixels(tuple(range(at, at + 1) for at in chunk))
-
     def _read_array(self, pixels: _Box) -> np.ndarray:
         return np.asarray(self._array[tuple(slice(part.start, part.stop) for part in pixels)])
 
-    @staticmethod
-    def _copy(source: np.ndarray, held: _Box, target: np.ndarray, wanted: _Box) -> None:
-        """Copy into ``target``, at ``wanted``, the pixels that ``source``, at ``held``, has."""
-        both = tuple(
-            range(max(h.start, w.start), min(h.stop, w.stop))
-            for h, w in zip(held, wanted, strict=True)
-        )
-        target[_within(both, wanted)] = source[_within(both, held)]
+
+def _box_of_one(chunk: _Chunk) -> _Box:
+    return tuple(range(at, at + 1) for at in chunk)
+
+
+def _copy(source: np.ndarray, held: _Box, target: np.ndarray, wanted: _Box) -> None:
+    """Copy into ``target``, at ``wanted``, the pixels that ``source``, at ``held``, has."""
+    both = tuple(
+        range(max(h.start, w.start), min(h.stop, w.stop)) for h, w in zip(held, wanted, strict=True)
+    )
+    target[_within(both, wanted)] = source[_within(both, held)]
 
 
 def _within(part: _Box, whole: _Box) -> tuple[slice, ...]:
