@@ -26,7 +26,7 @@ from samcourier.images.planes import open_planes, pixels_sha256
 from samcourier.images.selection import Selection, parse_pick
 
 SHAPE = (16, 1024, 1024)
-ROUNDS = 7
+ROUNDS = 15
 ALL_PLANES = Selection(z=parse_pick("all", volume=True))
 #: How the same stack is stored: chunks and shards of an OME-Zarr, or the options of a TIFF.
 LAYOUTS: dict[str, dict[str, Any]] = {

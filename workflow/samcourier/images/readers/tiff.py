@@ -111,6 +111,8 @@ class TiffSource:
             return np.asarray(self._series.asarray())
         if self._plain_offset is not None:
             return self._read_plain(wanted, self._plain_offset)
+        if (page := self._whole_page(wanted)) is not None:
+            return np.asarray(page.asarray())
         import zarr
 
         parts = (
@@ -119,6 +121,26 @@ class TiffSource:
         )
         with self._series.aszarr(level=0) as store:
             return np.asarray(zarr.open_array(store, mode="r")[tuple(parts)])
+
+    def _whole_page(
+        self, wanted: Sequence[range | int]
+    ) -> tifffile.TiffPage | tifffile.TiffFrame | None:
+        """Return the page that holds exactly the requested pixels, None if none does.
+
+        Its segments are decoded in parallel, which reading in parts does not.
+        """
+        own = self._series.keyframe.shape
+        stack, within = self._stored_shape[: -len(own)], self._stored_shape[-len(own) :]
+        numbers = [part for part in wanted[: len(stack)] if isinstance(part, int)]
+        if (
+            self._series.is_multifile
+            or within != own
+            or len(numbers) != len(stack)
+            or math.prod(stack) != len(self._series.pages)
+            or list(wanted[len(stack) :]) != [range(size) for size in own]
+        ):
+            return None
+        return self._series.pages[int(np.ravel_multi_index(numbers, stack)) if stack else 0]
 
     @cached_property
     def _plain_offset(self) -> int | None:
