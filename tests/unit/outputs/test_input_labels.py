@@ -197,6 +197,28 @@ def test_what_takes_no_labels_is_refused_and_left_alone(
     assert not (image / "labels").exists()
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"type": "rotation", "rotation": [[0, 1], [1, 0]]},
+        {"type": "scale", "path": "numbers"},
+        {"type": "scale", "scale": [1, float("nan"), 1]},
+    ],
+)
+def test_transformations_that_a_label_cannot_have_are_refused(
+    tmp_path: Path, version: str, step: dict[str, Any]
+) -> None:
+    image = write_image(tmp_path / "cell.ome.zarr", version)
+    path = image / (".zattrs" if version == "0.4" else "zarr.json")
+    content = json.loads(path.read_text())
+    ome = content if version == "0.4" else content["attributes"]["ome"]
+    ome["multiscales"][0]["datasets"][0]["coordinateTransformations"] = [step]
+    path.write_text(json.dumps(content))
+    with pytest.raises(LabelsRefused, match=r"has the transformation .* expected a scale or a"):
+        write(image)
+    assert not (image / "labels").exists()
+
+
 @pytest.mark.parametrize("step", ["write_mask", "write_atomic"])
 def test_a_write_that_fails_leaves_the_input_valid(
     tmp_path: Path, version: str, monkeypatch: pytest.MonkeyPatch, step: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -163,10 +164,11 @@ def _image_coordinates(folder: Path, is_kept: Sequence[bool]) -> Coordinates:
             kind = step.get("type")
             if kind == "identity":
                 continue
-            if kind not in ("scale", "translation") or not isinstance(step.get(kind), list):
+            numbers = step.get(kind) if kind in ("scale", "translation") else None
+            if not isinstance(numbers, list) or not all(map(_is_finite, numbers)):
                 raise LabelsRefused(
-                    f"{folder} has a transformation of type {kind}, expected scales and"
-                    " translations"
+                    f"{folder} has the transformation {step}, expected a scale or a translation of"
+                    " finite numbers"
                 )
             found.append({"type": kind, kind: kept(step[kind])})
         return tuple(found)
@@ -183,6 +185,10 @@ def _image_coordinates(folder: Path, is_kept: Sequence[bool]) -> Coordinates:
         level or ({"type": "scale", "scale": [1.0] * len(axes)},),
         transformations(multiscale),
     )
+
+
+def _is_finite(number: Any) -> bool:
+    return isinstance(number, int | float) and math.isfinite(number)
 
 
 def _check_unconsolidated(folder: Path) -> None:

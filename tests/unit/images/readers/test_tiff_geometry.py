@@ -236,6 +236,33 @@ def test_time_steps_are_read_with_their_unit(
     assert (axis.unit, axis.scale) == (unit, scale)
 
 
+@pytest.mark.parametrize("origin", ["nan", "inf", "a corner", 0])
+def test_an_origin_that_is_no_position_is_left_out(tmp_path: Path, origin: object) -> None:
+    imagej(unit="um", xorigin=origin)(tmp_path / "image.tif")
+    with open_source(tmp_path / "image.tif") as source:
+        assert source.geometry.axis("X").translation is None
+
+
+@pytest.mark.parametrize(("kind", "value", "um"), [("f", 20_000.0, 0.5), ("H", 20_000, 0.5)])
+def test_a_resolution_may_be_a_number_instead_of_a_fraction(
+    tmp_path: Path, kind: str, value: float, um: float
+) -> None:
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(
+        path, PLANE, metadata=None, resolution=(1, 1), resolutionunit="CENTIMETER", byteorder="<"
+    )
+    content = bytearray(path.read_bytes())
+    for number in (282, 283):
+        at = content.index(struct.pack("<HHI", number, 5, 1))
+        code = {"f": 11, "H": 3}[kind]
+        content[at : at + 12] = struct.pack("<HHI", number, code, 1) + struct.pack(
+            f"<{kind}", value
+        ).ljust(4, b"\0")
+    path.write_bytes(content)
+    with open_source(path) as source:
+        assert source.geometry.sizes_um("YX") == (um, um)
+
+
 def test_the_origin_of_imagej_is_where_its_coordinates_are_0(tmp_path: Path) -> None:
     imagej(unit="um", xorigin=10.0, yorigin=-4)(tmp_path / "image.tif")
     with open_source(tmp_path / "image.tif") as source:

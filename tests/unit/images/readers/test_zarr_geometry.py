@@ -49,7 +49,9 @@ def test_the_transformations_of_a_level_become_scale_and_translation(
     assert geometry.axes == (AxisGeometry("X", unit, factor, offset),)
 
 
-@pytest.mark.parametrize("level", [[scale()], [scale("half")], [scale(None)]])
+@pytest.mark.parametrize(
+    "level", [[scale()], [scale(1, 2)], [scale("half")], [scale(None)], [translation(1, 2)]]
+)
 def test_damaged_transformations_are_no_silent_loss(level: list[Any]) -> None:
     axes = [{"name": "x", "unit": "micrometer"}]
     with pytest.raises((ValueError, TypeError, LookupError)):

@@ -7,6 +7,7 @@ Bio-Formats' ``MetamorphReader`` (z distances in micrometres).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -76,7 +77,9 @@ def _imagej(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> Geometr
 def _with_origin(axis: AxisGeometry, metadata: dict[str, Any]) -> AxisGeometry:
     """Return the axis with ImageJ's origin: the pixel whose position is 0."""
     origin = metadata.get(f"{axis.letter.lower()}origin")
-    if axis.scale is None or not isinstance(origin, int | float) or origin == 0:
+    if axis.scale is None or not isinstance(origin, int | float):
+        return axis
+    if not math.isfinite(origin) or origin == 0:
         return axis
     position = plain_number(-exact(origin) * exact(axis.scale))
     return AxisGeometry(axis.letter, axis.unit, axis.scale, position)
@@ -169,8 +172,14 @@ def _resolution_axis(series: tifffile.TiffPageSeries, axis: str) -> AxisGeometry
 
 def _resolution(series: tifffile.TiffPageSeries, axis: str) -> Fraction | None:
     """Return the pixels per unit along X or Y, None if the file has none."""
-    numerator, denominator = series.keyframe.tags.valueof(f"{axis}Resolution", default=(0, 1))
-    return Fraction(numerator, denominator) if numerator and denominator else None
+    value = series.keyframe.tags.valueof(f"{axis}Resolution", default=())
+    match value:
+        case (int(numerator), int(denominator)) if numerator > 0 and denominator > 0:
+            return Fraction(numerator, denominator)
+        # Some programs write a number where the TIFF specification has a fraction.
+        case (int() | float() as number,) if math.isfinite(number) and number > 0:
+            return exact(number)
+    return None
 
 
 def _in_micrometers(axis: str, size: Any, unit: str | None) -> AxisGeometry:

@@ -38,6 +38,10 @@ def zarr_geometry(
         for step in steps
     ):
         steps = []
+    for step in steps:
+        if len(step[step["type"]]) != len(letters):
+            count = len(step[step["type"]])
+            raise ValueError(f"a {step['type']} of {count} numbers for {len(letters)} axes")
     return Geometry(
         tuple(
             _axis(
