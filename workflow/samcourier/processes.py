@@ -36,6 +36,16 @@ def is_running(identity: str) -> bool:
     return pid is not None and process_identity(pid) == identity
 
 
+def is_elsewhere(identity: str) -> bool:
+    """Return True if the process was started on another host, or before this one was restarted.
+
+    False where a system has no boot id.
+    """
+    boot_id = _boot_id()
+    has_boot_id = len(identity.split("-", 2)) == 3
+    return boot_id is not None and has_boot_id and not identity.endswith(f"-{boot_id}")
+
+
 def _boot_id() -> str | None:
     try:
         return _BOOT_ID_PATH.read_text().strip()

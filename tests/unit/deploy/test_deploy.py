@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+import platform
 import signal
 import stat
 import subprocess
@@ -45,7 +46,7 @@ from samcourier.deploy.targets import find_service
 from samcourier.deploy.token import read_token
 from samcourier.errors import Denied, InputError, ServiceFailed
 from samcourier.files.atomic import write_private
-from samcourier.processes import is_running, process_identity
+from samcourier.processes import is_elsewhere, is_running, process_identity
 from samcourier.settings.run_settings import NetworkSettings, RunSettings, ServiceSettings
 from samcourier.transports import Endpoint
 from samcourier.transports.network import Network
@@ -139,6 +140,36 @@ def test_dead_owners_are_forgotten_and_living_ones_kept(
     child.wait()
     assert living_owners(folder) == [own_identity()]
     assert [entry.name for entry in folder.iterdir()] == [own_identity()]
+
+
+def test_an_owner_on_another_host_is_neither_counted_nor_forgotten(
+    tmp_path: Path, child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "node", lambda: "node7")
+    add_owner(tmp_path, child.pid)
+    (owner,) = tmp_path.iterdir()
+    # The number and the start of a process there, of which there is none here.
+    elsewhere = owner.rename(tmp_path / owner.name.replace("-", "9-", 1))
+    monkeypatch.setattr(platform, "node", lambda: "node8")
+    add_owner(tmp_path, os.getpid())
+    assert living_owners(tmp_path) == [own_identity()]
+    assert elsewhere.exists()
+    monkeypatch.setattr(platform, "node", lambda: "node7")
+    assert living_owners(tmp_path) == [own_identity()]
+    assert not elsewhere.exists()
+
+
+def test_a_process_of_another_boot_is_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boot_id = tmp_path / "boot_id"
+    monkeypatch.setattr(processes, "_BOOT_ID_PATH", boot_id)
+    boot_id.write_text("4b1d-77\n")
+    assert not is_elsewhere("12-3456-4b1d-77")
+    assert is_elsewhere("12-3456-9c2e-81")
+    assert not is_elsewhere("12-1700000000000")
+    boot_id.unlink()
+    assert not is_elsewhere("12-3456-9c2e-81")
 
 
 def test_a_process_that_is_gone_already_owns_nothing(

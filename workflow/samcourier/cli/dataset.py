@@ -175,16 +175,19 @@ def segment_rows(
     """Segment the subset of ``rows`` with progress on the terminal, and write the report.
 
     ``rerun_of`` is as in :func:`samcourier.pipeline.run.start_dataset`. Raises ClickException,
-    after the report is written, if an image has no mask.
+    after the report is written, if an image has no mask, and InputError while another run is at
+    work in ``dataset_dir``.
     """
     from ..pipeline.run import segment_dataset, start_dataset
+    from ..results.run_lock import locked_results
     from .terminal import progress_of
 
-    logger.info("%s", start_dataset(settings, rows, dataset_dir, rerun_of))
-    subset_count = len(rows_of_subset(rows, settings.subset))
-    with progress_of("segmenting", subset_count) as on_image:
-        segment_dataset(settings, rows, dataset_dir, on_image)
-    _report(settings, rows, dataset_dir, *_report_files(dataset_dir))
+    with locked_results(dataset_dir):
+        logger.info("%s", start_dataset(settings, rows, dataset_dir, rerun_of))
+        subset_count = len(rows_of_subset(rows, settings.subset))
+        with progress_of("segmenting", subset_count) as on_image:
+            segment_dataset(settings, rows, dataset_dir, on_image)
+        _report(settings, rows, dataset_dir, *_report_files(dataset_dir))
 
 
 def _report_files(dataset_dir: Path) -> tuple[Path, Path, Path]:

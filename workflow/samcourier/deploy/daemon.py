@@ -49,6 +49,9 @@ def start_detached(
     Raises ServiceFailed with the last line of the log when the process ends too early, and when
     there is no record within ``timeout_s``; then the process is killed.
     """
+    if log_path.exists() and not os.access(log_path, os.W_OK):
+        # The log of another user's process, in a folder that they share.
+        log_path.unlink()
     pid = _spawn(command, log_path)
     process = process_identity(pid)
     deadline_s = time.monotonic() + timeout_s
@@ -95,6 +98,14 @@ def end_process(identity: str, timeout_s: float) -> None:
     _send(identity, signal.SIGKILL)
 
 
+def is_own_file(path: Path) -> bool:
+    """Return whether ``path`` is this user's; others replace files in a shared folder."""
+    try:
+        return path.stat().st_uid == os.geteuid()
+    except OSError:
+        return False
+
+
 def last_lines(log_path: Path, count: int) -> str:
     """Return the last ``count`` lines with text, safe for a terminal; empty without a log."""
     try:
@@ -126,5 +137,6 @@ def _spawn(command: list[str], log_path: Path) -> int:
 def _send(identity: str, number: signal.Signals) -> None:
     pid = pid_of(identity)
     if pid is not None and is_running(identity):
-        with suppress(ProcessLookupError):
+        # In a shared folder the process may be another user's, who ends it with the run.
+        with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)

@@ -1,9 +1,13 @@
-"""The processes that need a service: one file each, named by an identity safe from pid reuse."""
+"""The processes that need a service: one file each, named by an identity safe from pid reuse.
+
+The file holds the name of the process's host: of a process elsewhere, nothing is known here.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import platform
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,7 +30,7 @@ def add_owner(directory: Path, pid: int) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     identity = process_identity(pid)
     if identity is not None:
-        (directory / identity).touch()
+        (directory / identity).write_text(platform.node(), encoding="utf-8")
 
 
 def add_run(directory: Path) -> None:
@@ -38,18 +42,31 @@ def add_run(directory: Path) -> None:
 
 
 def living_owners(directory: Path) -> list[str]:
-    """Return the owners that still run, and delete the files of the others.
+    """Return the owners that run on this host, and delete the files of those that have ended here.
 
-    Raises OSError, also for a missing folder, which does not show that no owner runs.
+    Files of other hosts are neither counted nor deleted: a service is needed by the runs of the
+    host that started it, and only that host knows whether its processes run. Raises OSError, also
+    for a missing folder, which does not show that no owner runs.
     """
     living = []
     for entry in directory.iterdir():
         if is_running(entry.name):
             living.append(entry.name)
-        else:
+        elif _host_of(entry) in ("", platform.node()):
             with suppress(OSError):
                 entry.unlink()
     return living
+
+
+def _host_of(entry: Path) -> str:
+    """Return the host of an owner; "" for a file of an older version, or one that is gone."""
+    try:
+        return entry.read_text(encoding="utf-8").strip()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return ""
+    except PermissionError:
+        # Of another user, who may be on another host.
+        return "unknown"
 
 
 @dataclass

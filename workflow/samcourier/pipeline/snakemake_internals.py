@@ -26,6 +26,11 @@ def is_executing(workflow: Any) -> bool:
     return any(True for _ in workflow.dag.needrun_jobs())
 
 
+def is_dry_run(workflow: Any) -> bool:
+    """Return whether the run only shows its jobs (``-n``)."""
+    return bool(workflow.dryrun)
+
+
 def is_touching(workflow: Any) -> bool:
     """Return whether the run only marks files as up to date (``--touch``)."""
     return bool(workflow.touch)

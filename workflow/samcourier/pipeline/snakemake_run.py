@@ -7,7 +7,6 @@ parameter rebuilds nothing, and only the digest of the settings in each manifest
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shlex
 from collections.abc import Mapping
@@ -16,6 +15,8 @@ from typing import IO, Any
 
 from ..errors import InputError
 from ..results.layout import manifest_path
+from ..results.permissions import check_path_writable, describe_unwritable
+from ..results.run_lock import lock_results
 from ..results.service_description import read_verified_service
 from ..samples.format import write_found_sheet
 from ..samples.private_urls import write_private_urls
@@ -121,7 +122,7 @@ class WorkflowRun:
             wildcards.batch in self.plan.batches_to_redo
             or any(_is_newer(path, manifest) for path in hidden)
         ):
-            internals.remake(self._workflow, manifest)
+            self._remake(manifest)
         return [
             path
             for path in paths
@@ -130,9 +131,10 @@ class WorkflowRun:
 
     def report_inputs(self, wildcards: Any) -> list[Path]:
         """Return the manifests of the run; a missing or outdated report is made again."""
+        self._check_snakemake_folder()
         has_complete = self.plan.complete_json.exists()
         if self._is_main_process and has_complete and not self.plan.is_report_current():
-            internals.remake(self._workflow, self.plan.complete_json)
+            self._remake(self.plan.complete_json)
         return self.plan.manifests
 
     def endpoint_inputs(self, wildcards: Any) -> list[str]:
@@ -187,6 +189,21 @@ class WorkflowRun:
     def _is_main_process(self) -> bool:
         return internals.is_main_process(self._workflow)
 
+    def _remake(self, path: Path) -> None:
+        """Make Snakemake rebuild ``path``; a line ends Snakemake if this user may not write it."""
+        if path.exists() and not os.access(path, os.W_OK):
+            # Snakemake would take the file of another user for a protected output.
+            internals.end_run(describe_unwritable(path, self.dataset_dir))
+        internals.remake(self._workflow, path)
+
+    def _check_snakemake_folder(self) -> None:
+        """End a dry run where this user may not write the files of Snakemake itself."""
+        if self._is_main_process and internals.is_dry_run(self._workflow):
+            try:
+                _check_folders_of_snakemake()
+            except InputError as error:
+                internals.end_run(error)
+
     def _frozen_files(self) -> FrozenFiles:
         if self._files is None:
             self._files = freeze(self.plan.settings, self.plan.sheet, self.dataset_dir)
@@ -207,22 +224,12 @@ class WorkflowRun:
         self._is_frozen = True
 
     def _hold_lock(self) -> None:
-        """Lock the dataset against a second run; the kernel frees the lock of a killed process."""
-        path = Path(f".snakemake/samcourier-{self.plan.settings.dataset}.lock")
-        lock = path.open("a+")
+        """Lock the results against a second run; the kernel frees the lock of a killed process."""
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            owner = lock.read().strip()
-            lock.close()
-            internals.end_run(
-                f"{self.dataset_dir} is in use by process {owner},"
-                " expected no other run of this dataset"
-            )
-        lock.truncate(0)
-        print(os.getpid(), file=lock, flush=True)
-        self._lock = lock
+            _check_folders_of_snakemake()
+            self._lock = lock_results(self.dataset_dir)
+        except InputError as error:
+            internals.end_run(error)
 
     def _record(self, to_make: set[str]) -> None:
         """Write the batches to make and the environment of this run to the results folder."""
@@ -301,6 +308,13 @@ class WorkflowRun:
 
     def _words(self, step: str, *options: str) -> list[str]:
         return command_words(step, self.settings_file(), *options)
+
+
+def _check_folders_of_snakemake() -> None:
+    """Raise InputError for a folder in ``.snakemake`` that this user may not write."""
+    root = Path(".snakemake")
+    for folder in sorted(root.glob("*/")):
+        check_path_writable(folder, root)
 
 
 def _is_readable(path: str) -> bool:

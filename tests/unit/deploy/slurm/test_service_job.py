@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,13 @@ from msgspec import to_builtins
 from samcourier.deploy.slurm import service_job as slurm
 from samcourier.deploy.slurm.commands import JobState, SlurmSettings
 from samcourier.deploy.slurm.service_job import deploy_job, wait_until_registered
-from samcourier.deploy.slurm.supervisor import RECORD_NAME, SlurmPlan, SlurmRecord, log_path
+from samcourier.deploy.slurm.supervisor import (
+    NEEDED_NAME,
+    RECORD_NAME,
+    SlurmPlan,
+    SlurmRecord,
+    log_path,
+)
 from samcourier.errors import (
     CourierError,
     Denied,
@@ -172,3 +179,33 @@ def test_files_that_cannot_be_read_just_now_end_no_deploy(
     deploy_job(tmp_path, PLAN, "token", 60.0)
     assert log.messages[-1] == "the service's job 7 is ready"
     assert next(steps, None) is None
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs the boot id of Linux")
+@pytest.mark.parametrize(
+    ("silence_s", "is_refused"), [(5, True), (200, True), (3600, False), (None, False)]
+)
+def test_the_supervisor_of_another_host_is_left_alone_while_it_is_at_work(
+    silence_s: float | None,
+    is_refused: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Replaced(Exception):
+        pass
+
+    def undeploy(directory: Path) -> None:
+        raise Replaced
+
+    monkeypatch.setattr(slurm, "undeploy_job", undeploy)
+    record = SlurmRecord("17-4711-0f9a0c55-b2a1-4d0c-9e27-7f7de3a4c001", PLAN, "42")
+    write_private(tmp_path / RECORD_NAME, json.dumps(to_builtins(record)))
+    if silence_s is not None:
+        (tmp_path / NEEDED_NAME).touch()
+        then_s = time.time() - silence_s
+        os.utime(tmp_path / NEEDED_NAME, (then_s, then_s))
+    with pytest.raises(ServiceFailed if is_refused else Replaced) as ended:
+        deploy_job(tmp_path, PLAN, "token", 1.0)
+    if is_refused:
+        assert "the service's job 42 is supervised on another host" in str(ended.value)
+        assert not (tmp_path / "owners").exists()

@@ -31,7 +31,7 @@ from samservice.server.serve import Address, ServeSettings, serve
 from ...errors import CourierError, ServiceFailed
 from ...files.atomic import write_private
 from ...processes import process_identity
-from ..daemon import log_to_stderr
+from ..daemon import is_own_file, log_to_stderr
 from ..owners import OwnerMonitor
 from .record import (
     OWNERS_NAME,
@@ -56,7 +56,8 @@ async def running_hypha(directory: Path, root_token: str) -> AsyncIterator[tuple
     files, which is removed after it or, after a kill, at the next start. Raises ServiceFailed when
     the server does not start.
     """
-    scratch = directory / SCRATCH_NAME
+    # In a shared folder, one of each user.
+    scratch = directory / f"{SCRATCH_NAME}-{os.getuid()}"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     port = _free_port()
@@ -153,8 +154,9 @@ async def supervise(directory: Path, engine_name: str, engine_options: dict[str,
         finally:
             watch.cancel()
             for name in (RECORD_NAME, TOKEN_NAME):
-                with suppress(OSError):
-                    (directory / name).unlink(missing_ok=True)
+                if is_own_file(directory / name):
+                    with suppress(OSError):
+                        (directory / name).unlink(missing_ok=True)
 
 
 async def _stop_when_unneeded(

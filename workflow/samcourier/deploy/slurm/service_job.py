@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from ...errors import Denied, Overloaded, ServiceFailed, ServiceGone, TransportFailed
 from ...files.atomic import write_private
-from ...processes import is_running
+from ...processes import is_elsewhere, is_running
 from ...transports.base import Endpoint
 from ..daemon import end_process, last_lines, one_at_a_time, start_detached
 from ..local.record import OWNERS_NAME, TOKEN_NAME
@@ -25,6 +25,7 @@ from .commands import cancel, job_state
 from .supervisor import (
     NEEDED_NAME,
     RECORD_NAME,
+    RENEW_S,
     SlurmPlan,
     SlurmRecord,
     is_ready,
@@ -41,6 +42,8 @@ UNREACHED_S = 120.0
 #: state of its job, look for another, submit one, look for that one, and cancel it.
 START_TIMEOUT_S = STOP_TIMEOUT_S = 320.0
 LOG_LINES = 15
+#: A supervisor on another host that renewed no file for this long has ended.
+SILENCE_LIMIT_S = 4 * RENEW_S
 
 logger = logging.getLogger("samcourier.deploy")
 
@@ -66,9 +69,11 @@ def deploy_job(directory: Path, plan: SlurmPlan, token: str | None, timeout_s: f
         )
     directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
-    add_run(directory / OWNERS_NAME)
     with one_at_a_time(directory):
         record = read_record(directory)
+        if record is not None:
+            _check_host(directory, record)
+        add_run(directory / OWNERS_NAME)
         if record is None or not _is_supervised(record) or not record.plan.is_same_service(plan):
             undeploy_job(directory)
             plan = replace(plan, service_name=f"samservice-{secrets.token_hex(4)}")
@@ -145,6 +150,22 @@ async def wait_until_registered(endpoint: Endpoint, timeout_s: float, where: Pat
 
 def _is_supervised(record: SlurmRecord) -> bool:
     return record.failure is None and is_running(record.keeper)
+
+
+def _check_host(directory: Path, record: SlurmRecord) -> None:
+    """Raise ServiceFailed while a supervisor on another host renews the file of its job."""
+    if record.failure is not None or not is_elsewhere(record.keeper):
+        return
+    try:
+        silence_s = time.time() - (directory / NEEDED_NAME).stat().st_mtime
+    except OSError:
+        return
+    if silence_s < SILENCE_LIMIT_S:
+        raise ServiceFailed(
+            f"{directory / RECORD_NAME}: the service's job {record.job_id} is supervised on another"
+            f" host, {max(silence_s, 0):.0f} s ago for the last time, expected one host for the"
+            " runs of a results folder: run there, or wait until that run has ended"
+        )
 
 
 def _start_supervisor(directory: Path, plan: SlurmPlan) -> None:

@@ -29,7 +29,7 @@ from ...files import records
 from ...files.atomic import write_private
 from ...files.strict_json import parse_json
 from ...processes import process_identity
-from ..daemon import log_to_stderr
+from ..daemon import is_own_file, log_to_stderr
 from ..local.record import OWNERS_NAME, TOKEN_NAME
 from ..owners import OwnerMonitor
 from . import commands as slurm_queue
@@ -291,6 +291,8 @@ class Supervisor:
         except CourierError as error:
             logger.error("the service's job could not be cancelled: %s", error, extra=self._fields)
         for name in (TOKEN_NAME, NEEDED_NAME):
+            if not is_own_file(self.directory / name):
+                continue
             self._try(partial((self.directory / name).unlink, missing_ok=True))
 
 
