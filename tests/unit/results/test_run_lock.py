@@ -5,8 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import platform
+import shutil
+import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -100,28 +102,18 @@ def problem_of_another_user(folder: Path, answer: Path) -> str:
 
 
 @pytest.fixture
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A results folder that everyone may write, in folders that everyone may enter."""
-    folder = tmp_path_factory.mktemp("shared")
-    for parent in (folder, folder.parent, folder.parent.parent):
-        parent.chmod(0o755)
+def results() -> Iterator[Path]:
+    """A results folder that everyone may write; pytest's own folders are private."""
+    folder = Path(tempfile.mkdtemp(prefix="courier-results-", dir="/tmp"))
+    folder.chmod(0o755)
     for part in ("logs/batches", "batches", "masks", "service/owners", "run"):
         (folder / "results" / part).mkdir(parents=True)
     for file in ("logs/batches/0001.log", "batches/.0001.lock", "service/lock", "report.html"):
-        (folder / "results" / file).touch(mode=0o666)
-        (folder / "results" / file).chmod(0o666)
-    for part in (
-        "",
-        "logs",
-        "logs/batches",
-        "batches",
-        "masks",
-        "service",
-        "service/owners",
-        "run",
-    ):
-        (folder / "results" / part).chmod(0o777)
-    return folder / "results"
+        (folder / "results" / file).touch()
+    for path in (folder / "results", *(folder / "results").rglob("*")):
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    yield folder / "results"
+    shutil.rmtree(folder)
 
 
 def test_a_folder_that_others_may_write_is_theirs_to_run_in(results: Path, tmp_path: Path) -> None:
