@@ -24,6 +24,9 @@ from .wire import (
     unpack_array,
 )
 
+#: A last axis of at most this length is one of colours, as of RGB and RGBA.
+_MOST_COLOURS = 4
+
 
 def check_header(
     image: Any, axes: str | None, max_bytes: int, max_pixels: int
@@ -43,7 +46,7 @@ def check_header(
         raise WrongDtype(f"expected an ndarray or a packed image, got {type(image).__name__}")
     if dtype.kind not in "buif" or dtype.itemsize > 8:
         raise WrongDtype(f"dtype {dtype} is not accepted, expected real integers or floats")
-    axes = _checked_axes(axes, len(shape))
+    axes = _checked_axes(axes, tuple(shape))
     if 0 in shape:
         raise WrongShape(f"image {axes} of shape {shape} has an empty axis")
     if math.prod(shape) > max_pixels:
@@ -56,7 +59,8 @@ def unpack_image(
 ) -> tuple[np.ndarray, str]:
     """Return the image, unpacked and in native byte order, with its axes.
 
-    Without ``axes``, two dimensions are YX and three are CYX. bool becomes uint8.
+    Without ``axes``, two dimensions are YX and three are CYX; a last axis that looks like channels,
+    as in (512, 512, 3), is refused. bool becomes uint8.
 
     Raises WrongDtype, WrongAxes, WrongShape, ImageTooLarge or NotFinite.
     """
@@ -74,11 +78,17 @@ def unpack_image(
     return np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("=")), axes
 
 
-def _checked_axes(axes: str | None, ndim: int) -> str:
+def _checked_axes(axes: str | None, shape: tuple[int, ...]) -> str:
+    ndim = len(shape)
     if axes is None:
         axes = {2: "YX", 3: "CYX"}.get(ndim, "")
         if not axes:
             raise WrongAxes(f"an image of {ndim} dimensions needs axes, one of {sorted(MASK_AXES)}")
+        if axes == "CYX" and shape[2] <= _MOST_COLOURS < shape[0]:
+            raise WrongAxes(
+                f"an image of shape {shape} without axes looks like (Y, X, channel), expected "
+                "(channel, Y, X); move the last axis to the front, or give the axes"
+            )
     if axes not in MASK_AXES:
         raise WrongAxes(f"axes {axes!r} are unknown, expected one of {sorted(MASK_AXES)}")
     if len(axes) != ndim:

@@ -102,7 +102,8 @@ class SegmentationService:
         Args:
             image_or_embedding: Image of ``axes``, or the answer of :meth:`encode_image`.
             embedding: True for an embedding.
-            axes: YX, CYX, ZYX or CZYX; by default YX for two and CYX for three dimensions.
+            axes: YX, CYX, ZYX or CZYX; by default YX for two and CYX for three dimensions, where
+                (Y, X, 3) and the like are refused.
             image_statistics: For a tile, the statistics that ``describe`` names, see
                 :class:`~samservice.contract.image_statistics.ImageStatistics`.
             context: hypha-rpc's, with the caller's verified identity.
