@@ -83,7 +83,7 @@ class TestOmeZarrOfZarr3(TestOmeZarr):
     zarr_format = 3
 
 
-@pytest.mark.skipif(importlib.util.find_spec("bioio_czi") is None, reason="needs bioio_czi")
+@pytest.mark.skipif(importlib.util.find_spec("pylibCZIrw") is None, reason="needs pylibCZIrw")
 class TestCzi(ReaderTests):
     name, file_name, axes, shape = "czi", "image.czi", "TCZYX", (1, 1, 3, 128, 128)
 

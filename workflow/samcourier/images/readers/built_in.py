@@ -50,7 +50,7 @@ JPEG = Reader(
 CZI = Reader(
     name="czi",
     kind="CZI",
-    open="samcourier.images.readers.vendor:open_czi",
+    open="samcourier.images.readers.czi:open_czi",
     magic=(b"ZISRAWFI",),
     suffixes=(".czi",),
 )

@@ -1,4 +1,4 @@
-"""CZI, LIF and ND2, with the readers of bioio if these are installed (extra ``vendor``)."""
+"""LIF and ND2, with the readers of bioio if these are installed (extra ``vendor``)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from .base import Index, Open, damaged, one_line, pick_scene
 
 #: Without ``chunk_dims`` a chunk is a whole stack; ND2 is always read frame by frame.
 _BY_PLANE: dict[str, dict[str, Any]] = {
-    "CZI": {"chunk_dims": ["Y", "X"]},
     "LIF": {"chunk_dims": ["Y", "X"]},
     "ND2": {},
 }
@@ -75,4 +74,4 @@ def _opener(kind: str) -> Open:
     return open_it
 
 
-open_czi, open_lif, open_nd2 = map(_opener, ("CZI", "LIF", "ND2"))
+open_lif, open_nd2 = map(_opener, ("LIF", "ND2"))
