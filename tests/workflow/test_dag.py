@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerProcess
@@ -511,6 +512,22 @@ def test_a_folder_may_stand_for_the_sheet(fresh: Project) -> None:
     (fresh / "data/a_new.tif").write_text("new")
     fresh.run()
     assert fresh.ran == [*SERVICE, "0003", "report"]
+
+
+@pytest.mark.parametrize("name", ["{image}.tif", "{batch}.tif", "{", "a}{b.tif", "{{x}}.tif"])
+def test_a_name_with_braces_is_segmented_like_any_other(fresh: Project, name: str) -> None:
+    (fresh / "data/img_2.tif").rename(fresh / "data" / name)
+    fresh.configure(sheet="data/*")
+    fresh.run()
+    assert fresh.ran == [*SERVICE, "0001", "0002", "0003", "report"]
+    fresh.run()
+    assert fresh.ran == []
+    rows = (fresh / "results/cells/images.tsv").read_text().splitlines()[1:]
+    (batch,) = (f"{n // 3 + 1:04d}" for n, row in enumerate(rows) if row.endswith(f"/{name}"))
+    later = time.time() + 60
+    os.utime(fresh / "data" / name, (later, later))
+    fresh.run()
+    assert fresh.ran == [*SERVICE, batch, "report"]
 
 
 @pytest.mark.parametrize("pattern", ["data/*", "data/img_?.tif"])

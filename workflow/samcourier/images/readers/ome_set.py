@@ -163,6 +163,15 @@ def read_ome_xml(path: Path) -> str | None:
         return None
 
 
+def image_names(content: bytes) -> list[str]:
+    """Return the names of all images of OME-XML, "" for one without; [] for no OME-XML."""
+    try:
+        root = ElementTree.fromstring(content)
+    except (ElementTree.ParseError, ValueError):
+        return []
+    return [image.get("Name") or "" for image in root.findall("{*}Image")]
+
+
 def _root(path: Path) -> ElementTree.Element | None:
     text = read_ome_xml(path)
     if text is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,6 +14,7 @@ from ...errors import CourierError, ImageUnfit, ImageUnread
 from ...files.zarr_names import METADATA_FILES
 from ..location import ImageLocation, RemoteImage
 from .base import Index, check_fits_memory, damaged, pick_scene
+from .bioformats2raw import Series, read_series
 from .chunked import ChunkedPixels
 from .ngff import NgffUnsupported, flat_multiscale
 from .zarr_geometry import zarr_geometry
@@ -31,7 +31,7 @@ class OmeZarrSource:
         path: ImageLocation,
         group: zarr.Group,
         attributes: dict[str, Any],
-        scene_names: tuple[str, ...],
+        among: Series,
     ) -> None:
         import zarr
 
@@ -49,7 +49,8 @@ class OmeZarrSource:
         self.geometry = zarr_geometry(self.axes, named, multiscale, dataset)
         channels = (attributes.get("omero") or {}).get("channels") or []
         self.channel_names = tuple(str(channel.get("label", "")) for channel in channels)
-        self.scene_names = scene_names
+        self.scene_names = among.names
+        self.left_out = among.left_out
         self._path = path
         self._pixels = ChunkedPixels(array, lambda nbytes: check_fits_memory(path, nbytes))
 
@@ -79,8 +80,8 @@ def image_folder(path: Path, scene: int | str | None) -> Path:
     group = zarr.open_group(path, mode="r")
     if "multiscales" in ome_attributes(group):
         return path
-    names = _series(group)
-    return path / names[pick_scene(path, names, scene)]
+    series = read_series(group, can_be_listed=True)
+    return path / series.paths[pick_scene(path, series.names, scene, series.images)]
 
 
 def open_ome_zarr(path: Path, scene: int | str | None) -> OmeZarrSource:
@@ -95,11 +96,11 @@ def open_ome_zarr(path: Path, scene: int | str | None) -> OmeZarrSource:
 
 
 def _image_in(
-    path: ImageLocation, group: zarr.Group, scene: int | str | None, among: tuple[str, ...] = ()
+    path: ImageLocation, group: zarr.Group, scene: int | str | None, among: Series | None = None
 ) -> OmeZarrSource:
     """Return the image in a group, or the requested scene in a bioformats2raw group.
 
-    ``among`` has the names of all scenes if the image is one of them. Raises ImageUnfit.
+    ``among`` are all scenes if the image is one of them. Raises ImageUnfit.
     """
     import zarr
 
@@ -114,10 +115,10 @@ def _image_in(
     if "scene" in attributes:
         raise ImageUnfit(f"{path}: an OME-Zarr scene of several images, expected one of them")
     if not attributes.get("multiscales"):
-        names = _series_at_url(group) if isinstance(path, RemoteImage) else _series(group)
-        if not names:
+        series = read_series(group, can_be_listed=not isinstance(path, RemoteImage))
+        if not series.paths:
             raise ImageUnfit(f"{path}: a Zarr without multiscales, expected an OME-Zarr image")
-        name = names[pick_scene(path, names, scene)]
+        name = series.paths[pick_scene(path, series.names, scene, series.images)]
         inside = path.child(name) if isinstance(path, RemoteImage) else path / name
         try:
             image = group[name]
@@ -127,11 +128,12 @@ def _image_in(
             raise damaged(inside, "Zarr", error, "an OME-Zarr image") from error
         if not isinstance(image, zarr.Group):
             raise ImageUnfit(f"{inside}: a Zarr array, expected an OME-Zarr image")
-        return _image_in(inside, image, None, tuple(names))
+        return _image_in(inside, image, None, series)
     names = [str(attributes["multiscales"][0].get("name") or "")]
     pick_scene(path, names, scene)
     try:
-        return OmeZarrSource(path, group, attributes, among or tuple(names))
+        among = among or Series(("",), tuple(names))
+        return OmeZarrSource(path, group, attributes, among)
     except NgffUnsupported as error:
         raise ImageUnfit(f"{path}: {error}") from error
     except CourierError:
@@ -207,25 +209,6 @@ def ome_attributes(group: zarr.Group) -> dict[str, Any]:
     """Return the OME metadata of a group; since OME-Zarr 0.5 they are under ``ome``."""
     attributes = dict(group.attrs)
     return dict(attributes.get("ome") or attributes)  # type: ignore[arg-type]
-
-
-def _series(group: zarr.Group) -> list[str]:
-    """Return the names of the images of a bioformats2raw folder, in order."""
-    return sorted(
-        (name for name in group.group_keys() if name.isascii() and name.isdigit()), key=int
-    )
-
-
-def _series_at_url(group: zarr.Group) -> list[str]:
-    """Return the names of the images of a bioformats2raw group that cannot be listed."""
-    import zarr
-
-    series = group.get("OME")
-    named = None if series is None else ome_attributes(series).get("series")  # type: ignore[arg-type]
-    if isinstance(named, list):
-        return [str(name) for name in named]
-    names = map(str, itertools.count())
-    return list(itertools.takewhile(lambda name: isinstance(group.get(name), zarr.Group), names))
 
 
 def _letter(name: str) -> str:
