@@ -100,6 +100,12 @@ def test_a_run_with_images_at_urls(folder: Folder, server: FileServer) -> None:
     sheet.write_text(sheet.read_text().replace(SIGNATURE, server.query))
     assert_no_secret(folder.run())
     assert folder.written() == whole
+    # A change behind a URL is noticed where the images are read again.
+    serve_image(server.folder / "near.zarr", blobs(8))
+    assert "Nothing to be done" in folder.run()
+    assert_no_secret(folder.run("--forcerun", "segment"))
+    changed = {image for image, when in folder.written().items() if when != whole[image]}
+    assert changed == {"near"}
     assert_no_secret_in(folder.results)
 
 

@@ -90,8 +90,8 @@ COMMANDS = MappingProxyType(
         "sheet": LazyCommand(
             "sheet",
             "sheet",
-            "Write a sample sheet of the images in folders, patterns ('*.tif') and OME-Zarr"
-            " plates.",
+            "Write a sample sheet of the images in folders, patterns ('*.tif'), OME-Zarr plates"
+            " and URLs.",
         ),
         "undeploy": LazyCommand(
             "service",

@@ -27,7 +27,7 @@ logger = logging.getLogger("samcourier.cli")
     "  [default: stdout]",
 )
 def sheet(inputs: tuple[str, ...], out: Path | None) -> None:
-    """Write a sample sheet of the images in folders, patterns ('*.tif') and OME-Zarr plates.
+    """Write a sample sheet of the images in folders, patterns ('*.tif'), OME-Zarr plates and URLs.
 
     The sheet has one row per image. Scene and pixel size come from the file. The columns for time
     points, depths and channels stay empty; a comment lists the choices. Files of one image, as

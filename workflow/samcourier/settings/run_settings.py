@@ -283,7 +283,7 @@ class RunSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         _Text | None,
         Meta(
             description="path of the sample sheet, tab separated, one row per image; or a folder, a"
-            " pattern such as data/*.tif, or an OME-Zarr plate"
+            " pattern such as data/*.tif, an OME-Zarr plate, or the URL of an OME-Zarr"
         ),
     ] = None
     batch_size: Annotated[
