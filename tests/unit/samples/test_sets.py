@@ -12,6 +12,7 @@ from samcourier.images.planes import open_planes
 from samcourier.images.selection import Selection
 from samcourier.samples.discovery import find_images
 from samcourier.samples.format import format_found_sheet, known_rows, write_found_sheet
+from samcourier.samples.sets import further_files
 from samcourier.samples.sheet import ImageRow, parse_sheet
 
 from ..ome_files import (
@@ -201,6 +202,28 @@ def test_one_stem_in_two_formats_is_two_images(folder: Path) -> None:
     known = [ImageRow("tri_1", folder / "tri_1.tif")]
     first, second = find_images(["data"], known).rows
     assert first == known[0] and second.image.startswith("tri_1-")
+
+
+@pytest.mark.parametrize(
+    ("name", "scene", "files"),
+    [
+        ("d.companion.ome", 1, ["d_1_Ch1.ome.tif", "d_1_Ch2.ome.tif"]),
+        ("d_0_Ch2.ome.tif", None, ["d.companion.ome", "d_0_Ch1.ome.tif"]),
+        ("d_0_Ch2.ome.tif", "well 1", ["d.companion.ome", "d_1_Ch1.ome.tif", "d_1_Ch2.ome.tif"]),
+        ("exp_MMStack_Pos0.ome.tif", None, []),
+        ("exp_MMStack_Pos0.ome.tif", 1, ["exp_MMStack_Pos1.ome.tif"]),
+        ("other.tif", None, []),
+        ("lost.ome.tif", None, []),
+    ],
+)
+def test_an_image_depends_on_all_of_its_files(
+    folder: Path, name: str, scene: int | str | None, files: list[str]
+) -> None:
+    write_companion(folder, images=2)
+    write_positions(folder)
+    write_tiff(folder / "other.tif", [1])
+    row = ImageRow("a", folder / name, Selection(scene=scene))
+    assert further_files(row) == [f"data/{file}" for file in files]
 
 
 LEFT_OUT = {

@@ -20,6 +20,7 @@ from ..results.run_lock import lock_results
 from ..results.service_description import read_verified_service
 from ..samples.format import write_found_sheet
 from ..samples.private_urls import write_private_urls
+from ..samples.sets import further_files
 from ..samples.sheet import ImageRow, rows_of_subset
 from ..settings.frozen import FrozenFiles, freeze, read_frozen
 from . import snakemake_internals as internals
@@ -110,12 +111,16 @@ class WorkflowRun:
     def batch_inputs(self, wildcards: Any) -> list[str]:
         """Return the readable input files of a batch; the batch itself records a missing one.
 
-        Names with braces are left out, because Snakemake takes them for wildcards; a batch is made
-        again when such a file is newer than its manifest.
+        All files of an image that lies in several are among them. Names with braces are left out,
+        because Snakemake takes them for wildcards; a batch is made again when such a file is newer
+        than its manifest.
         """
         manifest = manifest_path(self.dataset_dir, wildcards.batch)
         rows = self.plan.batches[wildcards.batch].rows
         paths = [str(path) for row in rows for path in (row.path, row.foreground) if path]
+        paths = list(
+            dict.fromkeys([*paths, *(path for row in rows for path in further_files(row))])
+        )
         hidden = {path for path in paths if set("{}") & set(path)}
         # Only the main process decides: a job parses again while other batches are unfinished.
         if self._is_main_process and (

@@ -22,6 +22,7 @@ from ..images.readers.ome_set import (
     read_ome_metadata,
     read_ome_xml,
 )
+from .sheet import ImageRow
 
 #: Files whose metadata are read at the same time; most of the time is waiting for a file system.
 _THREADS = 8
@@ -93,6 +94,30 @@ def images_of(files: Sequence[FoundFile]) -> tuple[list[FoundImage], list[str]]:
                 f" files that are not there: {'; '.join(lost[:4])}{' ...' if len(lost) > 4 else ''}"
             )
     return list(images.values()), remarks
+
+
+def further_files(row: ImageRow) -> list[str]:
+    """Return the files beside ``row.path`` from which its image is read, [] for a single file.
+
+    Only files whose names say that they are OME-TIFF are looked into.
+    """
+    path = str(row.path)
+    if ".ome" not in os.path.basename(path).lower() or not _may_belong_to_set(path):
+        return []
+    metadata = _sets_of([FoundFile(path, path)]).get(path)
+    if metadata is None:
+        return []
+    scene = row.selection.scene
+    names = [image.name for image in metadata.images]
+    numbers = metadata.images_in(Path(path))
+    if isinstance(scene, int) and scene < len(names):
+        numbers = [scene]
+    elif isinstance(scene, str) and scene in names:
+        numbers = [names.index(scene)]
+    files = {name for number in numbers for name in metadata.images[number].files}
+    files |= {metadata.path.name} if metadata.is_companion else set()
+    folder = os.path.dirname(path)
+    return sorted({os.path.join(folder, name) for name in files} - {path})
 
 
 def _image(file: FoundFile, metadata: OmeMetadata, number: int, found: set[str]) -> FoundImage:

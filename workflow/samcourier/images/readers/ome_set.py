@@ -8,6 +8,7 @@ Source: https://ome-model.readthedocs.io/en/stable/ome-tiff/specification.html
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from collections.abc import Iterator
@@ -28,6 +29,10 @@ _CLASSIC, _BIG = ("H", "HHI4s", "I", 4), ("Q", "HHQ8s", "Q", 8)
 _FORMATS = {b"II*\0": ("<", _CLASSIC), b"MM\0*": (">", _CLASSIC)}
 _FORMATS |= {b"II+\0": ("<", _BIG), b"MM\0+": (">", _BIG)}
 _MOST_ENTRIES = 4096
+#: Read at once: it holds the first page and its description in most files.
+_HEAD_BYTES = 8192
+#: Longest description that is read; that of 100 000 planes has about 30 MB.
+_MOST_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -158,7 +163,7 @@ def read_ome_xml(path: Path) -> str | None:
         if path.name.lower().endswith(COMPANION_SUFFIX):
             return _text(path.read_bytes())
         texts = map(_text, _descriptions(path))
-        return next((each for each in texts if each[-10:].strip().endswith("OME>")), None)
+        return next((each for each in texts if each.endswith("OME>")), None)
     except (OSError, struct.error, OverflowError):
         return None
 
@@ -234,26 +239,29 @@ def _beside(path: Path, name: str, what: str) -> str:
 
 def _descriptions(path: Path) -> Iterator[bytes]:
     """Yield the texts of the first page's ImageDescription tags; Micro-Manager writes two."""
-    with path.open("rb") as file:
-        head = file.read(16)
+    with open(path, "rb", buffering=0) as file:
+        head = file.read(_HEAD_BYTES)
         if head[:4] not in _FORMATS:
             return
+
+        def read(position: int, length: int) -> bytes:
+            if position + length <= len(head):
+                return head[position : position + length]
+            return os.pread(file.fileno(), length, position)
+
         order, (count, entry, offset, at) = _FORMATS[head[:4]]
         (position,) = struct.unpack_from(order + offset, head, at)
-        file.seek(position)
-        (entries,) = struct.unpack(order + count, file.read(struct.calcsize(count)))
-        size = struct.calcsize(order + entry)
-        table = file.read(size * min(entries, _MOST_ENTRIES))
-        file_size = path.stat().st_size
+        count_size, size = struct.calcsize(order + count), struct.calcsize(order + entry)
+        (entries,) = struct.unpack(order + count, read(position, count_size))
+        table = read(position + count_size, size * min(entries, _MOST_ENTRIES))
         for start in range(0, len(table) // size * size, size):
             tag, _, length, value = struct.unpack_from(order + entry, table, start)
-            if tag != _IMAGE_DESCRIPTION or not length < file_size:
+            if tag != _IMAGE_DESCRIPTION or length > _MOST_BYTES:
                 continue
             if length <= len(value):
                 yield value[:length]
             else:
-                file.seek(struct.unpack(order + offset, value)[0])
-                yield file.read(length)
+                yield read(struct.unpack(order + offset, value)[0], length)
 
 
 def _text(content: bytes) -> str:
