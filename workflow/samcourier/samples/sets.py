@@ -138,7 +138,8 @@ def _image(file: FoundFile, metadata: OmeMetadata, number: int, found: set[str])
 
 
 def _opened(metadata: OmeMetadata, image: OmeImage) -> str:
-    return metadata.path.name if metadata.is_companion else image.files[0]
+    is_opened = metadata.path.name.lower().endswith(COMPANION_SUFFIX)
+    return metadata.path.name if is_opened else image.files[0]
 
 
 def _scene_name(metadata: OmeMetadata, number: int, file: str) -> str:
@@ -181,7 +182,7 @@ def _paths_of_sets(paths: Sequence[str]) -> list[str]:
 
 
 def _names_others(path: str) -> bool:
-    text = read_ome_xml(Path(path)) or ""
+    text = (read_ome_xml(Path(path)) or b"").decode("utf-8", "replace")
     own = os.path.basename(path)
     return (
         path.lower().endswith(COMPANION_SUFFIX)

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 
 from samcourier.errors import ImageMissing, ImageUnfit, SceneUnchosen
 from samcourier.images.readers.open import open_source
+from samcourier.samples.discovery import find_images
 from samcourier.samples.inspection import inspect_images
 from samcourier.samples.sheet import ImageRow
 
@@ -117,6 +119,30 @@ def test_of_a_companion_of_several_images_each_member_opens_its_own(tmp_path: Pa
     assert read(tmp_path / "d.companion.ome", 0).values == [1, 2]
     with pytest.raises(SceneUnchosen, match="expected scene 0 to 1 or one of well 0, well 1"):
         read(tmp_path / "d.companion.ome")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_metadata_in_a_file_of_another_name_and_encoding(tmp_path: Path, encoding: str) -> None:
+    write_companion(tmp_path)
+    text = (tmp_path / "d.companion.ome").read_text(encoding="utf-8").replace("well", "Gewürz")
+    text = text.replace("UTF-8", "UTF-16") if encoding == "utf-16" else text
+    (tmp_path / "d.companion.ome").write_text(text, encoding=encoding)
+    assert read(tmp_path / "d_0_Ch1.ome.tif").channels == ("Gewürz 0-c0", "Gewürz 0-c1")
+    (tmp_path / "d.companion.ome").rename(tmp_path / "meta.xml")
+    for file in ("d_0_Ch1.ome.tif", "d_0_Ch2.ome.tif"):
+        write_tiff(tmp_path / file, [1], binary_only("meta.xml", file))
+    assert read(tmp_path / "d_0_Ch2.ome.tif").channels == ("Gewürz 0-c0", "Gewürz 0-c1")
+    assert [row.image for row in find_images([str(tmp_path)]).rows] == ["d_0_Ch1"]
+
+
+def test_a_micro_sign_in_another_encoding_costs_no_metadata(tmp_path: Path) -> None:
+    xml = ome_xml(image_xml("one", [At()], 0.25)).replace(
+        'PhysicalSizeX="0.25"', 'PhysicalSizeX="0.25" PhysicalSizeXUnit="µm"'
+    )
+    tifffile.imwrite(
+        tmp_path / A, np.ones(SHAPE, "u2"), description=xml.encode("cp1252"), metadata=None
+    )
+    assert read(tmp_path / A) == Read([1], "YX", 0.25, ("one-c0",))
 
 
 def test_a_member_finds_its_metadata_in_another_tiff(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ Source: https://ome-model.readthedocs.io/en/stable/ome-tiff/specification.html
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import struct
@@ -29,6 +30,7 @@ _CLASSIC, _BIG = ("H", "HHI4s", "I", 4), ("Q", "HHQ8s", "Q", 8)
 _FORMATS = {b"II*\0": ("<", _CLASSIC), b"MM\0*": (">", _CLASSIC)}
 _FORMATS |= {b"II+\0": ("<", _BIG), b"MM\0+": (">", _BIG)}
 _MOST_ENTRIES = 4096
+_XML_STARTS = (b"<", codecs.BOM_UTF8 + b"<", codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 #: Read at once: it holds the first page and its description in most files.
 _HEAD_BYTES = 8192
 #: Longest description that is read; that of 100 000 planes has about 30 MB.
@@ -65,16 +67,13 @@ class OmeMetadata:
         path: The file that holds the metadata.
         root: The element OME.
         images: The images that have planes, in order.
+        is_companion: Whether that file holds no pixels.
     """
 
     path: Path
     root: ElementTree.Element
     images: tuple[OmeImage, ...]
-
-    @property
-    def is_companion(self) -> bool:
-        """Whether a file without pixels holds the metadata."""
-        return self.path.name.lower().endswith(COMPANION_SUFFIX)
+    is_companion: bool = False
 
     @property
     def folder(self) -> Path:
@@ -154,16 +153,19 @@ def is_accessory_name(name: str) -> bool:
     return _ACCESSORY_NAME.fullmatch(name.strip().lower()) is not None
 
 
-def read_ome_xml(path: Path) -> str | None:
-    """Return the OME-XML of a companion file, or of the first page of a TIFF, None if it has none.
+def read_ome_xml(path: Path) -> bytes | None:
+    """Return the OME-XML of a metadata file, or of the first page of a TIFF, None if it has none.
 
     A damaged TIFF gives None: its reader says what is wrong with it.
     """
     try:
-        if path.name.lower().endswith(COMPANION_SUFFIX):
-            return _text(path.read_bytes())
-        texts = map(_text, _descriptions(path))
-        return next((each for each in texts if each.endswith("OME>")), None)
+        with open(path, "rb", buffering=0) as file:
+            head = file.read(_HEAD_BYTES)
+            if head[:4] not in _FORMATS:
+                is_xml = head.startswith(_XML_STARTS)
+                return head + file.read(_MOST_BYTES) if is_xml else None
+            texts = (each.rstrip(b"\0 \r\n\t") for each in _descriptions(file.fileno(), head))
+            return next((each for each in texts if each.endswith(b"OME>")), None)
     except (OSError, struct.error, OverflowError):
         return None
 
@@ -178,34 +180,42 @@ def image_names(content: bytes) -> list[str]:
 
 
 def _root(path: Path) -> ElementTree.Element | None:
-    text = read_ome_xml(path)
-    if text is None:
+    content = read_ome_xml(path)
+    if content is None:
         return None
-    try:
-        # ElementTree refuses text with an encoding declaration other than its own.
-        return ElementTree.fromstring(text.encode())
-    except (ElementTree.ParseError, ValueError):
-        return None
+    # Some software declares UTF-8 and writes the micro sign in another encoding.
+    for xml in (content, content.decode("cp1252", "replace")):
+        try:
+            return ElementTree.fromstring(xml)
+        except (ElementTree.ParseError, ValueError, LookupError):
+            continue
+    return None
 
 
 def _metadata(path: Path, root: ElementTree.Element) -> OmeMetadata:
-    _name_files(path, root)
+    has_pixels = _is_tiff(path)
+    _name_files(path, root, own=path.name if has_pixels else "")
     images = []
     for element in root.findall("{*}Image"):
         uuids = element.iterfind("{*}Pixels/{*}TiffData/{*}UUID")
         files = dict.fromkeys(each.get("FileName", "") for each in uuids)
         if files:
             images.append(OmeImage(element, element.get("Name") or "", tuple(files)))
-    return OmeMetadata(path, root, tuple(images))
+    return OmeMetadata(path, root, tuple(images), is_companion=not has_pixels)
 
 
-def _name_files(path: Path, root: ElementTree.Element) -> None:
+def _is_tiff(path: Path) -> bool:
+    with open(path, "rb", buffering=0) as file:
+        return file.read(4) in _FORMATS
+
+
+def _name_files(path: Path, root: ElementTree.Element, own: str) -> None:
     """Let each TiffData element name the file of its planes as it is now; remove those without.
 
-    A TIFF that holds metadata may have been renamed since they were written. It is recognised by
-    its UUID, or where it has none by being the only file that the metadata name.
+    ``own`` is the name of the TIFF that holds the metadata, "" for a companion. A TIFF may have
+    been renamed since they were written. It is recognised by its UUID, or where it has none by
+    being the only file that the metadata name.
     """
-    own = "" if path.name.lower().endswith(COMPANION_SUFFIX) else path.name
     own_uuid = (root.get("UUID") or "").strip()
     named = {each.get("FileName") or "" for each in root.iterfind(".//{*}TiffData/{*}UUID")}
     is_renamed = bool(own) and not own_uuid and len(named) == 1 and _is_lost(path, *named)
@@ -237,36 +247,27 @@ def _beside(path: Path, name: str, what: str) -> str:
     return name
 
 
-def _descriptions(path: Path) -> Iterator[bytes]:
-    """Yield the texts of the first page's ImageDescription tags; Micro-Manager writes two."""
-    with open(path, "rb", buffering=0) as file:
-        head = file.read(_HEAD_BYTES)
-        if head[:4] not in _FORMATS:
-            return
+def _descriptions(file: int, head: bytes) -> Iterator[bytes]:
+    """Yield the texts of the first page's ImageDescription tags; Micro-Manager writes two.
 
-        def read(position: int, length: int) -> bytes:
-            if position + length <= len(head):
-                return head[position : position + length]
-            return os.pread(file.fileno(), length, position)
+    ``file`` is the descriptor of a TIFF, ``head`` its first bytes.
+    """
 
-        order, (count, entry, offset, at) = _FORMATS[head[:4]]
-        (position,) = struct.unpack_from(order + offset, head, at)
-        count_size, size = struct.calcsize(order + count), struct.calcsize(order + entry)
-        (entries,) = struct.unpack(order + count, read(position, count_size))
-        table = read(position + count_size, size * min(entries, _MOST_ENTRIES))
-        for start in range(0, len(table) // size * size, size):
-            tag, _, length, value = struct.unpack_from(order + entry, table, start)
-            if tag != _IMAGE_DESCRIPTION or length > _MOST_BYTES:
-                continue
-            if length <= len(value):
-                yield value[:length]
-            else:
-                yield read(struct.unpack(order + offset, value)[0], length)
+    def read(position: int, length: int) -> bytes:
+        if position + length <= len(head):
+            return head[position : position + length]
+        return os.pread(file, length, position)
 
-
-def _text(content: bytes) -> str:
-    content = content.rstrip(b"\0 \r\n\t")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("cp1252", "replace")
+    order, (count, entry, offset, at) = _FORMATS[head[:4]]
+    (position,) = struct.unpack_from(order + offset, head, at)
+    count_size, size = struct.calcsize(order + count), struct.calcsize(order + entry)
+    (entries,) = struct.unpack(order + count, read(position, count_size))
+    table = read(position + count_size, size * min(entries, _MOST_ENTRIES))
+    for start in range(0, len(table) // size * size, size):
+        tag, _, length, value = struct.unpack_from(order + entry, table, start)
+        if tag != _IMAGE_DESCRIPTION or length > _MOST_BYTES:
+            continue
+        if length <= len(value):
+            yield value[:length]
+        else:
+            yield read(struct.unpack(order + offset, value)[0], length)
