@@ -1,5 +1,4 @@
 import sys
-from pathlib import Path
 
 # A dry run must not change a file, so parsing must not write the package's __pycache__ either.
 writes_no_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
@@ -13,6 +12,4 @@ if not is_frozen_job(workflow):
     configfile: "config/config.yaml"
 
 
-RUN = open_run(
-    workflow, config, Path(str(workflow.current_basedir)).parent / "Snakefile"
-)
+RUN = open_run(workflow, config, workflow.current_basedir.join("../Snakefile"))

@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
 from ..formatting import plain_lines
+
+#: The files of the workflow that are no Snakefiles, below the folder of its Snakefile.
+CAPTIONS = ("captions/report.rst",)
 
 
 def is_main_process(workflow: Any) -> bool:
@@ -86,6 +92,43 @@ def config_texts(workflow: Any) -> dict[str, str]:
 def forget_config_files(workflow: Any) -> None:
     """Keep the jobs of this run from reading the files of ``--configfile`` again."""
     workflow.overwrite_configfiles.clear()
+
+
+@contextmanager
+def workflow_on_disk(workflow: Any, snakefile: Any) -> Iterator[Path]:
+    """Yield the path of ``snakefile`` on the disk, with the files of its workflow beside it.
+
+    The workflow of a module may be in a git repository or on its host: then its Snakefiles and
+    captions are written to a temporary folder, from the copies that Snakemake keeps of them.
+    """
+    path = Path(str(getattr(snakefile, "path", snakefile)))
+    if path.is_file() or not hasattr(snakefile, "get_basedir"):
+        yield path
+        return
+    home = snakefile.get_basedir()
+    sources = {_below(home, each): each for each in workflow.included}
+    sources |= {name: home.join(name) for name in CAPTIONS}
+    with TemporaryDirectory() as folder:
+        for name, source in sources.items():
+            if name is not None:
+                copy = Path(folder, name)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                with workflow.sourcecache.open(source) as stream:
+                    copy.write_text(stream.read(), encoding="utf-8")
+        yield Path(folder, path.name)
+
+
+def _below(home: Any, source: Any) -> str | None:
+    """Return the path of a source file below the folder ``home``, None if it is elsewhere."""
+    (where, folder), (whose, path) = (_address(each) for each in (home, source))
+    return path.removeprefix(f"{folder}/") if where == whose and path.startswith(folder) else None
+
+
+def _address(source: Any) -> tuple[str, str]:
+    """Return the repository with its version, and the path in it, of a source file."""
+    uri = source.get_path_or_uri(secret_free=True)
+    path = str(getattr(source, "path", uri))
+    return uri.replace(path, "", 1), path
 
 
 def end_run(problem: object) -> NoReturn:

@@ -43,7 +43,7 @@ def is_frozen_job(workflow: Any) -> bool:
     return _frozen_settings_path(workflow) is not None
 
 
-def open_run(workflow: Any, config: Mapping[str, Any], snakefile: Path) -> WorkflowRun:
+def open_run(workflow: Any, config: Mapping[str, Any], snakefile: object) -> WorkflowRun:
     """Return the run of this Snakemake process; a wrong config or sheet ends it with a message.
 
     A job of a run that has begun uses the run's frozen settings and never reads ``config``.
@@ -74,9 +74,12 @@ def _frozen_settings_path(workflow: Any) -> Path | None:
 
 
 class WorkflowRun:
-    """One run of the workflow: ``plan`` lists its outputs, ``snakefile`` holds its rules."""
+    """One run of the workflow: ``plan`` lists its outputs, ``snakefile`` holds its rules.
 
-    def __init__(self, workflow: Any, plan: Plan, snakefile: Path, *, is_frozen: bool) -> None:
+    ``snakefile`` is a path or Snakemake's name of a file elsewhere, as in a git repository.
+    """
+
+    def __init__(self, workflow: Any, plan: Plan, snakefile: object, *, is_frozen: bool) -> None:
         self.plan = plan
         self.dataset_dir = plan.dataset_dir
         self.endpoint = plan.dataset_dir / "service/endpoint.json"
@@ -256,9 +259,10 @@ class WorkflowRun:
         except InputError as error:
             internals.end_run(error)
         settings = msgspec.to_builtins(plan.settings)
-        write_run_environment(
-            plan.dataset_dir, "snakemake", settings, plan.rows, snakefile=self._snakefile
-        )
+        with internals.workflow_on_disk(self._workflow, self._snakefile) as snakefile:
+            write_run_environment(
+                plan.dataset_dir, "snakemake", settings, plan.rows, snakefile=snakefile
+            )
 
     def _check_replacement(
         self, to_make: set[str], service: Mapping[str, Any] | None = None
