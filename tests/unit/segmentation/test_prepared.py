@@ -115,3 +115,15 @@ def test_a_file_has_changed_once_it_is_written_replaced_or_deleted(tmp_path: Pat
     touched = FileVersion.now(path)
     path.unlink()
     assert touched.has_changed
+
+
+def test_a_file_beside_the_sheet_s_counts_as_a_change(tmp_path: Path) -> None:
+    path, other = tmp_path / "a.ome.tif", tmp_path / "b.ome.tif"
+    path.write_bytes(b"a")
+    other.write_bytes(b"b")
+    before, alone = FileVersion.now(path, (other,)), FileVersion.now(path)
+    assert not before.has_changed
+    other.write_bytes(b"longer")
+    assert before.has_changed and not alone.has_changed
+    other.unlink()
+    assert before.has_changed

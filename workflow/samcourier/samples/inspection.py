@@ -93,7 +93,7 @@ def _remarks(row: ImageRow, source: Source) -> tuple[str, ...]:
     sizes = dict(zip(source.axes, source.shape, strict=True))
     remarks = [f"{sizes[each]} {text}" for each, text in _CHOICES.items() if sizes.get(each, 1) > 1]
     if left_out := getattr(source, "left_out", ()):
-        remarks.append(f"left out, no images of the slide: {', '.join(left_out)}")
+        remarks.append(f"left out as label or thumbnail: {', '.join(left_out)}")
     channels = sizes.get("C", 1)
     if channels > 1:
         names = ", ".join(filter(None, source.channel_names))

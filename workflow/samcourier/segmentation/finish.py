@@ -94,5 +94,5 @@ async def make_outputs(
     file = finished.file
     if "input_labels" in records and not had_changed:
         # Labels written into the input change its folder but not the image.
-        file = FileVersion.now(file.path)
+        file = FileVersion.now(file.path, file.further)
     return replace(finished, outputs=records, file=file)

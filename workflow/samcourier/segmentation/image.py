@@ -14,6 +14,7 @@ from ..outputs.make import Outputs
 from ..outputs.parts import OutputsSource, PlaneParts
 from ..results.image_log import NOTE_REUSED, ImageLog, renew_log_time, save_log
 from ..results.layout import log_path, mask_path
+from ..samples.sets import further_files
 from ..samples.sheet import ImageRow
 from ..tiling.cache import TileStore
 from .events import Record
@@ -62,7 +63,8 @@ async def process_image(row: ImageRow, shared: Shared) -> Recorded:
     finished: Finished | None = None
     try:
         check_row_requirements(row, shared.description)
-        file = FileVersion.now(row.path)
+        further = await asyncio.to_thread(further_files, row)
+        file = FileVersion.now(row.path, tuple(map(Path, further)))
         async with opened_planes(row.path, row.selection) as planes:
             prepared = await prepare(request, file, planes, settings, shared.description)
             recorder.record_prepared()

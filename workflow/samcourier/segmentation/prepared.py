@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .. import __version__
@@ -44,20 +45,27 @@ class Request:
 
 @dataclass(frozen=True)
 class FileVersion:
-    """The version of an image's file at one moment, by its :func:`file_stamp`."""
+    """The version of an image's files at one moment, by their :func:`file_stamp`.
+
+    Attributes:
+        path: The file of the sheet.
+        further: The other files of an image that lies in several.
+        stamps: The stamp of each file.
+    """
 
     path: ImageLocation
-    stamp: tuple[int, ...] | None
+    further: tuple[Path, ...]
+    stamps: tuple[tuple[int, ...] | None, ...]
 
     @classmethod
-    def now(cls, path: ImageLocation) -> FileVersion:
-        """Return the present version of the file."""
-        return cls(path, file_stamp(path))
+    def now(cls, path: ImageLocation, further: tuple[Path, ...] = ()) -> FileVersion:
+        """Return the present version of the files."""
+        return cls(path, further, tuple(file_stamp(each) for each in (path, *further)))
 
     @property
     def has_changed(self) -> bool:
-        """Whether the file was written to, replaced or deleted since then."""
-        return self.stamp != file_stamp(self.path)
+        """Whether a file was written to, replaced or deleted since then."""
+        return self != FileVersion.now(self.path, self.further)
 
 
 def image_changed(path: ImageLocation) -> ImageChanged:

@@ -82,7 +82,7 @@ def test_the_label_of_a_slide_is_left_out_and_said(tmp_path: Path) -> None:
     write(tmp_path / "a.zarr", {"0": 1, "1": 2, "2": 3}, None, ("slide", "label image", "macro"))
     assert value(tmp_path / "a.zarr") == 1
     (inspection,) = inspect_images([ImageRow("a", tmp_path / "a.zarr")])
-    assert inspection.remarks == ("left out, no images of the slide: label image, macro",)
+    assert inspection.remarks == ("left out as label or thumbnail: label image, macro",)
 
 
 def test_a_series_elsewhere_is_not_opened(tmp_path: Path) -> None:

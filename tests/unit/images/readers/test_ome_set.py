@@ -251,6 +251,14 @@ def test_the_label_of_a_slide_is_left_out_and_said_so(
     if is_left_out:
         assert read(tmp_path / A).values == [1]
         assert [row.selection.scene for row in look.rows] == [None]
-        assert look.remarks == (f"left out, no images of the slide: {name}",)
+        assert look.remarks == (f"left out as label or thumbnail: {name}",)
     else:
         assert [row.selection.scene for row in look.rows] == [0, 1]
+
+
+def test_a_smaller_page_is_left_out_and_said(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(np.ones((32, 32), np.uint16), metadata=None)
+        writer.write(np.ones((8, 8, 3), np.uint8), photometric="rgb", metadata=None)
+    (inspection,) = inspect_images([ImageRow("a", tmp_path / "a.tif")])
+    assert inspection.remarks == ("left out as label or thumbnail: series 1",)

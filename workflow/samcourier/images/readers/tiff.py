@@ -237,7 +237,7 @@ def _open_series(
         if not (is_accessory_name(each.name) or _is_smaller(each, series[0]))
     ] or list(range(len(series)))
     number = pick_scene(path, names, scene, images)
-    left_out = [name for each, name in enumerate(names) if each not in images]
+    left_out = [name or f"series {n}" for n, name in enumerate(names) if n not in images]
     described = [] if metadata is None else metadata.root.findall("{*}Image/{*}Pixels")
     pixels = described[0] if len(described) == len(series) == 1 else None
     return TiffSource(path, tiff, series[number], pixels, names, left_out)
