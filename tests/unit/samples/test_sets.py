@@ -198,7 +198,7 @@ def test_one_stem_in_two_formats_is_two_images(folder: Path) -> None:
     write_tiff(folder / "tri_1.tif", [1])
     write_tiff(folder / "tri_1.ome.tif", [2], ome_xml(image_xml("tri", [At()])))
     ids = found("data")
-    assert len(ids) == 2 and "tri_1" in ids
+    assert len(ids) == 2 and ids["tri_1"] == "data/tri_1.tif"
     known = [ImageRow("tri_1", folder / "tri_1.tif")]
     first, second = find_images(["data"], known).rows
     assert first == known[0] and second.image.startswith("tri_1-")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -93,18 +93,10 @@ def find_images(inputs: Sequence[str], known: Sequence[ImageRow] = ()) -> Found:
     images, remarks = images_of([each for each in files.values() if each.is_image])
     images += [FoundImage(str(location), name) for location, name in at_urls]
     rows, new, merged = merge_known(known, images)
-    ids = {row.image.casefold() for row in rows}
+    ids = _ids_of(new, {row.image.casefold() for row in rows})
     for each in new:
-        image = make_id(each.name)
-        if image.casefold() in ids:
-            place = each.path if each.scene is None else f"{each.path} {each.scene}"
-            image = id_with_digest(image, place)
-        if image.casefold() in ids:
-            raise InputError(
-                f"{each.path}: the id {image!r} is already taken, expected each id once"
-            )
-        ids.add(image.casefold())
-        rows.append(ImageRow(image, image_location(each.path), Selection(scene=each.scene)))
+        selection = Selection(scene=each.scene)
+        rows.append(ImageRow(ids[each], image_location(each.path), selection))
     # Signatures and passwords are not kept in the rows of an earlier search.
     whole = {str(location): location for location, _ in at_urls}
     rows = [replace(row, path=whole.get(str(row.path), row.path)) for row in rows]
@@ -112,6 +104,28 @@ def find_images(inputs: Sequence[str], known: Sequence[ImageRow] = ()) -> Found:
     known_paths = {str(row.path): row.image for row in known}
     remarks = [*_left_out_remarks(left_out.values(), known_paths), *remarks, *merged]
     return Found(rows, skipped, remarks)
+
+
+def _ids_of(images: Sequence[FoundImage], taken: Set[str]) -> dict[FoundImage, str]:
+    """Return an id for each image; ``taken`` has those of other images, in lower case.
+
+    Of images with one id the first keeps it, a ``.tif`` before an OME-TIFF, whose short id is
+    newer.
+    """
+    ids: dict[FoundImage, str] = {}
+    taken = set(taken)
+    for each in sorted(images, key=lambda each: ".ome" in each.name.lower()):
+        image = make_id(each.name)
+        if image.casefold() in taken:
+            place = each.path if each.scene is None else f"{each.path} {each.scene}"
+            image = id_with_digest(image, place)
+        if image.casefold() in taken:
+            raise InputError(
+                f"{each.path}: the id {image!r} is already taken, expected each id once"
+            )
+        taken.add(image.casefold())
+        ids[each] = image
+    return ids
 
 
 def _left_out(text: str, files: Sequence[FoundFile]) -> dict[str, LeftOut]:
