@@ -112,6 +112,14 @@ def test_colours_are_red_green_blue(tmp_path: Path) -> None:
         assert np.array_equal(planes.read().pixels, expected)
 
 
+def test_without_metadata_the_pixels_are_read(tmp_path: Path) -> None:
+    with czi.create_czi(str(tmp_path / "a.czi")) as document:
+        document.write(data=FIELD[:8, :9, None], plane={"T": 0, "Z": 0, "C": 0})
+    with open_source(tmp_path / "a.czi") as source:
+        assert (source.channel_names, source.geometry.axis("X").size_um) == ((), None)
+        assert np.array_equal(source.read((0, 0, 0, slice(None), slice(None))), FIELD[:8, :9])
+
+
 def test_channels_of_different_pixels_are_refused(tmp_path: Path) -> None:
     tiles = [{"pixels": FIELD[:8, :9]}, {"pixels": FIELD[:8, :9].astype(np.uint8), "C": 1}]
     write(tmp_path / "a.czi", tiles)

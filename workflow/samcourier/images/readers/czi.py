@@ -73,7 +73,7 @@ class CziSource:
         self.axes = "TCZYX" + ("S" if samples > 1 else "")
         sizes = [len(scene.positions[axis]) for axis in _PLANE_AXES]
         self.shape = (*sizes, scene.height, scene.width, *([samples] if samples > 1 else []))
-        metadata = document.metadata["ImageDocument"]["Metadata"]
+        metadata = _metadata(document)
         self.geometry = _geometry(metadata)
         self.channel_names = _channel_names(metadata, channels)
         self.scene_names = names
@@ -129,7 +129,7 @@ def open_czi(path: Path, scene: int | str | None) -> Iterator[CziSource]:
         try:
             document = stack.enter_context(czi.open_czi(str(path)))
             scenes = _scenes(path, document)
-            names = _scene_names(document.metadata["ImageDocument"]["Metadata"], scenes)
+            names = _scene_names(_metadata(document), scenes)
             source = CziSource(path, document, scenes[pick_scene(path, names, scene)], names)
         except ImageUnfit:
             raise
@@ -188,12 +188,13 @@ def _scene_names(metadata: Any, scenes: list[Scene]) -> tuple[str, ...]:
 
 
 def _channel_names(metadata: Any, channels: tuple[int, ...]) -> tuple[str, ...]:
-    """Return the names of these channels, () if the file does not name all of them."""
+    """Return the names of these channels, () if it names none."""
     path = ("Information", "Image", "Dimensions", "Channels", "Channel")
     described = _elements(_inside(metadata, *path))
     if not described or channels[-1] >= len(described):
         return ()
-    return tuple(str(described[channel].get("@Name") or "") for channel in channels)
+    names = tuple(str(described[channel].get("@Name") or "") for channel in channels)
+    return names if any(names) else ()
 
 
 def _geometry(metadata: Any) -> Geometry:
@@ -201,6 +202,10 @@ def _geometry(metadata: Any) -> Geometry:
     distances = _elements(_inside(metadata, "Scaling", "Items", "Distance"))
     sizes = {str(each.get("@Id")): each.get("Value") for each in distances}
     return Geometry(tuple(measured_axis(axis, sizes.get(axis), "meter") for axis in "ZYX"))
+
+
+def _metadata(document: Any) -> Any:
+    return _inside(document.metadata, "ImageDocument", "Metadata")
 
 
 def _inside(element: Any, *names: str) -> Any:
