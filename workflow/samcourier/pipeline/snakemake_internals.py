@@ -114,7 +114,8 @@ def workflow_on_disk(workflow: Any, snakefile: Any) -> Iterator[Path]:
                 copy = Path(folder, name)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 with workflow.sourcecache.open(source) as stream:
-                    copy.write_text(stream.read(), encoding="utf-8")
+                    # Of a file in git, Snakemake drops the last line end.
+                    copy.write_text(stream.read().rstrip("\n") + "\n", encoding="utf-8")
         yield Path(folder, path.name)
 
 
