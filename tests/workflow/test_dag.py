@@ -98,7 +98,7 @@ def say_what_the_axes_are(project: Project) -> None:
 
 
 def change_a_parameter(project: Project) -> None:
-    project.configure(parameters={"sigma": 2})
+    project.configure(parameters={"sigma_px": 2})
 
 
 def change_the_engine(project: Project) -> None:
@@ -277,7 +277,7 @@ def test_the_doctor_looks_with_the_options_of_a_run_and_makes_nothing(fresh: Pro
         (delete_a_mask, {}, ["img_4"]),
         (delete_a_mask, {"images": ["img_1", "img_7"]}, []),
         (delete_a_manifest, {}, ["img_4", "img_5", "img_6"]),
-        (lambda project: None, {"parameters": {"sigma": 2.0}}, list(IMAGES)),
+        (lambda project: None, {"parameters": {"sigma_px": 2.0}}, list(IMAGES)),
         (lambda project: None, {"images": ["img_7"], "ome_zarr": "0.5"}, ["img_7"]),
     ],
 )

@@ -24,7 +24,7 @@ def break_config(project: Project) -> None:
 
 
 def change_dataset(project: Project) -> None:
-    project.configure(dataset="others", parameters={"sigma": 9})
+    project.configure(dataset="others", parameters={"sigma_px": 9})
 
 
 def change_sheet(project: Project) -> None:

@@ -14,8 +14,7 @@ from typing import Any
 
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", re.ASCII)
 _INTEGER = re.compile(r"[-+]?[0-9]+", re.ASCII)
-#: The words of YAML 1.1, in which Snakemake reads a config file.
-_BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_BOOLEANS = {"true": True, "false": False}
 _NULLS = ("null", "~")
 #: Integers of a larger magnitude are not exact as a float.
 _LARGEST_EXACT = 2**53
