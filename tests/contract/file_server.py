@@ -29,6 +29,8 @@ class FileServer:
     cut: dict[str, int] = field(default_factory=dict)
     query: str = ""
     password: str = ""
+    #: Ends of paths that are never answered.
+    silent: tuple[str, ...] = ()
     #: Status for what is not there: S3 says 403 where the bucket may not be listed.
     missing: int = 404
     takes_ranges: bool = True
@@ -48,6 +50,8 @@ class FileServer:
             if path.endswith(end) and statuses:
                 status = statuses[0] if len(statuses) == 1 and statuses[0] < 0 else statuses.pop(0)
                 return web.Response(status=abs(status), text="not now")
+        if self.silent and path.endswith(self.silent):
+            await asyncio.sleep(3)
         file = self.folder / path
         if not file.is_file():
             return web.Response(status=self.missing)

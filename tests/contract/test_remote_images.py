@@ -136,6 +136,17 @@ def test_a_connection_that_breaks_is_tried_again(server: FileServer, tmp_path: P
     np.testing.assert_array_equal(read(f"{server.url}/image.zarr"), PIXELS[2])
 
 
+def test_a_server_that_is_silent_is_not_waited_for(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "READ_TIMEOUT_S", 1.0)
+    write_image(tmp_path / "image.zarr")
+    server.silent = ("c/2/0/0",)
+    with pytest.raises(ImageUnread, match=r"0/c/2/0/0 could not be read \(.+, 5 times\)"):
+        read(f"{server.url}/image.zarr")
+    assert server.asked["image.zarr/0/c/2/0/0"] == 5
+
+
 @pytest.mark.parametrize(
     ("status", "tries", "words"),
     [

@@ -53,7 +53,9 @@ def test_a_location_is_shown_redacted_and_kept_whole() -> None:
     assert not RemoteImage.parse(str(location)).is_whole
 
 
-@pytest.mark.parametrize("text", ["a.tif", "/data/a b.zarr", "C:/a.tif", "https:/h/a", "a?b@c"])
+@pytest.mark.parametrize(
+    "text", ["a.tif", "/data/a b.zarr", "C:/a.tif", "C://a.tif", "https:/h/a", "a?b@c"]
+)
 def test_what_has_no_scheme_is_a_path(text: str) -> None:
     assert image_location(text) == Path(text)
 

@@ -92,8 +92,8 @@ ImageLocation = Path | RemoteImage
 
 
 def is_url(text: str) -> bool:
-    """Return True if ``text`` is a URL with any scheme, and not a path."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
+    """Return True if ``text`` is a URL with any scheme, and not a path; C:// is a drive."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
 
 
 def image_location(text: str) -> ImageLocation:

@@ -41,6 +41,11 @@ class PixelCache:
             self._entries.move_to_end((owner, key))
             return entry.value
 
+    def holds(self, owner: object, key: object) -> bool:
+        """Return whether a value is there; this does not count as a use of it."""
+        with self._lock:
+            return (owner, key) in self._entries
+
     def put(self, owner: object, key: object, value: Any, nbytes: int) -> None:
         """Keep a value of ``nbytes`` unless it alone exceeds the limit."""
         if nbytes > self.limit_bytes:

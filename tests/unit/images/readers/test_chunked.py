@@ -12,6 +12,7 @@ import zarr
 from zarr.storage import MemoryStore
 
 from samcourier.images.pixel_cache import PixelCache
+from samcourier.images.readers import chunked
 from samcourier.images.readers.base import Index
 from samcourier.images.readers.chunked import ChunkedPixels
 
@@ -134,6 +135,14 @@ def test_the_memory_stays_below_the_limit() -> None:
         assert cache.total_bytes <= 9 * chunk_bytes
     pixels.close()
     assert cache.total_bytes == 0
+
+
+def test_chunks_that_were_dropped_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunked, "_MOST_CHUNKS", 20)
+    pixels, _, _ = opened(limit_bytes=9 * 6 * 10 * 10 * 2, chunks=(6, 10, 10))
+    for index in tiles():
+        np.testing.assert_array_equal(pixels.read(index), PIXELS[index])
+        assert len(pixels._box_of) <= 20 + 9
 
 
 def test_a_read_of_whole_chunks_or_of_more_than_the_limit_keeps_nothing() -> None:

@@ -16,6 +16,9 @@ from .base import Index
 if TYPE_CHECKING:
     import zarr
 
+#: Chunks whose box is remembered before those that the cache has dropped are forgotten.
+_MOST_CHUNKS = 1 << 16
+
 _Chunk = tuple[int, ...]
 _Box = tuple[range, ...]
 
@@ -107,6 +110,10 @@ class ChunkedPixels:
         for each, part in kept.items():
             self._box_of.update(dict.fromkeys(itertools.product(*each), each))
             self._cache.put(self, each, part, part.nbytes)
+        if len(self._box_of) > _MOST_CHUNKS:
+            self._box_of = {
+                chunk: own for chunk, own in self._box_of.items() if self._cache.holds(self, own)
+            }
 
     def _pixels(self, chunks: _Box) -> _Box:
         """Return the positions that the chunks of a box cover along each dimension."""

@@ -41,7 +41,7 @@ TRIES = 5
 FIRST_WAIT_S = 0.5
 #: Of a silent server, before a try counts as failed.
 CONNECT_TIMEOUT_S = 10.0
-READ_TIMEOUT_S = 60.0
+READ_TIMEOUT_S = 30.0
 
 _METADATA = frozenset({*METADATA_FILES, *ATTRIBUTES_FILES, ".zmetadata"})
 _FORBIDDEN = 403
