@@ -139,10 +139,14 @@ class SegmentationApp:
 
     @bioengine.method(context=True)
     async def encode_image(
-        self, image: Any, axes: str | None = None, context: dict[str, Any] | None = None
+        self,
+        image: Any,
+        axes: str | None = None,
+        context: dict[str, Any] | None = None,
+        **parameters: Any,
     ) -> Any:
         """Return the embedding of an image for segment_all."""
-        return await self._through_proxy("encode_image", context, image, axes=axes)
+        return await self._through_proxy("encode_image", context, image, axes=axes, **parameters)
 
     @bioengine.method(context=True)
     async def describe(self, context: dict[str, Any] | None = None) -> dict[str, Any]:

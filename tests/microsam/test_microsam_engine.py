@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from samcourier.testing import EngineTests
-from samservice.contract.channels import intensity_range, to_model_image
+from samservice.contract.channels import to_model_image
 from samservice.contract.errors import (
     EmbeddingsUnsupported,
     SegmentationFailed,
@@ -28,9 +28,11 @@ from samservice.contract.errors import (
     WrongParameter,
 )
 from samservice.contract.image_statistics import ImageStatistics
+from samservice.contract.normalization import robust_range
 from samservice.engines.base import build_engine
 from samservice.engines.microsam import MicroSamEngine
-from samservice.engines.microsam_parameters import PARAMETERS
+from samservice.engines.microsam_input import bytes_as_they_are
+from samservice.engines.microsam_parameters import OF_GENERATE
 
 pytestmark = [
     pytest.mark.microsam,
@@ -44,6 +46,16 @@ ACCEPT_ANY_MASK = {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0}
 
 def directly(checkpoint: Path, mode: str, prepared: Any, ndim: int, **arguments: Any) -> Any:
     """Call micro-sam as its own documentation does, with a model of its own."""
+    return called(checkpoint, mode, prepared, ndim, **arguments)
+
+
+def with_bytes(checkpoint: Path, mode: str, prepared: Any, ndim: int, **arguments: Any) -> Any:
+    """Call micro-sam with an encoder that gets the bytes of a plane as they are."""
+    with bytes_as_they_are(ndim == 2):
+        return called(checkpoint, mode, prepared, ndim, **arguments)
+
+
+def called(checkpoint: Path, mode: str, prepared: Any, ndim: int, **arguments: Any) -> Any:
     from micro_sam.automatic_segmentation import automatic_instance_segmentation
     from micro_sam.instance_segmentation import get_instance_segmentation_generator
     from small_sam import load_small_sam
@@ -113,7 +125,8 @@ def test_the_mask_is_micro_sams_own(
     image = drawn(recipe, axes, shape, dtype)
     spatial = len(axes.replace("C", ""))
     mask = engine.segment(image, axes, {"min_size": 20})
-    expected = directly(small_checkpoint, "ais", to_model_image(image, axes), spatial, min_size=20)
+    prepared = to_model_image(image, axes)
+    expected = with_bytes(small_checkpoint, "ais", prepared, spatial, min_size=20)
     assert mask.dtype == np.uint32
     assert mask.shape == image.shape[-spatial:]
     np.testing.assert_array_equal(mask, expected)
@@ -126,8 +139,8 @@ def test_with_the_range_of_its_image_a_whole_image_has_the_same_mask_and_a_blank
 ) -> None:
     image = drawn(recipe, axes, shape, dtype)
     channels = image if axes == "CYX" else image[np.newaxis]
-    ranges = tuple(intensity_range(channel) for channel in channels)
-    statistics = ImageStatistics(image.shape[-2:], (0, 0), ranges)
+    ranges = tuple(robust_range(channel) for channel in channels)
+    statistics = ImageStatistics(image.shape[-2:], (0, 0), robust_range=ranges)
     np.testing.assert_array_equal(
         engine.segment(image, axes, {}, statistics), engine.segment(image, axes, {})
     )
@@ -199,16 +212,16 @@ def test_an_embedding_is_of_a_plane(engine: Any, recipe: ModuleType) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"mode": "amg"}, {"mode": "apg"}, {"tile_shape": [64, 64], "halo": [8, 8]}], ids=str
+    "options", [{"mode": "amg"}, {"tile_shape": [64, 64], "halo": [8, 8]}], ids=str
 )
-def test_only_ais_without_tiles_has_embeddings(
+def test_only_ais_and_apg_without_tiles_have_embeddings(
     small_checkpoint: Path, recipe: ModuleType, options: dict[str, Any]
 ) -> None:
     other = small_engine(small_checkpoint, **options)
     assert other.describe()["embeddings"] is False
-    with pytest.raises(EmbeddingsUnsupported, match="mode ais without tiles"):
+    with pytest.raises(EmbeddingsUnsupported, match="mode ais or apg without tiles"):
         other.encode(blobs(recipe, 64, 64), "YX")
-    with pytest.raises(EmbeddingsUnsupported, match="mode ais without tiles"):
+    with pytest.raises(EmbeddingsUnsupported, match="mode ais or apg without tiles"):
         other.segment_embedding({}, {})
 
 
@@ -299,7 +312,7 @@ def test_parameters_and_defaults_are_those_of_the_installed_micro_sam(
         for name, parameter in signature.parameters.items()
         if name not in {"self", "output_mode"} | left_out
     }
-    assert {name: schema["default"] for name, schema in PARAMETERS[mode].items()} == theirs
+    assert {name: schema["default"] for name, schema in OF_GENERATE[mode].items()} == theirs
 
 
 TILES = {"tile_shape": (96, 96), "halo": (16, 16)}
@@ -328,7 +341,7 @@ def test_tiles_are_micro_sams_own(
     image = blobs(recipe, *shape)
     spatial = len(axes.replace("C", ""))
     mask = tiled.segment(image, axes, {})
-    expected = directly(
+    expected = with_bytes(
         small_checkpoint, mode, to_model_image(image, axes), spatial, **TILES, **arguments
     )
     assert mask.dtype == np.uint32

@@ -87,8 +87,11 @@ def normalise(
     return np.clip(scaled, 0, 1, out=scaled).astype(np.float32, copy=False)
 
 
-def _channels(image: npt.NDArray[Any], axes: str) -> npt.NDArray[Any]:
-    """Return a view with a leading channel axis, (C, Y, X) or (C, Z, Y, X)."""
+def channels_of(image: npt.NDArray[Any], axes: str) -> npt.NDArray[Any]:
+    """Return a view with a leading channel axis, (C, Y, X) or (C, Z, Y, X).
+
+    Raises :class:`WrongAxes` when ``axes`` is unknown or does not fit the dimensions.
+    """
     if axes not in MASK_AXES or image.ndim != len(axes):
         raise WrongAxes(
             f"axes {axes!r} with an image of {image.ndim} dimensions, "
@@ -129,7 +132,7 @@ def to_gray(
 
     Raises :class:`WrongAxes` when ``axes`` is unknown or does not fit the dimensions.
     """
-    return _gray(_channels(image, axes), ranges)
+    return _gray(channels_of(image, axes), ranges)
 
 
 def to_model_image(
@@ -151,7 +154,7 @@ def to_model_image(
 
     Raises :class:`WrongAxes` when ``axes`` is unknown or does not fit the dimensions.
     """
-    channels = _channels(image, axes)
+    channels = channels_of(image, axes)
     if "Z" in axes or len(channels) not in (2, 3):
         return _to_bytes(_gray(channels, ranges))
     coloured = np.zeros((*channels.shape[1:], 3), np.uint8)

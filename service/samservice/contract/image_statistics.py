@@ -18,14 +18,22 @@ import numpy.typing as npt
 
 from .channels import range_of, range_ranks
 from .errors import WrongParameter
+from .normalization import robust_range_of, robust_ranks
 from .wire import WireError, is_packed, pack_array, unpack_array
 
 #: Names of the statistics in ``describe()["image_statistics"]``.
 INTENSITY_RANGE = "intensity_range"
+ROBUST_RANGE = "robust_range"
+FULL_RANGE = "full_range"
 BACKGROUND = "background"
 LEVELS = "levels"
 
+_RANGES = (INTENSITY_RANGE, ROBUST_RANGE, FULL_RANGE)
+
 _MAX_GRID_BYTES = 16 << 20
+
+#: (low, high) of each channel.
+ChannelRanges = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -53,15 +61,19 @@ class ImageStatistics:
         shape_px: (Y, X) of the plane.
         origin_px: (Y, X) of the tile's first pixel in the plane.
         intensity_range: (low, high) of each channel, see :func:`.channels.intensity_range`.
+        robust_range: (low, high) of each channel, see :func:`.normalization.robust_range`.
+        full_range: (minimum, maximum) of each channel.
         background: float32 (rows, columns), see :func:`.levels.background_grid`.
         levels: See :func:`.levels.levels_of`.
     """
 
     shape_px: tuple[int, int]
     origin_px: tuple[int, int]
-    intensity_range: tuple[tuple[float, float], ...] = ()
+    intensity_range: ChannelRanges = ()
     background: npt.NDArray[np.float32] | None = None
     levels: Levels | None = None
+    robust_range: ChannelRanges = ()
+    full_range: ChannelRanges = ()
 
     def to_wire(self) -> dict[str, Any]:
         """Return the argument ``image_statistics`` of ``segment_all``: JSON values and bytes."""
@@ -69,8 +81,9 @@ class ImageStatistics:
             "shape_px": list(self.shape_px),
             "origin_px": list(self.origin_px),
         }
-        if self.intensity_range:
-            wired[INTENSITY_RANGE] = [list(each) for each in self.intensity_range]
+        for name in _RANGES:
+            if ranges := getattr(self, name):
+                wired[name] = [list(each) for each in ranges]
         if self.background is not None:
             wired[BACKGROUND] = pack_array(self.background, "raw")
         if self.levels is not None:
@@ -103,12 +116,15 @@ def checked_statistics(
                 f"lies outside of its image of {shape} px"
             )
     channel_count = image_shape[0] if "C" in axes else 1
+    ranges = {
+        name: _checked_range(name, value[name], channel_count) for name in _RANGES if name in wanted
+    }
     return ImageStatistics(
         shape,
         origin,
-        _checked_range(value[INTENSITY_RANGE], channel_count) if INTENSITY_RANGE in wanted else (),
-        _checked_background(value[BACKGROUND]) if BACKGROUND in wanted else None,
-        _checked_levels(value[LEVELS]) if LEVELS in wanted else None,
+        background=_checked_background(value[BACKGROUND]) if BACKGROUND in wanted else None,
+        levels=_checked_levels(value[LEVELS]) if LEVELS in wanted else None,
+        **ranges,
     )
 
 
@@ -126,19 +142,16 @@ def _number(name: str, value: Any) -> float:
     return float(value)
 
 
-def _checked_range(value: Any, channel_count: int) -> tuple[tuple[float, float], ...]:
+def _checked_range(name: str, value: Any, channel_count: int) -> ChannelRanges:
     pairs = [tuple(each) if isinstance(each, list | tuple) else () for each in _items(value)]
     if len(pairs) != channel_count or any(len(pair) != 2 for pair in pairs):
         raise WrongParameter(
-            f"image_statistics: intensity_range {value!r:.80}, expected [low, high] for each of "
+            f"image_statistics: {name} {value!r:.80}, expected [low, high] for each of "
             f"{channel_count} channels"
         )
-    name = INTENSITY_RANGE
     checked = tuple((_number(name, low), _number(name, high)) for low, high in pairs)
     if any(low > high for low, high in checked):
-        raise WrongParameter(
-            f"image_statistics: intensity_range {value!r:.80}, expected low <= high"
-        )
+        raise WrongParameter(f"image_statistics: {name} {value!r:.80}, expected low <= high")
     return checked
 
 
@@ -186,6 +199,17 @@ def streamed_intensity_range(parts: Parts, dtype: np.dtype[Any], size: int) -> t
     """
     pixels = _order_statistics(parts, dtype, range_ranks(size))
     return range_of(pixels, size)
+
+
+def streamed_robust_and_full_range(
+    parts: Parts, dtype: np.dtype[Any], size: int
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return :func:`.normalization.robust_range` and (minimum, maximum) of a channel.
+
+    Arguments, exactness and cost are those of :func:`streamed_intensity_range`.
+    """
+    pixels = _order_statistics(parts, dtype, robust_ranks(size))
+    return robust_range_of(pixels, size), (float(pixels[0]), float(pixels[1]))
 
 
 def _order_statistics(parts: Parts, dtype: np.dtype[Any], ranks: Sequence[int]) -> list[Any]:

@@ -31,7 +31,8 @@ class Engine(Protocol):
         ``parameters`` ({name: {"default": ..., "type": "number"|"integer"|"string"|"array",
         "minimum": ..., "maximum": ..., "enum": [...], "description": ...}}), and optionally
         ``image_statistics``, the names of the statistics of
-        :mod:`samservice.contract.image_statistics` that it accepts, ``gpu`` ({"name": str,
+        :mod:`samservice.contract.image_statistics` that it accepts, ``embedding_parameters``, the
+        names of the parameters that an embedding depends on, ``gpu`` ({"name": str,
         "memory_bytes": int} or None) and ``model_cache``, the folder of the weights.
         """
         ...
@@ -59,6 +60,8 @@ class Engine(Protocol):
 
     def encode(self, image: np.ndarray, axes: str) -> dict[str, Any]:
         """Return the embedding of a (Y, X) or (C, Y, X) image, a dict of arrays and JSON values.
+
+        An engine that describes ``embedding_parameters`` takes them as a third argument, a dict.
 
         Raises :class:`EmbeddingsUnsupported` when the engine has none.
         """

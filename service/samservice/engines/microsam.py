@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ..contract.axes import MASK_AXES
-from ..contract.channels import is_constant, to_model_image
 from ..contract.errors import (
     EmbeddingsUnsupported,
     SegmentationFailed,
@@ -25,8 +24,9 @@ from ..contract.errors import (
     WrongAxes,
     WrongParameter,
 )
-from ..contract.image_statistics import INTENSITY_RANGE, ImageStatistics
+from ..contract.image_statistics import FULL_RANGE, ROBUST_RANGE, ImageStatistics
 from ..contract.parameters import check_parameters
+from .microsam_input import EncoderInput, bytes_as_they_are, encoder_input
 from .microsam_load import (
     check_checkpoint,
     checked_device,
@@ -37,7 +37,14 @@ from .microsam_load import (
     on_one_line,
     sha256_of,
 )
-from .microsam_parameters import MODES, PARAMETERS
+from .microsam_parameters import (
+    MODES,
+    NORMALIZATION,
+    PARAMETERS,
+    arguments_of,
+    normalization_of,
+)
+from .microsam_volume import segment_volume
 
 #: Side of the patches from which Segment Anything's encoder makes one feature each.
 PATCH_PX = 16
@@ -118,10 +125,11 @@ class MicroSamEngine:
             "engine": "microsam",
             "model": self._identity(),
             "model_sha256": self._model_sha256,
-            "segmentation_version": 1,
+            "segmentation_version": 2,
             "versions": {package: version(package) for package in packages},
             "embeddings": self._has_embeddings(),
-            "image_statistics": [INTENSITY_RANGE],
+            "embedding_parameters": [NORMALIZATION] if self._has_embeddings() else [],
+            "image_statistics": [ROBUST_RANGE, FULL_RANGE],
             "device": self._device,
             "gpu": gpu_of(self._device),
             "model_cache": str(self._weights_folder),
@@ -149,50 +157,66 @@ class MicroSamEngine:
     ) -> Labels:
         """Segment (Y, X), (C, Y, X), (Z, Y, X) or (C, Z, Y, X).
 
-        :func:`samservice.contract.channels.to_model_image` converts the image for the model. A
-        volume is segmented plane by plane, and its objects are joined across z by overlap.
-        Returns uint32 labels, (Y, X) or (Z, Y, X); a constant image gives zeros.
+        :func:`.microsam_input.encoder_input` converts the image for the model. A volume is
+        segmented plane by plane, and its objects are joined across z by overlap.
+        Returns uint32 labels, (Y, X) or (Z, Y, X); a plane without content gives zeros.
 
         Raises :class:`WrongParameter`, :class:`WrongAxes`, :class:`SegmentationFailed`.
         """
         self.check_parameters(parameters)
-        prepared = to_model_image(image, axes, statistics.intensity_range if statistics else None)
-        ndim = len(MASK_AXES[axes])
-        if is_constant(prepared):
-            return np.zeros(prepared.shape[:ndim], np.uint32)
+        prepared = encoder_input(image, axes, normalization_of(parameters), statistics)
+        shape = prepared.pixels.shape[: len(MASK_AXES[axes])]
+        if not prepared.has_content.any():
+            return np.zeros(shape, np.uint32)
+        generate, merging = arguments_of(parameters, self._mode, axes)
+        generate |= self._one_thread()
+        with self._one_image(shape), bytes_as_they_are(prepared.is_final):
+            if "Z" in axes:
+                return segment_volume(
+                    self._predictor, self._segmenter, prepared, self._tiling, generate, merging
+                )
+            return self._segment_plane(prepared, generate)
+
+    def _segment_plane(self, prepared: EncoderInput, generate: dict[str, Any]) -> Labels:
         from micro_sam.automatic_segmentation import automatic_instance_segmentation
 
-        with self._one_image(prepared.shape[:ndim]):
-            labels = automatic_instance_segmentation(
-                self._predictor,
-                self._segmenter,
-                prepared,
-                ndim=ndim,
-                verbose=False,
-                **self._tiling,
-                **self._one_thread(),
-                **parameters,
-            )
+        labels = automatic_instance_segmentation(
+            self._predictor,
+            self._segmenter,
+            prepared.pixels,
+            ndim=2,
+            verbose=False,
+            **self._tiling,
+            **generate,
+        )
         return np.asarray(labels).astype(np.uint32, copy=False)
 
-    def encode(self, image: npt.NDArray[np.generic], axes: str) -> dict[str, Any]:
+    def encode(
+        self,
+        image: npt.NDArray[np.generic],
+        axes: str,
+        parameters: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
         """Return the embedding of a (Y, X) or (C, Y, X) image.
 
         Keys: ``features`` (1, 256, N, N) float32, N = 64 for micro-sam's models; ``input_size``
         and ``original_size``, [Y, X] of the image in pixels, for the model and as received;
-        ``constant`` (bool; features are zeros then); ``model`` and ``model_sha256``.
+        ``constant`` (bool, a plane without content; features are zeros then); ``normalization``;
+        ``model`` and ``model_sha256``. ``parameters`` may hold ``normalization``.
 
-        Raises :class:`EmbeddingsUnsupported` unless the mode is AIS without tiles,
-        :class:`WrongAxes` for a volume, :class:`SegmentationFailed`.
+        Raises :class:`EmbeddingsUnsupported` unless the mode is AIS or APG without tiles,
+        :class:`WrongParameter`, :class:`WrongAxes` for a volume, :class:`SegmentationFailed`.
         """
         self._require_embeddings()
+        self.check_parameters(parameters or {})
         if axes in MASK_AXES and MASK_AXES[axes] != "YX":
             raise WrongAxes(
                 f"axes {axes} are not those of a plane, expected YX or CYX for an embedding"
             )
-        prepared = to_model_image(image, axes)
-        original_size = prepared.shape[:2]
-        constant = is_constant(prepared)
+        normalization = normalization_of(parameters or {})
+        prepared = encoder_input(image, axes, normalization)
+        original_size = prepared.pixels.shape[:2]
+        constant = not prepared.has_content.any()
         if constant:
             features = np.zeros(self._feature_shape(), np.float32)
         else:
@@ -202,6 +226,7 @@ class MicroSamEngine:
             "input_size": list(self._input_size(original_size)),
             "original_size": list(original_size),
             "constant": constant,
+            NORMALIZATION: normalization,
             "model": self._identity(),
             "model_sha256": self._model_sha256,
         }
@@ -213,7 +238,7 @@ class MicroSamEngine:
         malformed one; :class:`WrongParameter`, :class:`SegmentationFailed`.
         """
         self.check_parameters(parameters)
-        features, original_size = self._checked_embedding(embedding)
+        features, original_size = self._checked_embedding(embedding, parameters)
         if embedding["constant"]:
             return np.zeros(original_size, np.uint32)
         image_embeddings = {
@@ -223,21 +248,27 @@ class MicroSamEngine:
         }
         with self._one_image(original_size):
             self._segmenter.initialize(image=None, image_embeddings=image_embeddings, verbose=False)
-            labels = self._segmenter.generate(**parameters)
+            labels = self._segmenter.generate(**arguments_of(parameters, self._mode, "YX")[0])
         return np.asarray(labels).astype(np.uint32, copy=False)
 
-    def _encode_prepared(self, prepared: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def _encode_prepared(self, prepared: EncoderInput) -> npt.NDArray[np.float32]:
         from micro_sam.util import precompute_image_embeddings
 
-        with self._one_image(prepared.shape[:2]):
-            computed = precompute_image_embeddings(self._predictor, prepared, ndim=2, verbose=False)
+        pixels = prepared.pixels
+        with self._one_image(pixels.shape[:2]), bytes_as_they_are(prepared.is_final):
+            computed = precompute_image_embeddings(self._predictor, pixels, ndim=2, verbose=False)
         return np.asarray(computed["features"], np.float32)
 
     def _checked_embedding(
-        self, embedding: dict[str, Any]
+        self, embedding: dict[str, Any], parameters: dict[str, Any]
     ) -> tuple[npt.NDArray[np.float32], tuple[int, int]]:
         self._require_embeddings()
-        for key, own in (("model", self._identity()), ("model_sha256", self._model_sha256)):
+        expected = {
+            "model": self._identity(),
+            "model_sha256": self._model_sha256,
+            NORMALIZATION: normalization_of(parameters),
+        }
+        for key, own in expected.items():
             if embedding.get(key) != own:
                 raise EmbeddingsUnsupported(
                     f"the embedding's {key} is {embedding.get(key)!r}, expected {own!r}"
@@ -276,12 +307,12 @@ class MicroSamEngine:
         return {"n_threads": 1} if self._tiling and self._mode == "ais" else {}
 
     def _has_embeddings(self) -> bool:
-        return self._mode == "ais" and not self._tiling
+        return self._mode in ("ais", "apg") and not self._tiling
 
     def _require_embeddings(self) -> None:
         if not self._has_embeddings():
             raise EmbeddingsUnsupported(
-                f"{self._identity()} has no embeddings, expected mode ais without tiles"
+                f"{self._identity()} has no embeddings, expected mode ais or apg without tiles"
             )
 
     def _feature_shape(self) -> tuple[int, int, int, int]:

@@ -159,10 +159,15 @@ class SegmentationService:
             }
 
     async def encode_image(
-        self, image: Any, axes: str | None = None, context: dict[str, Any] | None = None
+        self,
+        image: Any,
+        axes: str | None = None,
+        context: dict[str, Any] | None = None,
+        **parameters: Any,
     ) -> dict[str, Any]:
         """Return the embedding of a (Y, X) or (C, Y, X) image for ``segment_all``.
 
+        ``parameters`` are those that ``describe`` names in ``embedding_parameters``.
         For a packed image its arrays are packed, and the answer also has ``made_by``, ``seconds``
         and the times, as in :meth:`segment_all`.
         Raises :class:`~samservice.contract.errors.EmbeddingsUnsupported` when the engine has none.
@@ -171,9 +176,12 @@ class SegmentationService:
         received_unix_s = time.time()
         async with self._queue.hold_slot(_caller(context)):
             stopwatch = Stopwatch()
+            self._check_embedding_parameters(parameters)
             packed = is_packed(image)
             _, axes = self._check_header(image, axes)
-            encoded = await self._queue.run(stopwatch, partial(self._prepare_encoding, image, axes))
+            encoded = await self._queue.run(
+                stopwatch, partial(self._prepare_encoding, image, axes, parameters)
+            )
             assert encoded is not None
             stopwatch.lap("encode")
             if not packed:
@@ -275,8 +283,21 @@ class SegmentationService:
         embedding = unpack_embedding(given, limits.max_image_bytes, limits.max_pixels)
         return lambda: _checked_labels(self._engine.segment_embedding(embedding, parameters))
 
-    def _prepare_encoding(self, given: Any, axes: str) -> Callable[[], dict[str, Any]]:
-        return partial(self._engine.encode, self._unpack_image(given, axes), axes)
+    def _check_embedding_parameters(self, parameters: dict[str, Any]) -> None:
+        """Raise WrongParameter for one that decides no embedding or has a wrong value."""
+        accepted = self._description.get("embedding_parameters", ())
+        if unknown := sorted(set(parameters) - set(accepted)):
+            raise WrongParameter(
+                f"encode_image takes no parameter {', '.join(unknown)}, "
+                f"expected {', '.join(accepted) or 'none'}"
+            )
+        self._engine.check_parameters(parameters)
+
+    def _prepare_encoding(
+        self, given: Any, axes: str, parameters: dict[str, Any]
+    ) -> Callable[[], dict[str, Any]]:
+        arguments = (parameters,) if parameters else ()
+        return partial(self._engine.encode, self._unpack_image(given, axes), axes, *arguments)
 
 
 def _caller(context: dict[str, Any] | None) -> str | None:

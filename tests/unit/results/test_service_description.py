@@ -66,6 +66,7 @@ def test_limits_that_are_left_out_are_those_of_an_older_service() -> None:
         ("image_statistics", {"a": 1}),
         ("image_statistics", "levels"),
         ("image_statistics", [1]),
+        ("embedding_parameters", "sigma"),
         ("embedding_bytes", {"a": 1}),
         ("embedding_bytes", 0),
         ("embedding_bytes", 10**400),

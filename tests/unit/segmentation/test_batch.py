@@ -613,6 +613,32 @@ async def test_other_pixels_or_another_model_are_encoded_again(tmp_path: Path) -
     assert bench.calls() == (3, 3)
 
 
+class ScalingEngine(EncodingEngine):
+    """Its embedding depends on ``sigma``, which a test accepts, and remembers it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoded_with: list[dict[str, Any]] = []
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {"embedding_parameters": ["sigma"]}
+
+    def encode(
+        self, image: np.ndarray, axes: str, parameters: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        self.encoded_with.append(parameters or {})
+        return super().encode(image, axes)
+
+
+async def test_an_embedding_is_kept_for_the_parameters_that_it_depends_on(tmp_path: Path) -> None:
+    bench = EncodingBench(tmp_path, count=1)
+    bench.engine = engine = ScalingEngine()
+    runs: list[dict[str, Any]] = [{}, {"sigma": 2}, {"sigma": 3}, {"sigma": 2}]
+    for parameters in runs:
+        await bench.run(embeddings=bench.store(), parameters=parameters)
+    assert engine.encoded_with == [{}, {"sigma": 2}, {"sigma": 3}]
+
+
 async def test_each_plane_of_a_stack_has_an_embedding_and_a_volume_has_none(
     tmp_path: Path,
 ) -> None:

@@ -10,17 +10,22 @@ import numpy as np
 from samservice.contract.channels import to_gray
 from samservice.contract.image_statistics import (
     BACKGROUND,
+    FULL_RANGE,
     INTENSITY_RANGE,
     LEVELS,
+    ROBUST_RANGE,
+    ChannelRanges,
     ImageStatistics,
     Levels,
+    Parts,
     streamed_intensity_range,
+    streamed_robust_and_full_range,
 )
 
 from ..errors import RequestRefused
 from .planes import Planes, bands
 
-KNOWN = (INTENSITY_RANGE, BACKGROUND, LEVELS)
+KNOWN = (INTENSITY_RANGE, ROBUST_RANGE, FULL_RANGE, BACKGROUND, LEVELS)
 
 
 def plane_statistics(
@@ -38,29 +43,38 @@ def plane_statistics(
             f" client only computes {', '.join(KNOWN)}; update it, or raise tiles.above_px"
         )
     height, width = planes.plane_shape[-2:]
-    ranges = tuple(
-        _channel_range(planes, number, channel) for channel in range(planes.channel_count)
-    )
+    size = height * width
+    channels = [_channel_parts(planes, number, channel) for channel in range(planes.channel_count)]
+    ranges: ChannelRanges = ()
+    robust: ChannelRanges = ()
+    full: ChannelRanges = ()
+    if not {INTENSITY_RANGE, BACKGROUND, LEVELS}.isdisjoint(wanted):
+        ranges = tuple(streamed_intensity_range(each, planes.dtype, size) for each in channels)
+    if ROBUST_RANGE in wanted or FULL_RANGE in wanted:
+        both = [streamed_robust_and_full_range(each, planes.dtype, size) for each in channels]
+        robust, full = zip(*both, strict=True)
     grid, levels = None, None
     if BACKGROUND in wanted or LEVELS in wanted:
         grid, levels = _levels(planes, number, ranges, parameters)
     return ImageStatistics(
         (height, width),
         (0, 0),
-        ranges if INTENSITY_RANGE in wanted else (),
-        grid if BACKGROUND in wanted else None,
-        levels if LEVELS in wanted else None,
+        intensity_range=ranges if INTENSITY_RANGE in wanted else (),
+        robust_range=robust if ROBUST_RANGE in wanted else (),
+        full_range=full if FULL_RANGE in wanted else (),
+        background=grid if BACKGROUND in wanted else None,
+        levels=levels if LEVELS in wanted else None,
     )
 
 
-def _channel_range(planes: Planes, number: int, channel: int) -> tuple[float, float]:
+def _channel_parts(planes: Planes, number: int, channel: int) -> Parts:
     height, width = planes.plane_shape[-2:]
 
     def parts() -> Iterator[np.ndarray]:
         for rows in bands(height, width):
             yield planes.read_part(number, rows, slice(0, width), channel)
 
-    return streamed_intensity_range(parts, planes.dtype, height * width)
+    return parts
 
 
 def _levels(

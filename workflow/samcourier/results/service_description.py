@@ -62,8 +62,9 @@ class ServiceDescription(Struct, frozen=True):
     ``engine``, ``model``, ``model_sha256``, ``segmentation_version``, ``versions`` and ``device``
     go into logs, masks and keys unchanged. ``parameters`` has a schema for each parameter that the
     engine accepts, see :mod:`samservice.contract.parameters`. ``image_statistics`` names the
-    statistics of a whole image that the engine needs with each tile. ``embedding_bytes`` is the
-    size of an embedding before it is packed. ``wire`` is set if the service takes packed arrays.
+    statistics of a whole image that the engine needs with each tile. ``embedding_parameters`` names
+    the parameters that an embedding depends on, ``embedding_bytes`` is its size before it is
+    packed. ``wire`` is set if the service takes packed arrays.
     """
 
     engine: Any = None
@@ -79,6 +80,7 @@ class ServiceDescription(Struct, frozen=True):
     parameters: dict[str, dict[str, Any]] | None = None
     image_statistics: tuple[str, ...] = ()
     embeddings: bool = False
+    embedding_parameters: tuple[str, ...] = ()
     embedding_bytes: Count | None = None
     limits: CallLimits = CallLimits()
     recent: RecentWork | None = None

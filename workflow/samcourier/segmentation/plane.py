@@ -73,6 +73,7 @@ class PlaneCaller:
         self._maker.settle(description.identity)
         self._packs = description.wire is not None
         self._embeddings = embeddings
+        self._embedding_parameters = description.embedding_parameters
         self._embedding_bytes = description.embedding_bytes or 0
         self._down_bytes_per_pixel = FIRST_GUESS_DOWN_BYTES_PER_PIXEL
 
@@ -96,7 +97,7 @@ class PlaneCaller:
         """
         is_embedded = plane.axes in EMBEDDED_AXES and statistics is None
         if self._embeddings is not None and is_embedded:
-            embedding = await self._embedding(self._embeddings, plane, record, number)
+            embedding = await self._embedding(self._embeddings, plane, parameters, record, number)
             arguments = {"image_or_embedding": embedding, "embedding": True, **parameters}
             up_bytes = packed_embedding_nbytes(embedding)
         else:
@@ -128,10 +129,16 @@ class PlaneCaller:
         return packed, packed_nbytes(packed)
 
     async def _embedding(
-        self, store: EmbeddingStore, plane: Plane, record: Record, number: int | None
+        self,
+        store: EmbeddingStore,
+        plane: Plane,
+        parameters: Mapping[str, Any],
+        record: Record,
+        number: int | None,
     ) -> dict[str, Any]:
         """Return the plane's packed embedding: the kept one, or a new one that is then kept."""
-        key = image_key(plane.pixels_sha256, {}, self._identity)
+        used = {name: parameters[name] for name in self._embedding_parameters if name in parameters}
+        key = image_key(plane.pixels_sha256, used, self._identity)
         kept_embedding = await asyncio.to_thread(store.get, key)
         if kept_embedding is not None:
             return kept_embedding
@@ -147,7 +154,7 @@ class PlaneCaller:
                 )
             return {name: each for name, each in value.items() if name not in OF_THE_CALL}
 
-        arguments = {"image": image, "axes": plane.axes}
+        arguments = {"image": image, "axes": plane.axes, **used}
         payload = Payload(up_bytes, self._embedding_bytes)
         call = Call("encode_image", arguments, payload, accept)
         embedding = (await self._call(call, record, number)).value

@@ -27,7 +27,9 @@ from samservice.contract.image_statistics import (
     Levels,
     checked_statistics,
     streamed_intensity_range,
+    streamed_robust_and_full_range,
 )
+from samservice.contract.normalization import robust_range
 from samservice.engines.watershed import PARAMETERS, WatershedEngine
 
 ENGINE = WatershedEngine()
@@ -57,6 +59,9 @@ def test_the_streamed_range_is_that_of_the_whole_to_the_last_bit(
     parts = np.array_split(pixels, data.draw(st.integers(1, 5)))
     found = streamed_intensity_range(lambda: parts, pixels.dtype, pixels.size)
     assert found == intensity_range(pixels)
+    robust, full = streamed_robust_and_full_range(lambda: parts, pixels.dtype, pixels.size)
+    assert robust == robust_range(pixels)
+    assert full == (float(pixels.min()), float(pixels.max()))
     if len(np.unique(pixels)) > 1 and np.diff(np.percentile(pixels, (1, 99.8))) > 0:
         expected = np.percentile(pixels.astype(float), (1, 99.8))
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
@@ -72,6 +77,43 @@ def test_nan_and_infinity_have_no_range(tmp_path: Path, value: float) -> None:
         pytest.raises(ImageUnfit, match=r"image\.tif: 1 of \d+ values are NaN or infinite"),
     ):
         plane_statistics(planes, 0, WANTED, DEFAULTS)
+
+
+MICROSAM_WANTED = ["robust_range", "full_range"]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32"])
+@pytest.mark.parametrize("axes", ["YX", "CYX"])
+def test_the_ranges_of_a_sparse_plane_are_those_of_the_whole(
+    tmp_path: Path, dtype: str, axes: str
+) -> None:
+    plane = np.random.default_rng(0).normal(40, 3, (420, 380))
+    plane[100:110, 200:210] = 200
+    pixels = np.stack([plane, plane[::-1]]) if axes == "CYX" else plane
+    pixels = pixels.astype(dtype)
+    tifffile.imwrite(tmp_path / "image.ome.tif", pixels, metadata={"axes": axes}, tile=(64, 64))
+    with open_planes(tmp_path / "image.ome.tif") as planes:
+        statistics = plane_statistics(planes, 0, MICROSAM_WANTED, {})
+    channels = pixels if axes == "CYX" else pixels[np.newaxis]
+    expected = ImageStatistics(
+        (420, 380),
+        (0, 0),
+        robust_range=tuple(map(robust_range, channels)),
+        full_range=tuple((float(each.min()), float(each.max())) for each in channels),
+    )
+    assert statistics == expected
+    assert [high for _, high in statistics.robust_range] == [200] * len(channels)
+    received = checked_statistics(statistics.to_wire(), MICROSAM_WANTED, pixels.shape, axes)
+    assert received == expected
+
+
+@pytest.mark.parametrize("name", MICROSAM_WANTED)
+@pytest.mark.parametrize("value", [None, [], [[1]], [[2, 1]], [[0, 1], [0, 1]], [["0", 1]]])
+def test_a_malformed_range_is_named(name: str, value: Any) -> None:
+    wired = {"shape_px": [8, 8], "origin_px": [0, 0]}
+    wired |= {"robust_range": [[0, 1]], "full_range": [[0, 1]]} | {name: value}
+    with pytest.raises(WrongParameter, match=f"image_statistics: {name}"):
+        checked_statistics(wired, MICROSAM_WANTED, (8, 8), "YX")
 
 
 def cells(seed: int, shape: tuple[int, int] = (420, 380), blank: bool = True) -> np.ndarray:

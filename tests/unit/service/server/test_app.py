@@ -444,6 +444,26 @@ async def test_more_bytes_than_the_limit_are_never_unpacked(serve: Serve) -> Non
         await serve(ScriptedEngine(), max_image_bytes=10).segment_all(packed(IMAGE))
 
 
+class ScalingEngine(ScriptedEngine):
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {"embedding_parameters": ["sigma"]}
+
+    def encode(
+        self, image: np.ndarray, axes: str, parameters: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        return super().encode(image, axes) | {"used": parameters}
+
+
+async def test_an_embedding_takes_the_parameters_that_the_engine_describes(serve: Serve) -> None:
+    service = serve(ScalingEngine())
+    assert (await service.encode_image(IMAGE, sigma=2))["used"] == {"sigma": 2}
+    assert (await service.encode_image(IMAGE))["used"] is None
+    with pytest.raises(WrongParameter, match="takes no parameter window, expected sigma"):
+        await service.encode_image(IMAGE, window=2)
+    with pytest.raises(WrongParameter, match="takes no parameter sigma, expected none"):
+        await serve(ScriptedEngine()).encode_image(IMAGE, sigma=2)
+
+
 # What may come in.
 
 
