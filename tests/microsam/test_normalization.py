@@ -14,6 +14,7 @@ import tifffile
 from samservice.contract.errors import EmbeddingsUnsupported, WrongParameter
 from samservice.contract.image_statistics import ImageStatistics
 from samservice.contract.normalization import robust_range
+from samservice.engines.microsam_volume import merge_planes
 
 from .test_microsam_engine import ACCEPT_ANY_MASK, TILES, blobs, directly, small_engine
 
@@ -250,6 +251,34 @@ def test_the_parameters_of_merging_are_micro_sams(
         expected = directly(small_checkpoint, "ais", volume, 3, **merging)
         np.testing.assert_array_equal(mask, expected)
     assert engine.segment(volume, "ZYX", {"min_z_extent": 2}).max() > 1
+
+
+@pytest.mark.parametrize(
+    ("planes", "gap_closing", "same_as_micro_sam"),
+    [
+        ("A.BBBBB", 2, False),
+        ("AAAA.B", 2, False),
+        (".AABBB", 1, True),
+        ("AA.AABB", 1, True),
+        ("AABBB.", 1, True),
+        ("AB.BA", 0, True),
+    ],
+)
+def test_two_objects_never_get_one_label(
+    planes: str, gap_closing: int, same_as_micro_sam: bool
+) -> None:
+    from micro_sam.multi_dimensional_segmentation import merge_instance_segmentation_3d
+
+    corners = {"A": np.s_[2:10, 2:10], "B": np.s_[25:33, 25:33]}
+    labels = np.zeros((len(planes), 40, 40), np.uint32)
+    for z, name in enumerate(planes):
+        if name != ".":
+            labels[z][corners[name]] = labels.max() + 1
+    merged = merge_planes(labels.copy(), gap_closing=gap_closing)
+    own = {name: set(np.unique(merged[:, *corner])) - {0} for name, corner in corners.items()}
+    assert own["A"] and own["B"] and not own["A"] & own["B"]
+    theirs = merge_instance_segmentation_3d(labels, verbose=False, gap_closing=gap_closing)
+    assert np.array_equal(merged, theirs) is same_as_micro_sam
 
 
 def test_gap_closing_bridges_a_blank_plane(engine: Any, recipe: ModuleType) -> None:

@@ -29,7 +29,6 @@ def segment_volume(
     ``micro_sam.multi_dimensional_segmentation.automatic_3d_segmentation`` (1.8). ``generate`` and
     ``merging`` are the arguments of :func:`.microsam_parameters.arguments_of`.
     """
-    from micro_sam.multi_dimensional_segmentation import merge_instance_segmentation_3d
     from micro_sam.util import precompute_image_embeddings
 
     labels = np.zeros(volume.pixels.shape, np.uint32)
@@ -46,5 +45,34 @@ def segment_volume(
         count += int(plane.max())
     if not count:
         return labels
-    merged = merge_instance_segmentation_3d(labels, beta=_BETA, verbose=False, **merging)
+    return merge_planes(labels, **merging)
+
+
+def merge_planes(
+    labels: npt.NDArray[np.uint32], gap_closing: int = 0, **merging: Any
+) -> npt.NDArray[np.uint32]:
+    """Join the objects of a volume's planes; ``labels`` (Z, Y, X) differ between planes.
+
+    It is ``merge_instance_segmentation_3d`` of micro-sam (1.8), except that each object keeps a
+    label of its own: there, an empty plane among the first or last ``gap_closing`` planes restarts
+    the numbers, and two objects get one label.
+    """
+    from micro_sam import multi_dimensional_segmentation as micro_sam
+
+    if gap_closing:
+        closed = micro_sam._preprocess_closing(labels, gap_closing, lambda _: None)
+        labels = _numbered(closed)
+    merged = micro_sam.merge_instance_segmentation_3d(labels, beta=_BETA, verbose=False, **merging)
     return np.asarray(merged).astype(np.uint32, copy=False)
+
+
+def _numbered(planes: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """Return labels that continue from plane to plane; each plane's are without gaps."""
+    numbered = np.zeros_like(planes)
+    count = 0
+    for z, plane in enumerate(planes):
+        found = plane > 0
+        if found.any():
+            numbered[z][found] = plane[found] - plane[found].min() + (count + 1)
+            count = int(numbered[z].max())
+    return numbered
