@@ -14,7 +14,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test test-microsam test-bioengine test-crate test-slurm test-faults soak upstream check fuzz audit bench bench-large bench-networks docs schemas lock upgrade clean
+.PHONY: help run install test test-microsam test-bioengine test-crate test-slurm test-faults soak upstream check fuzz audit bench bench-engine bench-large bench-networks docs schemas lock upgrade clean
 
 help: ## list these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -107,6 +107,9 @@ bench: .venv/installed-test ## measure against the naive client, the raw network
 	.venv/bin/python bench/crowd.py
 	.venv/bin/python bench/reading.py
 	.venv/bin/python bench/start.py
+
+bench-engine: .venv/installed-test ## compare the default engine with Otsu's threshold on real and generated images
+	.venv/bin/python bench/engine.py
 
 bench-large: .venv/installed-test ## images of 16 384 and 30 000 pixels a side in tiles (the first half an hour and 13 GB)
 	.venv/bin/python bench/large.py 16384

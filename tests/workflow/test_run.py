@@ -236,7 +236,7 @@ def test_a_slip_in_the_parameters_ends_the_run_before_a_batch_starts(fresh: Fold
     said = fresh.run(status=1)
     assert (
         "config.parameters (--parameters): parameter 'min_area' with value 500 is unknown,"
-        " did you mean 'min_area_px'? expected one of sigma_px"
+        " did you mean 'min_area_px'? expected one of diameter_px"
     ) in said
     assert "no batch was started, since samcourier verify failed" in said
     assert not (fresh.results / "batches").exists() and not (fresh.results / "logs").exists()

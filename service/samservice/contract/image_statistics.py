@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,30 +25,34 @@ from .wire import WireError, is_packed, pack_array, unpack_array
 INTENSITY_RANGE = "intensity_range"
 ROBUST_RANGE = "robust_range"
 FULL_RANGE = "full_range"
-BACKGROUND = "background"
-LEVELS = "levels"
+BRIGHT_OBJECTS = "bright_objects"
 
 _RANGES = (INTENSITY_RANGE, ROBUST_RANGE, FULL_RANGE)
 
 _MAX_GRID_BYTES = 16 << 20
+
+#: Largest diameter of an object, pixels.
+MAX_DIAMETER_PX = 1024.0
 
 #: (low, high) of each channel.
 ChannelRanges = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
-class Levels:
-    """Intensities above the background, in units of the normalised image.
+class BrightObjects:
+    """What the watershed engine needs to know of a whole image, in units of the normalised one.
 
     Attributes:
-        otsu: Otsu's threshold.
-        floor: Mean of the background pixels.
-        noise: Standard deviation of the background pixels.
+        diameter_px: Typical diameter of an object.
+        background: float32 (rows, columns), the background at the centres of squares.
+        noise: float32 (rows, columns), the standard deviation of the smoothed image's noise.
+        otsu: Otsu's threshold, above the background.
     """
 
+    diameter_px: float
+    background: npt.NDArray[np.float32]
+    noise: npt.NDArray[np.float32]
     otsu: float
-    floor: float
-    noise: float
 
 
 @dataclass(frozen=True)
@@ -63,17 +67,15 @@ class ImageStatistics:
         intensity_range: (low, high) of each channel, see :func:`.channels.intensity_range`.
         robust_range: (low, high) of each channel, see :func:`.normalization.robust_range`.
         full_range: (minimum, maximum) of each channel.
-        background: float32 (rows, columns), see :func:`.levels.background_grid`.
-        levels: See :func:`.levels.levels_of`.
+        bright_objects: See :func:`.bright_objects.bright_objects`.
     """
 
     shape_px: tuple[int, int]
     origin_px: tuple[int, int]
     intensity_range: ChannelRanges = ()
-    background: npt.NDArray[np.float32] | None = None
-    levels: Levels | None = None
     robust_range: ChannelRanges = ()
     full_range: ChannelRanges = ()
+    bright_objects: BrightObjects | None = None
 
     def to_wire(self) -> dict[str, Any]:
         """Return the argument ``image_statistics`` of ``segment_all``: JSON values and bytes."""
@@ -84,10 +86,11 @@ class ImageStatistics:
         for name in _RANGES:
             if ranges := getattr(self, name):
                 wired[name] = [list(each) for each in ranges]
-        if self.background is not None:
-            wired[BACKGROUND] = pack_array(self.background, "raw")
-        if self.levels is not None:
-            wired[LEVELS] = asdict(self.levels)
+        if self.bright_objects is not None:
+            wired[BRIGHT_OBJECTS] = {
+                name: pack_array(value, "raw") if isinstance(value, np.ndarray) else value
+                for name, value in vars(self.bright_objects).items()
+            }
         return wired
 
 
@@ -122,8 +125,9 @@ def checked_statistics(
     return ImageStatistics(
         shape,
         origin,
-        background=_checked_background(value[BACKGROUND]) if BACKGROUND in wanted else None,
-        levels=_checked_levels(value[LEVELS]) if LEVELS in wanted else None,
+        bright_objects=(
+            _checked_bright_objects(value[BRIGHT_OBJECTS]) if BRIGHT_OBJECTS in wanted else None
+        ),
         **ranges,
     )
 
@@ -159,11 +163,35 @@ def _items(value: Any) -> Iterable[Any]:
     return value if isinstance(value, list | tuple) else ()
 
 
-def _checked_background(value: Any) -> npt.NDArray[np.float32]:
+def _checked_bright_objects(value: Any) -> BrightObjects:
+    expected = {"diameter_px", "background", "noise", "otsu"}
+    if not isinstance(value, Mapping) or set(value) != expected:
+        raise WrongParameter(
+            f"image_statistics: bright_objects {value!r:.80}, expected diameter_px, background,"
+            " noise and otsu"
+        )
+    diameter_px, otsu = (
+        _number(f"bright_objects.{name}", value[name]) for name in ("diameter_px", "otsu")
+    )
+    if not 0 < diameter_px <= MAX_DIAMETER_PX:
+        raise WrongParameter(
+            f"image_statistics: bright_objects.diameter_px {diameter_px}, expected more than 0 and"
+            f" at most {MAX_DIAMETER_PX:g}"
+        )
+    background, noise = (_checked_grid(name, value[name]) for name in ("background", "noise"))
+    if background.shape != noise.shape:
+        raise WrongParameter(
+            f"image_statistics: bright_objects.noise {noise.shape}, expected the background's"
+            f" {background.shape}"
+        )
+    return BrightObjects(diameter_px, background, noise, otsu)
+
+
+def _checked_grid(name: str, value: Any) -> npt.NDArray[np.float32]:
     try:
         grid = unpack_array(value, _MAX_GRID_BYTES) if is_packed(value) else value
     except WireError as error:
-        raise WrongParameter(f"image_statistics: background: {error}") from error
+        raise WrongParameter(f"image_statistics: bright_objects.{name}: {error}") from error
     if (
         not isinstance(grid, np.ndarray)
         or grid.dtype != np.float32
@@ -172,17 +200,9 @@ def _checked_background(value: Any) -> npt.NDArray[np.float32]:
         or not np.isfinite(grid).all()
     ):
         raise WrongParameter(
-            "image_statistics: background, expected finite float32 (rows, columns)"
+            f"image_statistics: bright_objects.{name}, expected finite float32 (rows, columns)"
         )
     return grid
-
-
-def _checked_levels(value: Any) -> Levels:
-    if not isinstance(value, Mapping) or set(value) != {"otsu", "floor", "noise"}:
-        raise WrongParameter(
-            f"image_statistics: levels {value!r:.80}, expected otsu, floor and noise"
-        )
-    return Levels(**{name: _number(f"levels.{name}", value[name]) for name in value})
 
 
 Parts = Callable[[], Iterable[npt.NDArray[Any]]]

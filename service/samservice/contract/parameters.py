@@ -24,6 +24,10 @@ _KINDS: dict[str, type] = {
     "object": dict,
 }
 
+#: Name of the parameter for the distance of a volume's planes in pixels. Where an engine describes
+#: it and the user does not give it, a client takes it from the image's geometry.
+Z_ASPECT = "z_aspect"
+
 #: The types that a schema may name.
 TYPES = tuple(_KINDS)
 

@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from samcourier.failure import Failure
+from samcourier.images.selection import Selection, parse_pick
 from samcourier.masks.integrity import MaskContainer
 from samcourier.masks.omezarr import write_mask
 from samcourier.results.image_log import ImageLog, ImageSeconds, read_image_log, write_image_log
@@ -26,7 +27,9 @@ from samcourier.segmentation.existing import (
 )
 from samcourier.segmentation.key import image_key
 from samcourier.segmentation.prepared import Prepared
+from samservice.engines.watershed_parameters import PARAMETERS
 
+from . import one_image
 from .batch_settings import batch_settings
 from .one_image import prepared_image, write_image
 
@@ -207,3 +210,27 @@ async def test_a_mask_of_the_current_version_is_preferred_to_an_older_one(tmp_pa
         leave_mask(earlier, batch.dataset_dir, "folder", "whole")
         leave_mask(prepared, batch.dataset_dir, "zip", "whole")
         assert keep_older_version(prepared, batch) is prepared
+
+
+@pytest.mark.parametrize("knew_geometry", [False, True])
+async def test_a_volume_of_an_older_version_is_kept_with_and_without_its_geometry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, knew_geometry: bool
+) -> None:
+    batch = batch_settings(tmp_path / "results")
+    described = replace(one_image.DESCRIPTION, parameters=PARAMETERS)
+    monkeypatch.setattr(one_image, "DESCRIPTION", described)
+    path = write_image(tmp_path, (3, 10, 12), "ZYX")
+    selection = {"selection": Selection(z=parse_pick("volume", volume=True))}
+    async with prepared_image(path, batch, **selection) as prepared:
+        assert prepared.parameters == {"z_aspect": 4.0} and prepared.request.parameters == {}
+        service = prepared.request.service | {"segmentation_version": 0}
+        parameters = prepared.parameters if knew_geometry else {}
+        key = image_key(prepared.pixels_sha256, parameters, service)
+        request = dataclasses.replace(prepared.request, service=service)
+        earlier = dataclasses.replace(prepared, request=request, parameters=parameters, key=key)
+        mask = mask_path(batch.dataset_dir, "cell", "folder")
+        labels = np.arange(360, dtype=np.uint32).reshape(3, 10, 12)
+        write_mask(mask, labels, "ZYX", provenance=earlier.provenance(OBJECT_COUNT))
+        kept = keep_older_version(prepared, batch)
+    assert (kept.key, kept.parameters) == (key, parameters)
+    assert type(find_existing(kept, batch)) is ValidMask

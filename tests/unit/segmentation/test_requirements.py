@@ -27,9 +27,9 @@ def row(**parameters: Any) -> ImageRow:
     ("parameters", "said"),
     [
         ({"min_area": 5}, "parameter 'min_area' with value 5 is unknown, did you mean "
-         "'min_area_px'? expected one of sigma_px, background_px, "),
-        ({"min_area_px": "five"}, "parameter 'min_area_px' is 'five', expected integer from 1 to "),
-        ({"min_area_px": "5.5"}, "parameter 'min_area_px' is '5.5', expected integer from 1 to "),
+         "'min_area_px'? expected one of diameter_px, sigma_px, "),
+        ({"min_area_px": "five"}, "parameter 'min_area_px' is 'five', expected integer from 0 to "),
+        ({"min_area_px": "5.5"}, "parameter 'min_area_px' is '5.5', expected integer from 0 to "),
         ({"sigma_px": 21}, "parameter 'sigma_px' is 21, expected number from 0.0 to 20.0"),
     ],
 )  # fmt: skip

@@ -9,14 +9,13 @@ import numpy as np
 
 from samservice.contract.channels import to_gray
 from samservice.contract.image_statistics import (
-    BACKGROUND,
+    BRIGHT_OBJECTS,
     FULL_RANGE,
     INTENSITY_RANGE,
-    LEVELS,
     ROBUST_RANGE,
+    BrightObjects,
     ChannelRanges,
     ImageStatistics,
-    Levels,
     Parts,
     streamed_intensity_range,
     streamed_robust_and_full_range,
@@ -25,7 +24,7 @@ from samservice.contract.image_statistics import (
 from ..errors import RequestRefused
 from .planes import Planes, bands
 
-KNOWN = (INTENSITY_RANGE, ROBUST_RANGE, FULL_RANGE, BACKGROUND, LEVELS)
+KNOWN = (INTENSITY_RANGE, ROBUST_RANGE, FULL_RANGE, BRIGHT_OBJECTS)
 
 
 def plane_statistics(
@@ -40,7 +39,8 @@ def plane_statistics(
     if unknown := [name for name in wanted if name not in KNOWN]:
         raise RequestRefused(
             f"for tiles the service needs the image_statistics {', '.join(unknown)}, but this"
-            f" client only computes {', '.join(KNOWN)}; update it, or raise tiles.above_px"
+            f" client only computes {', '.join(KNOWN)}; update the older of the two, or raise"
+            " tiles.above_px"
         )
     height, width = planes.plane_shape[-2:]
     size = height * width
@@ -48,22 +48,22 @@ def plane_statistics(
     ranges: ChannelRanges = ()
     robust: ChannelRanges = ()
     full: ChannelRanges = ()
-    if not {INTENSITY_RANGE, BACKGROUND, LEVELS}.isdisjoint(wanted):
+    if not {INTENSITY_RANGE, BRIGHT_OBJECTS}.isdisjoint(wanted):
         ranges = tuple(streamed_intensity_range(each, planes.dtype, size) for each in channels)
     if ROBUST_RANGE in wanted or FULL_RANGE in wanted:
         both = [streamed_robust_and_full_range(each, planes.dtype, size) for each in channels]
         robust, full = zip(*both, strict=True)
-    grid, levels = None, None
-    if BACKGROUND in wanted or LEVELS in wanted:
-        grid, levels = _levels(planes, number, ranges, parameters)
     return ImageStatistics(
         (height, width),
         (0, 0),
         intensity_range=ranges if INTENSITY_RANGE in wanted else (),
         robust_range=robust if ROBUST_RANGE in wanted else (),
         full_range=full if FULL_RANGE in wanted else (),
-        background=grid if BACKGROUND in wanted else None,
-        levels=levels if LEVELS in wanted else None,
+        bright_objects=(
+            _bright_objects(planes, number, ranges, parameters)
+            if BRIGHT_OBJECTS in wanted
+            else None
+        ),
     )
 
 
@@ -77,44 +77,59 @@ def _channel_parts(planes: Planes, number: int, channel: int) -> Parts:
     return parts
 
 
-def _levels(
+def _bright_objects(
     planes: Planes,
     number: int,
     ranges: Sequence[tuple[float, float]],
     parameters: Mapping[str, Any],
-) -> tuple[np.ndarray, Levels]:
-    """Return the background grid and the levels above it, as the watershed engine needs them."""
+) -> BrightObjects:
+    """Return what the watershed engine computes of a whole image, from bands of the plane."""
     try:
-        from samservice.contract import levels as foreground
+        from samservice.contract import bright_objects as whole
     except ImportError as error:
         raise RequestRefused(
             f"tiles for this service need {error.name}: pip install 'samcourier[local]'"
         ) from error
-    sigma_px, block_px = float(parameters["sigma_px"]), int(parameters["background_px"])
     height, width = planes.plane_shape[-2:]
-    row_edges, column_edges = (foreground.grid_edges(size, block_px) for size in (height, width))
-    margin = foreground.margin_px(sigma_px)
+
+    def gray(rows: slice) -> np.ndarray:
+        pixels = planes.read_part(number, rows, slice(0, width))
+        return to_gray(pixels, planes.plane_axes, ranges, clipped=False)
 
     def smoothed(rows: slice) -> np.ndarray:
+        margin = whole.margin_px(scale.sigma_px)
         top, bottom = max(rows.start - margin, 0), min(rows.stop + margin, height)
-        pixels = planes.read_part(number, slice(top, bottom), slice(0, width))
-        gray = to_gray(pixels, planes.plane_axes, ranges)
-        return foreground.smooth(gray, sigma_px)[rows.start - top :][: rows.stop - rows.start]
+        smooth = whole.smooth(gray(slice(top, bottom)), scale.sigma_px)
+        return smooth[rows.start - top :][: rows.stop - rows.start]
 
-    quartiles = []
-    for edges in _bands_of_squares(row_edges, width):
-        band = smoothed(slice(edges[0], edges[-1]))
-        quartiles.append(
-            foreground.quartiles(band, [edge - edges[0] for edge in edges], column_edges)
+    diameter_px = float(parameters["diameter_px"])
+    if not diameter_px:
+        diameter_px = whole.diameter_of(
+            spectrum
+            for edges in _bands_of_squares(whole.grid_edges(height, whole.SCALE_SQUARE_PX), width)
+            for spectrum in whole.scale_spectra(
+                gray(slice(edges[0], edges[-1])), [edge - edges[0] for edge in edges]
+            )
         )
-    grid = foreground.background_grid(np.concatenate(quartiles))
+    scale = whole.scale_of(diameter_px, parameters)
+    row_edges, column_edges = (whole.grid_edges(size, scale.square_px) for size in (height, width))
+    of_bands = [
+        whole.grids(
+            smoothed(slice(edges[0], edges[-1])),
+            scale,
+            [edge - edges[0] for edge in edges],
+            column_edges,
+        )
+        for edges in _bands_of_squares(row_edges, width)
+    ]
+    quartiles, noise = (np.concatenate(parts) for parts in zip(*of_bands, strict=True))
+    background = whole.background_grid(quartiles, noise)
     histogram: np.ndarray = np.zeros((), np.int64)
     for rows in bands(height, width):
-        background = foreground.background(
-            grid, (height, width), (rows.start, 0), (rows.stop - rows.start, width)
-        )
-        histogram = histogram + foreground.level_histogram(smoothed(rows) - background)
-    return grid, foreground.levels_of(histogram)
+        level = whole.level_of(smoothed(rows), background, (height, width), (rows.start, 0))
+        histogram = histogram + whole.level_histogram(level)
+    otsu = whole.threshold_of(histogram, whole.significant_level(noise, parameters))
+    return BrightObjects(diameter_px, background, noise, otsu)
 
 
 def _bands_of_squares(row_edges: Sequence[int], width: int) -> Iterator[list[int]]:

@@ -96,15 +96,22 @@ def keep_older_version(prepared: Prepared, settings: BatchSettings) -> Prepared:
         service = provenance.get("service")
         if not isinstance(service, dict) or not is_older_version(service, request.service):
             continue
-        key = image_key(
-            prepared.pixels_sha256,
-            request.parameters,
-            service,
-            prepared.tiling.identity if prepared.tiling else None,
-            prepared.foreground.sha256 if prepared.foreground else None,
-        )
-        if key == provenance.get("key") and is_whole(path):
-            return replace(prepared, request=replace(request, service=service), key=key)
+        # An older version may not have known the parameters of the image's geometry.
+        for parameters in (prepared.parameters, request.parameters):
+            key = image_key(
+                prepared.pixels_sha256,
+                parameters,
+                service,
+                prepared.tiling.identity if prepared.tiling else None,
+                prepared.foreground.sha256 if prepared.foreground else None,
+            )
+            if key == provenance.get("key") and is_whole(path):
+                return replace(
+                    prepared,
+                    request=replace(request, service=service),
+                    parameters=parameters,
+                    key=key,
+                )
     return prepared
 
 

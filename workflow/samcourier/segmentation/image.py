@@ -135,7 +135,7 @@ async def _segment(
     if isinstance(existing, ValidLabels):
         mask = await asyncio.to_thread(kept_mask, existing.mask)
         return Segmented(mask, existing.object_count, f"{NOTE_REUSED}: in a new form")
-    parameters = prepared.request.parameters
+    parameters = prepared.parameters
     if prepared.tiling is not None:
         # Tiles are kept beside the mask's folder name, whatever this run's container is.
         beside = mask_path(shared.settings.dataset_dir, prepared.request.row.image)

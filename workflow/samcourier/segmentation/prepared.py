@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from samservice.contract.parameters import Z_ASPECT, parameter_problems
 
 from .. import __version__
 from ..errors import ImageChanged
@@ -80,6 +83,7 @@ def image_changed(path: ImageLocation) -> ImageChanged:
 class Prepared:
     """An opened image.
 
+    ``parameters`` are the request's, with those of :func:`parameters_of_geometry`.
     ``planes`` reads its pixels while the file is open. ``plane`` is the first plane, None if it is
     sent as tiles. ``tiling`` is None for planes that are sent whole, ``foreground`` if the row has
     none. ``geometry`` is the mask's: the file's, overridden by the sheet's. ``form`` describes how
@@ -88,6 +92,7 @@ class Prepared:
     """
 
     request: Request
+    parameters: dict[str, Any]
     file: FileVersion
     planes: Planes
     plane: Plane | None
@@ -107,7 +112,7 @@ class Prepared:
             "pixels_sha256": self.pixels_sha256,
             "foreground_sha256": self.foreground.sha256 if self.foreground else None,
             "object_count": object_count,
-            "parameters": self.request.parameters,
+            "parameters": self.parameters,
             "tiles": self.tiling.identity if self.tiling else None,
             "service": self.request.service,
             "samcourier": __version__,
@@ -144,16 +149,46 @@ async def prepare(
     foreground = None
     if row.foreground is not None:
         foreground = await asyncio.to_thread(read_foreground, row.foreground, planes)
+    geometry = planes.geometry.with_sizes_um(sizes_of_sheet(row.pixel_size_um))
+    parameters = request.parameters | parameters_of_geometry(
+        geometry, planes.plane_axes, request.parameters, description.parameters
+    )
     key = image_key(
         digest,
-        request.parameters,
+        parameters,
         request.service,
         tiling.identity if tiling else None,
         foreground.sha256 if foreground else None,
     )
-    geometry = planes.geometry.with_sizes_um(sizes_of_sheet(row.pixel_size_um))
     form = _form(settings.run.ome_zarr, geometry)
-    return Prepared(request, file, planes, plane, tiling, foreground, digest, key, geometry, form)
+    return Prepared(
+        request, parameters, file, planes, plane, tiling, foreground, digest, key, geometry, form
+    )
+
+
+def parameters_of_geometry(
+    geometry: Geometry,
+    plane_axes: str,
+    given: Mapping[str, Any],
+    described: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Return the parameters that the image itself states: of a volume, how far its planes are.
+
+    They are those that the service describes and that are not among ``given``. Empty where a size
+    is unknown, where y and x differ, and where the ratio is that which the service takes anyway or
+    does not accept.
+    """
+    accepted = described or {}
+    if Z_ASPECT not in accepted or Z_ASPECT in given or "Z" not in plane_axes:
+        return {}
+    z_um, y_um, x_um = geometry.sizes_um("ZYX")
+    if z_um is None or y_um is None or y_um != x_um:
+        return {}
+    # Six digits: the sizes of two files of one microscope differ in the last ones.
+    z_aspect = float(f"{z_um / y_um:.6g}")
+    found = {Z_ASPECT: z_aspect}
+    is_default = z_aspect == accepted[Z_ASPECT].get("default")
+    return {} if is_default or parameter_problems(found, accepted) else found
 
 
 def _form(ome_zarr: OmeZarrVersion, geometry: Geometry) -> dict[str, Any]:

@@ -50,7 +50,7 @@ async def segment_stack(
             with timed("read", record):
                 plane = await asyncio.to_thread(planes.read, number)
             digests[number] = plane.pixels_sha256
-            segmented = await caller.segment(plane, prepared.request.parameters, record, number)
+            segmented = await caller.segment(plane, prepared.parameters, record, number)
             object_count += segmented.object_count
             if segmented.note:
                 notes[segmented.note] = None

@@ -91,7 +91,7 @@ class _TiledImage:
                 sent = await asyncio.to_thread(self._sent, number, tile)
             segmented = await self.shared.caller.segment(
                 sent,
-                self.prepared.request.parameters,
+                self.prepared.parameters,
                 self.record,
                 plane,
                 tile.number,
@@ -109,7 +109,7 @@ class _TiledImage:
             self.prepared.planes,
             number,
             description.image_statistics,
-            defaults | self.prepared.request.parameters,
+            defaults | self.prepared.parameters,
         )
 
     def _sent(self, number: int, tile: Tile) -> Plane:
