@@ -15,12 +15,12 @@ import tifffile
 from samcourier.evaluation.accuracy import compute_accuracy
 from samservice.engines.watershed import WatershedEngine
 
+sys.path.insert(0, str(Path(__file__).parents[3] / "bench"))
+
+from nuclei_images import CELLS, degraded, generated
+
 REPO = Path(__file__).parents[3]
 IMAGES = REPO.parent / "shared" / "images"
-sys.path.insert(0, str(REPO / "bench"))
-
-from nuclei_images import CELLS, degraded, generated  # noqa: E402
-
 PAGE = (REPO / "docs/watershed.md").read_text()
 #: Other versions of scipy and numpy may move single pixels.
 TOLERANCE = 0.01
