@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 from samcourier.deploy.local.supervisor import running_hypha
+from samcourier.errors import Overloaded, ServiceGone, TransportFailed
 from samcourier.transports import Endpoint, Transport
 from samservice.hypha.connection import connect
 
@@ -98,18 +100,37 @@ async def is_denied(name: str, endpoint: Endpoint) -> None:
     assert failure.kind == "denied", (failure.kind, failure)
 
 
+async def answers_again(transport: Transport) -> None:
+    """Wait until a call over the same transport is answered.
+
+    On a busy machine the held calls last so long that the service, too, passes its limit once and
+    is away until it has connected again.
+    """
+    async with asyncio.timeout(OPEN_TIMEOUT_S):
+        while True:
+            with contextlib.suppress(Overloaded, TransportFailed, ServiceGone):
+                assert await transport.call("answer", {"value": 7}, OPEN_TIMEOUT_S) == 7
+                return
+            await asyncio.sleep(0.2)
+
+
 async def test_the_servers_http_limit_asks_to_wait(
-    scripted: Endpoint, tokens: dict[str, str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with opened("http", replace(scripted, token=tokens["good"])) as transport:
-        # At once: one after the other, a busy machine asks less often than the server allows.
+    # At a rate that a busy machine exceeds as well.
+    monkeypatch.setenv("HYPHA_HTTP_AUTHENTICATED_RATE_LIMIT", "1")
+    monkeypatch.setenv("HYPHA_HTTP_AUTHENTICATED_BURST_LIMIT", str(FLOOD_CALLS - 60))
+    async with (
+        running_hypha(tmp_path, ROOT_TOKEN) as (url, _),
+        scripted_service(url) as (_, endpoint),
+        opened("http", endpoint) as transport,
+    ):
         flood = (transport.call("describe", {}, OPEN_TIMEOUT_S) for _ in range(FLOOD_CALLS))
         ends = await asyncio.gather(*flood, return_exceptions=True)
         failures = [end for end in ends if isinstance(end, BaseException)]
         kinds = {(getattr(end, "kind", ""), getattr(end, "name", repr(end))) for end in failures}
         assert kinds == {("overload", "HTTP429")}
-        await asyncio.sleep(0.3)
-        assert await transport.call("answer", {"value": 7}, OPEN_TIMEOUT_S) == 7
+        await answers_again(transport)
 
 
 async def test_the_servers_message_limit_asks_to_wait(
@@ -127,7 +148,7 @@ async def test_the_servers_message_limit_asks_to_wait(
         flood = [asyncio.ensure_future(transport.call(*held)) for _ in range(FLOOD_CALLS)]
         await asyncio.wait(flood, return_when=asyncio.FIRST_EXCEPTION)
         # hypha-rpc connects again by itself, so the same transport stays good.
-        assert await transport.call("answer", {"value": 7}, OPEN_TIMEOUT_S) == 7
+        await answers_again(transport)
         # Those that were not sent yet are sent on the next connection, and nobody answers them.
         unsent = [call for call in flood if not call.done()]
         for call in unsent:

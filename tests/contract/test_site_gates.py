@@ -19,7 +19,7 @@ from samcourier.deploy.local.supervisor import running_hypha
 from samcourier.errors import TransportFailed
 from samcourier.transports import Endpoint, HyphaSession, Transport, WebRTCTransport
 from samcourier.transports.network import IceServer, Network
-from samservice.hypha.connection import connect
+from samservice.hypha.connection import connect, end_connection
 
 from .real_world import BUILD, OPEN_TIMEOUT_S
 from .site_gates import forward_proxy, tls_front
@@ -87,7 +87,7 @@ async def test_the_local_server_starts_where_the_proxies_are_dead(
     async with running_hypha(tmp_path, token) as (url, _):
         server = await connect(url, token=token)
         assert server.config.workspace
-        await server.disconnect()
+        await end_connection(server.rpc._connection, OPEN_TIMEOUT_S)
 
 
 @pytest.mark.parametrize("name", ["websocket", "webrtc", "http"])
