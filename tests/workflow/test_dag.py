@@ -474,7 +474,6 @@ def test_a_wrong_config_is_refused_in_one_line(
         ("", ["the sheet is empty"]),
         ("image\tpath\n", ["no image"]),
         ("image\tpath\na\tdata/a.tif\na\tdata/b.tif\n", ["line 3: image 'a' is already on line 2"]),
-        ("image\tpath\na\tdata/{a}.tif\n", ["path 'data/{a}.tif', expected no braces"]),
         ("image\tpath\na/b\tx.tif\nc d\ty.tif\n", ["line 2: image 'a/b'", "line 3: image 'c d'"]),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -282,3 +283,10 @@ def test_a_folder_without_an_image_says_what_it_holds(folder: Path) -> None:
     shutil.copy(folder / "a_thumb.tif", folder / "slide.mrxs")
     with pytest.raises(InputError, match=r"found 1 left out as thumbnail, 1 \.mrxs$"):
         find_images(["data"])
+
+
+@pytest.mark.parametrize("name", ["pipe.tif", "pipe.ome.tif", "pipe.companion.ome"])
+def test_a_named_pipe_is_found_without_waiting_for_a_writer(folder: Path, name: str) -> None:
+    write_tiff(folder / "a.tif", [1])
+    os.mkfifo(folder / name)
+    assert "a" in {row.image for row in find_images([str(folder)]).rows}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import os
 import re
+import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -153,13 +154,20 @@ def is_accessory_name(name: str) -> bool:
     return _ACCESSORY_NAME.fullmatch(name.strip().lower()) is not None
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file without waiting: a named pipe would block until somebody writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def read_ome_xml(path: Path) -> bytes | None:
     """Return the OME-XML of a metadata file, or of the first page of a TIFF, None if it has none.
 
-    A damaged TIFF gives None: its reader says what is wrong with it.
+    A damaged TIFF gives None, as does what is no regular file: its reader says what is wrong.
     """
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open(path, "rb", buffering=0, opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return None
             head = file.read(_HEAD_BYTES)
             if head[:4] not in _FORMATS:
                 is_xml = head.startswith(_XML_STARTS)
