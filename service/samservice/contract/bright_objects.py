@@ -127,7 +127,7 @@ def scale_spectra(gray: Floats, row_edges: Sequence[int]) -> list[dict[float, fl
 def _spectrum(square: Floats) -> dict[float, float]:
     noise = _pixel_noise(square)
     # An opening removes hot pixels; a plane removes a slope, which has an edge at the border.
-    level = _halved(_without_slope(ndimage.grey_opening(square, (2, 2))))
+    level = _halved(_without_slope(_opened(square)))
     # One filter wider than a nucleus may be shows where the energy falls again.
     widest = min(square.shape) * _WIDEST * _STEP
     energies, factor, sigmas = {}, 2, [1.0, _STEP, 2.0, 2 * _STEP]
@@ -143,6 +143,18 @@ def _spectrum(square: Floats) -> dict[float, float]:
             narrow = wide
         level, factor, sigmas = _halved(level), 2 * factor, [2.0, 2 * _STEP]
     return energies
+
+
+def _opened(square: Floats) -> Floats:
+    """Return the grey opening of (Y, X) by two by two pixels that all lie inside of it."""
+    if min(square.shape) < 2:
+        return square
+    rows = np.minimum(square[:-1], square[1:])
+    eroded = np.minimum(rows[:, :-1], rows[:, 1:])
+    opened = np.full_like(square, -np.inf)
+    for part in (np.s_[:-1, :-1], np.s_[:-1, 1:], np.s_[1:, :-1], np.s_[1:, 1:]):
+        np.maximum(opened[part], eroded, out=opened[part])
+    return opened
 
 
 def _pixel_noise(square: Floats) -> float:

@@ -53,7 +53,7 @@ def divide(foreground: Foreground, size: ObjectSize) -> Labels:
     sigmas = [0.06 * size.diameter_px / step for step in size.sampling]
     depth = np.where(foreground, ndimage.gaussian_filter(depth, sigmas, truncate=3), 0)
     neighbours = np.ones((3,) * depth.ndim, bool)
-    peaks = foreground & (depth == ndimage.maximum_filter(depth, footprint=neighbours))
+    peaks = foreground & (depth == ndimage.maximum_filter(depth, size=3))
     markers, _ = ndimage.label(peaks, structure=neighbours)
     basins = np.asarray(watershed(-depth, markers, mask=foreground), np.int32)
     return _joined(basins, markers, depth, size)
