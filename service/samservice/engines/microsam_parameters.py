@@ -47,6 +47,7 @@ def _planes(description: str) -> Schema:
 
 
 def _switch(default: bool, description: str) -> Schema:
+    """Return the schema of a boolean parameter."""
     return {"default": default, "type": "boolean", "description": description}
 
 

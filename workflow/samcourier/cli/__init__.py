@@ -66,8 +66,7 @@ COMMANDS = MappingProxyType(
         "prune": LazyCommand(
             "results",
             "prune",
-            "List the files in DATASET_DIR of images that the last run's sample sheet no longer"
-            " has.",
+            "List the files in DATASET_DIR of images that were removed from the sample sheet.",
         ),
         "report": LazyCommand(
             "dataset",

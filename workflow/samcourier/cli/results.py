@@ -23,8 +23,8 @@ class IncompleteResults(click.ClickException):
 def check(dataset_dir: Path) -> None:
     """Check that the masks, logs and manifests in DATASET_DIR are complete and agree.
 
-    The exit status is 1 if something is damaged or contradicts something else, 3 if nothing is but
-    not every image of the last run's sample sheet has a mask, else 0.
+    The exit status is 0 if everything is complete, 1 if a file is damaged or two files disagree, 3
+    if no file is damaged but images of the last run's sample sheet have no mask.
     """
     from ..evaluation.check import check_results
     from ..evaluation.requested import read_requested
@@ -64,7 +64,10 @@ def check(dataset_dir: Path) -> None:
 @click.argument("dataset_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--delete", "deletes", is_flag=True, help="Delete the files instead of listing them.")
 def prune(dataset_dir: Path, deletes: bool) -> None:
-    """List the files in DATASET_DIR of images that the last run's sample sheet no longer has."""
+    """List the files in DATASET_DIR of images that were removed from the sample sheet.
+
+    Nothing is deleted without --delete.
+    """
     from ..evaluation.requested import files_of_image, read_requested
     from ..masks.omezarr import delete
     from ..results.run_record import batches_at_work

@@ -30,8 +30,9 @@ def sheet(inputs: tuple[str, ...], out: Path | None) -> None:
     """Write a sample sheet of the images in folders, patterns ('*.tif'), OME-Zarr plates and URLs.
 
     The sheet has one row per image. Scene and pixel size come from the file. The columns for time
-    points, depths and channels stay empty; a comment lists the choices. Files of one image, as
-    OME-TIFF describes them, have one row; thumbnails and what other tools wrote are left out.
+    points, depths and channels stay empty; a comment lists the choices. An OME-TIFF image
+    that is stored in several files has one row; thumbnails and the masks of other tools are left
+    out.
     """
     from ..samples.inspection import inspect_images, summarise
 

@@ -1,4 +1,4 @@
-"""All time limits, and the decision what follows a failed attempt."""
+"""Decide what follows a failed attempt; the time limits are those of :mod:`.time_limits`."""
 
 from __future__ import annotations
 

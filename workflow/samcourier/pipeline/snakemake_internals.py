@@ -150,6 +150,9 @@ def show(lines: Iterable[str]) -> None:
 
 
 def add_interpreter_to_path() -> None:
-    """Append the interpreter's folder to PATH: jobs find samcourier in an inactive environment."""
+    """Append the interpreter's folder to PATH, so that jobs find samcourier.
+
+    The environment need not be activated.
+    """
     folder = os.path.dirname(sys.executable)
     os.environ["PATH"] = f"{os.environ.get('PATH', '')}{os.pathsep}{folder}"

@@ -180,6 +180,7 @@ def written_name(path: str) -> str:
 
 
 def _files(text: str) -> Iterator[FoundFile]:
+    """Yield the files that one input names: a pattern, a folder, a plate or a file."""
     if _is_pattern(text):
         root = PurePosixPath(*_fixed_parts(text))
         for path in sorted(glob.glob(text, recursive=True)):

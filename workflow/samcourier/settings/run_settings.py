@@ -139,7 +139,7 @@ class ServiceSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         _Count | None,
         Meta(
             description="whole MB of memory (1 or more) that a replica or the SLURM job reserves;"
-            " null for none"
+            " null for no reservation by a replica and for the cluster's default in SLURM"
         ),
     ] = None
     gpu_memory_mb: Annotated[
@@ -336,8 +336,8 @@ class RunSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         float,
         Meta(
             gt=0,
-            description="GB above 0 that kept embeddings may take; once they do, new ones are not"
-            " kept",
+            description="GB above 0 that kept embeddings may take; above this limit, new ones are"
+            " not kept",
         ),
     ] = 20
     embeddings_folder: Annotated[

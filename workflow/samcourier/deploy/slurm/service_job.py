@@ -1,4 +1,4 @@
-"""A service in its own SLURM job, started once for a run and found by its name in Hypha."""
+"""Start the supervisor of a service in a SLURM job, and find the service by its name in Hypha."""
 
 from __future__ import annotations
 

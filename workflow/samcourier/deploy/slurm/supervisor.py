@@ -220,7 +220,7 @@ class Supervisor:
             self._missing_since_s = self.clock()
 
     def _count_life(self, state: JobState) -> None:
-        """Count the ended job; raise ServiceFailed when another job would also fail."""
+        """Count jobs that ended early in a row; raise ServiceFailed if another would also fail."""
         is_short = True
         if is_ready(self.directory, self._job_id):
             self._was_ready = True

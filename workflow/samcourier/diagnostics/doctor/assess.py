@@ -1,4 +1,7 @@
-"""Assess the facts: one line each, ok, a warning or a failure with advice. Pure functions."""
+"""Assess the facts: one line each, ok, a warning or a failure with advice. Pure functions.
+
+A new check takes three steps: its value in facts.py, its measurement in gather.py, its line here.
+"""
 
 from __future__ import annotations
 
