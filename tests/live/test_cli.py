@@ -38,7 +38,7 @@ REPO = Path(__file__).parents[2]
 SHARED_IMAGES = REPO.parent / "shared" / "images"
 COMMANDS = (
     *("demo-data", "deploy", "verify", "bench", "batch", "segment", "report", "check", "monitor"),
-    *("serve", "undeploy", "rerun", "sheet", "doctor"),
+    *("serve", "undeploy", "rerun", "sheet", "doctor", "prune"),
 )
 #: Against hanging, on a busy machine too.
 COMMAND_TIMEOUT_S = READY_TIMEOUT_S = 240
@@ -526,7 +526,7 @@ def test_serve_says_in_one_line_why_it_cannot(server: Server, tmp_path: Path, wr
         (["--engine", "watersheds"], "engine 'watersheds' is unknown"),
         (
             ["--engine-options", '{"sigma": 1}'],
-            "engine watershed: option 'sigma' with value 1 is unknown, expected none",
+            "service.engine_options: option 'sigma' with value 1 is unknown, expected none",
         ),
     ],
 )
