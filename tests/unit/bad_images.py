@@ -307,7 +307,7 @@ CASES: dict[str, Case] = {
     "scene that is not there": Case(tiff(pixels()), "no scene 3", cells={"scene": 3}),
     "channel that is not there": Case(tiff(pixels()), "no channel 2", cells={"channel": 2}),
     "time point that is not there": Case(tiff(pixels()), "t 5, expected", cells={"t": "5"}),
-    "stack and no word on z": Case(
+    "stack, z not chosen": Case(
         tiff(pixels(4, 20, 30), metadata={"axes": "ZYX"}), "has 4 Z; write into the column z"
     ),
     "axes for another image": Case(
@@ -321,7 +321,7 @@ CASES: dict[str, Case] = {
         "not plain UTF-8 .* rename",
         name=r"caf\xe9.tif",
     ),
-    # Odd and sound.
+    # Unusual but valid.
     "name of 255 bytes": Case(tiff(pixels()), name="x" * 251 + ".tif"),
     "bool": Case(tiff(pixels() > 100)),
     "big-endian": Case(tiff(pixels(), byteorder=">")),

@@ -296,7 +296,7 @@ def test_every_refusal_is_in_the_document_with_the_line_that_is_said() -> None:
 
 
 def test_every_odd_but_sound_kind_is_in_the_document() -> None:
-    assert list(rows_under("Odd and sound")) == [
+    assert list(rows_under("Unusual but valid")) == [
         kind for kind, case in CASES.items() if case.refusal is None
     ]
 
