@@ -15,6 +15,7 @@ from samcourier.errors import InputError
 from samcourier.evaluation.check import check_results
 from samcourier.evaluation.requested import files_of_image, read_requested
 from samcourier.results.environment import write_run_environment
+from samcourier.results.run_lock import LOCK_NAME, locked_results
 from samcourier.samples.sheet import ImageRow
 from samcourier.settings.run_settings import RunSettings
 
@@ -120,7 +121,7 @@ def test_prune_lists_the_files_of_dropped_images_and_deletes_them_when_told(
     assert not any(path.exists() for path in near)
     assert files_of_image(dataset_dir, "far")
     left = {path for path in before if not any(path.is_relative_to(each) for each in near)}
-    assert set(dataset_dir.rglob("*")) == left
+    assert set(dataset_dir.rglob("*")) == left | {dataset_dir / LOCK_NAME}
     again = CliRunner().invoke(main, ["prune", str(dataset_dir)])
     assert "every image with files is in the sheet" in again.output
 
@@ -137,3 +138,13 @@ def test_a_mask_that_was_deleted_counts_as_missing(dataset_dir: Path) -> None:
     requested = read_requested(dataset_dir)
     assert requested is not None
     assert requested.without_mask == ("near",)
+
+
+def test_prune_deletes_nothing_while_a_run_holds_the_folder(dataset_dir: Path) -> None:
+    record(dataset_dir, ("far",))
+    with locked_results(dataset_dir):
+        done = CliRunner().invoke(main, ["prune", "--delete", str(dataset_dir)])
+        assert done.exit_code == 1
+        assert "is in use by process" in done.output
+        assert CliRunner().invoke(main, ["prune", str(dataset_dir)]).exit_code == 0
+    assert files_of_image(dataset_dir, "near")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -70,18 +71,21 @@ def prune(dataset_dir: Path, deletes: bool) -> None:
     """
     from ..evaluation.requested import files_of_image, read_requested
     from ..masks.omezarr import delete
+    from ..results.run_lock import locked_results
     from ..results.run_record import batches_at_work
 
-    requested = read_requested(dataset_dir)
-    if requested is None:
-        raise InputError(f"{dataset_dir}: no record of a run's sample sheet, expected {SHEET}")
-    if deletes and (held := batches_at_work(dataset_dir)):
-        raise InputError(f"{dataset_dir}: batch {', '.join(held)} is at work; wait until it ends")
-    paths = [path for image in requested.dropped for path in files_of_image(dataset_dir, image)]
-    for path in paths:
-        click.echo(plain(str(path)))
-        if deletes:
-            delete(path)
+    with locked_results(dataset_dir) if deletes else nullcontext():
+        requested = read_requested(dataset_dir)
+        if requested is None:
+            raise InputError(f"{dataset_dir}: no record of a run's sample sheet, expected {SHEET}")
+        # The job of a batch may have outlived its run, which held the lock.
+        if deletes and (held := batches_at_work(dataset_dir)):
+            raise InputError(f"{dataset_dir}: batch {', '.join(held)} is at work; wait for its end")
+        paths = [path for image in requested.dropped for path in files_of_image(dataset_dir, image)]
+        for path in paths:
+            click.echo(plain(str(path)))
+            if deletes:
+                delete(path)
     counts = f"{len(paths)} files and folders of {len(requested.dropped)} images"
     if deletes:
         click.echo(f"{counts} deleted", err=True)
