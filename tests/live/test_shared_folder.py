@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from samcourier.samples.demo import write_demo
@@ -17,6 +19,8 @@ from samcourier.samples.demo import write_demo
 REPO = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 RUN_TIMEOUT_S = 240
+#: Against hanging only: a service looks once a second whether a run still needs it.
+GONE_TIMEOUT_S = 180
 GROUP = "courierlab"
 ANN, BERT = "courierann", "courierbert"
 
@@ -50,6 +54,15 @@ def users() -> Iterator[None]:
             subprocess.run(command, check=False, capture_output=True)
 
 
+def wait_until_services_are_gone(folder: Path) -> None:
+    deadline_s = time.monotonic() + GONE_TIMEOUT_S
+    while running := [
+        each for each in psutil.process_iter(["cwd"]) if each.info["cwd"] == str(folder)
+    ]:
+        assert time.monotonic() < deadline_s, running
+        time.sleep(0.1)
+
+
 @pytest.fixture
 def shared(users: None) -> Iterator[Path]:
     """A folder of the group with two of the demo's images in its sheet."""
@@ -65,6 +78,8 @@ def shared(users: None) -> Iterator[Path]:
             path.chmod(0o2775 if path.is_dir() else 0o664)
         yield folder
     finally:
+        # The services of ended runs still delete their own files, which rmtree would then miss.
+        wait_until_services_are_gone(folder)
         shutil.rmtree(folder)
 
 
