@@ -26,6 +26,7 @@ from ..contract.errors import (
 )
 from ..contract.image_statistics import FULL_RANGE, ROBUST_RANGE, ImageStatistics
 from ..contract.parameters import check_parameters
+from . import microsam_api
 from .microsam_input import EncoderInput, bytes_as_they_are, encoder_input
 from .microsam_load import (
     check_checkpoint,
@@ -178,9 +179,7 @@ class MicroSamEngine:
             return self._segment_plane(prepared, generate)
 
     def _segment_plane(self, prepared: EncoderInput, generate: dict[str, Any]) -> Labels:
-        from micro_sam.automatic_segmentation import automatic_instance_segmentation
-
-        labels = automatic_instance_segmentation(
+        labels = microsam_api.automatic_segmentation().automatic_instance_segmentation(
             self._predictor,
             self._segmenter,
             prepared.pixels,
@@ -252,11 +251,11 @@ class MicroSamEngine:
         return np.asarray(labels).astype(np.uint32, copy=False)
 
     def _encode_prepared(self, prepared: EncoderInput) -> npt.NDArray[np.float32]:
-        from micro_sam.util import precompute_image_embeddings
-
         pixels = prepared.pixels
         with self._one_image(pixels.shape[:2]), bytes_as_they_are(prepared.is_final):
-            computed = precompute_image_embeddings(self._predictor, pixels, ndim=2, verbose=False)
+            computed = microsam_api.util().precompute_image_embeddings(
+                self._predictor, pixels, ndim=2, verbose=False
+            )
         return np.asarray(computed["features"], np.float32)
 
     def _checked_embedding(

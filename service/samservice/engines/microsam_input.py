@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..contract.channels import channels_of, is_constant, to_model_image
 from ..contract.errors import WrongParameter
 from ..contract.image_statistics import ImageStatistics
 from ..contract.normalization import minmax_bytes, robust_range
+from . import microsam_api
 
 Bytes = npt.NDArray[np.uint8]
 Ranges = tuple[tuple[float, float], ...]
@@ -152,22 +153,13 @@ def _pixel_noise(plane: Bytes) -> float:
     return float(np.abs(differences).mean()) * math.sqrt(math.pi / 2) / 6
 
 
-@contextmanager
-def bytes_as_they_are(is_final: bool) -> Iterator[None]:
+def bytes_as_they_are(is_final: bool) -> AbstractContextManager[None]:
     """Let micro-sam give final bytes to its encoder without stretching them.
 
     micro-sam has no option for it: ``micro_sam.util._to_image`` (1.8) stretches every plane and
     tile, so that an empty tile becomes noise at full contrast.
     """
-    from micro_sam import util
-
-    original = util._to_image
-    if is_final:
-        util._to_image = _coloured
-    try:
-        yield
-    finally:
-        util._to_image = original
+    return microsam_api.to_image_replaced(_coloured) if is_final else nullcontext()
 
 
 def _coloured(pixels: Bytes) -> Bytes:

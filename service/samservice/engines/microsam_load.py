@@ -10,18 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from ..contract.errors import SegmentationFailed, WrongParameter
+from . import microsam_api
 
 
 def checked_device(device: str | None) -> str:
     """Return the torch device to use, for None the best available one. Raises WrongParameter."""
     try:
-        from micro_sam.util import get_device
+        util = microsam_api.util()
     except ModuleNotFoundError as error:
         raise WrongParameter(
             f"engine 'microsam' cannot be built: {error}; install micro-sam or use 'watershed'"
         ) from error
     try:
-        return str(get_device(device))
+        return str(util.get_device(device))
     except RuntimeError as error:
         raise WrongParameter(f"device {device!r}: {error}") from error
 
@@ -51,8 +52,7 @@ def find_weights(model: str, checkpoint: str | None) -> list[Path]:
 
 
 def _registered_weights(model: str) -> list[Path]:
-    from micro_sam import util
-
+    util = microsam_api.util()
     registry = util.models()
     known = [name for name in registry.registry if not name.endswith("_decoder")]
     if model not in known:
@@ -104,11 +104,10 @@ def load_segmenter(
     model: str, checkpoint: Path | None, mode: str, device: str, is_tiled: bool
 ) -> tuple[Any, Any]:
     """Return micro-sam's predictor and segmenter. Raises :class:`WrongParameter`."""
-    from micro_sam.automatic_segmentation import get_predictor_and_segmenter
-
+    micro_sam = microsam_api.automatic_segmentation()
     try:
         with pickle_restored():
-            loaded: tuple[Any, Any] = get_predictor_and_segmenter(
+            loaded: tuple[Any, Any] = micro_sam.get_predictor_and_segmenter(
                 model, checkpoint, device, segmentation_mode=mode, is_tiled=is_tiled
             )
             return loaded
@@ -130,8 +129,7 @@ def pickle_restored() -> Iterator[None]:
 
 def mode_of(segmenter: Any) -> str:
     """Return the mode that micro-sam chose: ais, amg or apg."""
-    from micro_sam import instance_segmentation as classes
-
+    classes = microsam_api.instance_segmentation()
     prompted = (classes.AutomaticPromptGenerator, classes.TiledAutomaticPromptGenerator)
     if isinstance(segmenter, prompted):
         return "apg"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from . import microsam_api
 from .microsam_input import EncoderInput
 
 #: micro-sam's own default for the bias of the multicut that joins objects.
@@ -29,14 +30,14 @@ def segment_volume(
     ``micro_sam.multi_dimensional_segmentation.automatic_3d_segmentation`` (1.8). ``generate`` and
     ``merging`` are the arguments of :func:`.microsam_parameters.arguments_of`.
     """
-    from micro_sam.util import precompute_image_embeddings
-
     labels = np.zeros(volume.pixels.shape, np.uint32)
     shown = np.flatnonzero(volume.has_content)
     if not len(shown):
         return labels
     planes = volume.pixels[shown]
-    embeddings = precompute_image_embeddings(predictor, planes, ndim=3, verbose=False, **tiling)
+    embeddings = microsam_api.util().precompute_image_embeddings(
+        predictor, planes, ndim=3, verbose=False, **tiling
+    )
     count = 0
     for number, z in enumerate(shown):
         segmenter.initialize(planes[number], image_embeddings=embeddings, verbose=False, i=number)
@@ -57,7 +58,7 @@ def merge_planes(
     label of its own: there, an empty plane among the first or last ``gap_closing`` planes restarts
     the numbers, and two objects get one label.
     """
-    from micro_sam import multi_dimensional_segmentation as micro_sam
+    micro_sam = microsam_api.multi_dimensional_segmentation()
 
     if gap_closing:
         closed = micro_sam._preprocess_closing(labels, gap_closing, lambda _: None)
