@@ -1,7 +1,7 @@
 """The interface of an engine, and how to build an engine from its description.
 
-An engine is synchronous and holds per-image state: :mod:`samservice.server.queue` passes it one
-image at a time, in a separate thread.
+An engine is synchronous and may hold per-image state: :mod:`samservice.server.device` passes it one
+image at a time, in a separate thread. :mod:`.stages` has what an engine may offer beyond that.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeGuard, runtime_checkable
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 
@@ -30,13 +30,13 @@ class Prepared:
     batch_key: Hashable = None
 
 
-@runtime_checkable
 class Stages(Protocol):
     """The stages of an engine. For one image they give exactly the labels of ``segment``.
 
     ``describe`` of such an engine also has ``inference_parameters``, the names of the parameters
     that ``prepare`` and ``infer`` depend on: with other values of the remaining ones, ``finish``
-    can use the same state again.
+    can use the same state again. It may have ``max_batch``, the largest batch of any key (1 if
+    absent), and ``device_threads``, the number of threads of the CPU that ``infer`` uses.
     """
 
     def prepare(
@@ -88,9 +88,23 @@ class StagedEngine(Engine, Stages, Protocol):
     """An engine that offers the stages."""
 
 
+class EmbeddingStages(Protocol):
+    """A further stage of an engine with embeddings."""
+
+    def prepare_embedding(self, embedding: dict[str, Any], parameters: dict[str, Any]) -> Prepared:
+        """Check an embedding, and convert it for ``infer``; as ``segment_embedding`` otherwise."""
+        ...
+
+
 def has_stages(engine: Engine) -> TypeGuard[StagedEngine]:
     """Tell whether an engine offers all stages."""
-    return isinstance(engine, Stages)
+    names = ("prepare", "infer", "finish", "max_batch", "working_bytes")
+    return all(callable(getattr(engine, name, None)) for name in names)
+
+
+def infers_embeddings(engine: Any) -> TypeGuard[EmbeddingStages]:
+    """Tell whether an engine with stages also takes embeddings through them."""
+    return callable(getattr(engine, "prepare_embedding", None))
 
 
 def segment_in_stages(

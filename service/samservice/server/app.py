@@ -1,47 +1,43 @@
 """The service's methods: segment_all, encode_image, describe, probe.
 
 They check every argument and raise a :class:`~samservice.contract.errors.ServiceError` for a
-refusal. The engine runs in one thread, packing and unpacking in others, so that the event loop
-stays free.
+refusal. :mod:`samservice.server.pipeline` runs the stages of each image in threads, so that the
+event loop stays free.
 """
 
 from __future__ import annotations
 
-import asyncio
+import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
-
-import numpy as np
 
 from .. import __version__
 from ..contract.axes import MASK_AXES, mask_shape
-from ..contract.channels import is_constant
-from ..contract.errors import SegmentationFailed, WrongParameter
+from ..contract.errors import WrongParameter
 from ..contract.identity import SERVICE_IDENTITY
-from ..contract.image_statistics import ImageStatistics, checked_statistics
-from ..contract.labels import count_objects
+from ..contract.image_statistics import checked_statistics
 from ..contract.validation import (
     check_header,
     check_packed_embedding,
     is_packed_embedding,
-    pack_embedding,
-    unpack_embedding,
-    unpack_image,
 )
-from ..contract.wire import CODECS, MASK_CODEC, WIRE_VERSION, is_packed, pack_array
+from ..contract.wire import CODECS, WIRE_VERSION, is_packed
 from ..engines.base import Engine
 from .access import AccessRules
-from .queue import EngineQueue, Stopwatch
+from .admission import Admission
+from .cores import finish_threads, usable_cores
+from .engine_work import EngineWork, request_bytes
+from .pipeline import Pipeline, PipelineLimits
+from .stage_times import Workers, interval_s
 
 #: ``describe`` reports the throughput of this number of recent images.
 RECENT_IMAGES = 100
 
-CONSTANT_IMAGE_NOTE = "the image is constant: the mask is empty, and the model did not run"
+#: One thread prepares an image in less time than a device needs for it, also in batches.
+MAX_PREPARE_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -51,14 +47,24 @@ class Limits:
     Attributes:
         max_pixels: Pixels of an image, all channels and planes counted.
         max_image_bytes: Bytes of an unpacked image or embedding.
-        max_queue: Images in the queue, the running one included.
+        max_queue: Images in the queue, those in the pipeline included.
         max_probe_bytes: Bytes of a probe's payload and of its reply.
+        max_queue_bytes: Bytes of the requests of all images in the queue.
+        max_working_bytes: Bytes of the unpacked images and their states in the pipeline. A single
+            image may need more; it then goes alone.
+        finish_threads: Threads that turn states into labels and pack them; 0 for one for each
+            usable core that the engine leaves free, at most 8.
+        max_stage_s: Seconds after which a stage of an image counts as hanging.
     """
 
     max_pixels: int = 1 << 28
     max_image_bytes: int = 1 << 31
     max_queue: int = 32
     max_probe_bytes: int = 64 << 20
+    max_queue_bytes: int = 2 << 30
+    max_working_bytes: int = 4 << 30
+    finish_threads: int = 0
+    max_stage_s: float = 3600
 
 
 class SegmentationService:
@@ -76,17 +82,28 @@ class SegmentationService:
         #: Assign new rules here when they change.
         self.access = access or AccessRules.for_users(())
         self._engine = engine
-        self._limits = limits or Limits()
-        self._queue = EngineQueue(self._limits.max_queue)
-        #: (pixels of the mask, seconds in the engine) of each recent image.
-        self._recent: deque[tuple[int, float]] = deque(maxlen=RECENT_IMAGES)
+        self._limits = limits = limits or Limits()
         self._description = engine.describe()
+        self._work = EngineWork(engine, limits.max_image_bytes, limits.max_pixels)
+        self._admission = Admission(limits.max_queue, limits.max_queue_bytes)
+        self._workers = _workers(self._description, limits, self._work.is_staged)
+        self._pipeline = Pipeline(
+            PipelineLimits(
+                self._workers,
+                max_ahead=self._workers.infer + self._workers.prepare - 1,
+                max_working_bytes=limits.max_working_bytes,
+                max_stage_s=limits.max_stage_s,
+            ),
+            self._work.is_staged,
+        )
+        #: (pixels of the mask, seconds between two such images) of each recent image.
+        self._recent: deque[tuple[int, float]] = deque(maxlen=RECENT_IMAGES)
         #: Part of each packed answer: another service may receive the next call for the same id.
         self._made_by = {name: self._description.get(name) for name in SERVICE_IDENTITY}
 
     def close(self) -> None:
-        """Let the running image finish and cancel the waiting ones."""
-        self._queue.close()
+        """Let the running stages end and cancel the waiting images."""
+        self._pipeline.close()
 
     async def segment_all(
         self,
@@ -113,18 +130,16 @@ class SegmentationService:
         Raises a :class:`~samservice.contract.errors.ServiceError`.
         """
         self.access.check("segment_all", context)
-        received_unix_s = time.time()
-        async with self._queue.hold_slot(_caller(context)):
-            stopwatch = Stopwatch()
+        received_unix_s, caller = time.time(), _caller(context)
+        with self._admission.hold_slot(caller, request_bytes(image_or_embedding)):
             self._engine.check_parameters(parameters)
-            shape: tuple[int, ...] = ()
-            prepare: Callable[[], Callable[[], np.ndarray] | None]
             if embedding:
                 if image_statistics is not None:
                     raise WrongParameter("image_statistics came with an embedding, expected none")
                 packed = is_packed_embedding(image_or_embedding)
                 check_packed_embedding(image_or_embedding, self._limits.max_image_bytes)
-                prepare = partial(self._prepare_embedding, image_or_embedding, parameters)
+                work = self._work.embedding(caller, image_or_embedding, parameters, packed)
+                pixels = None
             else:
                 packed = is_packed(image_or_embedding)
                 shape, axes = self._check_header(image_or_embedding, axes)
@@ -132,31 +147,22 @@ class SegmentationService:
                 if image_statistics is not None:
                     wanted = self._description.get("image_statistics", ())
                     statistics = checked_statistics(image_statistics, wanted, shape, axes)
-                shape = mask_shape(shape, axes)
-                prepare = partial(
-                    self._prepare_image, image_or_embedding, axes, shape, parameters, statistics
+                work = self._work.image(
+                    caller, image_or_embedding, shape, axes, parameters, statistics, packed
                 )
-            labels = await self._queue.run(stopwatch, prepare)
-            mask = np.zeros(shape, np.uint32) if labels is None else labels
-            # A constant tile is common and needs no note.
-            is_constant_image = labels is None and image_statistics is None
-            note = CONSTANT_IMAGE_NOTE if is_constant_image else None
-            stopwatch.lap("segment")
-            if labels is not None and not embedding:
-                self._recent.append((mask.size, stopwatch.seconds["segment"]))
-            if not packed:
-                return mask
-            packed_mask, object_count = await asyncio.to_thread(_pack_mask, mask)
-            stopwatch.lap("pack")
-            return {
-                "mask": packed_mask,
-                "object_count": object_count,
-                "note": note,
-                "made_by": self._made_by,
-                "seconds": stopwatch.seconds,
-                "received_unix_s": received_unix_s,
-                "sent_unix_s": time.time(),
-            }
+                pixels = math.prod(mask_shape(shape, axes))
+            seconds: dict[str, float] = {}
+            segmented = await self._pipeline.run(work, seconds)
+        if pixels is not None and "infer" in seconds:
+            self._recent.append((pixels, interval_s(seconds, self._workers)))
+        if not packed:
+            return segmented.mask
+        return {
+            "mask": segmented.mask,
+            "object_count": segmented.object_count,
+            "note": segmented.note,
+            **self._answer_of(seconds, received_unix_s),
+        }
 
     async def encode_image(
         self,
@@ -173,41 +179,54 @@ class SegmentationService:
         Raises :class:`~samservice.contract.errors.EmbeddingsUnsupported` when the engine has none.
         """
         self.access.check("encode_image", context)
-        received_unix_s = time.time()
-        async with self._queue.hold_slot(_caller(context)):
-            stopwatch = Stopwatch()
+        received_unix_s, caller = time.time(), _caller(context)
+        with self._admission.hold_slot(caller, request_bytes(image)):
             self._check_embedding_parameters(parameters)
             packed = is_packed(image)
-            _, axes = self._check_header(image, axes)
-            encoded = await self._queue.run(
-                stopwatch, partial(self._prepare_encoding, image, axes, parameters)
+            shape, axes = self._check_header(image, axes)
+            seconds: dict[str, float] = {}
+            encoded = await self._pipeline.run(
+                self._work.encoding(caller, image, shape, axes, parameters, packed), seconds
             )
-            assert encoded is not None
-            stopwatch.lap("encode")
-            if not packed:
-                return encoded
-            answer = await asyncio.to_thread(pack_embedding, encoded)
-            stopwatch.lap("pack")
-            return answer | {
-                "made_by": self._made_by,
-                "seconds": stopwatch.seconds,
-                "received_unix_s": received_unix_s,
-                "sent_unix_s": time.time(),
-            }
+        return encoded | self._answer_of(seconds, received_unix_s) if packed else encoded
+
+    def _answer_of(self, seconds: dict[str, float], received_unix_s: float) -> dict[str, Any]:
+        """Return the part of a packed answer that tells where and when it was made."""
+        return {
+            "made_by": self._made_by,
+            "seconds": seconds,
+            "pipeline_depth": self._pipeline.depth,
+            "received_unix_s": received_unix_s,
+            "sent_unix_s": time.time(),
+        }
 
     async def describe(self, context: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return engine, model and its hash, versions, parameters, capabilities and limits.
 
         ``recent`` is the throughput of the last images; callers predict their own duration from it.
+        ``pipeline`` has the median seconds of each stage, the device's busy share of the time and
+        images/s (all of the recent images, None before), the threads, and ``depth``: how many
+        images a caller should send so that no stage waits. It is also ``limits.in_parallel``.
         """
         self.access.check("describe", context)
+        limits = asdict(self._limits)
+        # The pipeline has the number that was chosen.
+        del limits["finish_threads"]
         return {
             **self._description,
             "service": "samservice",
             "service_version": __version__,
             "axes": sorted(MASK_AXES),
             "wire": {"version": WIRE_VERSION, "codecs": list(CODECS)},
-            "limits": asdict(self._limits) | {"in_parallel": 1},
+            "limits": limits | {"in_parallel": self._pipeline.depth},
+            "pipeline": {
+                **self._pipeline.times.describe(),
+                "depth": self._pipeline.depth,
+                "is_staged": self._work.is_staged,
+                "prepare_threads": self._workers.prepare,
+                "finish_threads": self._workers.finish,
+                "max_batch": self._workers.infer,
+            },
             "recent": {
                 "images": len(self._recent),
                 "pixels": sum(pixels for pixels, _ in self._recent),
@@ -222,7 +241,8 @@ class SegmentationService:
 
         The answer also has the number of received bytes, the times of receiving and sending (this
         machine's clock), the verified caller, the number of images that the engine has finished,
-        and the number of further images that the queue would accept from the caller.
+        the number of further images that the queue would accept from the caller, the number of
+        images that would be served before a new one of the caller, and the depth of the pipeline.
 
         Raises :class:`WrongParameter` above ``Limits.max_probe_bytes`` and for wrong types.
         """
@@ -242,46 +262,20 @@ class SegmentationService:
             "data": os.urandom(reply_bytes),
             "received_bytes": len(payload),
             "caller": caller,
-            "images_finished": self._queue.images_finished,
-            "places_left": self._queue.slots_left(caller),
+            "images_finished": self._pipeline.images_finished,
+            "places_left": self._admission.slots_left(caller),
+            "images_ahead": self._admission.images_ahead(caller),
+            "pipeline_depth": self._pipeline.depth,
             "received_unix_s": received_unix_s,
             "sent_unix_s": time.time(),
         }
 
     def idle_s(self) -> float:
         """Return the seconds since the last image left the queue, 0 while the queue holds one."""
-        return self._queue.idle_s()
+        return self._admission.idle_s()
 
     def _check_header(self, image: Any, axes: str | None) -> tuple[tuple[int, ...], str]:
         return check_header(image, axes, self._limits.max_image_bytes, self._limits.max_pixels)
-
-    def _unpack_image(self, image: Any, axes: str) -> np.ndarray:
-        limits = self._limits
-        return unpack_image(image, axes, limits.max_image_bytes, limits.max_pixels)[0]
-
-    def _prepare_image(
-        self,
-        given: Any,
-        axes: str,
-        expected_shape: tuple[int, ...],
-        parameters: dict[str, Any],
-        statistics: ImageStatistics | None,
-    ) -> Callable[[], np.ndarray] | None:
-        """Return a call of the engine, or None for a constant image, which has no objects."""
-        image = self._unpack_image(given, axes)
-        if is_constant(image):
-            return None
-        tile_arguments = () if statistics is None else (statistics,)
-        return lambda: _checked_labels(
-            self._engine.segment(image, axes, parameters, *tile_arguments), expected_shape
-        )
-
-    def _prepare_embedding(
-        self, given: Any, parameters: dict[str, Any]
-    ) -> Callable[[], np.ndarray]:
-        limits = self._limits
-        embedding = unpack_embedding(given, limits.max_image_bytes, limits.max_pixels)
-        return lambda: _checked_labels(self._engine.segment_embedding(embedding, parameters))
 
     def _check_embedding_parameters(self, parameters: dict[str, Any]) -> None:
         """Raise WrongParameter for one that decides no embedding or has a wrong value."""
@@ -293,12 +287,6 @@ class SegmentationService:
             )
         self._engine.check_parameters(parameters)
 
-    def _prepare_encoding(
-        self, given: Any, axes: str, parameters: dict[str, Any]
-    ) -> Callable[[], dict[str, Any]]:
-        arguments = (parameters,) if parameters else ()
-        return partial(self._engine.encode, self._unpack_image(given, axes), axes, *arguments)
-
 
 def _caller(context: dict[str, Any] | None) -> str | None:
     """Return the caller's e-mail address or id as Hypha verified it, None for an unknown caller."""
@@ -307,17 +295,11 @@ def _caller(context: dict[str, Any] | None) -> str | None:
     return None if name is None else str(name)
 
 
-def _checked_labels(mask: Any, expected_shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """Return the engine's mask as uint32; raise SegmentationFailed unless it is a label image."""
-    if not isinstance(mask, np.ndarray):
-        raise SegmentationFailed(f"the engine returned {type(mask).__name__}, expected labels")
-    if mask.shape != (expected_shape or mask.shape) or mask.dtype.kind not in "ui":
-        raise SegmentationFailed(
-            f"the engine returned {mask.dtype} {mask.shape}, "
-            f"expected labels {expected_shape or '(Y, X)'}"
-        )
-    return mask.astype(np.uint32, copy=False)
-
-
-def _pack_mask(mask: np.ndarray) -> tuple[dict[str, Any], int]:
-    return pack_array(mask, MASK_CODEC), count_objects(mask)
+def _workers(description: dict[str, Any], limits: Limits, is_staged: bool) -> Workers:
+    """Return the threads of each stage, and the largest batch of the engine."""
+    cores = usable_cores()
+    finish = limits.finish_threads or finish_threads(description.get("device_threads", 0), cores)
+    if not is_staged:
+        return Workers(prepare=1, infer=1, finish=finish)
+    max_batch = description.get("max_batch", 1)
+    return Workers(prepare=min(cores, MAX_PREPARE_THREADS), infer=max_batch, finish=finish)

@@ -34,8 +34,9 @@ from samservice.contract.wire import (
     unpack_array,
 )
 from samservice.engines.base import Engine
-from samservice.server import app
-from samservice.server.app import CONSTANT_IMAGE_NOTE, Limits, SegmentationService
+from samservice.server import engine_work
+from samservice.server.app import Limits, SegmentationService
+from samservice.server.engine_work import CONSTANT_IMAGE_NOTE
 
 #: A test that would hang fails instead.
 PATIENCE_S = 10.0
@@ -237,7 +238,7 @@ async def test_of_the_images_that_wait_the_next_alone_is_unpacked(
         unpacked.append(int(found[0][0, 0]))
         return found
 
-    monkeypatch.setattr(app, "unpack_image", unpack)
+    monkeypatch.setattr(engine_work, "unpack_image", unpack)
     engine = ScriptedEngine(gate)
     service = serve(engine)
     calls = [asyncio.create_task(service.segment_all(packed(IMAGE + n))) for n in range(8)]
@@ -391,6 +392,7 @@ async def test_a_packed_image_gets_mask_count_and_times(serve: Serve) -> None:
     after_s = time.time()
     assert set(answer) == {
         "mask", "object_count", "note", "made_by", "seconds", "received_unix_s", "sent_unix_s",
+        "pipeline_depth",
     }  # fmt: skip
     assert answer["made_by"] == {
         "engine": "scripted", "model": "none", "model_sha256": None, "segmentation_version": None,
@@ -399,7 +401,7 @@ async def test_a_packed_image_gets_mask_count_and_times(serve: Serve) -> None:
     assert mask.dtype == np.uint32
     np.testing.assert_array_equal(mask, halves(IMAGE, "YX"))
     assert (answer["object_count"], answer["note"]) == (2, None)
-    assert set(answer["seconds"]) == {"unpack", "queue", "segment", "pack"}
+    assert set(answer["seconds"]) == {"queue", "prepare", "infer", "finish"}
     assert all(seconds >= 0 for seconds in answer["seconds"].values())
     assert before_s <= answer["received_unix_s"] <= answer["sent_unix_s"] <= after_s
 
@@ -606,7 +608,7 @@ async def test_describe_tells_engine_wire_axes_and_limits(serve: Serve) -> None:
     description = await serve(ScriptedEngine(), max_queue=3).describe(context={"user": {}})
     assert set(description) == {
         "engine", "model", "embeddings", "service", "service_version", "axes", "wire", "limits",
-        "recent",
+        "recent", "pipeline",
     }  # fmt: skip
     assert description["wire"] == {"version": WIRE_VERSION, "codecs": list(CODECS)}
     assert description["axes"] == sorted(MASK_AXES)
@@ -615,6 +617,9 @@ async def test_describe_tells_engine_wire_axes_and_limits(serve: Serve) -> None:
         "max_image_bytes": 1 << 31,
         "max_queue": 3,
         "max_probe_bytes": 64 << 20,
+        "max_queue_bytes": 2 << 30,
+        "max_working_bytes": 4 << 30,
+        "max_stage_s": 3600,
         "in_parallel": 1,
     }
 

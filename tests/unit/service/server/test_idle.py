@@ -38,7 +38,7 @@ async def test_a_service_is_idle_from_the_end_of_its_last_image() -> None:
         before_s = service.idle_s()
         await service.segment_all(np.zeros((32, 32), np.uint16) + np.eye(32, dtype=np.uint16))
         assert service.idle_s() < before_s + 60
-        async with service._queue.hold_slot(None):
+        with service._admission.hold_slot(None, 0):
             assert service.idle_s() == 0.0
     finally:
         service.close()

@@ -1,0 +1,117 @@
+"""The work for one image, as the pipeline carries it from stage to stage."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from ..contract.errors import SegmentationFailed
+from ..engines.stages import Prepared
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Known:
+    """What ``prepare`` returns when the labels are known without the device.
+
+    Attributes:
+        labels: The labels, uint32.
+        note: Why the device is not needed, for the caller; None when it needs no explanation.
+    """
+
+    labels: Any
+    note: str | None = None
+
+
+def alone(_: Hashable) -> int:
+    """Return the batch size of an engine that takes one image at a time."""
+    return 1
+
+
+@dataclass(frozen=True)
+class Work(Generic[R]):
+    """The stages of one image; see :class:`samservice.engines.stages.Stages`.
+
+    Attributes:
+        caller: Whose image it is; callers are served in turn.
+        working_bytes: The bytes that it holds from ``prepare`` to the end of ``finish``.
+        prepare: Called in a thread.
+        infer: Called in the device's thread. Works with the same ``infer`` may share a batch.
+        finish: Called in a thread with the state, or with what ``prepare`` returned as Known.
+        max_batch: Returns how many images of a batch key ``infer`` accepts.
+    """
+
+    caller: str | None
+    working_bytes: int
+    prepare: Callable[[], Prepared | Known]
+    infer: Callable[[Sequence[Prepared]], Sequence[Any]]
+    finish: Callable[[Any], R]
+    max_batch: Callable[[Hashable], int] = alone
+
+
+@dataclass(eq=False)
+class Job(Generic[R]):
+    """One work in the pipeline. One thread at a time has it; the event loop may cancel it."""
+
+    work: Work[R]
+    prepared: Prepared | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    result: Future[R] = field(default_factory=Future)
+    #: The stage that runs now and when it began, None between two stages.
+    running: tuple[str, float] | None = None
+    used_device: bool = False
+    _left: threading.Event = field(default_factory=threading.Event)
+    _waiting_since_s: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_left(self) -> bool:
+        """Whether nobody waits for the result any more."""
+        return self._left.is_set()
+
+    def leave(self) -> None:
+        """Begin no further stage; one that runs goes on to its end."""
+        self._left.set()
+
+    def begin(self, stage: str) -> None:
+        """Note that ``stage`` begins; the time since the last one counts as ``queue``."""
+        now_s = time.monotonic()
+        waited_s = now_s - self._waiting_since_s
+        self.seconds["queue"] = self.seconds.get("queue", 0.0) + waited_s
+        self.running = stage, now_s
+
+    def end(self) -> float:
+        """Note that the running stage ends, and return its seconds."""
+        assert self.running is not None
+        stage, began_s = self.running
+        self.running = None
+        self._waiting_since_s = time.monotonic()
+        self.seconds[stage] = self._waiting_since_s - began_s
+        return self.seconds[stage]
+
+    def stage_over(self, limit_s: float) -> str | None:
+        """Return the running stage when it has run for longer than ``limit_s``."""
+        running = self.running
+        if running is None or time.monotonic() - running[1] <= limit_s:
+            return None
+        return running[0]
+
+    def succeed(self, result: R) -> None:
+        """Set the result, unless the job was cancelled."""
+        with suppress(InvalidStateError):
+            self.result.set_result(result)
+
+    def fail(self, error: BaseException) -> None:
+        """Set the error, unless the job was cancelled.
+
+        An error such as SystemExit, which would end the event loop, becomes SegmentationFailed.
+        """
+        if not isinstance(error, Exception):
+            error = SegmentationFailed(f"{type(error).__name__}: {error}")
+        with suppress(InvalidStateError):
+            self.result.set_exception(error)
