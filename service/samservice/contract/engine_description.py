@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import WrongParameter
-from .parameters import TYPES, Schema
+from .parameters import Schema
 from .plugins import Plugin, PluginGroup, PluginProblem
+from .schema_problems import problems_of_schemas
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class EngineDescription:
             does, or None where only the built engine knows them. It lets a config be checked before
             the engine is built, and imports none of the model's libraries.
 
-    Raises ValueError for an option without a known type.
+    Raises ValueError for a field of another type and for an option with a wrong schema.
     """
 
     name: str
@@ -48,12 +49,19 @@ class EngineDescription:
     parameters: Callable[[Mapping[str, Any]], Mapping[str, Schema] | None] | None = None
 
     def __post_init__(self) -> None:
-        for option, schema in self.options.items():
-            if schema.get("type") not in TYPES:
-                raise ValueError(
-                    f"option {option!r} has the type {schema.get('type')!r}, expected one of"
-                    f" {', '.join(TYPES)}"
-                )
+        for field_name in ("name", "summary", "build", "suited_for"):
+            value = getattr(self, field_name)
+            if not isinstance(value, str) or "\n" in value:
+                raise ValueError(f"{field_name} is {value!r}, expected a text of one line")
+        # A single text would count as a requirement for each of its letters.
+        if isinstance(self.requirements, str) or not all(
+            isinstance(each, str) for each in self.requirements
+        ):
+            raise ValueError(
+                f"requirements are {self.requirements!r}, expected a tuple of texts for pip"
+            )
+        for problem in problems_of_schemas(self.options, "option"):
+            raise ValueError(problem)
 
 
 ENGINES = PluginGroup(

@@ -28,6 +28,8 @@ FULL_RANGE = "full_range"
 BRIGHT_OBJECTS = "bright_objects"
 
 _RANGES = (INTENSITY_RANGE, ROBUST_RANGE, FULL_RANGE)
+#: All names that an engine may describe as ``image_statistics``.
+STATISTICS = (*_RANGES, BRIGHT_OBJECTS)
 
 _MAX_GRID_BYTES = 16 << 20
 

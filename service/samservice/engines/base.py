@@ -17,6 +17,7 @@ from ..contract.errors import WrongParameter
 from ..contract.image_statistics import ImageStatistics
 from ..contract.parameters import parameter_problems
 from ..contract.plugins import OWN_DISTRIBUTION
+from .checked_engine import check_engine
 
 
 class Engine(Protocol):
@@ -83,8 +84,8 @@ def build_engine(name: str, options: dict[str, Any] | None = None) -> Engine:
     An engine of another distribution describes that distribution's version among ``versions``.
     The engine's libraries are imported here and not earlier.
 
-    Raises :class:`WrongParameter` for an unknown name or option, and for an engine that cannot be
-    imported.
+    Raises :class:`WrongParameter` for an unknown name or option, for an engine that cannot be
+    imported, and for one that lacks a method or describes itself wrongly.
     """
     plugin, description = find_engine(name), describe_engine(name)
     options = options or {}
@@ -103,6 +104,7 @@ def build_engine(name: str, options: dict[str, Any] | None = None) -> Engine:
             f"{', '.join(description.requirements) or 'all packages it imports'} to be installed"
         ) from error
     engine = make(**options)
+    check_engine(engine, name, plugin.origin)
     if plugin.distribution == OWN_DISTRIBUTION:
         return engine
     return cast(Engine, _WithDistribution(engine, {plugin.distribution: plugin.version}))

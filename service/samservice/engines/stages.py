@@ -15,6 +15,7 @@ import numpy as np
 
 from ..contract.image_statistics import ImageStatistics
 from .base import Engine
+from .checked_engine import STAGE_METHODS
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,8 @@ class EmbeddingStages(Protocol):
 
 def has_stages(engine: Engine) -> TypeGuard[StagedEngine]:
     """Tell whether an engine offers all stages."""
-    names = ("prepare", "infer", "finish", "max_batch", "working_bytes")
-    return all(callable(getattr(engine, name, None)) for name in names)
+    # Not isinstance: from Python 3.12 on, it does not see what __getattr__ passes on.
+    return all(callable(getattr(engine, name, None)) for name in STAGE_METHODS)
 
 
 def infers_embeddings(engine: Any) -> TypeGuard[EmbeddingStages]:

@@ -33,8 +33,12 @@ CELLS = EngineDescription(
 ENGINE = """
 from samservice.engines.watershed import WatershedEngine
 
+class CellsEngine(WatershedEngine):
+    def describe(self):
+        return super().describe() | {"engine": "cells"}
+
 def build(size_px=1):
-    engine = WatershedEngine()
+    engine = CellsEngine()
     engine.size_px = size_px
     return engine
 """
@@ -68,7 +72,7 @@ def test_an_engine_of_another_distribution_is_built_with_its_options(cells: None
 def test_its_description_names_its_distribution_and_nothing_of_the_identity(cells: None) -> None:
     described, plain = build_engine("cells").describe(), WatershedEngine().describe()
     assert described.pop("versions") == plain.pop("versions") | {"courier-cells": "1.0"}
-    assert described == plain
+    assert described == plain | {"engine": "cells"}
     assert "versions" not in SERVICE_IDENTITY
 
 
