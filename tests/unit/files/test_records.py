@@ -101,6 +101,34 @@ def test_an_integer_is_one_of_64_bits(count: Any, is_count: bool) -> None:
     assert (decode(Inner, {"count": count, "kind": "a"}) is not None) is is_count
 
 
+class Bounded(Struct, frozen=True, forbid_unknown_fields=True):
+    any: Annotated[int, Meta(description="no bounds")] = 0
+    low: Annotated[int, Meta(ge=1), Meta(description="one bound")] = 1
+    high: Annotated[int | None, Meta(description="of an optional")] = None
+    both: Annotated[int, Meta(gt=0, lt=9)] = 5
+
+
+@pytest.mark.parametrize(
+    ("values", "is_record"),
+    [
+        ({}, True),
+        ({"any": 2**63}, False),
+        ({"any": -(2**63)}, True),
+        ({"low": 0}, False),
+        ({"low": 2**63}, False),
+        ({"high": 2**63 - 1}, True),
+        ({"high": 2**63}, False),
+        ({"both": 0}, False),
+        ({"both": 8}, True),
+        ({"both": 9}, False),
+    ],
+    ids=str,
+)
+def test_an_integer_keeps_the_bounds_of_its_field(values: dict[str, Any], is_record: bool) -> None:
+    record = {"any": 0, "low": 1, "high": None, "both": 5}
+    assert (decode(Bounded, record | values) is not None) is is_record
+
+
 @pytest.mark.parametrize(
     "value", [None, 7, [], "text", {"count": 1, "kind": "\ud800"}, {"\ud800": 1}]
 )

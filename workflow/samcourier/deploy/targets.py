@@ -131,7 +131,6 @@ def _named(settings: RunSettings, service_id: str) -> Endpoint:
 
 def _slurm_plan(settings: RunSettings) -> SlurmPlan:
     """Return the plan without a service name; :func:`deploy_job` sets it."""
-    from .slurm.commands import SlurmSettings
     from .slurm.supervisor import SlurmPlan
 
     service, network = settings.service, resolve_network(settings.network)
@@ -146,7 +145,7 @@ def _slurm_plan(settings: RunSettings) -> SlurmPlan:
         workspace=service.workspace,
         engine=service.engine,
         engine_options=service.engine_options,
-        settings=SlurmSettings(**msgspec.structs.asdict(service.slurm)),
+        settings=service.slurm,
         cpus=service.cpus,
         memory_mb=service.memory_mb,
         ca_bundle=str(bundle.resolve()) if bundle else None,

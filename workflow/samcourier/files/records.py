@@ -21,8 +21,8 @@ from .strict_json import read_json, write_json
 
 _Record = TypeVar("_Record", bound=Struct)
 
-#: A record with a larger integer counts as damaged: arithmetic with it could overflow.
-_Int64 = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+#: A record with an integer outside counts as damaged: arithmetic with it could overflow.
+_LOWEST, _HIGHEST = Meta(ge=-(1 << 63)), Meta(le=(1 << 63) - 1)
 
 
 def write_record(path: Path, record: Struct, schema: str | None = None) -> None:
@@ -88,9 +88,11 @@ def _strict_type(kind: Any) -> Any:
     """Return the type ``kind`` with the strict form of each record and integer in it."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is int:
-        return _Int64
+        return Annotated[int, _LOWEST, _HIGHEST]
     if isinstance(kind, type) and issubclass(kind, Struct):
         return _strict_record(kind)
+    if origin is Annotated and arguments[0] is int:
+        return Annotated[int, *arguments[1:], *_missing_bounds(arguments[1:])]
     if origin is Annotated:
         return Annotated[_strict_type(arguments[0]), *arguments[1:]]
     if origin in (Union, types.UnionType):
@@ -98,3 +100,10 @@ def _strict_type(kind: Any) -> Any:
     if origin in (tuple, dict):
         return origin[tuple(map(_strict_type, arguments))]
     return kind
+
+
+def _missing_bounds(metas: tuple[Any, ...]) -> list[Meta]:
+    """Return the bounds of 64 bits for the sides where ``metas`` has none: msgspec takes one."""
+    has_lowest = any(meta.ge is not None or meta.gt is not None for meta in metas)
+    has_highest = any(meta.le is not None or meta.lt is not None for meta in metas)
+    return ([] if has_lowest else [_LOWEST]) + ([] if has_highest else [_HIGHEST])

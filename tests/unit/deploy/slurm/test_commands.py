@@ -10,7 +10,6 @@ import pytest
 
 from samcourier.deploy.slurm.commands import (
     JobState,
-    SlurmSettings,
     cancel,
     find_job,
     job_state,
@@ -20,6 +19,7 @@ from samcourier.deploy.slurm.commands import (
     submit,
 )
 from samcourier.errors import CourierError, InputError, ServiceFailed
+from samcourier.settings.run_settings import SlurmJobSettings
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def test_no_job_id_is_a_failure() -> None:
 def test_only_what_is_given_is_asked_for() -> None:
     base = ["sbatch", "--parsable", "--requeue", "--job-name=n", "--output=o"]
     base += ["--open-mode=append", "--cpus-per-task=1"]
-    assert sbatch_command(SlurmSettings(), "n", "o", 1.0, None) == base
-    settings = SlurmSettings("gpu", "lab", "gpu:1", 90, ("--constraint=a100",))
+    assert sbatch_command(SlurmJobSettings(), "n", "o", 1.0, None) == base
+    settings = SlurmJobSettings("gpu", "lab", "gpu:1", 90, ("--constraint=a100",))
     asked = ["--partition=gpu", "--account=lab", "--gres=gpu:1", "--time=90", "--mem=8000"]
     assert sbatch_command(settings, "n", "o", 1.0, 8000) == [*base, *asked, "--constraint=a100"]
 

@@ -13,7 +13,7 @@ import pytest
 from msgspec import to_builtins
 
 from samcourier.deploy.slurm import service_job as slurm
-from samcourier.deploy.slurm.commands import JobState, SlurmSettings
+from samcourier.deploy.slurm.commands import JobState
 from samcourier.deploy.slurm.service_job import deploy_job, wait_until_registered
 from samcourier.deploy.slurm.supervisor import (
     NEEDED_NAME,
@@ -32,9 +32,10 @@ from samcourier.errors import (
 )
 from samcourier.files.atomic import write_private
 from samcourier.processes import process_identity
+from samcourier.settings.run_settings import SlurmJobSettings
 from samcourier.transports import Endpoint, session
 
-PLAN = SlurmPlan("samservice-1", "https://h", None, "watershed", {}, SlurmSettings("gpu"))
+PLAN = SlurmPlan("samservice-1", "https://h", None, "watershed", {}, SlurmJobSettings("gpu"))
 ENDPOINT = Endpoint("https://h", "ws", "samservice-1", "samservice-1-rtc")
 DOWN = TransportFailed("websocket: refused")
 

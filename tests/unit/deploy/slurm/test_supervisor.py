@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from samcourier.deploy.local.record import TOKEN_NAME
 from samcourier.deploy.slurm import supervisor as slurm_keeper
-from samcourier.deploy.slurm.commands import JobState, SlurmSettings
+from samcourier.deploy.slurm.commands import JobState
 from samcourier.deploy.slurm.supervisor import (
     CHECK_INTERVAL_S,
     NEEDED_NAME,
@@ -27,8 +27,9 @@ from samcourier.deploy.slurm.supervisor import (
     read_record,
 )
 from samcourier.errors import ServiceFailed
+from samcourier.settings.run_settings import SlurmJobSettings
 
-PLAN = SlurmPlan("samservice-1", "https://h", None, "watershed", {}, SlurmSettings("gpu"))
+PLAN = SlurmPlan("samservice-1", "https://h", None, "watershed", {}, SlurmJobSettings("gpu"))
 #: How long the script's words last: one look each.
 AWAY = "AWAY"
 #: What becomes of an sbatch: no job, or one whose id is not heard.

@@ -10,9 +10,8 @@ import re
 import subprocess
 from dataclasses import dataclass
 
-from msgspec import Struct
-
 from ...errors import InputError, ServiceFailed
+from ...settings.run_settings import SlurmJobSettings
 
 COMMAND_TIMEOUT_S = 60.0
 #: squeue's states of a job that has ended (the manual's "JOB STATE CODES"). It lists the job for
@@ -28,16 +27,6 @@ NODE_LOST_STATES = frozenset({"BOOT_FAIL", "NODE_FAIL", "PREEMPTED", "REVOKED"})
 #: Replaces the state of a job that squeue does not list.
 NOT_LISTED = "NOT_LISTED"
 _UNKNOWN = "Invalid job id"
-
-
-class SlurmSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """The resources of the job; None is the cluster's default. ``extra`` are sbatch arguments."""
-
-    partition: str | None = None
-    account: str | None = None
-    gres: str | None = None
-    time_min: int | None = None
-    extra: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,7 +50,7 @@ class JobState:
 
 
 def sbatch_command(
-    settings: SlurmSettings, job_name: str, log: str, cpus: float, memory_mb: int | None
+    settings: SlurmJobSettings, job_name: str, log: str, cpus: float, memory_mb: int | None
 ) -> list[str]:
     """Return the command that submits a script from standard input.
 

@@ -29,11 +29,12 @@ from ...files import records
 from ...files.atomic import write_private
 from ...files.strict_json import parse_json
 from ...processes import process_identity
+from ...settings.run_settings import SlurmJobSettings
 from ..daemon import is_own_file, log_to_stderr
 from ..local.record import OWNERS_NAME, TOKEN_NAME
 from ..owners import OwnerMonitor
 from . import commands as slurm_queue
-from .commands import NODE_LOST_STATES, JobState, SlurmSettings, sbatch_command
+from .commands import NODE_LOST_STATES, JobState, sbatch_command
 
 logger = logging.getLogger("samcourier.deploy")
 
@@ -60,7 +61,7 @@ class SlurmPlan(Struct, frozen=True, forbid_unknown_fields=True):
     workspace: str | None
     engine: str
     engine_options: dict[str, Any]
-    settings: SlurmSettings
+    settings: SlurmJobSettings
     cpus: float = 1.0
     memory_mb: int | None = None
     ca_bundle: str | None = None
