@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from samservice.contract.plugins import scan
+from samservice.engines import microsam_api
 from samservice.engines.base import build_engine
 
 HERE = Path(__file__).parent
@@ -50,7 +51,7 @@ def micro_sam_is_imported() -> None:
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import micro_sam.automatic_segmentation  # noqa: F401
+        microsam_api.automatic_segmentation()
 
 
 @pytest.fixture(scope="session")

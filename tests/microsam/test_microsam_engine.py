@@ -29,6 +29,7 @@ from samservice.contract.errors import (
 )
 from samservice.contract.image_statistics import ImageStatistics
 from samservice.contract.normalization import robust_range
+from samservice.engines import microsam_api
 from samservice.engines.base import build_engine
 from samservice.engines.microsam import MicroSamEngine
 from samservice.engines.microsam_input import bytes_as_they_are
@@ -56,15 +57,13 @@ def with_bytes(checkpoint: Path, mode: str, prepared: Any, ndim: int, **argument
 
 
 def called(checkpoint: Path, mode: str, prepared: Any, ndim: int, **arguments: Any) -> Any:
-    from micro_sam.automatic_segmentation import automatic_instance_segmentation
-    from micro_sam.instance_segmentation import get_instance_segmentation_generator
     from small_sam import load_small_sam
 
     predictor, decoder = load_small_sam(checkpoint, "cpu")
-    segmenter = get_instance_segmentation_generator(
+    segmenter = microsam_api.instance_segmentation().get_instance_segmentation_generator(
         predictor, "tile_shape" in arguments, decoder, mode
     )
-    return automatic_instance_segmentation(
+    return microsam_api.automatic_segmentation().automatic_instance_segmentation(
         predictor, segmenter, prepared, ndim=ndim, verbose=False, **arguments
     )
 
@@ -304,9 +303,8 @@ def test_a_wrong_parameter_is_named_before_any_work(
 def test_parameters_and_defaults_are_those_of_the_installed_micro_sam(
     small_checkpoint: Path, mode: str, class_name: str, left_out: set[str]
 ) -> None:
-    from micro_sam import instance_segmentation
-
-    signature = inspect.signature(getattr(instance_segmentation, class_name).generate)
+    segmenter = getattr(microsam_api.instance_segmentation(), class_name)
+    signature = inspect.signature(segmenter.generate)
     theirs = {
         name: parameter.default
         for name, parameter in signature.parameters.items()
@@ -459,7 +457,7 @@ def test_options_that_cannot_work_are_named(options: dict[str, Any], says: str) 
 
 
 def test_vit_t_says_that_mobile_sam_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("micro_sam.util.VIT_T_SUPPORT", False)
+    monkeypatch.setattr(microsam_api.util(), "VIT_T_SUPPORT", False)
     with pytest.raises(WrongParameter, match="needs the package mobile_sam"):
         MicroSamEngine(model="vit_t_lm", device="cpu")
 
@@ -526,10 +524,9 @@ def test_a_checkpoint_that_is_a_program_is_not_run(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_micro_sams_own_checkpoints_are_loaded(tmp_path: Path) -> None:
     import torch
-    from micro_sam.models.build_sam import build_sam_vit_b
     from torch_em.model import UNETR
 
-    sam = build_sam_vit_b()
+    sam = microsam_api.build_sam().build_sam_vit_b()
     unetr = UNETR(encoder=sam.image_encoder, out_channels=3, use_skip_connection=False)
     weights = {name: value.half() for name, value in sam.state_dict().items()}
     decoder = {

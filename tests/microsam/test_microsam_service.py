@@ -107,16 +107,17 @@ async def test_the_mask_is_the_engines_own(
 async def test_the_mask_is_micro_sams_own(
     transport: Transport, small_checkpoint: Path, recipe: ModuleType
 ) -> None:
-    from micro_sam.automatic_segmentation import automatic_instance_segmentation
-    from micro_sam.instance_segmentation import get_instance_segmentation_generator
     from small_sam import load_small_sam
 
     from samservice.contract.channels import to_model_image
+    from samservice.engines import microsam_api
 
     image = images_of(recipe)["YX"]
     predictor, decoder = load_small_sam(small_checkpoint, "cpu")
-    segmenter = get_instance_segmentation_generator(predictor, False, decoder, "ais")
-    expected = automatic_instance_segmentation(
+    segmenter = microsam_api.instance_segmentation().get_instance_segmentation_generator(
+        predictor, False, decoder, "ais"
+    )
+    expected = microsam_api.automatic_segmentation().automatic_instance_segmentation(
         predictor, segmenter, to_model_image(image, "YX"), ndim=2, verbose=False
     )
     np.testing.assert_array_equal(await segment(transport, image), expected)

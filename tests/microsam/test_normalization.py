@@ -14,6 +14,7 @@ import tifffile
 from samservice.contract.errors import EmbeddingsUnsupported, WrongParameter
 from samservice.contract.image_statistics import ImageStatistics
 from samservice.contract.normalization import robust_range
+from samservice.engines import microsam_api
 from samservice.engines.microsam_volume import merge_planes
 
 from .test_microsam_engine import ACCEPT_ANY_MASK, TILES, blobs, directly, small_engine
@@ -267,8 +268,6 @@ def test_the_parameters_of_merging_are_micro_sams(
 def test_two_objects_never_get_one_label(
     planes: str, gap_closing: int, same_as_micro_sam: bool
 ) -> None:
-    from micro_sam.multi_dimensional_segmentation import merge_instance_segmentation_3d
-
     corners = {"A": np.s_[2:10, 2:10], "B": np.s_[25:33, 25:33]}
     labels = np.zeros((len(planes), 40, 40), np.uint32)
     for z, name in enumerate(planes):
@@ -277,7 +276,8 @@ def test_two_objects_never_get_one_label(
     merged = merge_planes(labels.copy(), gap_closing=gap_closing)
     own = {name: set(np.unique(merged[:, *corner])) - {0} for name, corner in corners.items()}
     assert own["A"] and own["B"] and not own["A"] & own["B"]
-    theirs = merge_instance_segmentation_3d(labels, verbose=False, gap_closing=gap_closing)
+    merge = microsam_api.multi_dimensional_segmentation().merge_instance_segmentation_3d
+    theirs = merge(labels, verbose=False, gap_closing=gap_closing)
     assert np.array_equal(merged, theirs) is same_as_micro_sam
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from small_sam import load_small_sam
 
+from samservice.engines import microsam_api
 from samservice.engines.microsam import MicroSamEngine
 from samservice.engines.microsam_load import pickle_restored
 
@@ -20,11 +21,10 @@ class SmallMicroSamEngine(MicroSamEngine):
     def load_model(self, model: str, checkpoint: Path | None, mode: str) -> tuple[Any, Any]:
         assert checkpoint is not None
         with pickle_restored():
-            from micro_sam.instance_segmentation import get_instance_segmentation_generator
-
             predictor, decoder = load_small_sam(checkpoint, self._device)
             wanted = None if mode == "auto" else mode
             is_tiled = bool(self._tiling)
-            return predictor, get_instance_segmentation_generator(
+            classes = microsam_api.instance_segmentation()
+            return predictor, classes.get_instance_segmentation_generator(
                 predictor, is_tiled, decoder, wanted
             )

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from samservice.engines import microsam_api
+
 ARCHITECTURE_KEY = "samservice_architecture"
 
 
@@ -41,11 +43,10 @@ def build_small_sam(architecture: SmallArchitecture | None = None) -> tuple[Any,
     predicts foreground, centre and boundary distances, (B, 3, Y, X) in 0..1, for
     micro-sam's automatic instance segmentation. Seed torch before for repeatable weights.
     """
-    from micro_sam.models.build_sam import _build_sam
     from torch_em.model import UNETR
 
     chosen = architecture or SmallArchitecture()
-    sam = _build_sam(
+    sam = microsam_api.build_sam()._build_sam(
         chosen.encoder_width,
         chosen.encoder_depth,
         chosen.encoder_heads,
@@ -90,8 +91,6 @@ def load_small_sam(path: Path, device: str) -> tuple[Any, Any]:
     float32 on ``device``.
     """
     import torch
-    from micro_sam.instance_segmentation import DecoderAdapter
-    from micro_sam.util import SamPredictor
 
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     stored = checkpoint[ARCHITECTURE_KEY]
@@ -105,11 +104,11 @@ def load_small_sam(path: Path, device: str) -> tuple[Any, Any]:
     )
     sam.to(device).eval()
     unetr.to(device).eval()
-    predictor = SamPredictor(sam)
+    predictor = microsam_api.util().SamPredictor(sam)
     predictor.model_type = "small"
     predictor.model_name = path.name
     predictor.checkpoint_path = path
-    return predictor, DecoderAdapter(unetr)
+    return predictor, microsam_api.instance_segmentation().DecoderAdapter(unetr)
 
 
 def _as_float32(state: dict[str, Any]) -> dict[str, Any]:
