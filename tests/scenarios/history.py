@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from samcourier.evaluation.check import check_results
-from samcourier.masks.integrity import MASK_SUFFIX, is_whole
+from samcourier.masks.integrity import MASK_SUFFIX, is_complete
 from samcourier.masks.omezarr import read_mask
 from samcourier.results.image_log import read_image_log
 from samcourier.results.layout import log_path, mask_path
@@ -67,9 +67,9 @@ class Remains:
         return not any((self.lost, self.wrong, self.doubled, self.findings, self.left))
 
 
-def is_complete(folder: Folder, has_bad_image: bool) -> bool:
+def is_run_complete(folder: Folder, has_bad_image: bool) -> bool:
     """Tell whether every good image has a whole mask and the bad one its reason."""
-    masks = all(is_whole(mask_path(folder.results, image)) for image in folder.images)
+    masks = all(is_complete(mask_path(folder.results, image)) for image in folder.images)
     return masks and (not has_bad_image or _has_reason(folder, BAD_IMAGE))
 
 
@@ -80,7 +80,7 @@ def examine(
     lost, wrong = [], []
     for image, labels in expected.items():
         mask = mask_path(folder.results, image)
-        if not is_whole(mask):
+        if not is_complete(mask):
             lost.append(image)
         elif not np.array_equal(read_mask(mask), labels):
             wrong.append(image)

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .history import MaskWatch, Remains, examine, is_complete
+from .history import MaskWatch, Remains, examine, is_run_complete
 from .nemesis import Nemesis
 from .scenario import Scenario
 from .world import Folder, World, own_folder
@@ -75,7 +75,7 @@ def _run_until_complete(folder: Folder, nemesis: Nemesis, played: Played) -> Non
     for number in range(MOST_RUNS):
         status = _run(folder, f"run-{number}", played)
         played.statuses.append(status)
-        if is_complete(folder, has_bad_image) and status == int(has_bad_image):
+        if is_run_complete(folder, has_bad_image) and status == int(has_bad_image):
             return
     played.complaints.append(f"not complete after {MOST_RUNS} runs")
     played.complaints.append(folder.said(f"run-{MOST_RUNS - 1}")[-3000:])

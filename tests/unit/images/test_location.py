@@ -48,9 +48,9 @@ def test_a_location_is_shown_redacted_and_kept_whole() -> None:
     assert str(location) == f"{location}" == f"https://data.org/a/b.zarr?{MARK}"
     assert "SECRET" not in f"{location!r} {location!s}"
     assert whole_text(location) == SIGNED
-    assert (location.name, location.is_whole) == ("b.zarr", True)
+    assert (location.name, location.has_full_url) == ("b.zarr", True)
     assert location.child("A/1/0").url == "https://data.org/a/b.zarr/A/1/0?sv=1&sig=SECRET%2B"
-    assert not RemoteImage.parse(str(location)).is_whole
+    assert not RemoteImage.parse(str(location)).has_full_url
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from samcourier.images.geometry import Geometry
 from samcourier.masks import omezarr as masks
 from samcourier.masks import zarr_format as mask_layout
 from samcourier.masks.coordinates import Coordinates
-from samcourier.masks.integrity import OmeZarrVersion, is_whole, read_provenance, stat_mask
+from samcourier.masks.integrity import OmeZarrVersion, is_complete, read_provenance, stat_mask
 from samcourier.masks.omezarr import (
     MaskFacts,
     MaskPixels,
@@ -226,7 +226,7 @@ def test_the_facts_are_counted_over_all_files_and_stored(
     assert facts[:2] == (len(files), sum(p.stat().st_size for p in files)) == stat_mask(path)
     labels = {"labels_sha256": labels_sha256(mask)}
     assert read_provenance(path) == PROVENANCE | labels | facts._asdict()
-    assert is_whole(path)
+    assert is_complete(path)
 
 
 def test_the_same_mask_has_the_same_digest_elsewhere(tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_every_damage_is_noticed(
         assert files == (".zgroup",)
         return
     damage(min(found, key=lambda p: (len(p.parts), p)))
-    assert not is_whole(path)
+    assert not is_complete(path)
     assert (stat_mask(path) != facts[:2]) is seen_without_reading
 
 
@@ -297,14 +297,14 @@ def test_a_changed_word_of_the_provenance_is_noticed(
     root = path / ("zarr.json" if version == "0.5" else ".zattrs")
     root.write_text(root.read_text().replace("watershed", "watershod"))
     assert stat_mask(path) == facts[:2]
-    assert not is_whole(path)
+    assert not is_complete(path)
 
 
 def test_a_stray_file_of_a_file_browser_does_no_harm(tmp_path: Path) -> None:
     path = tmp_path / STEM
     write(path, sparse_mask(300, 280))
     (path / "0" / ".DS_Store").write_bytes(b"x")
-    assert is_whole(path)
+    assert is_complete(path)
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_damaged_attributes_have_no_provenance(tmp_path: Path, attributes: str) 
     write(path, np.ones((4, 4), np.uint32))
     (path / ".zattrs").write_text(attributes, encoding="latin-1")
     assert read_provenance(path) is None
-    assert not is_whole(path)
+    assert not is_complete(path)
 
 
 def test_what_is_absent_or_a_file_is_no_mask(tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ def test_what_is_absent_or_a_file_is_no_mask(tmp_path: Path) -> None:
     for path in (tmp_path / "absent", tmp_path / "file"):
         assert read_provenance(path) is None
         assert stat_mask(path) is None
-        assert not is_whole(path)
+        assert not is_complete(path)
 
 
 @pytest.mark.parametrize("before", ["mask", "damaged", "file"])
@@ -338,7 +338,7 @@ def test_a_new_mask_replaces_what_was_there(tmp_path: Path, before: str) -> None
         shutil.rmtree(path / "0")
     write(path, sparse_mask(300, 280))
     np.testing.assert_array_equal(read_mask(path), sparse_mask(300, 280))
-    assert is_whole(path)
+    assert is_complete(path)
     assert os.listdir(tmp_path) == [STEM]
 
 
@@ -384,7 +384,7 @@ def test_an_interrupted_write_leaves_what_was_there(
             write(path, np.ones((300, 280), np.uint32))
     assert os.listdir(tmp_path) == [STEM] * has_old
     if has_old:
-        assert is_whole(path)
+        assert is_complete(path)
         np.testing.assert_array_equal(read_mask(path), sparse_mask(300, 280))
 
 
@@ -424,7 +424,7 @@ def test_a_killed_replacement_leaves_the_old_mask_or_none(
     assert len(os.listdir(tmp_path)) == 2
     remove_leftovers(tmp_path, {STEM})
     assert os.listdir(tmp_path) == [STEM] * has_mask
-    assert is_whole(path) is has_mask
+    assert is_complete(path) is has_mask
 
 
 @pytest.mark.parametrize(
@@ -484,7 +484,7 @@ def test_any_mask_comes_back_as_it_went(
 ) -> None:
     write(scratch / STEM, mask, version)
     np.testing.assert_array_equal(read_mask(scratch / STEM), mask)
-    assert is_whole(scratch / STEM)
+    assert is_complete(scratch / STEM)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import zarr
 from ome_zarr_models import v05
 from zarr.storage import ZipStore
 
-from samcourier.masks.integrity import OmeZarrVersion, is_whole, read_provenance, stat_mask
+from samcourier.masks.integrity import OmeZarrVersion, is_complete, read_provenance, stat_mask
 from samcourier.masks.omezarr import opened_mask, read_mask, write_mask
 from samcourier.results.layout import find_mask, mask_path
 
@@ -42,7 +42,7 @@ def zipped(tmp_path: Path, version: OmeZarrVersion) -> Path:
 def test_a_zipped_mask_is_one_file_with_the_same_labels(zipped: Path) -> None:
     assert os.listdir(zipped.parent) == [NAME]
     assert stat_mask(zipped) == (1, zipped.stat().st_size)
-    assert is_whole(zipped)
+    assert is_complete(zipped)
     assert (read_provenance(zipped) or {})["key"] == "k"
     np.testing.assert_array_equal(read_mask(zipped), cells())
     with opened_mask(zipped) as labels:
@@ -91,14 +91,14 @@ def test_every_damage_is_noticed(zipped: Path) -> None:
     damaged += [content[:-256] + b" " * 256, content.replace(b'"samcourier"', b'"somecourier')]
     for number, each in enumerate(damaged):
         zipped.write_bytes(each)
-        assert not is_whole(zipped), f"damage {number} passed"
+        assert not is_complete(zipped), f"damage {number} passed"
 
 
 def test_what_is_no_zip_is_no_mask(tmp_path: Path) -> None:
     for content in (b"", b"text"):
         (tmp_path / NAME).write_bytes(content)
         assert read_provenance(tmp_path / NAME) is None
-        assert not is_whole(tmp_path / NAME)
+        assert not is_complete(tmp_path / NAME)
     assert stat_mask(tmp_path / "absent.ome.zarr.zip") is None
 
 

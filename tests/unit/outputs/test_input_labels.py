@@ -20,7 +20,7 @@ import yaozarrs
 import zarr
 from ome_zarr_models import v04, v05
 
-from samcourier.masks.integrity import is_whole
+from samcourier.masks.integrity import is_complete
 from samcourier.masks.omezarr import read_mask
 from samcourier.outputs import input_labels
 from samcourier.outputs.input_labels import LabelsRefused, write_input_labels
@@ -94,7 +94,7 @@ def test_the_labels_are_listed_and_lie_on_the_image(tmp_path: Path, version: str
     before = digests(image)
     label = write(image)
     assert label == image / "labels" / "run_cell"
-    assert is_whole(label)
+    assert is_complete(label)
     np.testing.assert_array_equal(read_mask(label), cells(40, 50))
     assert listed(image) == ["run_cell"]
     assert digests(image) == before

@@ -21,7 +21,7 @@ from samcourier.images.pixel_cache import PIXELS
 from samcourier.images.planes import open_planes
 from samcourier.images.readers import check_fits_memory
 from samcourier.images.selection import Selection, parse_pick
-from samcourier.masks.integrity import is_whole, read_provenance
+from samcourier.masks.integrity import is_complete, read_provenance
 from samcourier.masks.omezarr import read_mask
 from samcourier.results.image_log import read_image_log
 from samcourier.results.layout import log_path, mask_path
@@ -94,7 +94,7 @@ async def test_no_bad_image_loses_a_neighbour(tmp_path: Path) -> None:
             assert (entry.failure_kind, log.status) == (failure_kind, "failed"), kind
             assert re.search(case.refusal, entry.failure or ""), kind
         assert entries[f"neighbour{number}"].status == "done", kind
-        assert is_whole(mask_path(dataset_dir, f"neighbour{number}")), kind
+        assert is_complete(mask_path(dataset_dir, f"neighbour{number}")), kind
 
 
 # What only a user without root's rights, or with a full disk, meets.
@@ -168,7 +168,7 @@ async def test_a_results_folder_that_may_not_be_written_stops_the_run_and_says_s
         folder.chmod(0o500)
     said = await asyncio.to_thread(in_a_process, images, results)
     assert re.fullmatch(r"storage: .*results/.*: cannot be written \(Permission denied\)", said[""])
-    assert is_whole(mask_path(results, "cell0"))
+    assert is_complete(mask_path(results, "cell0"))
 
 
 async def test_a_full_disk_stops_the_run_and_keeps_what_was_whole(
@@ -179,7 +179,7 @@ async def test_a_full_disk_stops_the_run_and_keeps_what_was_whole(
     await run_batch(rows[:1], results)
     said = await asyncio.to_thread(in_a_process, images[1:], results, file_bytes=600)
     assert re.fullmatch(r"storage: .*cell.*: cannot be written \(File too large\)", said[""])
-    assert is_whole(mask_path(results, "cell0"))
+    assert is_complete(mask_path(results, "cell0"))
     assert [path.name for path in (results / "masks").glob("[!.]*")] == ["cell0.ome.zarr"]
     entries = (await run_batch(rows, results)).images
     assert {entry.status for entry in entries.values()} == {"done"}

@@ -13,7 +13,7 @@ import pytest
 
 import samcourier.segmentation.finish
 from samcourier.errors import StorageFailed
-from samcourier.masks.integrity import MaskContainer, is_whole, read_provenance
+from samcourier.masks.integrity import MaskContainer, is_complete, read_provenance
 from samcourier.masks.omezarr import read_mask, write_mask
 from samcourier.outputs.make import Outputs
 from samcourier.outputs.parts import OutputsSource
@@ -75,7 +75,7 @@ async def test_a_mask_that_cannot_be_written_leaves_what_was_there(
     monkeypatch.setattr(samcourier.segmentation.finish, "write_mask", full)
     with pytest.raises(StorageFailed, match=r"cell\.ome\.zarr: .*No space"):
         await write(prepared, SEGMENTED, settings, events.append)
-    assert is_whole(zipped)
+    assert is_complete(zipped)
     assert len(events) == 1, "the time is recorded all the same"
 
 

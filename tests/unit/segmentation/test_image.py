@@ -12,7 +12,7 @@ import pytest
 from samcourier.concurrency import Limiter
 from samcourier.errors import Denied, ImageMissing, ImageUnfit, RequestRefused, ServiceFailed
 from samcourier.images.planes import Plane
-from samcourier.masks.integrity import is_whole
+from samcourier.masks.integrity import is_complete
 from samcourier.results.image_log import read_image_log
 from samcourier.results.layout import log_path, mask_path
 from samcourier.samples.sheet import ImageRow
@@ -115,7 +115,7 @@ async def test_a_second_run_does_only_what_is_missing(
     assert (second.error, caller.expected_calls) == (None, expected_calls)
     mask = mask_path(tmp_path / "results", "cell", settings.get("mask_container", "folder"))
     assert second.log.mask == str(mask)
-    assert is_whole(mask)
+    assert is_complete(mask)
     assert (second.log.seconds.write != first.log.seconds.write) == is_written_again
     assert second.log.note == note
     after = json.loads(path.read_text())

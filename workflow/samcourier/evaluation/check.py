@@ -12,16 +12,16 @@ from ..masks.integrity import (
     MASK_SUFFIX,
     MASK_SUFFIXES,
     TILES_SUFFIX,
+    provenance_if_complete,
     read_provenance,
     stat_mask,
-    whole_provenance,
 )
 from ..results.image_log import Attempt, ImageLog, read_image_log
 from ..results.layout import (
     OUTPUT_FILES,
     find_mask,
     is_held,
-    is_output_whole,
+    is_output_complete,
     mask_path,
     output_path,
     stat_output,
@@ -117,7 +117,7 @@ def _check_masks(
     for image, path in masks.items():
         where = f"masks/{path.name}"
         log = logs.get(image)
-        provenance = whole_provenance(path)
+        provenance = provenance_if_complete(path)
         if provenance is None:
             yield Finding(where, "damaged: files are missing or changed")
         elif log is not None and log.status == "done":
@@ -163,7 +163,7 @@ def _check_outputs(dataset_dir: Path, logs: Mapping[str, ImageLog | None]) -> It
             where = path if name not in OUTPUT_FILES else path.relative_to(dataset_dir)
             if stat_output(path) is None:
                 yield Finding(where.as_posix(), f"{image}: its log lists it, but it is missing")
-            elif not is_output_whole(path, record.sha256):
+            elif not is_output_complete(path, record.sha256):
                 yield Finding(where.as_posix(), f"{image}: changed since it was written")
             elif name not in OUTPUT_FILES:
                 key = (read_provenance(path) or {}).get("key")

@@ -12,7 +12,7 @@ from ..errors import CourierError
 from ..images.label_image import read_label_image
 from ..images.location import ImageLocation
 from ..images.readers import check_fits_memory
-from ..masks.integrity import whole_provenance
+from ..masks.integrity import provenance_if_complete
 from ..masks.omezarr import opened_mask, read_mask
 from ..results.image_log import ImageLog, read_image_log
 from ..results.layout import find_mask, log_path
@@ -58,7 +58,7 @@ def evaluate_image(
     """Return the outcome of ``row``. ``manifests`` are the existing ones by batch id."""
     log = read_image_log(log_path(dataset_dir, row.image))
     mask = find_mask(dataset_dir, row.image)
-    provenance = whole_provenance(mask)
+    provenance = provenance_if_complete(mask)
     key, labels_sha256 = (_text(provenance, name) for name in ("key", "labels_sha256"))
     status, remark = _state(log, provenance is not None, key)
     if log is None and status == "missing":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_or_absent(path: Path, writer: str = "") -> Iterator[Path]:
+def complete_or_absent(path: Path, writer: str = "") -> Iterator[Path]:
     """Yield a temporary path, which is renamed to ``path`` when the block succeeds.
 
     The temporary file of a killed writer is overwritten. Concurrent writers must pass different
@@ -34,7 +34,7 @@ def write_atomic(path: Path, text: str) -> None:
 def write_atomically(path: Path, parts: Iterable[str]) -> None:
     """Write ``parts`` one after another, like :func:`write_atomic`, for large texts."""
     with (
-        whole_or_absent(path, uuid.uuid4().hex) as part,
+        complete_or_absent(path, uuid.uuid4().hex) as part,
         part.open("w", encoding="utf-8", newline="") as stream,
     ):
         stream.writelines(parts)

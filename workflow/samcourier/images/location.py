@@ -72,7 +72,7 @@ class RemoteImage:
         return urlsplit(self.url).query
 
     @property
-    def is_whole(self) -> bool:
+    def has_full_url(self) -> bool:
         """Whether nothing was left out, as :func:`samcourier.formatting.redacted` does."""
         return LEFT_OUT not in self.url
 

@@ -24,7 +24,7 @@ from .omezarr import MaskPixels
 _BAND_ROWS = 1024
 
 
-class CutMask:
+class ClippedMask:
     """A mask of any size that is set to 0 outside of ``inside`` when it is read.
 
     Implements :class:`.omezarr.MaskPixels`.
@@ -41,7 +41,7 @@ class CutMask:
         return np.where(self._inside[block], self._mask[block], np.uint32(0))
 
 
-class Cut(NamedTuple):
+class Clipped(NamedTuple):
     """The restricted mask and its number of objects; for a stack the sum over its planes."""
 
     mask: MaskPixels
@@ -60,23 +60,23 @@ class Foreground:
     inside: np.ndarray
     sha256: str
 
-    def cut(self, mask: MaskPixels, stack_ndim: int) -> Cut:
+    def clip(self, mask: MaskPixels, stack_ndim: int) -> Clipped:
         """Return ``mask``, uint32, set to 0 outside; its first ``stack_ndim`` axes are a stack."""
-        cut = CutMask(mask, self.inside)
-        planes = np.ndindex(cut.shape[:stack_ndim])
-        count = sum(_count_objects(cut, position) for position in planes)
-        return Cut(cut[...] if isinstance(mask, np.ndarray) else cut, count)
+        clipped = ClippedMask(mask, self.inside)
+        planes = np.ndindex(clipped.shape[:stack_ndim])
+        count = sum(_count_objects(clipped, position) for position in planes)
+        return Clipped(clipped[...] if isinstance(mask, np.ndarray) else clipped, count)
 
 
-def _count_objects(cut: CutMask, position: tuple[int, ...]) -> int:
+def _count_objects(clipped: ClippedMask, position: tuple[int, ...]) -> int:
     """Return the number of ids in one plane, reading it in bands of rows."""
-    *others, row_count, column_count = cut.shape
+    *others, row_count, column_count = clipped.shape
     here = [slice(index, index + 1) for index in position]
     here += [slice(0, size) for size in others[len(position) :]]
     ids = np.zeros(0, np.intp)
     for start in range(0, row_count, _BAND_ROWS):
         rows = slice(start, min(start + _BAND_ROWS, row_count))
-        ids = np.union1d(ids, present(cut[(*here, rows, slice(0, column_count))]))
+        ids = np.union1d(ids, present(clipped[(*here, rows, slice(0, column_count))]))
     return len(ids)
 
 

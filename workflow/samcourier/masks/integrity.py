@@ -74,13 +74,13 @@ def read_provenance(path: Path) -> dict[str, Any] | None:
     return provenance if isinstance(provenance, dict) else None
 
 
-def is_whole(path: Path) -> bool:
+def is_complete(path: Path) -> bool:
     """Return True if the mask has the recorded number of files, total size and SHA-256."""
-    return whole_provenance(path) is not None
+    return provenance_if_complete(path) is not None
 
 
-def whole_provenance(path: Path) -> dict[str, Any] | None:
-    """Return the provenance of a mask if it :func:`is_whole`, else None."""
+def provenance_if_complete(path: Path) -> dict[str, Any] | None:
+    """Return the provenance of a mask if it :func:`is_complete`, else None."""
     if is_zip(path):
         return (read_provenance(path) or {}) if is_zip_whole(path) else None
     recorded = read_provenance(path)

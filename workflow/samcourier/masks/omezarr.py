@@ -116,7 +116,7 @@ def write_mask(
     to a hidden sibling, read back, and renamed. If the process is killed, ``path`` holds the
     complete old or new mask, or none and a leftover for :func:`remove_leftovers`. The files are not
     synced: after a power failure a mask may be damaged, which
-    :func:`samcourier.masks.integrity.is_whole` detects.
+    :func:`samcourier.masks.integrity.is_complete` detects.
 
     Args:
         path: Folder to write; a ``path`` that ends in .zip becomes one file.

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..files.atomic import whole_or_absent
+from ..files.atomic import complete_or_absent
 from ..images.location import RemoteImage
 from ..images.planes import Plane
 from ..masks.omezarr import MaskFacts, MaskPixels, opened_mask
 from ..results.image_log import OutputRecord
-from ..results.layout import OUTPUT_FILES, OUTPUTS, is_output_whole, output_path, output_sha256
+from ..results.layout import OUTPUT_FILES, OUTPUTS, is_output_complete, output_path, output_sha256
 from .parts import OF_PLANES, OutputsSource, PlaneParts, attempt, plane_parts, read_parts
 
 #: Increases when the same mask gives other files.
@@ -159,7 +159,7 @@ class Outputs:
             return False
         if record.refused is not None:
             return not self.retry_refused
-        return is_output_whole(self._path(name, record.path), record.sha256)
+        return is_output_complete(self._path(name, record.path), record.sha256)
 
     def _made_from(self, name: str) -> str:
         """Return the digest of everything that the output depends on."""
@@ -229,5 +229,5 @@ class _Content:
 
 def _write_whole(content: _Content, name: str, path: Path) -> None:
     """Write an output so that ``path`` is complete or as before."""
-    with whole_or_absent(path) as part:
+    with complete_or_absent(path) as part:
         content.write(name, part)

@@ -63,7 +63,7 @@ def output_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def is_output_whole(path: Path, sha256: str | None) -> bool:
+def is_output_complete(path: Path, sha256: str | None) -> bool:
     """Return whether an output exists and still has the digest ``sha256``."""
     try:
         return output_sha256(path) == sha256

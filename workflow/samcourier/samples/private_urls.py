@@ -38,13 +38,13 @@ def with_private_urls(dataset: str, rows: Sequence[ImageRow]) -> list[ImageRow]:
 
     A URL that is not there stays redacted: its image fails with a line that says so.
     """
-    if all(_is_whole(each) for row in rows for each in _locations(row)):
+    if all(_has_full_url(each) for row in rows for each in _locations(row)):
         return list(rows)
     urls = read_json(private_urls_path(dataset))
     known = urls if isinstance(urls, dict) else {}
 
     def whole(location: ImageLocation) -> ImageLocation:
-        url = known.get(str(location)) if not _is_whole(location) else None
+        url = known.get(str(location)) if not _has_full_url(location) else None
         return RemoteImage(url) if isinstance(url, str) else location
 
     return [
@@ -72,5 +72,5 @@ def _locations(row: ImageRow) -> list[ImageLocation]:
     return [each for each in (row.path, row.foreground, row.truth) if each is not None]
 
 
-def _is_whole(location: ImageLocation) -> bool:
-    return not isinstance(location, RemoteImage) or location.is_whole
+def _has_full_url(location: ImageLocation) -> bool:
+    return not isinstance(location, RemoteImage) or location.has_full_url

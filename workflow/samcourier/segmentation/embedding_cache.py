@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..files.atomic import whole_or_absent
+from ..files.atomic import complete_or_absent
 from ..files.checksummed import checksummed, read_checksummed
 from ..results.service_description import ServiceDescription
 
@@ -77,7 +77,7 @@ class EmbeddingStore:
         total_bytes = self._total() - (path.stat().st_size if path.exists() else 0) + len(content)
         if total_bytes > self.max_bytes:
             return False
-        with whole_or_absent(path) as part:
+        with complete_or_absent(path) as part:
             part.write_bytes(content)
         (self.folder / _TOTAL_NAME).write_text(str(total_bytes))
         return True

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..masks.integrity import MASK_SUFFIXES, is_whole, read_provenance
+from ..masks.integrity import MASK_SUFFIXES, is_complete, read_provenance
 from ..results.image_log import ImageLog, read_image_log
 from ..results.layout import log_path, mask_path
 from ..results.service_description import is_older_version
@@ -105,7 +105,7 @@ def keep_older_version(prepared: Prepared, settings: BatchSettings) -> Prepared:
                 prepared.tiling.identity if prepared.tiling else None,
                 prepared.foreground.sha256 if prepared.foreground else None,
             )
-            if key == provenance.get("key") and is_whole(path):
+            if key == provenance.get("key") and is_complete(path):
                 return replace(
                     prepared,
                     request=replace(request, service=service),
@@ -122,6 +122,6 @@ def _is_own_fault(log: ImageLog, key: str) -> bool:
 def _whole_mask(path: Path, key: str) -> _WholeMask | None:
     provenance = read_provenance(path) or {}
     object_count = provenance.get("object_count")
-    if provenance.get("key") != key or not isinstance(object_count, int) or not is_whole(path):
+    if provenance.get("key") != key or not isinstance(object_count, int) or not is_complete(path):
         return None
     return _WholeMask(path, provenance.get("form"), object_count)

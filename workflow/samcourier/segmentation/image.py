@@ -151,10 +151,10 @@ async def _segment(
         raise image_changed(prepared.file.path)
     if prepared.foreground is None:
         return segmented
-    cut = await asyncio.to_thread(
-        prepared.foreground.cut, segmented.mask, len(prepared.planes.stack_axes)
+    clipped = await asyncio.to_thread(
+        prepared.foreground.clip, segmented.mask, len(prepared.planes.stack_axes)
     )
-    return replace(segmented, mask=cut.mask, object_count=cut.object_count)
+    return replace(segmented, mask=clipped.mask, object_count=clipped.object_count)
 
 
 def _save_or_renew(path: Path, log: ImageLog, earlier: ImageLog | None) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from ..errors import InputError
-from ..files.atomic import whole_or_absent
+from ..files.atomic import complete_or_absent
 from .run_settings import RunSettings
 
 FOLDER = Path("run")
@@ -58,7 +58,7 @@ class FrozenFiles(msgspec.Struct, frozen=True):
             (self.settings_path, self.settings_content),
         ):
             if not path.exists():
-                with whole_or_absent(path, f"{time.time_ns()}") as part:
+                with complete_or_absent(path, f"{time.time_ns()}") as part:
                     part.write_bytes(content)
 
 

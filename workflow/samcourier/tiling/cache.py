@@ -15,7 +15,7 @@ import numpy as np
 
 from samservice.contract.wire import MASK_CODEC, WireError, pack_array, unpack_array
 
-from ..files.atomic import whole_or_absent
+from ..files.atomic import complete_or_absent
 from ..files.checksummed import checksummed, read_checksummed
 from ..masks.integrity import TILES_SUFFIX
 
@@ -47,7 +47,7 @@ class TileStore:
     def keep(self, plane: int, tile: int, kept: KeptTile) -> None:
         """Write one tile atomically. Raises OSError."""
         record = {"key": self._key, "note": kept.note, "mask": pack_array(kept.mask, MASK_CODEC)}
-        with whole_or_absent(self._path(plane, tile)) as part:
+        with complete_or_absent(self._path(plane, tile)) as part:
             part.write_bytes(checksummed(record))
 
     def load(self, plane: int, tile: int) -> KeptTile | None:

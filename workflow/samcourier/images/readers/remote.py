@@ -126,7 +126,7 @@ def opened_group(location: RemoteImage) -> Iterator[tuple[zarr.Group, list[str]]
     Raises ImageMissing when there is none, ImageUnread when it cannot be read, and whatever zarr
     raises for damaged metadata.
     """
-    if not location.is_whole:
+    if not location.has_full_url:
         raise ImageUnread(
             f"{location}: signature or password were left out of this copy, expected the whole URL"
         )
