@@ -185,7 +185,7 @@ async def test_the_app_is_brought_up_and_segments_over_every_transport(site: Sit
         {"replicas": 2, "memory_mb": 2000, "gpu_memory_mb": -1, "authorized_users": ("*",)},
     ],
 )
-async def test_a_second_time_changes_nothing(site: Site, settings: dict[str, Any]) -> None:
+async def test_a_second_deploy_changes_nothing(site: Site, settings: dict[str, Any]) -> None:
     worker = await site.worker(Script(log=("loaded",)))
     first = await site.deploy_app(plan(**settings))
     done = list(worker.changes)
@@ -258,7 +258,7 @@ async def test_an_app_of_that_name_with_other_settings_is_left_alone(
         ("DEPLOYING", []),
     ],
 )
-async def test_what_is_there_but_does_not_run_is_waited_for_or_made_anew(
+async def test_an_app_that_does_not_run_is_awaited_or_deployed_again(
     site: Site, state: str, changes: list[str]
 ) -> None:
     worker = await site.worker()
@@ -490,7 +490,7 @@ async def test_an_artifact_that_another_app_runs_from_stays(site: Site) -> None:
     assert await site.answers(other)
 
 
-async def test_who_is_no_administrator_takes_nothing_down(site: Site) -> None:
+async def test_only_an_administrator_undeploys(site: Site) -> None:
     worker = await site.worker()
     found = await site.deploy_app(plan())
     with pytest.raises(Denied, match="is not authorized for undeploying the application"):

@@ -80,7 +80,7 @@ async def probe(endpoint: Endpoint, service_id: str) -> Any:
     ],
     ids=["no rules", "no token", "wrong token", "no server"],
 )
-async def test_what_keeps_it_from_connecting_is_told_and_not_raised(
+async def test_a_connection_problem_is_reported_and_not_raised(
     make: Make, read: ReadRules, changed: dict[str, Any], reason: str
 ) -> None:
     direct = make(read, **changed)
@@ -118,7 +118,7 @@ async def test_it_comes_up_once_the_rules_are_known_and_follows_them(
             await probe(live_endpoint, service_id)
 
 
-async def test_without_rules_nobody_may_call(make: Make) -> None:
+async def test_without_rules_no_caller_is_allowed(make: Make) -> None:
     with pytest.raises(NotAuthorized, match="not there yet"):
         await make(unreadable).require_rules()
 

@@ -122,7 +122,7 @@ async def test_a_closed_port_is_a_failure(live_endpoint: Endpoint) -> None:
 
 
 @pytest.mark.parametrize("after_bytes", [0, 300_000])
-async def test_a_proxy_that_swallows_what_is_sent_is_told_in_time(
+async def test_the_doctor_reports_a_silent_proxy_in_time(
     live_endpoint: Endpoint, after_bytes: int
 ) -> None:
     async with faulty_proxy(live_endpoint.server_url) as proxy:

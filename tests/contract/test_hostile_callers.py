@@ -138,7 +138,7 @@ def lies(host: Host) -> dict[str, Any]:
 
 @pytest.mark.parametrize("part", ["first", "second"])
 @pytest.mark.parametrize("carried", ["whole", "in chunks"])
-async def test_a_forged_message_fools_nobody(
+async def test_a_forged_message_is_ignored(
     host: Host, stranger: RawCaller, part: str, carried: str
 ) -> None:
     for name, lie in [*lies(host).items(), ("to", "someone")]:
@@ -153,7 +153,7 @@ async def test_a_forged_message_fools_nobody(
     assert host.callers() == {stranger.user_id}
 
 
-async def test_a_forged_keyword_fools_nobody(host: Host, stranger: RawCaller) -> None:
+async def test_a_forged_keyword_is_ignored(host: Host, stranger: RawCaller) -> None:
     answer = await stranger.call(PROBE, b"12", context=lies(host)["ctx"])
     assert answer["caller"] == stranger.user_id
     assert host.callers() == {stranger.user_id}
@@ -161,7 +161,7 @@ async def test_a_forged_keyword_fools_nobody(host: Host, stranger: RawCaller) ->
 
 @pytest.mark.parametrize("name", ["context", "ctx", "user", "ws", "from"])
 @pytest.mark.parametrize("said_in", ["body", "query", "header"])
-async def test_a_forged_http_request_fools_nobody(host: Host, name: str, said_in: str) -> None:
+async def test_a_forged_http_request_is_ignored(host: Host, name: str, said_in: str) -> None:
     url = f"{host.address.server_url}/{host.address.workspace}/services/{SERVICE}/probe"
     lie = lies(host)[name]
     headers = {"Content-Type": "application/msgpack", "Accept": "application/msgpack"}
@@ -181,7 +181,7 @@ async def test_a_forged_http_request_fools_nobody(host: Host, name: str, said_in
         assert host.callers() == {"anonymouz-http"}
 
 
-async def test_who_is_not_among_the_users_gets_nothing(host: Host, way: str) -> None:
+async def test_an_unauthorized_caller_gets_nothing(host: Host, way: str) -> None:
     host.allow(host.user["id"])
     if way == "webrtc":
         with pytest.raises(Exception, match=r"samservice\.NotAuthorized"):
@@ -198,7 +198,7 @@ async def test_who_is_not_among_the_users_gets_nothing(host: Host, way: str) -> 
 
 
 @pytest.mark.parametrize("way", ["websocket"], indirect=True)
-async def test_nothing_large_is_kept_of_who_is_not_among_the_users(host: Host, way: str) -> None:
+async def test_large_messages_of_unauthorized_callers_are_not_kept(host: Host, way: str) -> None:
     host.allow(host.user["id"])
     cache = "services.built-in.message_cache"
     async with OVER[way](host.address) as caller:
@@ -321,7 +321,7 @@ async def test_encoded_objects_are_no_images(stranger: RawCaller, encoded: dict[
     "event",
     ["peer_not_found", "client_disconnected", "manager_refreshed", "force-exit", "error", "method"],
 )
-async def test_nobody_but_the_server_tells_events(
+async def test_events_are_accepted_from_the_server_only(
     host: Host, stranger: RawCaller, event: str
 ) -> None:
     told: list[Any] = []
@@ -353,7 +353,7 @@ BROKEN: list[tuple[str, Any]] = [
 ]
 
 
-async def test_a_broken_message_harms_nobody(host: Host, stranger: RawCaller) -> None:
+async def test_a_broken_message_affects_no_other_caller(host: Host, stranger: RawCaller) -> None:
     for name, value in BROKEN:
         first, second = stranger.message(PROBE, [b"12"])
         part = first if name in first else second
@@ -365,7 +365,7 @@ async def test_a_broken_message_harms_nobody(host: Host, stranger: RawCaller) ->
 
 
 @pytest.mark.parametrize("visibility", ["protected"])
-async def test_another_workspace_reaches_nothing_of_a_protected_service(host: Host) -> None:
+async def test_another_workspace_cannot_reach_a_protected_service(host: Host) -> None:
     offer = f"services.{SERVICE}-rtc.offer"
     async with over_websocket(host.address) as caller, offered() as peer:
         asked = ((PROBE, b"12"), (offer, peer.offer), ("services.built-in.get_service", SERVICE))
@@ -394,9 +394,7 @@ async def test_garbage_is_dropped(stranger: RawCaller, garbage: bytes) -> None:
     await stranger.send_bytes(garbage)
 
 
-async def test_the_other_side_of_a_call_reaches_nothing_but_its_answer(
-    host: Host, tmp_path: Path
-) -> None:
+async def test_the_callee_reaches_only_the_answer_of_the_call(host: Host, tmp_path: Path) -> None:
     """A service, too, may be hostile: the caller's session is open to it while it is asked."""
     proof = tmp_path / "shell"
     client = await connect(host.address.server_url, token=host.token)

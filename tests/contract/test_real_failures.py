@@ -75,7 +75,7 @@ OVER_HTTP = pytest.mark.parametrize("name", ["http"], indirect=True)
     [(UPLOAD, "up", SOME_BYTES), (WAIT, "down", 0), (REPLY, "down", SOME_BYTES)],
     ids=["upload", "waiting", "reply"],
 )
-async def test_a_call_whose_connection_breaks_is_lost_on_the_way(
+async def test_a_call_over_a_broken_connection_is_a_lost_transport(
     transport: Transport,
     proxy: FaultyProxy,
     call: tuple[str, dict[str, Any]],
@@ -106,7 +106,7 @@ REQUEST, ANSWER, AFTER_UPGRADE, LATER = ("up", 0), ("down", 0), ("down", 300), (
     indirect=["name"],
     ids=lambda value: value if isinstance(value, str) else f"{value[0]}-after-{value[1]}",
 )
-async def test_an_opening_whose_connection_breaks_is_lost_on_the_way(
+async def test_opening_over_a_broken_connection_is_a_lost_transport(
     transport: Transport, proxy: FaultyProxy, where: tuple[Any, int], kind: Any
 ) -> None:
     proxy.break_with(Fault(kind, *where))
@@ -208,7 +208,7 @@ def gateway(status: str) -> bytes:
     ids=lambda value: value[:24].decode() if isinstance(value, bytes) else value,
     indirect=["name"],
 )
-async def test_a_refused_upgrade_says_who_has_to_act(
+async def test_a_refused_upgrade_names_the_person_to_ask(
     transport: Transport, proxy: FaultyProxy, answer: bytes, kind: str
 ) -> None:
     proxy.answer_with(answer)
@@ -241,7 +241,7 @@ PACKED = "application/msgpack"
     ],
     ids=lambda value: repr(value[:12] + value[-12:]) if isinstance(value, bytes) else value,
 )
-async def test_what_something_in_between_answers_is_no_answer(
+async def test_an_answer_of_a_proxy_is_not_an_answer_of_the_service(
     transport: Transport, proxy: FaultyProxy, answer: bytes, kind: str
 ) -> None:
     await transport.open(OPEN_TIMEOUT_S)

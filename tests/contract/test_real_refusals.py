@@ -114,7 +114,7 @@ async def answers_again(transport: Transport) -> None:
             await asyncio.sleep(0.2)
 
 
-async def test_the_servers_http_limit_asks_to_wait(
+async def test_the_http_limit_of_the_server_is_overload(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # At a rate that a busy machine exceeds as well.
@@ -134,7 +134,7 @@ async def test_the_servers_http_limit_asks_to_wait(
         await answers_again(transport)
 
 
-async def test_the_servers_message_limit_asks_to_wait(
+async def test_the_message_limit_of_the_server_is_overload(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # At a rate that a busy machine exceeds as well.

@@ -85,7 +85,7 @@ def test_an_image_is_read_and_only_the_chunks_asked_for(
     assert {count for path, count in server.asked.items() if re.search(r"\d$", path)} == {1}
 
 
-def test_what_is_remote_is_what_is_local(server: FileServer, tmp_path: Path) -> None:
+def test_a_remote_image_gives_the_mask_of_the_local_one(server: FileServer, tmp_path: Path) -> None:
     write_image(tmp_path / "image.zarr")
     volume = Selection(z=parse_pick("volume", volume=True))
     digests, geometries = [], []
@@ -177,7 +177,7 @@ def test_after_a_chunk_that_failed_no_other_is_waited_for(
     assert sum(server.asked.values()) < 96 * 5
 
 
-def test_nothing_there_is_a_missing_image(server: FileServer) -> None:
+def test_a_missing_url_is_a_missing_image(server: FileServer) -> None:
     message = r"nothing\.zarr: no Zarr there, expected an OME-Zarr, the only format"
     with pytest.raises(ImageMissing, match=message):
         read(f"{server.url}/nothing.zarr")
@@ -191,7 +191,7 @@ def test_a_page_instead_of_metadata_is_one_line(server: FileServer, tmp_path: Pa
     assert "\n" not in str(refused.value)
 
 
-def test_nobody_listens(tmp_path: Path) -> None:
+def test_a_server_that_does_not_listen(tmp_path: Path) -> None:
     with serving(tmp_path) as stopped:
         pass
     with pytest.raises(
@@ -202,7 +202,7 @@ def test_nobody_listens(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
-def test_a_server_that_says_403_for_what_is_missing(
+def test_a_server_that_answers_403_for_a_missing_image(
     server: FileServer, tmp_path: Path, zarr_format: int
 ) -> None:
     """S3 does where the bucket may not be listed: the other format's metadata are not there."""
@@ -260,7 +260,7 @@ def test_scenes_are_found_without_a_listing(server: FileServer, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("module", ["aiohttp", "fsspec"])
-def test_without_the_extra_one_line_says_what_to_install(
+def test_without_the_extra_one_line_names_the_command_to_install_it(
     monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:
     monkeypatch.delitem(sys.modules, "samcourier.images.readers.remote")
@@ -327,7 +327,7 @@ def test_s3_shards_and_missing_chunks(s3: Any, tmp_path: Path) -> None:
     assert (read(f"s3://{BUCKET}/b.zarr")[:20] == 9).all()
 
 
-def test_s3_nothing_there(s3: Any) -> None:
+def test_a_missing_s3_key(s3: Any) -> None:
     with pytest.raises(ImageMissing, match=r"s3://images/no\.zarr: no Zarr there"):
         read(f"s3://{BUCKET}/no.zarr")
     with pytest.raises(ImageMissing, match=r"s3://nobody/no\.zarr: no Zarr there"):

@@ -145,14 +145,14 @@ async def test_a_caller_is_the_same_user_over_every_transport(live_endpoint: End
 
 
 @pytest.mark.parametrize("size", [SMALL, CHUNKED], ids=["small", "chunked"])
-async def test_a_forged_context_keyword_fools_nobody(host: Host, stranger: Peer, size: int) -> None:
+async def test_a_forged_context_keyword_is_ignored(host: Host, stranger: Peer, size: int) -> None:
     service = await stranger.service()
     answer = await service.probe(bytes(size), context=host.context())
     assert answer["caller"] == stranger.user_id != host.user["id"]
 
 
 @pytest.mark.parametrize("size", [SMALL, CHUNKED], ids=["small", "chunked"])
-async def test_a_forged_message_fools_nobody(host: Host, stranger: Peer, size: int) -> None:
+async def test_a_forged_message_is_ignored(host: Host, stranger: Peer, size: int) -> None:
     stranger.forge()
     service = await stranger.service()
     answer = await service.probe(bytes(size))
@@ -182,7 +182,7 @@ async def test_a_peer_reaches_the_shared_service_alone(
     "path",
     ["probe.__self__.close", "segment_all.__func__.__globals__.asyncio.get_running_loop"],
 )
-async def test_a_peer_reaches_nothing_behind_the_methods(stranger: Peer, path: str) -> None:
+async def test_a_peer_reaches_only_the_shared_methods(stranger: Peer, path: str) -> None:
     with pytest.raises(Exception, match=r"target_id|denied|not found"):
         await stranger.call_raw(f"services.{SERVICE}.{path}")
     answer = await (await stranger.service()).probe(b"still here")

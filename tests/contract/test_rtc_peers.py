@@ -174,7 +174,7 @@ async def until(is_so: Callable[[], bool]) -> None:
 
 
 @pytest.mark.live
-async def test_the_endpoint_answers_so_many_and_forgets_who_left(
+async def test_the_endpoint_limits_peers_and_removes_closed_ones(
     live_endpoint: Endpoint, answering: Implementation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rtc, "MAX_PEERS", 1)
@@ -195,7 +195,7 @@ async def test_the_endpoint_answers_so_many_and_forgets_who_left(
 
 
 @pytest.mark.live
-async def test_the_endpoint_forgets_who_never_comes(
+async def test_the_endpoint_removes_peers_that_never_connect(
     live_endpoint: Endpoint, answering: Implementation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rtc, "OPEN_TIMEOUT_S", 0.1)
@@ -219,7 +219,7 @@ async def test_an_offer_that_is_none_leaves_no_peer(
 
 @pytest.mark.live
 @pytest.mark.parametrize("after_s", [0.0, 0.01, 0.03, 0.1])
-async def test_an_opening_cut_short_leaves_nothing_and_can_be_repeated(
+async def test_a_cancelled_opening_leaves_nothing_and_can_be_repeated(
     live_endpoint: Endpoint, calling: Implementation, after_s: float
 ) -> None:
     session = HyphaSession(live_endpoint)

@@ -32,7 +32,7 @@ async def test_a_defect_we_work_around_is_still_there(
     )
 
 
-async def test_a_reproduction_that_fails_otherwise_shows_nothing() -> None:
+async def test_a_reproduction_with_another_error_is_not_a_proof() -> None:
     """It is no sign that the defect is mended."""
 
     async def fail(text: str | None) -> None:

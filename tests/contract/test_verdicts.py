@@ -122,7 +122,7 @@ async def test_a_service_without_a_defect_works_over_every_transport(
         ("denied", "webrtc failed: denied, "),
     ],
 )
-async def test_a_run_uses_what_works_and_each_log_says_why_not_webrtc(
+async def test_a_run_uses_a_working_transport_and_logs_why_not_webrtc(
     live_endpoint: Endpoint, tmp_path: Path, defect: str, said: str
 ) -> None:
     rng = np.random.default_rng(1)

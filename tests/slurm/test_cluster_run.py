@@ -127,9 +127,7 @@ def manifests(folder: Folder) -> list[Path]:
     return sorted((folder.results / "batches").glob("[!.]*.json"))
 
 
-def test_edits_while_a_run_is_at_work_change_nothing_of_it(
-    folder: Folder, cluster: Cluster
-) -> None:
+def test_edits_during_a_run_do_not_change_that_run(folder: Folder, cluster: Cluster) -> None:
     """Other parameters, another dataset and a row on top, then a config that is no YAML."""
     sheet = folder.directory / "config/images.tsv"
     began_with = sheet.read_text()

@@ -112,7 +112,7 @@ def test_a_service_that_does_not_come_up_shows_the_end_of_its_log(
     assert "no batch was started, since samcourier deploy failed" in said
 
 
-def test_what_waits_in_the_queue_says_why(
+def test_a_queued_job_reports_its_reason(
     tmp_path: Path, served: Endpoint, cluster: Cluster
 ) -> None:
     folder = make_folder(tmp_path / "folder", served, extra=["--hold"])

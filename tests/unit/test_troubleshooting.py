@@ -102,7 +102,7 @@ def test_every_refusal_of_a_token_has_a_cure(sentence: str) -> None:
     assert any(sentence in row for row in ROWS), f"docs/troubleshooting.md: no row for {sentence!r}"
 
 
-def test_what_is_collected_is_what_there_is() -> None:
+def test_all_error_names_are_collected() -> None:
     assert {"WorkerTooOld", "Silent", "NoSuchMethod"} <= NAMES["names"]
     assert len(list(refused_sentences())) == 5
     assert len(DEFECTS) >= 9

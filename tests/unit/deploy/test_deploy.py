@@ -172,9 +172,7 @@ def test_a_process_of_another_boot_is_elsewhere(
     assert not is_elsewhere("12-3456-9c2e-81")
 
 
-def test_a_process_that_is_gone_already_owns_nothing(
-    tmp_path: Path, child: subprocess.Popen[bytes]
-) -> None:
+def test_an_ended_process_is_no_owner(tmp_path: Path, child: subprocess.Popen[bytes]) -> None:
     child.kill()
     child.wait()
     add_owner(tmp_path / "owners", child.pid)
@@ -235,7 +233,7 @@ def test_a_folder_that_cannot_be_listed_does_not_mean_that_no_owner_runs(
     assert not watch.is_needed()
 
 
-def test_what_is_unknown_for_too_long_is_given_up(
+def test_unreadable_owners_end_the_service_after_the_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = [0.0]
@@ -252,7 +250,7 @@ def test_what_is_unknown_for_too_long_is_given_up(
         watch.is_needed()
 
 
-def test_a_folder_that_is_not_there_is_away_until_all_who_were_seen_have_ended(
+def test_a_missing_folder_of_owners_counts_until_all_seen_owners_have_ended(
     tmp_path: Path, child: subprocess.Popen[bytes]
 ) -> None:
     folder = tmp_path / "owners"
@@ -334,7 +332,7 @@ def test_a_record_comes_back_as_it_was_written(tmp_path: Path, record: LocalReco
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-def test_record_and_token_are_private_whatever_the_umask(
+def test_record_and_token_are_private_with_any_umask(
     tmp_path: Path, record: LocalRecord, umask: int
 ) -> None:
     (tmp_path / TOKEN_NAME).write_text("older and open")
@@ -350,7 +348,7 @@ def test_record_and_token_are_private_whatever_the_umask(
     assert (tmp_path / TOKEN_NAME).read_text() == "secret"
 
 
-def test_a_private_file_does_not_follow_what_lies_in_its_way(tmp_path: Path) -> None:
+def test_a_private_file_replaces_a_symbolic_link(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_text("untouched")
     (tmp_path / TOKEN_NAME).symlink_to(elsewhere)
@@ -461,7 +459,7 @@ def test_a_missing_or_dead_service_is_started(
         ("exit 1", "its log is empty"),
     ],
 )
-def test_a_service_that_does_not_come_up_says_why(
+def test_a_service_that_does_not_start_reports_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, last_words: str
 ) -> None:
     interpreter = tmp_path / "python"
@@ -560,7 +558,7 @@ def existing(network: NetworkSettings = PLAIN_NETWORK, **address: Any) -> RunSet
         ({"service_id": "s", "workspace": "w"}, "service.server_url"),
     ],
 )
-def test_an_existing_service_needs_its_whole_address(
+def test_an_existing_service_needs_its_full_address(
     tmp_path: Path, given: dict[str, str], missing: str
 ) -> None:
     with pytest.raises(InputError) as caught:
@@ -590,7 +588,7 @@ def test_a_record_is_plain_json(tmp_path: Path, record: LocalRecord) -> None:
 
 
 @pytest.mark.parametrize("missing", ["hypha", "scipy", "skimage"])
-def test_the_client_alone_says_which_extra_a_local_service_needs(
+def test_without_the_extra_a_local_service_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     monkeypatch.setattr(local, "find_spec", lambda name: None if name == missing else object())

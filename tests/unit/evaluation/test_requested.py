@@ -90,7 +90,7 @@ def test_a_folder_without_results_is_no_results_folder(
     assert "no results folder" in done.output
 
 
-def test_a_folder_that_does_not_say_what_was_asked_for_is_not_called_complete(
+def test_a_folder_without_its_request_is_not_complete(
     dataset_dir: Path,
 ) -> None:
     assert read_requested(dataset_dir) is None
@@ -140,7 +140,7 @@ def test_a_mask_that_was_deleted_counts_as_missing(dataset_dir: Path) -> None:
     assert requested.without_mask == ("near",)
 
 
-def test_prune_deletes_nothing_while_a_run_holds_the_folder(dataset_dir: Path) -> None:
+def test_prune_deletes_nothing_during_a_run(dataset_dir: Path) -> None:
     record(dataset_dir, ("far",))
     with locked_results(dataset_dir):
         done = CliRunner().invoke(main, ["prune", "--delete", str(dataset_dir)])

@@ -103,7 +103,7 @@ def test_only_the_digits_of_binary_rounding_are_left_out(number: float, plain: f
 @pytest.mark.parametrize(
     "size", [None, 0, -1, "0", "-0.5", "nan", "inf", "1e999", "1/3", "deep", "1e-999999999", ""]
 )
-def test_what_is_no_length_is_unknown(size: object) -> None:
+def test_a_value_that_is_not_a_length_is_unknown(size: object) -> None:
     assert measured_axis("X", size, "micrometer") == AxisGeometry("X")
 
 
@@ -154,7 +154,7 @@ NANOMETRES = Geometry(
 )
 
 
-def test_the_sheet_overrides_an_axis_unless_the_file_says_the_same() -> None:
+def test_the_sheet_overrides_an_axis_unless_the_file_has_the_same_size() -> None:
     assert NANOMETRES.with_sizes_um(sizes_of_sheet(0.65)) == NANOMETRES
     changed = NANOMETRES.with_sizes_um(sizes_of_sheet((1.3, 0.65)))
     assert changed.axis("Z") == NANOMETRES.axis("Z")
@@ -162,7 +162,7 @@ def test_the_sheet_overrides_an_axis_unless_the_file_says_the_same() -> None:
     assert changed.axis("X") == NANOMETRES.axis("X")
 
 
-def test_a_position_without_a_unit_is_unknown_once_the_sheet_says_micrometres() -> None:
+def test_a_position_without_a_unit_is_unknown_when_the_sheet_gives_micrometres() -> None:
     without_unit = Geometry((AxisGeometry("X", None, 650.0, 5.0),))
     assert without_unit.with_sizes_um({"X": 0.5}).axes == (AxisGeometry("X", "micrometer", 0.5),)
 

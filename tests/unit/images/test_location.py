@@ -28,7 +28,7 @@ MARK = "***" + hashlib.sha256(b"sv=1&sig=SECRET%2B").hexdigest()[:12]
         ("ftp://u:SECRET@h/x", "ftp://***@h/x"),
     ],
 )
-def test_what_is_secret_is_left_out_once(text: str, shown: str) -> None:
+def test_secrets_are_left_out_of_urls(text: str, shown: str) -> None:
     assert redacted(text) == shown
     assert redacted(shown) == shown
     assert "SECRET" not in redacted(text)
@@ -42,7 +42,7 @@ def test_urls_that_differ_in_the_query_alone_stay_different() -> None:
     assert len({redacted(f"https://h/a.zarr?id={number}") for number in range(100)}) == 100
 
 
-def test_a_location_is_shown_redacted_and_kept_whole() -> None:
+def test_a_location_is_shown_redacted_and_keeps_its_full_url() -> None:
     location = image_location(SIGNED)
     assert isinstance(location, RemoteImage)
     assert str(location) == f"{location}" == f"https://data.org/a/b.zarr?{MARK}"
@@ -56,7 +56,7 @@ def test_a_location_is_shown_redacted_and_kept_whole() -> None:
 @pytest.mark.parametrize(
     "text", ["a.tif", "/data/a b.zarr", "C:/a.tif", "C://a.tif", "https:/h/a", "a?b@c"]
 )
-def test_what_has_no_scheme_is_a_path(text: str) -> None:
+def test_a_location_without_a_scheme_is_a_path(text: str) -> None:
     assert image_location(text) == Path(text)
 
 

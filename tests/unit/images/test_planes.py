@@ -397,7 +397,7 @@ def test_the_digest_of_a_stack_tells_its_planes_and_their_arrangement(tif: Path)
         (PLAIN | {"resolution": (0, 0), "resolutionunit": "INCH"}, None),
     ],
 )
-def test_the_pixel_size_is_what_the_file_says(
+def test_the_pixel_size_is_read_from_the_file(
     tif: Path, options: dict[str, Any], expected_um: float | None
 ) -> None:
     tifffile.imwrite(tif, pixels(20, 30), **options)
@@ -425,7 +425,7 @@ def test_the_pixel_size_is_what_the_file_says(
     ],
 )
 @pytest.mark.parametrize("z", ["1", "1-2", "max", "volume"])
-def test_the_z_spacing_is_what_the_file_says(
+def test_the_z_spacing_is_read_from_the_file(
     tif: Path, options: dict[str, Any], expected_um: float | None, z: str
 ) -> None:
     tifffile.imwrite(tif, pixels(3, 20, 30), **options)
@@ -547,7 +547,7 @@ def write_tiff(compression: str | None = None, **more: Any) -> Callable[[Path, n
     ],
     ids=["png", "plain tiff", "tiles", "planes"],
 )
-def test_what_is_opaque_is_no_channel(
+def test_alpha_is_not_a_channel(
     tmp_path: Path, write: Callable[[Path, np.ndarray], None], samples: int
 ) -> None:
     written = pixels(40, 48, samples, dtype="uint8")
@@ -707,7 +707,7 @@ def test_the_digest_of_pixels_is_the_same_for_every_layout_and_for_ever() -> Non
     [{}, {"byteorder": ">"}, {"tile": (16, 16)}, {"compression": "zlib", "rowsperstrip": 7}],
     ids=["plain", "big-endian", "tiled", "compressed"],
 )
-def test_a_part_of_a_plane_is_what_the_whole_has_there(
+def test_a_part_of_a_plane_equals_that_part_of_the_plane(
     tmp_path: Path, axes: str, how: dict[str, Any]
 ) -> None:
     shape = tuple({"Y": 37, "X": 41, "C": 2, "S": 3, "Z": 4, "T": 2}[letter] for letter in axes)
@@ -731,7 +731,7 @@ def test_a_part_of_a_plane_is_what_the_whole_has_there(
 
 
 @pytest.mark.parametrize("axes", ["YX", "CYX", "ZYX"])
-def test_the_digest_in_bands_is_that_of_the_whole(
+def test_the_digest_in_bands_equals_that_of_the_plane(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, axes: str
 ) -> None:
     monkeypatch.setattr(samcourier.images.planes, "_BAND_PX", 100)

@@ -73,7 +73,7 @@ def test_the_forms_of_the_command_line_mean_the_same(key: str, given: Any, expec
         ({"sheet": None}, "config.sheet: None, expected: path of the sample sheet"),
     ],
 )
-def test_what_is_refused_is_one_line(changes: dict[str, Any], line: str) -> None:
+def test_a_refused_config_is_one_line(changes: dict[str, Any], line: str) -> None:
     with pytest.raises(InputError) as refused:
         read_config({**NAMED, **changes})
     assert str(refused.value).startswith(line)
@@ -151,14 +151,14 @@ def test_a_nested_value_of_the_command_line_gets_its_type(
         ("retry_failed=true", "retry_failed", True),
     ],
 )
-def test_a_name_on_the_command_line_is_what_was_typed(words: str, key: str, expected: Any) -> None:
+def test_a_name_on_the_command_line_stays_as_typed(words: str, key: str, expected: Any) -> None:
     name, text = words.split("=")
     config = with_names_as_typed(from_command_line(words), {name: text.strip('"')})
     assert getattr(read_config(config), key) == expected
 
 
 @pytest.mark.parametrize("words", ["dataset=1", "dataset=12.5", "dataset=True"])
-def test_what_a_profile_may_have_changed_is_no_name(words: str) -> None:
+def test_values_that_a_profile_may_change_are_not_names(words: str) -> None:
     config = with_names_as_typed(from_command_line(words), dict([words.split("=")]))
     with pytest.raises(InputError, match="in quotes"):
         read_config(config)
@@ -177,7 +177,7 @@ def test_a_checkpoint_is_trusted_by_a_boolean_alone(given: Any) -> None:
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_a_boolean_says_whether_a_checkpoint_is_trusted(given: bool) -> None:
+def test_trust_checkpoint_is_a_boolean(given: bool) -> None:
     options = {"engine": "microsam", "engine_options": {"trust_checkpoint": given}}
     settings = read_config({**NAMED, "service": options})
     assert settings.service.engine_options["trust_checkpoint"] is given

@@ -105,7 +105,7 @@ def test_a_log_tells_whether_its_mask_is_of_other_settings_or_an_older_version(
         ),
     ],
 )
-def test_what_will_be_replaced_is_said(
+def test_masks_that_a_run_would_replace_are_listed(
     finished: FinishedMasks, images: tuple[str, ...] | None, replaces: bool, lines: list[str]
 ) -> None:
     settings = RunSettings(dataset="cells", images=images, replace=replaces)

@@ -9,7 +9,7 @@ import pytest
 from samcourier.pipeline.frozen_jobs import VARIABLE, pass_settings_to_jobs, settings_passed_by_run
 
 
-def test_what_a_run_hands_on_is_found_by_its_jobs() -> None:
+def test_jobs_find_the_frozen_files_of_their_run() -> None:
     environment: dict[str, str] = {}
     pass_settings_to_jobs("", Path("results/cells/run/1.json"), environment)
     assert settings_passed_by_run("", environment) == Path("results/cells/run/1.json").absolute()
@@ -25,7 +25,7 @@ def test_two_modules_of_a_workflow_have_settings_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "{", "[]", "null", '"text"'])
-def test_a_damaged_variable_hands_on_nothing(value: str) -> None:
+def test_a_damaged_variable_is_ignored(value: str) -> None:
     environment = {VARIABLE: value}
     assert settings_passed_by_run("", environment) is None
     pass_settings_to_jobs("", Path("/a.json"), environment)

@@ -61,7 +61,7 @@ def test_batches_follow_the_sheet_and_those_of_no_image_in_the_subset_are_left_o
         ({"sheet": "none.tsv"}, "none.tsv: no such file or folder"),
     ],
 )
-def test_what_cannot_be_planned_is_one_line(keys: dict[str, Any], problem: str) -> None:
+def test_an_impossible_plan_is_one_line(keys: dict[str, Any], problem: str) -> None:
     with pytest.raises(InputError) as refused:
         plan(**keys)
     assert str(refused.value).startswith(problem)

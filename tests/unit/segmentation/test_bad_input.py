@@ -108,7 +108,7 @@ def images(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def test_what_may_not_be_read_is_named(tmp_path: Path, images: list[Path]) -> None:
+def test_an_unreadable_file_is_named(tmp_path: Path, images: list[Path]) -> None:
     images[1].chmod(0)
     locked = tmp_path / "locked"
     locked.mkdir()
@@ -146,7 +146,7 @@ async def test_a_share_that_is_gone_for_a_moment_condemns_no_image(
     assert {entry.status for entry in again.values()} == {"done"}
 
 
-def test_what_this_moment_has_no_memory_for_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_is_tried_again_after_a_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = SimpleNamespace(available=10, total=100)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     kinds = []
@@ -158,7 +158,7 @@ def test_what_this_moment_has_no_memory_for_is_tried_again(monkeypatch: pytest.M
     assert kinds == ["unread", "image"]
 
 
-async def test_a_results_folder_that_may_not_be_written_stops_the_run_and_says_so(
+async def test_a_read_only_results_folder_stops_the_run_with_a_reason(
     tmp_path: Path, images: list[Path]
 ) -> None:
     results = tmp_path / "results"
@@ -171,7 +171,7 @@ async def test_a_results_folder_that_may_not_be_written_stops_the_run_and_says_s
     assert is_complete(mask_path(results, "cell0"))
 
 
-async def test_a_full_disk_stops_the_run_and_keeps_what_was_whole(
+async def test_a_full_disk_stops_the_run_and_keeps_complete_masks(
     tmp_path: Path, images: list[Path]
 ) -> None:
     results = tmp_path / "results"
@@ -229,7 +229,7 @@ async def test_an_image_that_never_rests_is_named_and_tried_again_by_the_next_ru
     assert {entry.status for entry in entries.values()} == {"done"}
 
 
-async def test_a_stack_whose_planes_change_between_two_looks_has_no_mask_of_both(
+async def test_a_stack_that_changes_while_it_is_read_gets_no_mask(
     tmp_path: Path, images: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(PIXELS, "limit_bytes", 0)
@@ -247,7 +247,7 @@ async def test_a_stack_whose_planes_change_between_two_looks_has_no_mask_of_both
     assert not mask_path(results, "movie").exists()
 
 
-async def test_a_stack_that_changes_after_it_was_read_has_the_mask_of_what_was_read(
+async def test_a_stack_that_changes_after_reading_has_the_mask_of_the_read_pixels(
     tmp_path: Path,
 ) -> None:
     movie = tmp_path / "movie.zarr"
@@ -265,7 +265,7 @@ async def test_a_stack_that_changes_after_it_was_read_has_the_mask_of_what_was_r
     assert provenance is not None and provenance["pixels_sha256"] == first_sha256
 
 
-async def test_a_full_file_system_raises_what_the_batch_stops_for(
+async def test_a_full_file_system_raises_an_error_that_stops_the_batch(
     tmp_path: Path, images: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any, **__: Any) -> None:

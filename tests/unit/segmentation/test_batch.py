@@ -260,7 +260,7 @@ async def test_a_batch_writes_masks_logs_and_a_manifest(bench: Bench) -> None:
         assert None not in (log.seconds.read, log.seconds.pack, log.seconds.write)
 
 
-async def test_each_image_is_logged_with_what_became_of_it(
+async def test_each_image_is_logged_with_its_result(
     bench: Bench, log: pytest.LogCaptureFixture
 ) -> None:
     bench.path("cell1").write_bytes(b"no image")
@@ -274,7 +274,7 @@ async def test_each_image_is_logged_with_what_became_of_it(
     assert (found["cell1"].levelno, found["cell1"].transport) == (logging.WARNING, None)
 
 
-async def test_a_service_that_knows_only_ndarrays_is_served(bench: Bench) -> None:
+async def test_a_service_that_takes_only_ndarrays_works(bench: Bench) -> None:
     manifest = await bench.run(RawService())
     assert bench.statuses(manifest) == ["done"] * 3
     for number, image in enumerate(bench.images):
@@ -284,7 +284,7 @@ async def test_a_service_that_knows_only_ndarrays_is_served(bench: Bench) -> Non
 
 
 @pytest.mark.parametrize("description", [{}, {"engine": "theirs"}])
-async def test_a_service_that_tells_nothing_of_itself_still_has_keys(
+async def test_masks_of_a_service_without_describe_have_keys(
     bench: Bench, description: dict[str, Any]
 ) -> None:
     manifest = await bench.run(RawService(), identity=description)
@@ -372,7 +372,7 @@ async def test_time_points_of_volumes_are_one_call_each_and_the_mask_has_no_chan
         ("max", 0.25, [60.0, 0.25, 0.25]),
     ],
 )
-async def test_a_mask_has_the_z_spacing_of_the_file_whatever_the_sheet_says_of_pixels(
+async def test_the_z_spacing_of_the_file_holds_beside_a_pixel_size_of_the_sheet(
     bench: Bench, z: str, of_the_sheet_um: SheetSize | None, scale: list[float]
 ) -> None:
     class Volumes:
@@ -395,7 +395,7 @@ async def test_a_mask_has_the_z_spacing_of_the_file_whatever_the_sheet_says_of_p
     assert set(units.values()) == {"micrometer"}
 
 
-async def test_a_plane_that_fails_is_its_image_s_failure_and_the_others_go_on(
+async def test_a_failed_plane_fails_its_image_only(
     bench: Bench,
 ) -> None:
     written = np.stack([image_of(number) for number in range(3)])
@@ -466,7 +466,7 @@ async def test_a_text_is_sent_as_the_number_that_the_service_describes(bench: Be
     assert bench.call_count == 0
 
 
-async def test_a_wrong_parameter_of_a_row_fails_only_that_row_and_sends_nothing(
+async def test_a_wrong_parameter_of_a_row_fails_that_row_before_a_call(
     bench: Bench,
 ) -> None:
     bench.engine.accepted = PARAMETERS
@@ -656,7 +656,7 @@ async def test_each_plane_of_a_stack_has_an_embedding_and_a_volume_has_none(
     assert bench.calls() == (0, 1)
 
 
-async def test_a_full_store_costs_the_encoder_and_nothing_else(tmp_path: Path) -> None:
+async def test_with_a_full_store_only_the_encoder_runs_again(tmp_path: Path) -> None:
     bench = EncodingBench(tmp_path)
     store = bench.store(max_bytes=1)
     assert bench.statuses(await bench.run(embeddings=store)) == ["done"] * 3
@@ -676,7 +676,7 @@ async def test_embeddings_of_a_service_without_them_are_refused_before_any_image
 # Running again.
 
 
-async def test_a_second_run_calls_nobody_and_touches_no_mask(bench: Bench) -> None:
+async def test_a_second_run_makes_no_call_and_changes_no_mask(bench: Bench) -> None:
     first = await bench.run()
     before = bench.mtimes()
     second = await bench.run()
@@ -803,7 +803,7 @@ async def test_a_mask_moves_between_folder_and_zip_without_a_call(
 
 
 @pytest.mark.parametrize("container", ["zip", "folder"])
-async def test_what_a_killed_move_left_of_the_other_form_goes(
+async def test_a_mask_of_the_other_format_after_a_killed_move_is_deleted(
     bench: Bench, container: MaskContainer
 ) -> None:
     other: MaskContainer = "folder" if container == "zip" else "zip"
@@ -816,7 +816,7 @@ async def test_what_a_killed_move_left_of_the_other_form_goes(
     assert bench.call_count == 0
 
 
-async def test_what_a_killed_writer_left_of_its_images_goes_with_the_next_run(
+async def test_temporary_files_of_a_killed_writer_are_deleted_by_the_next_run(
     bench: Bench,
 ) -> None:
     await bench.run()
@@ -831,7 +831,7 @@ async def test_what_a_killed_writer_left_of_its_images_goes_with_the_next_run(
 OUTPUTS = ("tiff", "objects_csv", "polygons", "preview")
 
 
-async def test_outputs_are_made_beside_the_masks_and_told_of(bench: Bench) -> None:
+async def test_outputs_are_made_and_logged_beside_the_masks(bench: Bench) -> None:
     manifest = await bench.run(outputs=OUTPUTS)
     for image in bench.images:
         log, entry = bench.log(image), manifest.images[image]
@@ -901,7 +901,7 @@ async def test_only_the_images_asked_for_are_touched(bench: Bench) -> None:
     assert [bench.mask(image).exists() for image in bench.images] == [False, True, False]
 
 
-async def test_what_was_not_asked_for_is_not_taken_for_done(bench: Bench) -> None:
+async def test_an_output_that_was_not_requested_is_not_done(bench: Bench) -> None:
     await bench.run()
     subset = await bench.run(only=["cell1"], parameters={"sigma": 1})
     assert bench.statuses(subset) == ["not_asked", "done", "not_asked"]
@@ -1071,7 +1071,7 @@ async def test_an_empty_mask_is_a_result(bench: Bench) -> None:
         (ServiceGone("undeployed"), ServiceGone),
     ],
 )
-async def test_what_would_fail_every_image_stops_the_batch(
+async def test_an_error_of_every_image_stops_the_batch(
     tmp_path: Path, error: CourierError, raised: type[CourierError]
 ) -> None:
     bench = Bench(tmp_path, count=8)
@@ -1138,7 +1138,7 @@ async def test_odd_images_side_by_side_do_not_stop_the_batch(tmp_path: Path, pla
     ]
 
 
-async def test_odd_images_do_not_stop_the_batch_whose_others_have_their_masks(
+async def test_unreadable_images_do_not_stop_a_batch_with_masks(
     tmp_path: Path,
 ) -> None:
     bench = Bench(tmp_path, count=2 * SERVICE_FAILURES + 2)
@@ -1153,7 +1153,7 @@ async def test_odd_images_do_not_stop_the_batch_whose_others_have_their_masks(
     ]
 
 
-async def test_an_error_that_nobody_foresaw_is_its_image_s_alone(
+async def test_an_unexpected_error_fails_its_image_only(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read(path: Path, *_: Any) -> Any:

@@ -28,7 +28,7 @@ def one_size(folder: Path) -> int:
     return (folder / f"a{SUFFIX}").stat().st_size
 
 
-def test_what_is_kept_comes_back(tmp_path: Path) -> None:
+def test_a_kept_embedding_is_returned(tmp_path: Path) -> None:
     store = EmbeddingStore(tmp_path / "new" / "folder", ROOM)
     assert store.get("a") is None
     assert store.keep("a", EMBEDDING)
@@ -77,7 +77,7 @@ def test_jobs_that_share_a_folder_share_its_limit(tmp_path: Path) -> None:
     assert kept == [True, True, True, False, False, False]
 
 
-def test_what_was_deleted_makes_room_once_it_is_counted_again(tmp_path: Path) -> None:
+def test_deleted_embeddings_free_space_after_the_next_count(tmp_path: Path) -> None:
     EmbeddingStore(tmp_path, ROOM).keep("a", EMBEDDING)
     limit = one_size(tmp_path)
     assert not EmbeddingStore(tmp_path, limit).keep("b", EMBEDDING)
@@ -113,7 +113,9 @@ def test_a_folder_that_cannot_be_written_fails_no_image(tmp_path: Path) -> None:
         (ServiceDescription(), "embeddings are kept, up to 20 GB in f"),
     ],
 )
-def test_what_will_be_kept_is_said_beforehand(description: ServiceDescription, said: str) -> None:
+def test_the_number_of_kept_embeddings_is_logged_before_the_run(
+    description: ServiceDescription, said: str
+) -> None:
     assert said in forecast_embeddings(EmbeddingStore(Path("f"), 20_000_000_000), description)
 
 
@@ -126,7 +128,7 @@ def test_what_will_be_kept_is_said_beforehand(description: ServiceDescription, s
         (ServiceDescription(), False),
     ],
 )
-def test_a_service_says_whether_it_has_embeddings(
+def test_the_description_tells_whether_a_service_has_embeddings(
     description: ServiceDescription, expected: bool
 ) -> None:
     assert description.gives_embeddings is expected

@@ -116,7 +116,7 @@ async def existing_of(
     ],
 )
 @pytest.mark.parametrize("log", [None, "done", "service"])
-async def test_a_whole_mask_of_the_key_holds_whatever_the_log_says(
+async def test_a_complete_mask_with_the_key_is_kept_with_any_log(
     tmp_path: Path,
     masks: dict[MaskContainer, MaskState],
     container: MaskContainer,
@@ -177,7 +177,7 @@ async def test_a_failure_of_the_image_s_own_holds_until_it_is_retried(
     ],
 )
 @pytest.mark.parametrize("container", ["folder", "zip"])
-async def test_a_whole_mask_of_an_older_version_is_kept_unless_it_is_to_be_replaced(
+async def test_a_complete_mask_of_an_older_version_is_kept_without_replace(
     tmp_path: Path,
     changed: dict[str, Any],
     state: MaskState,

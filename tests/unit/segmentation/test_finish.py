@@ -63,7 +63,7 @@ async def test_a_mask_replaces_the_other_container_and_the_tiles(
     assert [event.stage for event in events if isinstance(event, TimeSpent)] == ["write"]
 
 
-async def test_a_mask_that_cannot_be_written_leaves_what_was_there(
+async def test_a_mask_that_cannot_be_written_leaves_the_older_one(
     tmp_path: Path, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any, **__: Any) -> None:

@@ -67,7 +67,7 @@ async def process(
         (None, {"path": None}, ImageMissing, 0, True),
     ],
 )
-async def test_whatever_ends_an_image_is_in_its_log_and_returned(
+async def test_the_error_that_ends_an_image_is_logged_and_returned(
     tmp_path: Path,
     raised: Exception | None,
     cells: dict[str, Any],
@@ -97,7 +97,7 @@ async def test_whatever_ends_an_image_is_in_its_log_and_returned(
         ({"parameters": {"sigma": 2}}, 1, True, None),
     ],
 )
-async def test_a_second_run_does_only_what_is_missing(
+async def test_a_second_run_makes_only_missing_results(
     tmp_path: Path,
     settings: dict[str, Any],
     expected_calls: int,

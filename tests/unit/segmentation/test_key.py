@@ -29,7 +29,7 @@ PARAMETERS = {"sigma": 1.5, "mode": "fast"}
         ("p", PARAMETERS, {"segmentation_version": 2}, False),
     ],
 )
-def test_the_key_changes_exactly_with_what_the_labels_depend_on(
+def test_the_key_changes_exactly_with_the_inputs_of_the_labels(
     pixels: str, parameters: dict[str, Any], service: dict[str, Any], is_same: bool
 ) -> None:
     key = image_key("p", PARAMETERS, SERVICE)

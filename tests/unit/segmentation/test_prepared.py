@@ -87,7 +87,7 @@ async def test_the_form_has_the_sizes_of_the_sheet_before_those_of_the_file(
         ({"tiles": TILES}, {}, False),
     ],
 )
-async def test_the_key_changes_with_what_changes_labels_alone(
+async def test_the_key_changes_only_with_inputs_that_change_labels(
     tmp_path: Path, settings: dict[str, Any], cells: dict[str, Any], is_same_key: bool
 ) -> None:
     path = write_image(tmp_path)

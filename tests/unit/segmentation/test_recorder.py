@@ -66,7 +66,7 @@ NO_MASK = (None, None, None, {})
 
 
 @pytest.mark.parametrize("is_prepared", [False, True])
-def test_a_failed_log_has_what_the_stages_before_returned(
+def test_a_failed_log_has_the_values_of_the_earlier_stages(
     tmp_path: Path, prepared: Prepared, is_prepared: bool
 ) -> None:
     recorder = Recorder(prepared.request)

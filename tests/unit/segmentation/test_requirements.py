@@ -33,7 +33,7 @@ def row(**parameters: Any) -> ImageRow:
         ({"sigma_px": 21}, "parameter 'sigma_px' is 21, expected number from 0.0 to 20.0"),
     ],
 )  # fmt: skip
-def test_a_slip_is_named_with_its_place_and_what_is_accepted(
+def test_a_wrong_parameter_is_named_with_its_place_and_the_accepted_values(
     parameters: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(RequestRefused) as refused:
@@ -94,7 +94,7 @@ def test_defaults_and_limits_of_every_engine_are_accepted(accepted: dict[str, An
 @pytest.mark.parametrize(
     "answer", [{}, {"parameters": None}, {"parameters": ["sigma"]}, {"parameters": {"a": 1}}]
 )
-def test_a_service_that_does_not_say_what_it_accepts_is_left_to_refuse(
+def test_a_service_without_parameter_schemas_refuses_by_itself(
     answer: dict[str, Any],
 ) -> None:
     description = ServiceDescription.of(checked_description(answer))
@@ -102,7 +102,7 @@ def test_a_service_that_does_not_say_what_it_accepts_is_left_to_refuse(
     check_row_requirements(row(anything=1), description)
 
 
-def test_a_service_that_accepts_nothing_says_so() -> None:
+def test_a_service_without_parameters_is_named() -> None:
     with pytest.raises(RequestRefused, match="is unknown, expected none"):
         check_requirements({"sigma": 1}, ServiceDescription(parameters={}))
 

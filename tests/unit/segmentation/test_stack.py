@@ -67,7 +67,7 @@ async def segmented(
     return await segment_stack(prepared, caller, Limiter(lambda: PLANE_COUNT), record, parts_of)
 
 
-async def test_planes_are_put_at_their_position_in_whatever_order_they_come(
+async def test_planes_get_their_position_in_any_order_of_arrival(
     tmp_path: Path,
 ) -> None:
     path = write_image(tmp_path, (PLANE_COUNT, 10, 12), "TYX")
@@ -90,7 +90,7 @@ async def test_planes_are_put_at_their_position_in_whatever_order_they_come(
     assert stages == ["read"] * PLANE_COUNT
 
 
-async def test_a_plane_that_fails_leaves_what_the_others_reported(tmp_path: Path) -> None:
+async def test_a_failed_plane_keeps_the_reports_of_the_others(tmp_path: Path) -> None:
     path = write_image(tmp_path, (PLANE_COUNT, 10, 12), "TYX")
     events: list[Event] = []
     async with prepared_image(path, batch_settings(tmp_path), selection=MOVIE) as prepared:

@@ -319,7 +319,7 @@ async def test_tiles_of_other_pixels_are_not_taken(lab: Lab) -> None:
     assert (lab.called, log.tiles_kept, lab.kept) == (TILE_COUNT, 0, [])
 
 
-async def test_tiles_beside_a_whole_mask_are_found_and_go(lab: Lab) -> None:
+async def test_tiles_beside_a_complete_mask_are_deleted(lab: Lab) -> None:
     await lab.run()
     leftover = lab.dataset_dir / "masks" / ".slide.ome.zarr.tiles" / "key"
     leftover.mkdir(parents=True)
@@ -329,7 +329,7 @@ async def test_tiles_beside_a_whole_mask_are_found_and_go(lab: Lab) -> None:
     assert check_results(lab.dataset_dir) == []
 
 
-async def test_a_cell_larger_than_the_halo_is_told_of(lab: Lab) -> None:
+async def test_a_cell_larger_than_the_halo_is_reported(lab: Lab) -> None:
     image = slide()
     image[60:63, 10:220] = 900
     lab.write(image)
@@ -365,7 +365,7 @@ async def test_a_volume_above_the_service_s_limit_is_refused_in_words(lab: Lab) 
     assert "as one volume has 172500 values, and the service takes at most" in log.failure.message
 
 
-async def test_without_image_statistics_an_image_goes_whole_or_not_at_all(lab: Lab) -> None:
+async def test_without_image_statistics_an_image_is_never_tiled(lab: Lab) -> None:
     lab.engine.takes_statistics = False
     assert ((await lab.run()).tiles, lab.called) == (1, 1)
     lab.limits = Limits(max_pixels=30_000)
@@ -375,7 +375,7 @@ async def test_without_image_statistics_an_image_goes_whole_or_not_at_all(lab: L
     assert lab.called == 0
 
 
-async def test_a_service_that_fails_keeps_what_is_finished(lab: Lab) -> None:
+async def test_a_failing_service_keeps_the_finished_tiles(lab: Lab) -> None:
     class Broken(ServiceError):
         pass
 

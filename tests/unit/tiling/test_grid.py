@@ -25,7 +25,7 @@ tilings = st.builds(Tiling, st.tuples(sizes, sizes), st.integers(12, 60), st.int
 
 
 @given(tilings)
-def test_cores_make_up_the_plane_and_each_lies_in_what_is_sent(tiling: Tiling) -> None:
+def test_cores_cover_the_plane_and_each_lies_in_its_tile(tiling: Tiling) -> None:
     covered = np.zeros(tiling.shape_px, int)
     for number, tile in enumerate(tiling):
         assert tile.number == number
@@ -75,7 +75,7 @@ def discs(rng: np.random.Generator, shape: tuple[int, int], radius_px: int) -> n
 
 @settings(deadline=None)
 @given(tilings, st.integers(0, 999), st.integers(1, 6))
-def test_cells_that_do_not_touch_come_out_as_of_the_whole_plane(
+def test_separate_cells_equal_those_of_the_untiled_plane(
     tiling: Tiling, seed: int, radius_px: int
 ) -> None:
     plane = discs(np.random.default_rng(seed), tiling.shape_px, radius_px)
@@ -130,7 +130,7 @@ def test_two_cells_that_meet_diagonally_at_a_corner_stay_two() -> None:
     assert_same_objects(mask, components(plane))
 
 
-def test_what_tiles_see_differently_never_joins_two_cells_of_one_tile() -> None:
+def test_differences_between_tiles_never_join_two_cells_of_one_tile() -> None:
     tiling = Tiling((40, 80), 40, 20)
     left, right = np.zeros((40, 60), np.uint32), np.zeros((40, 60), np.uint32)
     left[5:15, 25:55], left[15:25, 25:55] = 1, 2
@@ -188,7 +188,7 @@ LIMITS = ServiceLimits(20_000, 1 << 20, STATISTICS)
         ("ZYX", (9, 150, 150), ServiceLimits(image_statistics=STATISTICS), None),
     ],
 )
-def test_what_is_large_goes_as_tiles(
+def test_large_planes_are_tiled(
     axes: str, shape: tuple[int, ...], limits: ServiceLimits, tile_count: int | None
 ) -> None:
     tiling = plan_tiles(PATH, axes, shape, 2, SETTINGS, limits)
@@ -227,7 +227,7 @@ def test_what_is_large_goes_as_tiles(
         ),
     ],
 )
-def test_what_the_service_cannot_take_is_refused_in_words(
+def test_an_image_that_the_service_cannot_take_is_refused_with_a_reason(
     axes: str, shape: tuple[int, ...], limits: ServiceLimits, said: str
 ) -> None:
     with pytest.raises(ImageUnfit) as refusal:

@@ -29,7 +29,7 @@ def test_credentials_come_from_the_environment() -> None:
     assert "s3cret" not in repr(network)
 
 
-def test_nothing_said_means_this_sites_addresses_alone() -> None:
+def test_without_settings_and_variables_the_network_has_its_defaults() -> None:
     assert make_network([], None, {}) == Network()
 
 
@@ -100,7 +100,9 @@ def test_a_proxy_is_not_asked_for_this_machine(url: str, expected: bool) -> None
         ({"NO_PROXY": "*"}, "*"),
     ],
 )
-def test_clients_of_others_are_told_by_no_proxy(given: dict[str, str], expected: str) -> None:
+def test_loopback_is_added_to_no_proxy_for_child_processes(
+    given: dict[str, str], expected: str
+) -> None:
     environment = without_proxy_for_loopback({"PATH": "/bin", **given})
     assert environment == {"PATH": "/bin", "NO_PROXY": expected, "no_proxy": expected}
 
@@ -119,7 +121,7 @@ def test_clients_of_others_are_told_by_no_proxy(given: dict[str, str], expected:
     ],
     ids=["socks5", "socks", "beside another", "not a URL", "certificates"],
 )
-async def test_a_way_out_that_http_cannot_take_leaves_the_others(
+async def test_a_proxy_without_http_support_leaves_the_other_transports(
     environment: dict[str, str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damaged = tmp_path / "site.pem"

@@ -71,7 +71,7 @@ async def test_of_several_replicas_one_is_picked_by_its_full_id(session: type[Se
 
 @pytest.mark.parametrize("registered", [[], TWO[:1]])
 @pytest.mark.parametrize("refusal", [None, TransportFailed("no way"), Denied("expired")])
-async def test_what_cannot_be_picked_stays_as_it_is(
+async def test_without_a_known_replica_the_endpoint_stays_unchanged(
     session: type[Session], registered: list[str], refusal: CourierError | None
 ) -> None:
     session.registered, session.refusal = registered, refusal
@@ -82,7 +82,7 @@ async def test_what_cannot_be_picked_stays_as_it_is(
 @pytest.mark.parametrize(
     ("service_id", "wanted"), [("lab/sam-a:sam", "auto"), ("sam", "http")], ids=["full", "http"]
 )
-async def test_nothing_is_asked_where_nothing_is_to_be_found(
+async def test_a_full_id_or_http_needs_no_request_for_replicas(
     session: type[Session], service_id: str, wanted: str
 ) -> None:
     endpoint = Endpoint(ENDPOINT.server_url, "lab", service_id, f"{service_id}-rtc")

@@ -148,7 +148,7 @@ def test_a_named_error_is_not_mistaken_for_its_words(
     ],
     ids=lambda value: str(value)[:60] if isinstance(value, Exception) else "",
 )
-def test_a_refused_connection_says_who_has_to_act(
+def test_a_refused_connection_names_the_person_to_ask(
     error: Exception, expected: type[CourierError]
 ) -> None:
     translated = translate(error, "websocket")
@@ -224,7 +224,9 @@ FULL = (
     ],
     ids=lambda value: str(value)[:60] if isinstance(value, Exception) else "",
 )
-def test_what_the_far_side_says_of_itself(error: Exception, expected: type[CourierError]) -> None:
+def test_errors_of_the_service_are_translated(
+    error: Exception, expected: type[CourierError]
+) -> None:
     translated = translate(remote(error), "websocket")
     assert type(translated) is expected
     assert translated.name == "RemoteException"
@@ -244,7 +246,7 @@ def test_what_the_far_side_says_of_itself(error: Exception, expected: type[Couri
     ],
     ids=lambda error: str(error)[:60],
 )
-def test_a_models_own_failure_is_the_services_whatever_it_speaks_of(error: Exception) -> None:
+def test_a_failure_of_the_model_is_a_service_failure_with_any_text(error: Exception) -> None:
     translated = translate(remote(error), "webrtc")
     assert type(translated) is ServiceFailed
     assert str(error) in str(translated)
@@ -326,7 +328,7 @@ def test_an_opening_cannot_fail_by_the_services_work(
 
 
 @pytest.mark.parametrize("error", [Denied("token"), ServiceGone("gone"), ImageUnfit("NaN")])
-def test_what_is_translated_already_stays_as_it_is(error: CourierError) -> None:
+def test_translated_errors_stay_unchanged(error: CourierError) -> None:
     assert translate(error, "http") is error
 
 
@@ -340,5 +342,5 @@ def test_what_is_translated_already_stays_as_it_is(error: CourierError) -> None:
         ("x" * 1000, "x" * 300),
     ],
 )
-def test_the_last_line_says_what_happened(text: str, line: str) -> None:
+def test_the_last_line_is_the_message(text: str, line: str) -> None:
     assert last_line(text) == line

@@ -61,7 +61,7 @@ def running(of: AppPlan) -> dict[str, Any]:
 # The package.
 
 
-def test_the_checkout_s_app_is_packed_whole() -> None:
+def test_the_app_of_the_checkout_is_packed_completely() -> None:
     packed = pack_app()
     names = [each["name"] for each in packed.files]
     assert names[:2] == ["manifest.yaml", "deployment.py"]
@@ -128,7 +128,7 @@ def test_the_app_lies_beside_the_package_or_in_it(
 # The plan.
 
 
-def test_a_plan_says_all_that_deploy_app_takes() -> None:
+def test_a_plan_has_all_arguments_of_deploy_app() -> None:
     package = AppPackage("samservice-0", "0.1.0", "0" * 64, ())
     settings = ServiceSettings(
         engine="microsam",
@@ -165,7 +165,7 @@ def test_a_plan_says_all_that_deploy_app_takes() -> None:
     assert "secret" not in repr(made)
 
 
-def test_a_plan_tells_the_worker_what_an_engine_of_another_package_requires() -> None:
+def test_a_plan_has_the_requirements_of_an_engine_of_another_package() -> None:
     package = AppPackage("samservice-0", "0.1.0", "0" * 64, ())
     settings = ServiceSettings(engine="cells")
     bare = plan_app(package, settings)
@@ -190,9 +190,7 @@ def test_a_plan_tells_the_worker_what_an_engine_of_another_package_requires() ->
         ({"engine": "microsam"}, False),
     ],
 )
-def test_the_application_is_named_by_what_it_is_asked_for(
-    settings: dict[str, Any], is_same: bool
-) -> None:
+def test_the_application_id_depends_on_the_request(settings: dict[str, Any], is_same: bool) -> None:
     assert (plan(**settings).application_id == plan().application_id) is is_same
     assert plan(**settings, application_id="cells").application_id == "cells"
 
@@ -294,7 +292,7 @@ SETTINGS = run_settings(**ADDRESS)
 FOUND = AppServices("lab/x-direct", "lab/x-direct-rtc")
 
 
-def test_a_job_takes_what_the_run_s_deploy_found_and_asks_nobody(
+def test_a_job_uses_the_record_of_deploy_without_a_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HYPHA_TOKEN", "secret")
@@ -344,7 +342,7 @@ def test_a_damaged_record_is_none(tmp_path: Path, text: str) -> None:
         (undeploy_service, "existing", "existing: nothing to undeploy"),
     ],
 )
-def test_what_cannot_be_done_is_refused_before_anything_is(
+def test_an_impossible_deploy_is_refused_before_any_change(
     tmp_path: Path, command: Any, target: str, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
@@ -352,7 +350,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_token_is_masked_in_what_others_say() -> None:
+def test_the_token_is_masked_in_messages_of_the_worker() -> None:
     address = WorkerAddress("http://h", None, None, "se.cret")
     assert address.without_token("no se.cret here") == "no [token] here"
     assert replace(address, token=None).without_token("as it is") == "as it is"

@@ -38,13 +38,13 @@ from samcourier.settings.run_settings import SlurmJobSettings
         ("", "NOT_LISTED", "NOT_LISTED", True),
     ],
 )
-def test_a_state_is_what_squeue_says(said: str, state: str, shown: str, has_ended: bool) -> None:
+def test_a_state_is_parsed_from_squeue(said: str, state: str, shown: str, has_ended: bool) -> None:
     parsed = parse_state(said)
     assert (parsed.state, str(parsed), parsed.has_ended) == (state, shown, has_ended)
 
 
 @pytest.mark.parametrize(("said", "job_id"), [("12\n", "12"), ("12;cluster\n", "12")])
-def test_the_job_id_is_what_sbatch_prints(said: str, job_id: str) -> None:
+def test_the_job_id_is_parsed_from_sbatch(said: str, job_id: str) -> None:
     assert parse_submitted(f"sbatch: a lua plugin greets you\n{said}") == job_id
 
 
@@ -53,7 +53,7 @@ def test_no_job_id_is_a_failure() -> None:
         parse_submitted("welcome")
 
 
-def test_only_what_is_given_is_asked_for() -> None:
+def test_only_given_resources_are_requested() -> None:
     base = ["sbatch", "--parsable", "--requeue", "--job-name=n", "--output=o"]
     base += ["--open-mode=append", "--cpus-per-task=1"]
     assert sbatch_command(SlurmJobSettings(), "n", "o", 1.0, None) == base
@@ -108,7 +108,7 @@ def test_a_job_that_is_forgotten_is_no_slurm_that_is_away(
         ("a plugin greets you\n9|RUNNING\n11|PENDING\n", "11"),
     ],
 )
-def test_a_job_whose_id_was_not_heard_is_found_by_its_name(
+def test_a_job_of_unknown_id_is_found_by_its_name(
     commands: Path, said: str, job_id: str | None
 ) -> None:
     write_command(commands, "squeue", f"echo \"$@\" > {commands}/asked; printf '{said}'")

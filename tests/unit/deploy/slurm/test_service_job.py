@@ -104,7 +104,7 @@ async def test_the_service_of_a_job_is_waited_for(
     ],
     ids=["not there", "server never reached", "denied"],
 )
-async def test_what_never_comes_has_gone_so_that_a_lost_batch_may_be_made_again(
+async def test_a_service_that_never_registers_is_gone_so_that_a_lost_batch_may_run_again(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     opening: CourierError | None,

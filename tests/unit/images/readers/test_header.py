@@ -157,7 +157,7 @@ def test_a_foreground_in_which_white_is_zero_is_inside_where_it_is_white(tmp_pat
 
 
 @pytest.mark.parametrize("options", [{}, {"metadata": None}, {"ome": True}])
-def test_booleans_of_tifffile_are_what_was_given_to_it(tmp_path: Path, options: Any) -> None:
+def test_booleans_of_tifffile_are_read_back(tmp_path: Path, options: Any) -> None:
     given = np.array(BITS, bool)
     tifffile.imwrite(tmp_path / "a.tif", given, **options)
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
@@ -227,7 +227,7 @@ def colours() -> np.ndarray:
 
 
 @pytest.mark.parametrize("subsampling", [(1, 1), (2, 2)])
-def test_ycbcr_in_jpeg_is_what_libtiff_reads(tmp_path: Path, subsampling: Any) -> None:
+def test_ycbcr_in_jpeg_equals_libtiff(tmp_path: Path, subsampling: Any) -> None:
     path = tmp_path / "a.tif"
     options: dict[str, Any] = {"compression": "jpeg", "subsampling": subsampling}
     tifffile.imwrite(path, colours(), photometric="ycbcr", **options)
@@ -269,7 +269,7 @@ RGB = BY + BY + BY
         (BY, {"bits": 8, "sample_format": 3}, "8 bits in the sample format IEEEFP, expected"),
     ],
 )  # fmt: skip
-def test_what_is_not_understood_is_refused_by_name(
+def test_an_unknown_header_is_refused_by_name(
     tmp_path: Path, data: bytes, tags: dict[str, Any], message: str
 ) -> None:
     write_bytes(tmp_path / "a.tif", data, 1 if "bits" in tags else 2, **tags)

@@ -77,7 +77,7 @@ def ome_tiff(path: Path, xml: str) -> Path:
     ],
     ids=["png", "tiff", "tiff-tile", "zarr", "zarr-chunk"],
 )
-def test_what_would_take_too_much_memory_is_refused_unread(
+def test_a_file_that_needs_too_much_memory_is_refused_before_reading(
     tmp_path: Path, make: Callable[[Path], Path]
 ) -> None:
     with pytest.raises(ImageUnfit, match=r"says that it holds \d+\.\d GB of pixels"):

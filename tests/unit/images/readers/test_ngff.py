@@ -33,7 +33,7 @@ MICRO = "micrometer"
         ("tyx", "TYX", SUMS[0], {"Y": 0.3, "X": 0.3}),
     ],
 )
-def test_what_ngff_zarr_writes_is_read(
+def test_files_of_ngff_zarr_are_read(
     tmp_path: Path, name: str, axes: str, pixels: np.ndarray, sizes_um: dict[str, float | None]
 ) -> None:
     with zipfile.ZipFile(WRITTEN) as archive:
@@ -197,7 +197,7 @@ ROTATED = [[0, -1], [1, 0]]
         (step("sequence", [step("scale", [1, 1]), step("rotation", ROTATED)], TO), "rotation"),
     ],
 )
-def test_what_moves_pixels_otherwise_is_refused_by_name(
+def test_other_transformations_are_refused_by_name(
     tmp_path: Path, transformation: dict[str, Any], named: str
 ) -> None:
     write(tmp_path / "image.zarr", image(transformation, systems=[PHYSICAL]))

@@ -120,7 +120,7 @@ ENTRY = "[samcourier.readers]\nraw = raw_door:RAW\n"
         ("magic=(b'RAW!',)", "a.dat", b"RAW!..."),
     ],
 )
-def test_an_installed_reader_opens_what_it_recognises(
+def test_an_installed_reader_opens_files_that_it_recognises(
     install: Install, tmp_path: Path, how: str, file: str, content: bytes
 ) -> None:
     install("courier-raw", ENTRY, raw_door=DOOR.format(how=how), raw_source=SOURCE)
@@ -148,7 +148,7 @@ def test_a_built_in_reader_comes_before_an_installed_one(install: Install, tmp_p
     assert find_reader(path).name == "tiff"
 
 
-def test_folders_are_searched_for_what_installed_readers_open(
+def test_folders_are_searched_for_files_of_installed_readers(
     install: Install, tmp_path: Path
 ) -> None:
     how = "suffixes=('.raw',), folder_files=('RAW.txt',)"
@@ -207,7 +207,7 @@ def test_a_reader_that_cannot_be_used_is_one_warning_and_in_the_refusal_and_brea
     assert problem in record.getMessage() and problem in str(caught.value)
 
 
-def test_a_reader_whose_libraries_are_missing_harms_its_own_images_alone(
+def test_a_reader_without_its_libraries_affects_only_its_own_images(
     install: Install, tmp_path: Path
 ) -> None:
     door = DOOR.format(how="suffixes=('.raw',)")

@@ -191,7 +191,7 @@ KINDS: dict[str, tuple[Write, Sizes]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_sizes_are_what_the_file_states(tmp_path: Path, kind: str) -> None:
+def test_the_sizes_are_read_from_the_file(tmp_path: Path, kind: str) -> None:
     write, sizes_um = KINDS[kind]
     path = tmp_path / "image.tif"
     write(path)
