@@ -61,3 +61,4 @@ print(json.dumps([
     assert described["model"] == "darker"
     assert described["versions"].keys() == {"numpy", "samcourier-threshold"}
     assert described["versions"]["samcourier-threshold"] == "1.0"
+    assert described["distribution"] == {"name": "samcourier-threshold", "version": "1.0"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import pkgutil
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -88,8 +89,16 @@ def scan() -> tuple[Plugin, ...]:
             )
             continue
         # If a distribution is on the path twice, Python imports the first.
-        found.setdefault(name.lower().replace("_", "-"), plugins)
+        found.setdefault(canonical_name(name), plugins)
     return tuple(plugin for plugins in found.values() for plugin in plugins)
+
+
+def canonical_name(distribution: str) -> str:
+    """Return the name of a distribution in its one spelling.
+
+    Source: the specification "Names and normalization" of packaging.python.org (PEP 503).
+    """
+    return re.sub("[-_.]+", "-", distribution).lower()
 
 
 D = TypeVar("D", bound=Description)

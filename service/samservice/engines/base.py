@@ -14,9 +14,10 @@ import numpy as np
 
 from ..contract.engine_description import describe_engine, find_engine
 from ..contract.errors import WrongParameter
+from ..contract.identity import DISTRIBUTION
 from ..contract.image_statistics import ImageStatistics
 from ..contract.parameters import parameter_problems
-from ..contract.plugins import OWN_DISTRIBUTION
+from ..contract.plugins import OWN_DISTRIBUTION, Plugin, canonical_name
 from .checked_engine import check_engine
 
 
@@ -81,8 +82,9 @@ class Engine(Protocol):
 def build_engine(name: str, options: dict[str, Any] | None = None) -> Engine:
     """Load an engine by the name of its entry point, with the options that it describes.
 
-    An engine of another distribution describes that distribution's version among ``versions``.
-    The engine's libraries are imported here and not earlier.
+    An engine of another distribution also describes that distribution, see
+    :data:`samservice.contract.identity.DISTRIBUTION`, and its version among ``versions``. The
+    engine's libraries are imported here and not earlier.
 
     Raises :class:`WrongParameter` for an unknown name or option, for an engine that cannot be
     imported, and for one that lacks a method or describes itself wrongly.
@@ -107,20 +109,25 @@ def build_engine(name: str, options: dict[str, Any] | None = None) -> Engine:
     check_engine(engine, name, plugin.origin)
     if plugin.distribution == OWN_DISTRIBUTION:
         return engine
-    return cast(Engine, _WithDistribution(engine, {plugin.distribution: plugin.version}))
+    return cast(Engine, _WithDistribution(engine, plugin))
 
 
 class _WithDistribution:
     """An engine whose description also names its distribution."""
 
-    def __init__(self, engine: Engine, versions: dict[str, str]) -> None:
+    def __init__(self, engine: Engine, plugin: Plugin) -> None:
         self._engine = engine
-        self._versions = versions
+        self._plugin = plugin
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
     def describe(self) -> dict[str, Any]:
         """See :meth:`Engine.describe`."""
-        description = self._engine.describe()
-        return description | {"versions": {**description["versions"], **self._versions}}
+        description, plugin = self._engine.describe(), self._plugin
+        versions = {**description["versions"], plugin.distribution: plugin.version}
+        name = canonical_name(plugin.distribution)
+        return description | {
+            "versions": versions,
+            DISTRIBUTION: {"name": name, "version": plugin.version},
+        }

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..contract.close_match import close_match
 from ..contract.errors import WrongParameter
+from ..contract.identity import DISTRIBUTION
 from ..contract.image_statistics import STATISTICS
 from ..contract.parameters import Schema, parameter_problems
 from ..contract.schema_problems import problems_of_schemas
@@ -40,6 +41,7 @@ _OPTIONAL: dict[str, Schema] = {
     "embedding_parameters": _NAMES,
     "embedding_bytes": {"type": "integer", "minimum": 1},
     "inference_parameters": _NAMES,
+    "device_threads": {"type": "integer", "minimum": 0},
     "gpu": {"type": "object"},
     "model_cache": _TEXT,
 }
@@ -47,7 +49,10 @@ _GPU: dict[str, Schema] = {"name": _TEXT, "memory_bytes": {"type": "integer", "m
 _MAY_BE_NONE = ("model_sha256", "embedding_bytes", "gpu", "model_cache")
 _SHA256_DIGITS = 64
 #: Fields that the service adds to the description of its engine.
-_OF_THE_SERVICE = ("service", "service_version", "axes", "wire", "limits", "recent")
+_OF_THE_SERVICE = (
+    *("service", "service_version", "axes", "wire", "limits", "pipeline", "recent"),
+    DISTRIBUTION,
+)
 #: Arguments of the service's methods, which no parameter can share its name with.
 _ARGUMENTS = ("image_or_embedding", "image", "embedding", "axes", "image_statistics", "context")
 

@@ -17,7 +17,7 @@ from typing import Any
 from .. import __version__
 from ..contract.axes import MASK_AXES, mask_shape
 from ..contract.errors import WrongParameter
-from ..contract.identity import SERVICE_IDENTITY
+from ..contract.identity import identity_of
 from ..contract.image_statistics import checked_statistics
 from ..contract.validation import (
     check_header,
@@ -99,7 +99,7 @@ class SegmentationService:
         #: (pixels of the mask, seconds between two such images) of each recent image.
         self._recent: deque[tuple[int, float]] = deque(maxlen=RECENT_IMAGES)
         #: Part of each packed answer: another service may receive the next call for the same id.
-        self._made_by = {name: self._description.get(name) for name in SERVICE_IDENTITY}
+        self._made_by = identity_of(self._description)
 
     def close(self) -> None:
         """Let the running stages end and cancel the waiting images."""

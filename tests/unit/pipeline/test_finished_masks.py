@@ -26,6 +26,7 @@ SERVICE = {
     "versions": {"scikit-image": "0.25"},
     "device": "cpu",
 }
+CELLS = SERVICE | {"distribution": {"name": "cells", "version": "1.10"}}
 NONE = FinishedMasks((), ())
 OTHER = FinishedMasks(("a",), ())
 OLDER = FinishedMasks((), ("a",))
@@ -62,6 +63,27 @@ def leave_log(dataset_dir: Path, status: Any = "done", **changed: Any) -> None:
         ({"segmentation_version": 2}, True, {"sigma_px": 2}, {}, SERVICE, OTHER),
         ({"segmentation_version": 4}, True, {"sigma_px": 1}, {}, SERVICE, NONE),
         ({"engine": "microsam"}, True, {"sigma_px": 1}, {}, SERVICE, OTHER),
+        ({}, True, {"sigma_px": 1}, {}, CELLS, OLDER),
+        (
+            {"distribution": {"name": "cells", "version": "1.9"}},
+            *(True, {"sigma_px": 1}, {}, CELLS, OLDER),
+        ),
+        (
+            {"distribution": {"name": "cells", "version": "1.10"}},
+            *(True, {"sigma_px": 1}, {}, CELLS, NONE),
+        ),
+        (
+            {"distribution": {"name": "cells", "version": "1.11"}},
+            *(True, {"sigma_px": 1}, {}, CELLS, OTHER),
+        ),
+        (
+            {"distribution": {"name": "nuclei", "version": "1.9"}},
+            *(True, {"sigma_px": 1}, {}, CELLS, OTHER),
+        ),
+        (
+            {"distribution": {"name": "cells", "version": "1.10"}},
+            *(True, {"sigma_px": 1}, {}, SERVICE, OTHER),
+        ),
         ({"model_sha256": "1" * 64}, True, {"sigma_px": 1}, {}, SERVICE, OTHER),
         ({"versions": {}, "device": "cuda"}, True, {"sigma_px": 1}, {}, SERVICE, NONE),
     ],

@@ -279,6 +279,10 @@ def test_only_fields_that_influence_labels_distinguish_services(finished_run: Pa
     assert service_difference(structs.replace(same, device="cuda"), run) is None
     other = structs.replace(same, engine="sam")
     assert "its engine is 'sam'" in str(service_difference(other, run))
+    packaged = structs.replace(same, distribution={"name": "cells", "version": "1.0"})
+    assert service_difference(packaged, run) == (
+        "its distribution is {'name': 'cells', 'version': '1.0'}, the masks' None"
+    )
 
 
 def test_it_is_known_for_every_config_key_whether_it_influences_masks() -> None:

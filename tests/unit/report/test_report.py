@@ -604,6 +604,26 @@ def test_each_version_of_the_service_has_its_own_line() -> None:
     ]
 
 
+def test_masks_of_an_older_distribution_are_named_and_the_lines_tell_the_distributions(
+    finished_run: Path,
+) -> None:
+    service = {"engine": "e", "model": "m", "model_sha256": None, "segmentation_version": 1}
+    versions = {"near": "1.9", "far": "1.10"}
+    for image, version in versions.items():
+        distribution = {"name": "cells", "version": version}
+        change_log(finished_run, image, service=service | {"distribution": distribution})
+    report = build(finished_run, set(versions))
+    assert {each.image: each.remark for each in report.outcomes} == {
+        "near": "made by version 1 (cells 1.9) of the engine, now 1 (cells 1.10):"
+        " replace: true makes it again",
+        "far": None,
+    }
+    assert describe_services(report.logs) == [
+        "e of cells 1.9, model m, segmentation version 1 (1 images)",
+        "e of cells 1.10, model m, segmentation version 1 (1 images)",
+    ]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(59.96, "60.0 s"), (100.4, "1 min 40 s"), (3599.8, "1 h 00 min"), (90_000, "25 h 00 min")],

@@ -14,6 +14,8 @@ from samcourier.results.service_description import (
     RecentWork,
     ServiceDescription,
     checked_description,
+    is_older_version,
+    version_text,
 )
 from samservice.engines.watershed import WatershedEngine
 from samservice.server.app import SegmentationService
@@ -104,6 +106,55 @@ def test_what_has_its_form_is_typed() -> None:
 def test_what_decides_the_labels_is_kept_as_it_came(name: str, value: object) -> None:
     """It goes into the keys of masks, whatever it is."""
     assert described(**{name: value}).identity[name] == value
+
+
+def cells(version: Any, name: str = "cells", segmentation_version: Any = 2) -> dict[str, Any]:
+    """Return a service whose engine is of a distribution; without one for None."""
+    service = {"engine": "e", "model": "m", "model_sha256": None}
+    service |= {"segmentation_version": segmentation_version}
+    named = {"distribution": {"name": name, "version": version}}
+    return service if version is None else service | named
+
+
+@pytest.mark.parametrize(
+    ("service", "current", "is_older"),
+    [
+        (cells("1.0"), cells("1.0"), False),
+        (cells("1.9"), cells("1.10"), True),
+        (cells("1.10"), cells("1.9"), False),
+        (cells("1.0rc1"), cells("1.0"), True),
+        (cells("1.0"), cells("1.0+local"), True),
+        (cells("1.0"), cells("1.0.0"), False),
+        (cells("1.0"), cells("2.0", "other"), False),
+        (cells("old"), cells("1.0"), False),
+        (cells("1.0"), cells("new"), False),
+        (cells(1), cells("2.0"), True),
+        (cells(None), cells("1.0"), True),
+        (cells("1.0"), cells(None), False),
+        (cells(None, segmentation_version=3), cells("1.0"), False),
+        (cells("1.0", segmentation_version=1), cells("1.0"), True),
+        (cells("1.0", segmentation_version=1), cells("1.1"), True),
+        # One of the two rose while the other fell: neither is the older one.
+        (cells("1.0", segmentation_version=3), cells("1.1"), False),
+        (cells("1.1", segmentation_version=1), cells("1.0"), False),
+        (cells("1.0") | {"model": "n"}, cells("1.1"), False),
+        (cells("1.0") | {"distribution": "cells 1.0"}, cells("1.1"), False),
+    ],
+)
+def test_a_service_is_older_by_its_version_or_that_of_its_distribution(
+    service: dict[str, Any], current: dict[str, Any], is_older: bool
+) -> None:
+    assert is_older_version(service, current) is is_older
+
+
+def test_the_version_of_a_service_names_its_distribution() -> None:
+    assert version_text(cells(None)) == "2"
+    assert version_text(cells("1.0")) == "2 (cells 1.0)"
+
+
+@pytest.mark.parametrize("value", ["cells 1.0", ["cells", "1.0"], {"name": "cells", "version": 1}])
+def test_a_distribution_of_another_form_is_ignored(value: object) -> None:
+    assert described(engine="x", distribution=value) == described(engine="x")
 
 
 def test_what_a_newer_service_tells_is_ignored_but_kept_for_the_records() -> None:

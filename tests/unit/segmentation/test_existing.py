@@ -173,6 +173,7 @@ async def test_a_failure_of_the_image_s_own_holds_until_it_is_retried(
         ({"segmentation_version": None}, "whole", False, False),
         ({"segmentation_version": "0"}, "whole", False, False),
         ({"segmentation_version": 0, "model": "other"}, "whole", False, False),
+        ({"distribution": {"name": "cells", "version": "1"}}, "whole", False, False),
         ({"segmentation_version": 0, "model_sha256": "1" * 64}, "whole", False, False),
     ],
 )
@@ -198,6 +199,39 @@ async def test_a_complete_mask_of_an_older_version_is_kept_without_replace(
         (key, service) if is_kept else (prepared.key, prepared.request.service)
     )
     assert type(existing) is (ValidMask if is_kept else NoValidResult)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "replaces", "is_kept"),
+    [
+        ({"name": "cells", "version": "1.9"}, False, True),
+        (None, False, True),
+        ({"name": "cells", "version": "1.9"}, True, False),
+        ({"name": "cells", "version": "1.11"}, False, False),
+        ({"name": "other", "version": "1.9"}, False, False),
+    ],
+)
+async def test_a_mask_of_an_older_distribution_is_kept_as_one_of_an_older_version(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    earlier: dict[str, str] | None,
+    replaces: bool,
+    is_kept: bool,
+) -> None:
+    current = {"name": "cells", "version": "1.10"}
+    described = replace(one_image.DESCRIPTION, distribution=current)
+    monkeypatch.setattr(one_image, "DESCRIPTION", described)
+    batch = batch_settings(tmp_path / "results", replace=replaces)
+    async with prepared_image(write_image(tmp_path), batch) as prepared:
+        assert prepared.request.service["distribution"] == current
+        service = prepared.request.service | {"distribution": earlier}
+        key = image_key(prepared.pixels_sha256, prepared.request.parameters, service)
+        request = dataclasses.replace(prepared.request, service=service)
+        left = dataclasses.replace(prepared, request=request, key=key)
+        leave_mask(left, batch.dataset_dir, "folder", "whole")
+        found = keep_older_version(prepared, batch)
+        assert type(find_existing(found, batch)) is (ValidMask if is_kept else NoValidResult)
+    assert found.key == (key if is_kept else prepared.key) != (prepared.key if is_kept else key)
 
 
 async def test_a_mask_of_the_current_version_is_preferred_to_an_older_one(tmp_path: Path) -> None:

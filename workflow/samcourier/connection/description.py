@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from samservice.contract.identity import SERVICE_IDENTITY
+from samservice.contract.identity import identity_of
 
 from ..errors import CourierError, ServiceGone
 from ..results.service_description import ServiceDescription, checked_description
@@ -23,18 +23,14 @@ class RunIdentity:
 
     def check(self, identity: Mapping[str, Any]) -> None:
         """Raise ServiceGone for a service that makes other masks; the first service is accepted."""
-        other = _identity(identity)
+        other = identity_of(identity)
         if self._expected not in (None, other):
             raise ServiceGone(f"it is another service: {other}, expected {self._expected}")
 
     def settle(self, identity: Mapping[str, Any]) -> None:
         """Accept only this service from now on; raises ServiceGone as :meth:`check`."""
         self.check(identity)
-        self._expected = _identity(identity)
-
-
-def _identity(reported: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: reported.get(name) for name in SERVICE_IDENTITY}
+        self._expected = identity_of(identity)
 
 
 async def describe(transport: Transport, timeout_s: float) -> ServiceDescription:

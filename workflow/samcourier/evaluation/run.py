@@ -13,7 +13,7 @@ from ..results.environment import RunEnvironment, read_run_environment
 from ..results.image_log import ImageLog
 from ..results.layout import manifest_path
 from ..results.manifest import Manifest, read_manifest
-from ..results.service_description import is_older_version, read_verified_service
+from ..results.service_description import is_older_version, read_verified_service, version_text
 from ..samples.sheet import Batch, ImageRow, rows_of_subset
 from .outcome import Outcome, evaluate_image
 from .transport_changes import Changes, read_changes
@@ -110,9 +110,9 @@ def _mark_older_versions(
         newer = [each for each in currents if is_older_version(service, each)]
         if not newer:
             return outcome
-        current = max(each["segmentation_version"] for each in newer)
+        current = next(each for each in newer if not any(is_older_version(each, o) for o in newer))
         remark = (
-            f"made by version {service['segmentation_version']} of the engine, now {current}:"
+            f"made by version {version_text(service)} of the engine, now {version_text(current)}:"
             " replace: true makes it again"
         )
         return replace(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from samservice.contract.identity import DISTRIBUTION
+
 from ..errors import InputError
 from ..formatting import first_names
 from ..results.image_log import ImageLog, read_image_log
@@ -27,7 +29,7 @@ class FinishedMasks:
     """Ids of the images whose finished mask differs from what the run would make.
 
     ``other_settings`` have other parameters or another engine or model, ``older_version`` only a
-    lower ``segmentation_version``.
+    lower version of the engine.
     """
 
     other_settings: tuple[str, ...]
@@ -90,7 +92,7 @@ def _difference(
         return None
     if is_older_version(log.service, service):
         return "older version"
-    models = ("engine", "model", "model_sha256")
+    models = ("engine", "model", "model_sha256", DISTRIBUTION)
     is_other = any(log.service.get(name) != service.get(name) for name in models)
     return "other settings" if is_other else None
 

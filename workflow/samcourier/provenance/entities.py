@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from ..formatting import plain
 from ..results.environment import RECORD, SCRIPT, SHEET, SNAKEFILE, RunEnvironment
+from ..results.service_description import version_text
 from ..results.timestamps import parse_time
 
 RO_CRATE = "https://w3id.org/ro/crate/1.1"
@@ -280,8 +281,7 @@ def _software(run: Run) -> list[dict[str, Any]]:
             "@type": "CreativeWork",
             "name": plain(f"{service.get('engine')} model {service.get('model')}"),
             "description": plain(
-                f"segmentation version {service.get('segmentation_version')},"
-                f" device {service.get('device')}"
+                f"segmentation version {version_text(service)}, device {service.get('device')}"
             ),
             **({"sha256": plain(str(digest))} if (digest := service.get("model_sha256")) else {}),
         }

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from samservice.contract.identity import SERVICE_IDENTITY
+from samservice.contract.identity import SERVICE_IDENTITY, identity_of
 
 from ..errors import ImageUnfit, InputError
 from ..files.strict_json import read_json
@@ -194,16 +194,16 @@ def differing_images(rows: Sequence[ImageRow], masks: Mapping[str, MaskRow]) -> 
 def service_difference(description: ServiceDescription, run: RecordedRun) -> str | None:
     """Return how the service differs from the one that made the masks, None if it is the same.
 
-    The comparison covers the fields that influence the labels (SERVICE_IDENTITY).
+    The comparison covers the fields that influence the labels (:func:`identity_of`).
     """
     if len(_identities(run.services)) > 1:
         return "several services made the masks: rerun uses only one"
-    recorded = run.services[0]
-    for name, value in description.identity.items():
-        if value != recorded[name]:
-            return f"its {name} is {value!r}, the masks' {recorded[name]!r}"
+    recorded, found = identity_of(run.services[0]), description.identity
+    for name in {**recorded, **found}:
+        if found.get(name) != recorded.get(name):
+            return f"its {name} is {found.get(name)!r}, the masks' {recorded.get(name)!r}"
     return None
 
 
 def _identities(services: Sequence[Mapping[str, Any]]) -> set[str]:
-    return {repr([service[name] for name in SERVICE_IDENTITY]) for service in services}
+    return {repr(identity_of(service)) for service in services}

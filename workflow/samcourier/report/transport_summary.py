@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..results.image_log import Attempt, ImageLog
+from ..results.service_description import distribution_text
 from ..results.timestamps import parse_time
 
 
@@ -119,4 +120,6 @@ def _service(log: ImageLog) -> str:
     )
     sha256 = str(log.service.get("model_sha256") or "")
     weights = f" (sha256 {sha256[:12]})" if sha256 else ""
-    return f"{engine}, model {model}{weights}, segmentation version {version}"
+    origin = distribution_text(log.service)
+    of_package = f" of {origin}" if origin else ""
+    return f"{engine}{of_package}, model {model}{weights}, segmentation version {version}"

@@ -274,7 +274,8 @@ class ImageLog(Struct, frozen=True, forbid_unknown_fields=True):
         dict[str, Any],
         Meta(
             description="The service's own description: engine, model, model_sha256,"
-            " segmentation_version, versions, device."
+            " segmentation_version, distribution (of an engine that is not built in), versions,"
+            " device."
         ),
     ] = field(default_factory=dict)
     parameters: Annotated[

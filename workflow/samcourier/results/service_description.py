@@ -11,12 +11,12 @@ import json
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import msgspec
 from msgspec import Meta, Struct
 
-from samservice.contract.identity import SERVICE_IDENTITY
+from samservice.contract.identity import DISTRIBUTION, SERVICE_IDENTITY, identity_of
 
 from ..errors import ServiceFailed
 from ..files.strict_json import read_json
@@ -59,18 +59,20 @@ class RecentWork(Struct, frozen=True):
 class ServiceDescription(Struct, frozen=True):
     """The fields of a service's ``describe()`` that the client uses; None if a field is missing.
 
-    ``engine``, ``model``, ``model_sha256``, ``segmentation_version``, ``versions`` and ``device``
-    go into logs, masks and keys unchanged. ``parameters`` has a schema for each parameter that the
-    engine accepts, see :mod:`samservice.contract.parameters`. ``image_statistics`` names the
-    statistics of a whole image that the engine needs with each tile. ``embedding_parameters`` names
-    the parameters that an embedding depends on, ``embedding_bytes`` is its size before it is
-    packed. ``wire`` is set if the service takes packed arrays.
+    ``engine``, ``model``, ``model_sha256``, ``segmentation_version``, ``distribution``,
+    ``versions`` and ``device`` go into logs and masks unchanged, the first five into keys.
+    ``parameters`` has a schema for each parameter that the engine accepts, see
+    :mod:`samservice.contract.parameters`. ``image_statistics`` names the statistics of a whole
+    image that the engine needs with each tile. ``embedding_parameters`` names the parameters that
+    an embedding depends on, ``embedding_bytes`` is its size before it is packed. ``wire`` is set
+    if the service takes packed arrays.
     """
 
     engine: Any = None
     model: Any = None
     model_sha256: Any = None
     segmentation_version: Any = None
+    distribution: dict[str, str] | None = None
     versions: Any = None
     device: Any = None
     service_version: Any = None
@@ -98,8 +100,10 @@ class ServiceDescription(Struct, frozen=True):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The fields that decide the labels of the service, by the names of SERVICE_IDENTITY."""
-        return {name: getattr(self, name) for name in SERVICE_IDENTITY}
+        """The fields that decide the labels of the service, see :func:`identity_of`."""
+        return identity_of(
+            {name: getattr(self, name) for name in (*SERVICE_IDENTITY, DISTRIBUTION)}
+        )
 
     @property
     def gives_embeddings(self) -> bool:
@@ -118,17 +122,64 @@ def read_verified_service(dataset_dir: Path) -> dict[str, Any]:
 
 
 def is_older_version(service: Mapping[str, Any], current: Mapping[str, Any]) -> bool:
-    """Return whether ``service`` is the ``current`` one with a lower ``segmentation_version``.
+    """Return whether ``service`` is an earlier version of the ``current`` one.
 
-    Both are fields of a service's description, of which those in SERVICE_IDENTITY count.
+    Both are fields of a service's description. Engine and model are the same, ``service`` has a
+    lower ``segmentation_version`` or distribution, and neither of the two is higher. A log without
+    a distribution is older than one with: it was written before logs named it.
     """
-    version, current_version = (each.get("segmentation_version") for each in (service, current))
-    if not (isinstance(version, int) and isinstance(current_version, int)):
+    names = [name for name in SERVICE_IDENTITY if name != "segmentation_version"]
+    if any(name not in service or name not in current for name in names):
         return False
-    others = [name for name in SERVICE_IDENTITY if name != "segmentation_version"]
-    return version < current_version and all(
-        name in service and name in current and service[name] == current[name] for name in others
+    versions = [each.get("segmentation_version") for each in (service, current)]
+    if not all(isinstance(version, int) for version in versions):
+        return False
+    orders = (
+        _order(*versions),
+        _distribution_order(service.get(DISTRIBUTION), current.get(DISTRIBUTION)),
     )
+    is_same = all(service[name] == current[name] for name in names)
+    return is_same and "later" not in orders and "none" not in orders and "earlier" in orders
+
+
+def version_text(service: Mapping[str, Any]) -> str:
+    """Return the ``segmentation_version`` of a service, and its distribution if it is known."""
+    version = str(service.get("segmentation_version"))
+    origin = distribution_text(service)
+    return f"{version} ({origin})" if origin else version
+
+
+def distribution_text(service: Mapping[str, Any]) -> str:
+    """Return name and version of the distribution of a service's engine, "" for a built-in one."""
+    distribution = service.get(DISTRIBUTION)
+    if not isinstance(distribution, Mapping):
+        return ""
+    return f"{distribution.get('name')} {distribution.get('version')}"
+
+
+_Order = Literal["earlier", "equal", "later", "none"]
+
+
+def _order(version: Any, current: Any) -> _Order:
+    return "equal" if version == current else "earlier" if version < current else "later"
+
+
+def _distribution_order(distribution: Any, current: Any) -> _Order:
+    """Return the order of two distributions, "none" if they are not versions of the same one."""
+    from packaging.version import InvalidVersion, Version
+
+    if distribution == current:
+        return "equal"
+    if not isinstance(current, Mapping):
+        return "none"
+    if distribution is None:
+        return "earlier"
+    if not isinstance(distribution, Mapping) or distribution.get("name") != current.get("name"):
+        return "none"
+    try:
+        return _order(*(Version(str(each.get("version"))) for each in (distribution, current)))
+    except InvalidVersion:
+        return "none"
 
 
 def checked_description(answer: Any) -> dict[str, Any]:

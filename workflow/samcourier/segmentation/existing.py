@@ -82,7 +82,7 @@ def keep_older_version(prepared: Prepared, settings: BatchSettings) -> Prepared:
     """Return the image with the key and service of its mask by an older version of the engine.
 
     Such a complete mask stays valid unless the settings request that finished masks are replaced:
-    only its ``segmentation_version`` is lower; pixels, parameters, tiles, foreground and model are
+    only the version of its engine is lower; pixels, parameters, tiles, foreground and model are
     those of this run. Without one, or beside a mask with the current key, ``prepared`` itself is
     returned.
     """

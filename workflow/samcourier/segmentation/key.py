@@ -6,19 +6,20 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from samservice.contract.identity import SERVICE_IDENTITY
+from samservice.contract.identity import SERVICE_IDENTITY, identity_of
 
 from ..errors import ServiceFailed
 from ..files.strict_json import canonical_json
 from ..results.service_description import ServiceDescription
 
-#: The fields of ``describe()`` that go into every log and mask.
-_IDENTITY = (*SERVICE_IDENTITY, "versions", "device")
-
 
 def service_identity(description: ServiceDescription) -> dict[str, Any]:
     """Return the fields of a service's description that go into logs and masks."""
-    return {name: getattr(description, name) for name in _IDENTITY}
+    return {
+        **description.identity,
+        "versions": description.versions,
+        "device": description.device,
+    }
 
 
 def image_key(
@@ -30,7 +31,8 @@ def image_key(
 ) -> str:
     """Return the sha256 over everything the labels depend on: pixels, parameters, model, tiles.
 
-    ``service`` is the service's ``describe()``, whose fields :data:`SERVICE_IDENTITY` count.
+    ``service`` is the service's ``describe()``, of which the fields of
+    :func:`samservice.contract.identity.identity_of` count.
     ``tiles`` describes the tiling, None for an image that is sent whole. Raises
     :class:`ServiceFailed` if the description lacks one of these fields.
     """
@@ -40,7 +42,7 @@ def image_key(
     content: dict[str, Any] = {
         "pixels_sha256": pixels_sha256,
         "parameters": dict(parameters),
-        "service": {name: service[name] for name in SERVICE_IDENTITY},
+        "service": identity_of(service),
     }
     if tiles is not None:
         content["tiles"] = dict(tiles)

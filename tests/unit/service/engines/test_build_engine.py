@@ -13,7 +13,7 @@ from samcourier.deploy.targets import _requirements
 from samcourier.settings.run_settings import ServiceSettings
 from samservice.contract.engine_description import ENGINES, describe_engine
 from samservice.contract.errors import WrongParameter
-from samservice.contract.identity import SERVICE_IDENTITY
+from samservice.contract.identity import identity_of
 from samservice.engines.base import build_engine
 from samservice.engines.watershed import WatershedEngine
 
@@ -69,11 +69,19 @@ def test_an_engine_of_another_distribution_is_built_with_its_options(cells: None
     assert build_engine("cells").check_parameters({"sigma_px": 2}) is None
 
 
-def test_its_description_names_its_distribution_and_nothing_of_the_identity(cells: None) -> None:
+def test_its_description_and_identity_name_its_distribution(cells: None) -> None:
     described, plain = build_engine("cells").describe(), WatershedEngine().describe()
     assert described.pop("versions") == plain.pop("versions") | {"courier-cells": "1.0"}
-    assert described == plain | {"engine": "cells"}
-    assert "versions" not in SERVICE_IDENTITY
+    distribution = {"name": "courier-cells", "version": "1.0"}
+    assert described == plain | {"engine": "cells", "distribution": distribution}
+    assert identity_of(described)["distribution"] == distribution
+    assert "distribution" not in identity_of(plain)
+
+
+def test_a_distribution_has_one_name_however_it_is_spelt(install: Install) -> None:
+    entry = "[samcourier.engines]\ncells = cells_door:CELLS\n"
+    install("Courier._Cells", entry, cells_door=DOOR, cells_engine=ENGINE)
+    assert build_engine("cells").describe()["distribution"]["name"] == "courier-cells"
 
 
 def test_a_built_in_engine_describes_itself_as_ever() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from samservice.contract.engine_description import ENGINES, EngineDescription
 from samservice.contract.errors import WrongParameter
+from samservice.contract.plugins import Plugin
 from samservice.engines.base import Engine, _WithDistribution, build_engine
 from samservice.engines.checked_engine import METHODS, STAGE_METHODS, check_engine
 from samservice.engines.stages import Stages, has_stages
@@ -135,6 +136,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
             "the field 'gpu': 'memory_bytes' is 'large', expected integer from 1",
         ),
         ("limits", {}, "the field 'limits' is that of the service, expected another name"),
+        ("distribution", {}, "the field 'distribution' is that of the service, expected another"),
         ("parameters/level", 0.5, "parameter 'level' has the schema 0.5, expected a mapping"),
         (
             "parameters/level/type",
@@ -251,8 +253,9 @@ def test_the_methods_are_those_of_the_interfaces() -> None:
 
 
 def test_an_engine_of_another_distribution_keeps_its_stages() -> None:
-    assert has_stages(_WithDistribution(Staged(DESCRIPTION), {}))  # type: ignore[arg-type]
-    assert not has_stages(_WithDistribution(WatershedEngine(), {}))
+    plugin = Plugin("samcourier.engines", "cells", "cells:CELLS", "courier-cells", "1.0")
+    assert has_stages(_WithDistribution(Staged(DESCRIPTION), plugin))  # type: ignore[arg-type]
+    assert not has_stages(_WithDistribution(WatershedEngine(), plugin))
 
 
 def test_build_engine_names_the_distribution_of_a_wrong_description(install: Install) -> None:
