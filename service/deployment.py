@@ -4,8 +4,8 @@ The worker loads this module where only BioEngine and the standard library are i
 everything else is imported inside methods. The environment (``application_env_vars``, under any
 key) carries the settings that the class decorator needs:
 
-- ``SAMSERVICE_ENGINE``: ``watershed`` (default), ``microsam`` or another package's engine
-- ``SAMSERVICE_REQUIREMENTS``: pip requirements of another package's engine, as a JSON list
+- ``SAMSERVICE_ENGINE``: name of the engine; without it, the default engine
+- ``SAMSERVICE_REQUIREMENTS``: the engine's pip requirements, as a JSON list
 - ``SAMSERVICE_CPUS``, ``SAMSERVICE_MEMORY_MB``: CPU cores and memory that a replica reserves
 - ``SAMSERVICE_GPU_MEMORY_MB``: as BioEngine's ``gpu_memory_mb``, -1 for a whole GPU
 """
@@ -16,8 +16,6 @@ from typing import Any
 
 import bioengine
 
-ENGINE = os.environ.get("SAMSERVICE_ENGINE", "watershed")
-
 #: Above the service's queue limit, so that the queue answers "busy" instead of the proxy waiting.
 MAX_ONGOING_REQUESTS = 64
 
@@ -27,10 +25,8 @@ PROXY_IDENTITY_HINT = (
     "direct_ids returns"
 )
 
-REQUIREMENTS = ["aiortc>=1.16", "hypha-rpc==0.21.47", "numcodecs>=0.13", "scikit-image>=0.24"]
-#: Requirements of the built-in engines. They repeat samservice.engines.descriptions, which may not
-#: be importable yet.
-ENGINE_REQUIREMENTS = {"microsam": ["micro-sam==1.8.14"]}
+#: What the service needs with any engine.
+REQUIREMENTS = ["aiortc>=1.16", "hypha-rpc==0.21.47", "numcodecs>=0.13"]
 
 
 def _reserved_resources() -> dict[str, Any]:
@@ -43,11 +39,7 @@ def _reserved_resources() -> dict[str, Any]:
 
 
 @bioengine.app(
-    pip=[
-        *REQUIREMENTS,
-        *ENGINE_REQUIREMENTS.get(ENGINE, []),
-        *json.loads(os.environ.get("SAMSERVICE_REQUIREMENTS", "[]")),
-    ],
+    pip=[*REQUIREMENTS, *json.loads(os.environ.get("SAMSERVICE_REQUIREMENTS", "[]"))],
     max_ongoing_requests=MAX_ONGOING_REQUESTS,
     **_reserved_resources(),
 )
@@ -83,13 +75,15 @@ class SegmentationApp:
         """Load the engine and open the direct endpoints; the app also runs without them."""
         import asyncio
 
+        from samservice.contract.engine_description import DEFAULT_ENGINE
         from samservice.engines.base import build_engine
         from samservice.server.access import AccessRules
         from samservice.server.app import Limits, SegmentationService
         from samservice.server.direct import DirectEndpoint
         from samservice.server.serve import ServeSettings
 
-        engine = await asyncio.to_thread(build_engine, ENGINE, self._engine_options)
+        name = os.environ.get("SAMSERVICE_ENGINE", DEFAULT_ENGINE)
+        engine = await asyncio.to_thread(build_engine, name, self._engine_options)
         # No caller is allowed until the worker's access rules are known.
         self._service = SegmentationService(engine, Limits(**self._limits), AccessRules({}))
         self._direct = DirectEndpoint(

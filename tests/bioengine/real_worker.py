@@ -7,6 +7,7 @@ ours: Ray Serve and Hypha's server want different versions of the same packages.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import secrets
 import signal
@@ -22,6 +23,7 @@ import psutil
 
 from samcourier.deploy.local.supervisor import _free_port, _wait_until_ready
 from samcourier.transports import Endpoint
+from samservice.contract.engine_description import describe_engine
 from samservice.hypha.connection import connect
 
 SERVICE_DIR = Path(__file__).parents[2] / "service"
@@ -140,10 +142,12 @@ async def deploy(
     **settings: Any,
 ) -> None:
     """Ask for an application with the watershed engine; it is not there yet on return."""
+    requirements = json.dumps(describe_engine("watershed").requirements)
+    environment = {"SAMSERVICE_ENGINE": "watershed", "SAMSERVICE_REQUIREMENTS": requirements}
     await bioengine.deploy_app(
         artifact_id=artifact_id,
         application_id=application_id,
-        application_env_vars={CLASS: {"SAMSERVICE_ENGINE": "watershed", **reserved}},
+        application_env_vars={CLASS: {**environment, **reserved}},
         application_kwargs={CLASS: {"limits": {"max_queue": MAX_QUEUE}, **settings}},
         scaling={CLASS: {"num_replicas": replicas}},
         authorized_users={"*": users},

@@ -32,6 +32,8 @@ class EngineDescription:
         options: The keywords of ``build``, {name: schema} in the form of an engine's parameters
             (:meth:`samservice.engines.base.Engine.describe`); None is accepted where it is the
             default. Each schema has a ``type``; with ``exact: true`` no text is converted to it.
+            With ``from_crate: true``, ``samcourier rerun`` takes the option from a crate, which may
+            be another author's: such an option neither names a file nor permits anything.
         requirements: pip requirements of the packages that ``build`` imports.
         parameters: Returns the parameters of an engine with the given options, as its ``describe``
             does, or None where only the built engine knows them. It lets a config be checked before
@@ -73,6 +75,10 @@ ENGINES = PluginGroup(
         "microsam": "samservice.engines.descriptions:MICROSAM",
     },
 )
+
+
+#: The engine of a run that names none. It has no model to download.
+DEFAULT_ENGINE = "watershed"
 
 
 def known_engines() -> tuple[str, ...]:

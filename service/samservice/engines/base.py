@@ -35,7 +35,10 @@ class Engine(Protocol):
         ``image_statistics``, the names of the statistics of
         :mod:`samservice.contract.image_statistics` that it accepts, ``embedding_parameters``, the
         names of the parameters that an embedding depends on, ``gpu`` ({"name": str,
-        "memory_bytes": int} or None) and ``model_cache``, the folder of the weights.
+        "memory_bytes": int} or None), ``model_cache``, the folder of the weights,
+        ``slow_without_gpu`` (bool, an image takes many times as long on a CPU) and
+        ``scales_images`` (bool, the model scales every image to one size, so that a small one takes
+        as long as a large one).
         """
         ...
 

@@ -42,6 +42,8 @@ _OPTIONAL: dict[str, Schema] = {
     "embedding_bytes": {"type": "integer", "minimum": 1},
     "inference_parameters": _NAMES,
     "device_threads": {"type": "integer", "minimum": 0},
+    "slow_without_gpu": _SWITCH,
+    "scales_images": _SWITCH,
     "gpu": {"type": "object"},
     "model_cache": _TEXT,
 }

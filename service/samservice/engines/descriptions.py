@@ -27,6 +27,7 @@ MICROSAM = EngineDescription(
             "default": "vit_b_lm",
             "type": "string",
             "description": "name of a model in micro-sam's registry",
+            "from_crate": True,
         },
         "checkpoint": {
             "default": None,
@@ -38,6 +39,7 @@ MICROSAM = EngineDescription(
             "type": "string",
             "enum": ["auto", *MODES],
             "description": "segmentation mode; auto is ais if the model has a decoder, else amg",
+            "from_crate": True,
         },
         "device": {
             "default": None,
@@ -49,12 +51,14 @@ MICROSAM = EngineDescription(
             "type": "array",
             **_PAIR,
             "description": "(Y, X) of micro-sam's own tiles, pixels; requires halo",
+            "from_crate": True,
         },
         "halo": {
             "default": None,
             "type": "array",
             **_PAIR,
             "description": "(Y, X) around each of these tiles, pixels",
+            "from_crate": True,
         },
         "trust_checkpoint": {
             "default": False,

@@ -133,6 +133,9 @@ class MicroSamEngine:
             "image_statistics": [ROBUST_RANGE, FULL_RANGE],
             "device": self._device,
             "gpu": gpu_of(self._device),
+            "slow_without_gpu": True,
+            # Segment Anything scales every image to a square of one size.
+            "scales_images": True,
             "model_cache": str(self._weights_folder),
             "parameters": {name: dict(schema) for name, schema in PARAMETERS[self._mode].items()},
             "mode": self._mode,

@@ -74,6 +74,8 @@ GOOD = Facts(
     replica_ids=("lab/a:sam",),
     description=ServiceDescription(
         engine="microsam",
+        slow_without_gpu=True,
+        scales_images=True,
         model="vit_b_lm (ais)",
         service_version="0.1.0",
         device="cuda",
@@ -246,10 +248,10 @@ def test_where_all_is_well_each_line_is_ok() -> None:
         ),
         (
             described(gpu=None, device="cpu"),
-            *("model", "warning", "half a minute", "GPU"),
+            *("model", "warning", "times as long as on a GPU", "GPU"),
         ),
         (
-            described(gpu=None, device="cpu", engine="watershed"),
+            described(gpu=None, device="cpu", engine="watershed", slow_without_gpu=False),
             *("model", "ok", "suits watershed", ""),
         ),
         ({"pace": None}, "time", "warning", "unknown", "segment a few"),

@@ -27,6 +27,7 @@ from samcourier.provenance.rerun import read_crate, rows_with_images_in, service
 from samcourier.report import build_report, write_report
 from samcourier.results import environment
 from samcourier.results.environment import read_run_environment, write_run_environment
+from samcourier.results.image_log import read_image_log, write_image_log
 from samcourier.results.service_description import ServiceDescription
 from samcourier.samples.format import format_sheet
 from samcourier.samples.sheet import ImageRow, make_batches, read_sheet
@@ -62,6 +63,14 @@ def write(folder: Path, **changes: Any) -> Path:
     write_report(report, dataset_dir / "report.html", dataset_dir / "report.tsv")
     assert write_crate(report) == dataset_dir / "ro-crate-metadata.json"
     return dataset_dir
+
+
+def set_service(folder: Path, service: dict[str, Any]) -> None:
+    """Write ``service`` as the one that made each mask of the run in ``folder``."""
+    for path in (folder / "results/demo/logs").glob("*.json"):
+        log = read_image_log(path)
+        assert log is not None
+        write_image_log(path, structs.replace(log, service=service if log.mask else {}))
 
 
 def entities(dataset_dir: Path) -> dict[str, Any]:
@@ -219,6 +228,36 @@ def test_reading_a_crate_returns_its_run(finished_run: Path) -> None:
     assert (run.parameters, run.ome_zarr, run.batch_size) == ({"min_area_px": 30}, "0.5", 2)
     assert run.engine == ("watershed", {})
     assert run.tiles == TileSettings(512, 64, 10_000)
+
+
+@pytest.mark.parametrize(
+    ("service", "options"),
+    [
+        ({}, {"model": "vit_l_lm", "mode": "amg", "halo": None}),
+        ({"target": "bioengine"}, {"model": "vit_l_lm", "mode": "amg", "halo": None}),
+        ({"target": "existing"}, {}),
+        ({"engine": "watershed"}, {}),
+        ({"engine_options": ["model"]}, {}),
+    ],
+)
+def test_of_a_crate_s_engine_options_those_count_that_the_engine_lets_come(
+    finished_run: Path, service: dict[str, Any], options: dict[str, Any]
+) -> None:
+    """A checkpoint, a device and a permission are the business of whoever makes the rerun."""
+    made_by = {"engine": "microsam", "model": "vit_l_lm (amg)", "model_sha256": "0" * 64}
+    set_service(finished_run, made_by | {"segmentation_version": 2})
+    given = {"model": "vit_l_lm", "mode": "amg", "halo": None, "unknown": 1}
+    given |= {"checkpoint": "/mine.pt", "trust_checkpoint": True, "device": "cuda"}
+    recorded = {"target": "local", "engine": "microsam", "engine_options": given} | service
+    run = read_crate(write(finished_run, service=recorded))
+    assert run.engine == ("microsam", options)
+
+
+def test_an_engine_that_is_not_known_here_gets_no_option_of_a_crate(finished_run: Path) -> None:
+    made_by = {"engine": "cells", "model": "m", "model_sha256": None, "segmentation_version": 2}
+    set_service(finished_run, made_by)
+    recorded = {"target": "local", "engine": "cells", "engine_options": {"size_px": 3}}
+    assert read_crate(write(finished_run, service=recorded)).engine == ("cells", {})
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from samcourier.deploy.bioengine.app import APP_CLASS, AppPackage, plan_app
+from samcourier.deploy.targets import _requirements
+from samcourier.settings.run_settings import ServiceSettings
 from samservice import __version__
 from samservice.contract.engine_description import ENGINES, describe_engine
 
@@ -24,18 +29,67 @@ def test_the_manifest_is_complete(key: str) -> None:
     assert isinstance(MANIFEST[key], str) and MANIFEST[key]
 
 
-def test_the_app_installs_what_the_built_in_engines_require() -> None:
-    (common, own) = (
-        ast.literal_eval(node.value)
-        for node in TREE.body
-        if isinstance(node, ast.Assign)
-        and ast.unparse(node.targets[0]) in ("REQUIREMENTS", "ENGINE_REQUIREMENTS")
-    )
-    assert own.keys() <= ENGINES.built_in.keys()
-    for name in ENGINES.built_in:
-        assert set(describe_engine(name).requirements) <= {*common, *own.get(name, [])}
+class App:
+    """Stands for BioEngine: the decorator of the app keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, Any] = {}
+
+    def app(self, **told: Any) -> Any:
+        self.told = told
+        return lambda decorated: decorated
+
+    def method(self, **_: Any) -> Any:
+        return lambda decorated: decorated
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda decorated: decorated
+
+
+def requirements_on_the_worker(monkeypatch: pytest.MonkeyPatch, environment: Any) -> set[str]:
+    """Return what the app asks pip to install, loaded without any module of samservice."""
+    bioengine = App()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "samservice"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "samservice", None)
+    monkeypatch.setitem(sys.modules, "bioengine", bioengine)
+    for name in ("SAMSERVICE_ENGINE", "SAMSERVICE_REQUIREMENTS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    exec(compile(TREE, "deployment.py", "exec"), {"__name__": "deployment"})
+    return set(bioengine.told["pip"])
+
+
+@pytest.mark.parametrize("name", ENGINES.built_in)
+def test_the_app_installs_what_the_description_of_its_engine_requires(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    wanted = describe_engine(name).requirements
+    settings = ServiceSettings(target="bioengine", engine=name)
+    plan = plan_app(AppPackage("a", "0.1.0", "0" * 64, ()), settings, (), _requirements(name))
+    environment = plan.parameters["application_env_vars"][APP_CLASS]
+    common = requirements_on_the_worker(monkeypatch, {})
+    assert requirements_on_the_worker(monkeypatch, environment) == {*common, *wanted}
+    assert wanted and not common & set(wanted)
+
+
+def test_the_requirements_of_micro_sam_are_those_of_the_extra() -> None:
     pyproject = tomllib.loads((SERVICE_DIR.parent / "pyproject.toml").read_text())
-    assert set(own["microsam"]) <= set(pyproject["project"]["optional-dependencies"]["microsam"])
+    extra = pyproject["project"]["optional-dependencies"]["microsam"]
+    assert set(describe_engine("microsam").requirements) <= set(extra)
+
+
+def test_the_service_without_its_engine_imports_only_what_the_app_installs() -> None:
+    """scipy and scikit-image come with an engine that requires them, msgspec never."""
+    code = """
+import sys
+for name in ("scipy", "skimage", "msgspec", "zarr", "tifffile"):
+    sys.modules[name] = None
+import samservice.engines.base, samservice.engines.stages
+import samservice.server.app, samservice.server.direct, samservice.server.serve
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_the_manifest_names_this_app() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from samservice.contract.engine_description import DEFAULT_ENGINE
 from samservice.hypha.network import without_proxy_for_loopback
 
 from ..deploy.targets import (
@@ -224,7 +225,7 @@ def bench(
 
 @click.command(
     epilog=example(
-        "samcourier serve --engine microsam --server-url https://hypha.aicell.io \\",
+        f"samcourier serve --engine {DEFAULT_ENGINE} --server-url https://hypha.aicell.io \\",
         "    --token-file ~/.hypha-token",
     )
 )

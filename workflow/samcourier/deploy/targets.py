@@ -193,19 +193,17 @@ def _bioengine(settings: RunSettings) -> tuple[WorkerAddress, AppPlan]:
 
 
 def _requirements(engine: str) -> tuple[str, ...]:
-    """Return the pip requirements of an engine; none for a built-in one, which the app has.
+    """Return the pip requirements of an engine, by its description.
 
     An engine that is unknown here may be known on the worker; if not, the worker refuses it.
     """
-    from samservice.contract.engine_description import describe_engine, find_engine, known_engines
+    from samservice.contract.engine_description import describe_engine, known_engines
     from samservice.contract.errors import WrongParameter
-    from samservice.contract.plugins import OWN_DISTRIBUTION
 
     if engine not in known_engines():
         return ()
     try:
-        is_built_in = find_engine(engine).distribution == OWN_DISTRIBUTION
-        return () if is_built_in else describe_engine(engine).requirements
+        return describe_engine(engine).requirements
     except WrongParameter as error:
         raise InputError(f"service.engine: {error.message}") from error
 

@@ -1,8 +1,8 @@
 """Read a crate, possibly made by somebody else, to make its masks again.
 
 The content of a crate is not trusted until it is checked. It decides which of the user's files are
-read and with which parameters, but never which server, token or checkpoint is used: the command
-line does.
+read, with which parameters and with which of the engine's options that its description lets come
+from a crate. It never decides which server, token or checkpoint is used: the command line does.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from samservice.contract.engine_description import describe_engine
+from samservice.contract.errors import WrongParameter
 from samservice.contract.identity import SERVICE_IDENTITY, identity_of
 
 from ..errors import ImageUnfit, InputError
@@ -78,14 +80,30 @@ class RecordedRun:
 
     @property
     def engine(self) -> tuple[str, dict[str, Any]]:
-        """Name and options of the engine; a checkpoint file is never taken from a crate."""
-        service = self.services[0]
-        engine, model = str(service.get("engine")), service.get("model")
-        return engine, {"model": model} if engine == "microsam" else {}
+        """Name and options of the engine; of the options those that may come from a crate."""
+        engine = str(self.services[0].get("engine"))
+        return engine, self._engine_options(engine)
+
+    def _engine_options(self, engine: str) -> dict[str, Any]:
+        """Return the recorded options; none of a service that the run did not start."""
+        service = self._setting("service", dict, {})
+        options = service.get("engine_options")
+        is_own = service.get("target", "existing") != "existing"
+        if not is_own or service.get("engine") != engine or not isinstance(options, dict):
+            return {}
+        try:
+            known = describe_engine(engine).options
+        except WrongParameter:
+            return {}
+        return {name: each for name, each in options.items() if _may_come(known.get(name, {}))}
 
     def _setting(self, name: str, kind: type, default: Any) -> Any:
         value = self.run_environment.config.get(name, default)
         return value if isinstance(value, kind) and not isinstance(value, bool) else default
+
+
+def _may_come(option: Mapping[str, Any]) -> bool:
+    return option.get("from_crate") is True
 
 
 def read_crate(crate: Path) -> RecordedRun:

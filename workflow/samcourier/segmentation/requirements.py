@@ -47,8 +47,7 @@ def check_requirements(
         raise RequestRefused(
             "config.embeddings (--embeddings): 'keep', but the service with engine"
             f" {description.engine or 'unknown'}, model {description.model or 'unknown'}"
-            " gives no embeddings, expected 'none', or a service that does: microsam in mode ais"
-            " without tiles",
+            " gives no embeddings, expected 'none', or an engine, mode and options with embeddings",
             name="EmbeddingsUnsupported",
         )
 

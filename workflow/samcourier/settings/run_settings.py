@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
+from samservice.contract.engine_description import DEFAULT_ENGINE, ENGINES
+
 from ..masks.integrity import MaskContainer, OmeZarrVersion
 
 Target = Literal["local", "bioengine", "slurm", "existing"]
@@ -80,15 +82,15 @@ class ServiceSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     engine: Annotated[
         _Text,
         Meta(
-            description="watershed (scikit-image, no download), microsam or an engine of another"
-            " package"
+            description=f"{', '.join(ENGINES.built_in)} or an engine of another package;"
+            f" {DEFAULT_ENGINE} downloads nothing"
         ),
-    ] = "watershed"
+    ] = DEFAULT_ENGINE
     engine_options: Annotated[
         dict[str, Any],
         Meta(
-            description="options of the engine as a mapping, e.g. model, checkpoint and device of"
-            " microsam"
+            description="options of the engine as a mapping; an unknown option is refused with the"
+            " known ones"
         ),
     ] = field(default_factory=dict)
     server_url: Annotated[
@@ -329,7 +331,7 @@ class RunSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         Literal["none", "keep"],
         Meta(
             description="none, or keep (a later run with other parameters skips the encoder; only"
-            " for engines that return embeddings, such as microsam)"
+            " for engines that return embeddings)"
         ),
     ] = "none"
     embeddings_max_gb: Annotated[

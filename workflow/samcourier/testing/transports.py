@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 import pytest_asyncio
 
+from samservice.contract.engine_description import DEFAULT_ENGINE
 from samservice.contract.wire import pack_array, unpack_array
 from samservice.engines.base import build_engine
 from samservice.server.app import SegmentationService
@@ -43,7 +44,7 @@ class TransportTests:
     """Subclass it as ``TestMyTransport`` and override the fixture ``unopened``.
 
     The fixture returns a :class:`samcourier.transports.base.Transport` that is not open yet. It
-    leads to a service with the built-in engine ``watershed``, e.g. the fixture ``service``. An
+    leads to a service with the default engine, e.g. the fixture ``service``. An
     asynchronous fixture must be a ``pytest_asyncio.fixture``, unless pytest-asyncio's mode is
     ``auto``.
     """
@@ -51,7 +52,7 @@ class TransportTests:
     @pytest.fixture
     def service(self) -> Iterator[SegmentationService]:
         """A service in this process that the transport can lead to."""
-        service = SegmentationService(build_engine("watershed"))
+        service = SegmentationService(build_engine(DEFAULT_ENGINE))
         yield service
         service.close()
 
@@ -90,7 +91,7 @@ class TransportTests:
         self, transport: Transport
     ) -> None:
         description = await transport.call("describe", {}, CALL_TIMEOUT_S)
-        assert description["engine"] == "watershed"
+        assert description["engine"] == DEFAULT_ENGINE
         assert description["wire"]["version"] == 1
         assert description["limits"]["max_queue"] > 0
 
@@ -194,4 +195,4 @@ class TransportTests:
         with pytest.raises(TransportFailed):
             await transport.call("describe", {}, CALL_TIMEOUT_S)
         await transport.open(OPEN_TIMEOUT_S)
-        assert (await transport.call("describe", {}, CALL_TIMEOUT_S))["engine"] == "watershed"
+        assert (await transport.call("describe", {}, CALL_TIMEOUT_S))["engine"] == DEFAULT_ENGINE

@@ -169,8 +169,7 @@ def test_an_engine_whose_libraries_are_missing_says_what_to_install(install: Ins
     )
 
 
-def test_a_worker_is_told_what_to_install_for_engines_that_it_does_not_have(cells: None) -> None:
+def test_a_worker_is_told_what_to_install_for_the_engine(cells: None) -> None:
     assert _requirements("cells") == ("courier-cells==1.0",)
-    assert (
-        _requirements(ServiceSettings().engine) == _requirements("known-on-the-worker-alone") == ()
-    )
+    assert _requirements(ServiceSettings().engine) == ("scikit-image>=0.24",)
+    assert _requirements("known-on-the-worker-alone") == ()

@@ -130,7 +130,7 @@ def plan_app(
         package: The files of the app.
         settings: The config's section ``service``.
         ice_servers: The STUN and TURN servers for WebRTC.
-        requirements: The pip requirements of an engine that is not built in.
+        requirements: The pip requirements of the engine.
 
     Raises InputError for an ``application_id`` that BioEngine does not accept.
     """

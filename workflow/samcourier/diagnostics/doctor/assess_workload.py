@@ -118,11 +118,12 @@ def assess_model(facts: Facts) -> Iterator[Line]:
             f"on {device}; the service does not report which GPU it is{weights}",
             "the service is an older version: update it",
         )
-    elif description.engine == "microsam":
+    elif description.slow_without_gpu:
         yield Line(
             "model",
             "warning",
-            f"on {device}: an image takes up to half a minute there{weights}",
+            f"on {device}, where {description.engine} takes many times as long as on a GPU"
+            f"{weights}",
             "use a GPU: set service.gpu_memory_mb or service.slurm.gres",
         )
     else:

@@ -36,7 +36,7 @@ def estimate_run(facts: Facts) -> Estimate | None:
         return None
     if not pace.pixels or not pace.images:
         return None
-    image_s = _image_s(pace, forecast, str(facts.description.engine))
+    image_s = _image_s(pace, forecast, facts.description.scales_images)
     replicas = 1 if isinstance(facts.replica_ids, Unknown) else max(len(facts.replica_ids), 1)
     service_s = image_s / replicas / facts.description.limits.in_parallel
     travel_s = _travel_s(facts, forecast)
@@ -53,17 +53,17 @@ def estimate_run(facts: Facts) -> Estimate | None:
     return Estimate(seconds, basis)
 
 
-def _image_s(pace: PaceFact, forecast: Forecast, engine: str) -> float:
+def _image_s(pace: PaceFact, forecast: Forecast, scales_images: bool) -> float:
     """Return the seconds that the service takes for an image of this run.
 
-    They are proportional to the number of pixels. Segment Anything scales every image to
-    1024 x 1024 pixels, so with micro-sam a smaller image takes as long as the earlier ones.
+    They are proportional to the number of pixels, but where the model scales every image to one
+    size, a smaller image takes as long as the earlier ones.
     """
     call_s = pace.seconds / pace.images
     if forecast.mask_pixels is None:
         return call_s
     times = forecast.mask_pixels * pace.images / pace.pixels
-    return call_s * (max(times, 1.0) if engine == "microsam" else times)
+    return call_s * (max(times, 1.0) if scales_images else times)
 
 
 def _travel_s(facts: Facts, forecast: Forecast) -> float:
