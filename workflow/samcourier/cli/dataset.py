@@ -18,6 +18,7 @@ from ..formatting import redacted
 from ..samples.discovery import find_images
 from ..samples.format import found_sheet_path, known_rows, write_found_sheet
 from ..samples.private_urls import with_private_urls
+from ..samples.properties import ANY
 from ..samples.sheet import ImageRow, read_batch, read_sheet, rows_digest, rows_of_subset
 from ..settings.run_settings import RunSettings
 from .options import (
@@ -105,7 +106,7 @@ def batch(
 
     start_s = time.monotonic()
     assert run.sheet is not None
-    own_batch = read_batch(run.sheet, batch_id, run.settings.batch_size)
+    own_batch = read_batch(run.sheet, batch_id, run.settings.batch_size, ANY)
     _check_rows(run.sheet, batch_id, own_batch.rows, rows_digest)
     own_batch = replace(
         own_batch, rows=tuple(with_private_urls(run.settings.dataset, own_batch.rows))
@@ -226,7 +227,7 @@ def _report_files(dataset_dir: Path) -> tuple[Path, Path, Path]:
 def report(run: RunOptions, html: Path, tsv: Path, complete: Path) -> None:
     """Write the report of a run; exit with status 1 if an image has no mask."""
     assert run.sheet is not None
-    rows = with_private_urls(run.settings.dataset, read_sheet(run.sheet))
+    rows = with_private_urls(run.settings.dataset, read_sheet(run.sheet, ANY))
     _report(run.settings, rows, run.dataset_dir, html, tsv, complete)
 
 

@@ -15,6 +15,7 @@ from ..deploy.targets import find_service
 from ..formatting import plain
 from ..results.pending import images_to_segment
 from ..samples.private_urls import with_private_urls
+from ..samples.properties import ANY
 from ..samples.sheet import Batch, ImageRow, make_batches, read_sheet, rows_of_subset
 from .dataset import SEGMENT_BATCH_SIZE
 from .options import (
@@ -71,7 +72,7 @@ def doctor(run: RunOptions, to_segment: Path | None) -> None:
 
     settings, dataset_dir = run.settings, run.dataset_dir
     assert run.sheet is not None
-    rows = with_private_urls(settings.dataset, read_sheet(run.sheet))
+    rows = with_private_urls(settings.dataset, read_sheet(run.sheet, ANY))
     batches = make_batches(rows, settings.batch_size)
     rows = rows_of_subset(rows, settings.subset)
     pending = _pending_rows(rows, batches, dataset_dir, to_segment)

@@ -10,7 +10,8 @@ import click
 
 from ..errors import InputError
 from ..samples.discovery import find_images
-from ..samples.format import COLUMNS_INSPECTED, header, lines
+from ..samples.format import COLUMNS_INSPECTED, header, lines, property_names
+from ..samples.properties import ANY
 from ..samples.sheet import read_sheet, sheet_columns
 from ..samples.table import is_plain
 from .options import example
@@ -36,7 +37,7 @@ def sheet(inputs: tuple[str, ...], out: Path | None) -> None:
     """
     from ..samples.inspection import inspect_images, summarise
 
-    known = read_sheet(out) if out is not None and out.exists() else []
+    known = read_sheet(out, ANY) if out is not None and out.exists() else []
     if out is not None and known and not is_plain(out.read_bytes()):
         raise InputError(
             f"{out}: a sheet in UTF-16 or separated by ';', expected a tab separated UTF-8 sheet to"
@@ -53,7 +54,7 @@ def sheet(inputs: tuple[str, ...], out: Path | None) -> None:
     inspections = list(inspect_images([row for row in found.rows if row.image not in old]))
     remarks = summarise(inspections)
     rows = [row for inspection in inspections for row in inspection.rows]
-    columns: tuple[str, ...] = COLUMNS_INSPECTED
+    columns: tuple[str, ...] = (*COLUMNS_INSPECTED, *property_names(rows))
     text = header(columns)
     if out is not None and out.exists():
         text = out.read_text(encoding="utf-8-sig").rstrip("\n") + "\n"
@@ -67,7 +68,7 @@ def sheet(inputs: tuple[str, ...], out: Path | None) -> None:
         click.echo(text, nl=False)
     else:
         out.write_text(text, encoding="utf-8")
-        read_sheet(out)
+        read_sheet(out, ANY)
         logger.info("%d images added to %s" if known else "%d images in %s", len(rows), out)
     for remark in remarks:
         logger.info("%s", remark)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +34,7 @@ class Outcome:
     ``accuracy`` compares the mask with the sheet's ground truth, None without truth.
     ``labels_sha256`` is the digest that the mask has of its labels, None in an older mask.
     ``is_older_version`` is set if a newer version of the engine that made the mask is known.
+    ``properties`` are those of the image in the sheet.
     """
 
     image: str
@@ -45,6 +46,7 @@ class Outcome:
     log: ImageLog | None
     labels_sha256: str | None = None
     is_older_version: bool = False
+    properties: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def object_count(self) -> int | None:
@@ -73,7 +75,17 @@ def evaluate_image(
         mask_axes = log.axes.replace("C", "") if log and log.axes else None
         accuracy, problem = _accuracy(row.truth, mask, mask_axes, log.planes if log else 1)
         remark = "; ".join(filter(None, (remark, problem))) or None
-    return Outcome(row.image, batch_id, status, remark, key, accuracy, log, labels_sha256)
+    return Outcome(
+        row.image,
+        batch_id,
+        status,
+        remark,
+        key,
+        accuracy,
+        log,
+        labels_sha256,
+        properties=row.properties,
+    )
 
 
 def _text(provenance: Mapping[str, Any] | None, name: str) -> str | None:

@@ -11,6 +11,7 @@ from ..masks.integrity import MASK_SUFFIX, MASK_SUFFIXES, TILES_SUFFIX
 from ..results.environment import SHEET, read_run_environment
 from ..results.image_log import read_image_log
 from ..results.layout import OUTPUT_FILES, find_mask, log_path, mask_path, output_path
+from ..samples.properties import ANY
 from ..samples.sheet import read_sheet
 
 #: Folders of which a results folder has at least one after its first run.
@@ -52,7 +53,7 @@ def read_requested(dataset_dir: Path) -> Requested | None:
     environment = read_run_environment(dataset_dir)
     if environment is None or not (dataset_dir / SHEET).is_file():
         return None
-    images = tuple(row.image for row in read_sheet(dataset_dir / SHEET))
+    images = tuple(row.image for row in read_sheet(dataset_dir / SHEET, ANY))
     logs = {image: read_image_log(log_path(dataset_dir, image)) for image in images}
     statuses = {image: log.status for image, log in logs.items() if log is not None}
     subset = environment.config.get("images")

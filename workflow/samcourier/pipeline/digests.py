@@ -33,11 +33,14 @@ def settings_digest(settings: RunSettings, rows: Sequence[ImageRow]) -> str:
 
 
 def report_digest(settings: RunSettings, rows: Sequence[ImageRow]) -> str:
-    """Return 16 hex digits over the batch size and the images and ground truth of the report.
+    """Return 16 hex digits over the batch size, and the images, truth and properties of the report.
 
-    ``rows`` are the rows of the subset.
+    ``rows`` are the rows of the subset. Without properties, the digest is that of earlier versions.
     """
-    shown = [[row.image, str(row.truth) if row.truth else None] for row in rows]
+    shown = [
+        [row.image, str(row.truth) if row.truth else None, *sorted(row.properties.items())]
+        for row in rows
+    ]
     return hashlib.sha256(canonical_json([settings.batch_size, shown])).hexdigest()[:16]
 
 

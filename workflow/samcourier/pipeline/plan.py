@@ -16,6 +16,7 @@ from ..results import pending
 from ..results.layout import manifest_path
 from ..samples.discovery import find_images, is_sheet
 from ..samples.format import format_found_sheet, found_sheet_path, known_rows
+from ..samples.properties import ANY
 from ..samples.sheet import (
     Batch,
     ImageRow,
@@ -159,7 +160,7 @@ def make_plan(settings: RunSettings) -> Plan:
     remarks: list[str] = []
     if is_sheet(str(settings.sheet)):
         content = read_sheet_content(source)
-        rows = parse_sheet(content, source)
+        rows = parse_sheet(content, source, settings.properties)
         content = redacted_sheet(content, rows, source)
     else:
         source = found_sheet_path(dataset_dir)
@@ -175,6 +176,6 @@ def make_plan(settings: RunSettings) -> Plan:
 def plan_from_frozen(frozen: FrozenRun) -> Plan:
     """Return the plan of a run that has begun, from the files that it wrote at its start."""
     content = read_sheet_content(frozen.sheet)
-    rows = parse_sheet(content, frozen.sheet)
+    rows = parse_sheet(content, frozen.sheet, ANY)
     dataset_dir = Path("results", frozen.settings.dataset)
     return Plan(frozen.settings, dataset_dir, frozen.sheet, content, tuple(rows))

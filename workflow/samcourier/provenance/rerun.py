@@ -26,6 +26,7 @@ from ..images.planes import open_planes
 from ..masks.integrity import OmeZarrVersion
 from ..results.environment import RECORD, SHEET, RunEnvironment, read_run_environment
 from ..results.service_description import ServiceDescription
+from ..samples.properties import ANY
 from ..samples.sheet import ImageRow, read_sheet
 from ..settings.run_settings import TileSettings
 from .crate import METADATA, SERVICES
@@ -122,7 +123,7 @@ def read_crate(crate: Path) -> RecordedRun:
     if run_environment is None:
         raise InputError(f"{folder / RECORD}: missing or damaged, expected the record of a run")
     masks = {image: row for image, row in read_table(folder / TABLE).items() if row.labels_sha256}
-    rows = tuple(row for row in read_sheet(folder / SHEET) if row.image in masks)
+    rows = tuple(row for row in read_sheet(folder / SHEET, ANY) if row.image in masks)
     if not rows or len(rows) < len(masks):
         raise InputError(f"{folder / SHEET}: {len(rows)} of {len(masks)} images with a mask")
     services = _services(folder / SERVICES, {mask.service for mask in masks.values()})

@@ -11,7 +11,7 @@ from typing import Any
 from ..evaluation.outcome import Outcome
 from ..formatting import plain
 from .pictures import Pictures
-from .table import COLUMNS
+from .table import COLUMNS, property_columns
 
 #: Columns of the table; the other :data:`COLUMNS` are shown beside the picture of an opened image.
 TABLE_COLUMNS = (
@@ -42,7 +42,9 @@ def table_data(outcomes: Sequence[Outcome], pictures: Pictures) -> dict[str, Any
     has_truth = any(outcome.accuracy is not None for outcome in outcomes)
     numbers: dict[str, int] = {}
     columns = []
-    for column in COLUMNS:
+    properties = property_columns(outcomes)
+    shown = {*TABLE_COLUMNS, *(column.name for column in properties)}
+    for column in (COLUMNS[0], *properties, *COLUMNS[1:]):
         is_text = column.decimals is None
         values = [column.value(outcome) for outcome in outcomes]
         columns.append(
@@ -51,7 +53,7 @@ def table_data(outcomes: Sequence[Outcome], pictures: Pictures) -> dict[str, Any
                 "group": column.group,
                 "heading": column.heading,
                 "decimals": column.decimals,
-                "is_shown": column.name in TABLE_COLUMNS
+                "is_shown": column.name in shown
                 and (has_truth or column.name not in _ACCURACY_COLUMNS),
                 "values": [
                     numbers.setdefault(plain(str(value or "")), len(numbers))

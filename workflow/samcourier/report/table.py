@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -40,15 +40,38 @@ class Column:
             return ""
         if isinstance(value, str):
             text = plain(value)
-            return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+            is_formula = text.startswith(_FORMULA_STARTS) and not _is_number(text)
+            return f"'{text}" if is_formula else text
         return str(round(value, 6))
 
 
-def table_tsv(outcomes: Iterable[Outcome]) -> str:
-    """Return the table as tab-separated text: a header and one row per image."""
-    header = [column.name for column in COLUMNS]
-    cells = ([column.cell_text(outcome) for column in COLUMNS] for outcome in outcomes)
+def table_tsv(outcomes: Sequence[Outcome]) -> str:
+    """Return the table as tab-separated text: a header and one row per image.
+
+    The properties of the images come last, so that the other columns keep their positions.
+    """
+    columns = (*COLUMNS, *property_columns(outcomes))
+    header = [column.name for column in columns]
+    cells = ([column.cell_text(outcome) for column in columns] for outcome in outcomes)
     return format_tsv([header, *cells])
+
+
+def property_columns(outcomes: Iterable[Outcome]) -> tuple[Column, ...]:
+    """Return a column for each property of the images, in the order of the sheet."""
+    names = dict.fromkeys(name for outcome in outcomes for name in outcome.properties)
+    return tuple(Column(name, "", name, _property(name)) for name in names)
+
+
+def _property(name: str) -> Callable[[Outcome], Value]:
+    return lambda outcome: outcome.properties.get(name) or None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _attempts(outcome: Outcome) -> tuple[Attempt, ...]:

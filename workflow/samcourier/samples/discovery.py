@@ -71,10 +71,10 @@ def find_images(inputs: Sequence[str], known: Sequence[ImageRow] = ()) -> Found:
 
     ``known`` are the rows of an earlier search: their images keep order and id, and new ones
     follow. A folder is searched recursively, without hidden files, label images, thumbnails and
-    what other tools wrote. A plate has a row for each field of a well, e.g. A_1_0. Of TIFF files
-    the OME metadata are read, to find the images that several files hold. A folder that cannot be
-    listed also has a row, so that the run reports it. Raises :class:`InputError` when there is no
-    image.
+    what other tools wrote. A plate has a row for each field of a well, e.g. A_1_0, with the
+    properties row, column and well. Of TIFF files the OME metadata are read, to find the images
+    that several files hold. A folder that cannot be listed also has a row, so that the run reports
+    it. Raises :class:`InputError` when there is no image.
     """
     files: dict[str, FoundFile] = {}
     left_out: dict[str, LeftOut] = {}
@@ -91,15 +91,24 @@ def find_images(inputs: Sequence[str], known: Sequence[ImageRow] = ()) -> Found:
                 files.setdefault(file.path, file)
         left_out |= out
     images, remarks = images_of([each for each in files.values() if each.is_image])
-    images += [FoundImage(str(location), name) for location, name in at_urls]
+    images += [FoundImage(str(location), name) for location, name, _ in at_urls]
     rows, new, merged = merge_known(known, images)
     ids = _ids_of(new, {row.image.casefold() for row in rows})
     for each in new:
         selection = Selection(scene=each.scene)
         rows.append(ImageRow(ids[each], image_location(each.path), selection))
     # Signatures and passwords are not kept in the rows of an earlier search.
-    whole = {str(location): location for location, _ in at_urls}
-    rows = [replace(row, path=whole.get(str(row.path), row.path)) for row in rows]
+    whole = {str(location): location for location, _, _ in at_urls}
+    places = {each.path: each.properties for each in files.values()}
+    places |= {str(location): place for location, _, place in at_urls}
+    rows = [
+        replace(
+            row,
+            path=whole.get(str(row.path), row.path),
+            properties={**places.get(str(row.path), {}), **row.properties},
+        )
+        for row in rows
+    ]
     skipped = [Path(each.path) for each in files.values() if not each.is_image]
     known_paths = {str(row.path): row.image for row in known}
     remarks = [*_left_out_remarks(left_out.values(), known_paths), *remarks, *merged]
@@ -198,7 +207,8 @@ def _files(text: str) -> Iterator[FoundFile]:
         if attributes is None and not _is_image_folder(folder):
             yield from _folder_files(folder, "", ())
         elif attributes and "plate" in attributes:
-            yield from (_file(*each) for each in plate_images(folder, attributes["plate"]))
+            for image, name, place in plate_images(folder, attributes["plate"]):
+                yield replace(_file(image, name), properties=place)
         else:
             yield _file(folder, os.path.basename(os.path.abspath(folder)))
         return
@@ -236,9 +246,9 @@ def _folder_files(
 
 def _zarr_files(path: str, name: str, attributes: Mapping[str, Any]) -> Iterator[FoundFile]:
     inside = list(plate_images(path, attributes.get("plate")))
-    if inside:
-        yield from (_file(image, f"{name}/{field}") for image, field in inside)
-    else:
+    for image, field, place in inside:
+        yield replace(_file(image, f"{name}/{field}"), properties=place)
+    if not inside:
         yield _file(path, name)
 
 

@@ -10,6 +10,7 @@ from ..errors import InputError
 from ..formatting import format_tsv
 from ..images.geometry import format_sheet_size
 from ..images.location import ImageLocation, whole_text
+from .properties import ANY
 from .sheet import COLUMNS, ImageRow, read_sheet
 
 COLUMNS_FOUND = ("image", "path")
@@ -24,7 +25,7 @@ def found_sheet_path(dataset_dir: Path) -> Path:
 def known_rows(path: Path) -> list[ImageRow]:
     """Return the rows of an earlier search, [] if there is no valid sheet."""
     try:
-        return read_sheet(path)
+        return read_sheet(path, ANY)
     except InputError:
         return []
 
@@ -38,13 +39,18 @@ def write_found_sheet(path: Path, rows: Sequence[ImageRow]) -> None:
 
 
 def format_found_sheet(rows: Sequence[ImageRow]) -> str:
-    """Return the sheet of the found images: ids, paths, and scenes where a file holds several.
+    """Return the sheet of the found images: ids, paths, scenes if a file has several, properties.
 
     URLs are redacted: the sheet is kept in the results folder.
     """
     has_scenes = any(row.selection.scene is not None for row in rows)
-    columns = (*COLUMNS_FOUND, "scene") if has_scenes else COLUMNS_FOUND
+    columns = (*COLUMNS_FOUND, *["scene"] * has_scenes, *property_names(rows))
     return f"{header(columns)}{_lines([_cells(row, str) for row in rows], columns)}"
+
+
+def property_names(rows: Iterable[ImageRow]) -> tuple[str, ...]:
+    """Return the names of all properties of the images, in the order of the sheet."""
+    return tuple(dict.fromkeys(name for row in rows for name in row.properties))
 
 
 def header(columns: Sequence[str]) -> str:
@@ -64,6 +70,7 @@ def format_sheet(rows: Sequence[ImageRow]) -> str:
     """
     table = [_cells(row, str) for row in rows]
     columns = [name for name in COLUMNS if any(cells[name] for cells in table)]
+    columns += property_names(rows)
     return header(columns) + _lines(table, columns)
 
 
@@ -79,4 +86,5 @@ def _cells(row: ImageRow, text_of: Callable[[ImageLocation], str]) -> dict[str, 
         values[name] = None if location is None else text_of(location)
     values["pixel_size_um"] = row.pixel_size_um and format_sheet_size(row.pixel_size_um)
     values["parameters"] = json.dumps(dict(row.parameters)) if row.parameters else None
-    return {name: "" if values[name] is None else str(values[name]) for name in COLUMNS}
+    cells = {name: "" if values[name] is None else str(values[name]) for name in COLUMNS}
+    return cells | dict(row.properties)

@@ -9,14 +9,14 @@ from typing import Any
 from ..errors import ImageUnfit, InputError
 from ..images.location import RemoteImage
 from .sheet import ImageRow
-from .zarr_folders import fields_of, paths_inside
+from .zarr_folders import Place, fields_of, paths_inside, place_of
 
 #: Wells of a plate whose metadata are fetched at the same time.
 _THREADS = 8
 
 
-def find_at_url(text: str, known: Sequence[ImageRow]) -> list[tuple[RemoteImage, str]]:
-    """Return location and name of each image at the URL ``text``: one, or those of a plate.
+def find_at_url(text: str, known: Sequence[ImageRow]) -> list[tuple[RemoteImage, str, Place]]:
+    """Return location, name and place of each image at the URL ``text``: one, or those of a plate.
 
     A URL that cannot be read now is one image, so that the run reports it; if ``known`` has images
     inside, they are kept instead. Raises InputError, which does not show it, for a wrong URL.
@@ -30,8 +30,8 @@ def find_at_url(text: str, known: Sequence[ImageRow]) -> list[tuple[RemoteImage,
     except ImageUnfit:
         inside = _known_inside(location, known)
     if not inside:
-        return [(location, location.name)]
-    return [(location.child(path), path.replace("/", "_")) for path in inside]
+        return [(location, location.name, {})]
+    return [(location.child(path), path.replace("/", "_"), place_of(path)) for path in inside]
 
 
 def _fields(location: RemoteImage) -> list[str]:

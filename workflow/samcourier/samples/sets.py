@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import CourierError
@@ -38,12 +38,14 @@ class FoundFile:
         name: The part of the path that becomes the id.
         is_image: False for a file whose suffix no reader has.
         is_named: Whether the user named this file, instead of a folder or a pattern.
+        properties: Those of an image of a plate.
     """
 
     path: str
     name: str
     is_image: bool = True
     is_named: bool = False
+    properties: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

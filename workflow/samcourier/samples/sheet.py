@@ -5,7 +5,6 @@ The Snakefile imports this module at every parse, so it must not import slow lib
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -19,6 +18,7 @@ from ..formatting import redacted
 from ..images.geometry import SheetSize, parse_sheet_size
 from ..images.location import ImageLocation, image_location, whole_text
 from ..images.selection import AXES_RULE, Pick, Selection, are_axes_valid, parse_pick
+from .properties import Declared, property_problem
 from .table import (
     COLUMNS as COLUMNS,
 )
@@ -54,6 +54,7 @@ class ImageRow:
         foreground: Image file that is 0 where no object may be.
         truth: Label image to compare the mask with.
         model: The model that the service must have.
+        properties: Further columns, e.g. condition and replicate; they change no mask.
     """
 
     image: str
@@ -64,6 +65,7 @@ class ImageRow:
     foreground: ImageLocation | None = None
     truth: ImageLocation | None = None
     model: str | None = None
+    properties: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,22 +76,23 @@ class Batch:
     rows: tuple[ImageRow, ...]
 
 
-def read_sheet(path: Path) -> list[ImageRow]:
+def read_sheet(path: Path, properties: Declared = None) -> list[ImageRow]:
     """Read a tab separated sample sheet, UTF-8 or, with a byte order mark, UTF-16.
 
     The cells may be separated by ``;`` instead of tabs. Blank lines and lines beginning with ``#``
-    are skipped. Image files are not checked.
+    are skipped. Image files are not checked. Further columns are properties of the images; None
+    for ``properties`` accepts each that is no typo of a column, otherwise they list the names.
     Raises :class:`InputError` with one line for each problem of the sheet.
     """
-    return parse_sheet(read_sheet_content(path), path)
+    return parse_sheet(read_sheet_content(path), path, properties)
 
 
-def parse_sheet(content: bytes, path: Path) -> list[ImageRow]:
+def parse_sheet(content: bytes, path: Path, properties: Declared = None) -> list[ImageRow]:
     """Return the rows of a sample sheet's ``content``, like :func:`read_sheet` for a file.
 
     ``path`` is used in the messages of InputError.
     """
-    return _parse_lines(path, content_lines(content, path))
+    return _parse_lines(path, content_lines(content, path), properties)
 
 
 def redacted_sheet(content: bytes, rows: Sequence[ImageRow], path: Path) -> bytes:
@@ -103,7 +106,7 @@ def redacted_sheet(content: bytes, rows: Sequence[ImageRow], path: Path) -> byte
     return redacted(decoded(content, path)).encode()
 
 
-def read_batch(path: Path, batch_id: str, batch_size: int) -> Batch:
+def read_batch(path: Path, batch_id: str, batch_size: int, properties: Declared = None) -> Batch:
     """Read one batch of a sheet, as :func:`make_batches` divides the rows of :func:`read_sheet`.
 
     Only the header and the batch's own lines are parsed: a batch of 25 images must not wait for a
@@ -117,7 +120,7 @@ def read_batch(path: Path, batch_id: str, batch_size: int) -> Batch:
         raise InputError(f"{path}: has no batch {batch_id!r}, expected one of 1..{len(starts)}")
     start = starts[number - 1]
     own = rows[start : start + batch_size]
-    return Batch(batch_id, tuple(_parse_lines(path, [header, *own])))
+    return Batch(batch_id, tuple(_parse_lines(path, [header, *own], properties)))
 
 
 def sheet_columns(path: Path) -> tuple[str, ...]:
@@ -145,7 +148,10 @@ def rows_of_subset(rows: Sequence[ImageRow], only: Collection[str] | None) -> li
 
 
 def rows_digest(rows: Sequence[ImageRow]) -> str:
-    """Return a digest of 16 hex digits over all columns that affect masks: all except ``truth``."""
+    """Return a digest of 16 hex digits over the columns that affect masks.
+
+    These are all except ``truth`` and the properties.
+    """
     relevant = [
         [
             *(row.image, str(row.path), astuple(row.selection), row.pixel_size_um),
@@ -166,10 +172,12 @@ def read_sheet_content(path: Path) -> bytes:
         raise InputError(f"{path}: cannot read the sample sheet: {error.strerror}") from None
 
 
-def _parse_lines(path: Path, lines: Lines) -> list[ImageRow]:
+def _parse_lines(path: Path, lines: Lines, properties: Declared) -> list[ImageRow]:
     """Return the rows of ``lines``; the first line is the header."""
     (header_number, header), *parsed = parse_cells(path, lines)
-    problems = [f"{path}, line {header_number}: {text}" for text in _header_problems(header)]
+    problems = [
+        f"{path}, line {header_number}: {text}" for text in _header_problems(header, properties)
+    ]
     if not parsed:
         problems.append(f"{path}: the sheet has a header but no image, expected one row per image")
     rows: list[ImageRow] = []
@@ -197,7 +205,7 @@ def _parse_lines(path: Path, lines: Lines) -> list[ImageRow]:
     return rows
 
 
-def _header_problems(header: Sequence[str]) -> list[str]:
+def _header_problems(header: Sequence[str], properties: Declared) -> list[str]:
     if len(header) == 1 and header[0] not in COLUMNS:
         return [f"{header[0]!r} is not a header, expected {known_columns()}, separated by tabs"]
     problems = []
@@ -206,10 +214,8 @@ def _header_problems(header: Sequence[str]) -> list[str]:
         problems.append(f"no column {', '.join(missing)}, expected {known_columns()}")
     # A column without a name has no value to lose unless a row has a cell in it.
     for name in dict.fromkeys(filter(None, header)):
-        if name not in COLUMNS:
-            close = difflib.get_close_matches(name.lower(), COLUMNS, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            problems.append(f"unknown column {name!r}, {hint}expected {known_columns()}")
+        if name not in COLUMNS and (problem := property_problem(name, properties)) is not None:
+            problems.append(problem)
         if header.count(name) > 1:
             problems.append(f"column {name!r} appears {header.count(name)} times, expected once")
     return problems
@@ -249,6 +255,7 @@ def _parse_row(written: Mapping[str, str], header: Sequence[str]) -> tuple[Image
         foreground=locations.get("foreground"),
         truth=locations.get("truth"),
         model=cells.get("model") or None,
+        properties={name: cell for name, cell in cells.items() if name and name not in COLUMNS},
     )
     return row, problems
 
@@ -257,7 +264,10 @@ def _values(written: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """Return the cells with "" for a missing value, and a problem for each that holds no value."""
     cells, problems = dict(written), []
     for name, cell in written.items():
-        if name not in ("image", "parameters") and is_no_value(cell):
+        if name not in COLUMNS:
+            # "none" may be a condition.
+            cells[name] = cell_value(cell)
+        elif name not in ("image", "parameters") and is_no_value(cell):
             cells[name] = ""
             if name != "path":
                 problems.append(f"{name} {cell!r}, expected a value, or an empty cell for none")

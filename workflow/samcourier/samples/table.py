@@ -97,9 +97,9 @@ def parse_cells(path: Path, lines: Lines) -> list[tuple[int, list[str]]]:
 
 
 def separator_of(header: str) -> str:
-    """Return the separator of the cells: a tab, or ``;`` where that gives the known columns."""
+    """Return the separator of the cells: a tab, or ``;`` where that gives the required columns."""
     names = [name.strip(' "') for name in header.rstrip("; ").split(";")]
-    is_known = set(REQUIRED_COLUMNS) <= set(names) <= set(COLUMNS)
+    is_known = set(REQUIRED_COLUMNS) <= set(names)
     return ";" if "\t" not in header and is_known else "\t"
 
 

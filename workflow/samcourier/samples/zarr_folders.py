@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..files.zarr_names import ATTRIBUTES_FILES, METADATA_FILES
 
+#: Properties of the images of a plate, by their names.
+Place = Mapping[str, str]
 
-def plate_images(path: str, plate: Any) -> Iterator[tuple[str, str]]:
-    """Yield the path and name of each image of a plate, e.g. plate.zarr/A/1/0 and A_1_0.
+
+def place_of(inside: str) -> Place:
+    """Return row, column and well of an image by its path in the plate: A, 1 and A1 for A/1/0."""
+    row, column, *_ = *PurePosixPath(inside).parts, ""
+    return {"row": row, "column": column, "well": f"{row}{column}"}
+
+
+def plate_images(path: str, plate: Any) -> Iterator[tuple[str, str, Place]]:
+    """Yield path, name and place of each image of a plate, e.g. plate.zarr/A/1/0 and A_1_0.
 
     ``plate`` is the entry ``plate`` of the folder's attributes. A well without a list of fields is
     yielded as one image.
@@ -20,7 +29,7 @@ def plate_images(path: str, plate: Any) -> Iterator[tuple[str, str]]:
     for inside in fields_of(
         plate, lambda well: (zarr_attributes(f"{path}/{well}") or {}).get("well")
     ):
-        yield f"{path}/{inside}", inside.replace("/", "_")
+        yield f"{path}/{inside}", inside.replace("/", "_"), place_of(inside)
 
 
 def fields_of(plate: Any, well_of: Callable[[str], Any]) -> Iterator[str]:

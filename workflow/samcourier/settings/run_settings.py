@@ -303,6 +303,14 @@ class RunSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
             " image"
         ),
     ] = None
+    properties: Annotated[
+        Annotated[tuple[str, ...], Meta(min_length=1)] | None,
+        Meta(
+            description="the names of further columns of the sheet, which are properties of the"
+            " images, e.g. [condition, replicate]; null for every further column whose name is no"
+            " typo of a column of the sheet"
+        ),
+    ] = None
     retry_failed: Annotated[
         bool,
         Meta(
