@@ -79,6 +79,15 @@ class SegmentationFailed(ServiceError):
     """The engine raised, ran out of memory, or returned a mask that does not fit the image."""
 
 
+class StageHung(ServiceError):
+    """The engine did not end with this image, and the service had to restart.
+
+    Another attempt would stop the images of all callers again.
+    """
+
+    kind = "image"
+
+
 class NotConnected(ServiceError):
     """The Hypha server is unreachable, or refuses the service's token or workspace."""
 

@@ -30,7 +30,7 @@ from .access import AccessRules
 from .admission import Admission
 from .cores import finish_threads, usable_cores
 from .engine_work import EngineWork, request_bytes
-from .pipeline import Pipeline, PipelineLimits
+from .pipeline import Hang, Pipeline, PipelineLimits
 from .stage_times import Workers, interval_s
 
 #: ``describe`` reports the throughput of this number of recent images.
@@ -54,7 +54,9 @@ class Limits:
             image may need more; it then goes alone.
         finish_threads: Threads that turn states into labels and pack them; 0 for one for each
             usable core that the engine leaves free, at most 8.
-        max_stage_s: Seconds after which a stage of an image counts as hanging.
+        max_batch: Images that the engine infers together; 0 for as many as it accepts.
+        max_stage_s: Seconds after which a stage of an image counts as hanging. It is below the time
+            limit of a client's call, so that the client learns the reason.
     """
 
     max_pixels: int = 1 << 28
@@ -64,7 +66,8 @@ class Limits:
     max_queue_bytes: int = 2 << 30
     max_working_bytes: int = 4 << 30
     finish_threads: int = 0
-    max_stage_s: float = 3600
+    max_batch: int = 0
+    max_stage_s: float = 540
 
 
 class SegmentationService:
@@ -101,8 +104,22 @@ class SegmentationService:
         #: Part of each packed answer: another service may receive the next call for the same id.
         self._made_by = identity_of(self._description)
 
+    def hang(self) -> Hang | None:
+        """Return the stage that hangs, None if none does; then this process must be replaced.
+
+        Call it regularly: it fails the image, and from then on the service accepts no more.
+        """
+        return self._pipeline.check_stages()
+
+    async def drain(self, limit_s: float) -> None:
+        """Accept no more images, and wait ``limit_s`` at most for those in the pipeline.
+
+        Those that wait before it, or are left in it, get ServiceBusy.
+        """
+        await self._pipeline.drain(limit_s)
+
     def close(self) -> None:
-        """Let the running stages end and cancel the waiting images."""
+        """Let the running stages end; the waiting images get ServiceBusy."""
         self._pipeline.close()
 
     async def segment_all(
@@ -210,8 +227,8 @@ class SegmentationService:
         """
         self.access.check("describe", context)
         limits = asdict(self._limits)
-        # The pipeline has the number that was chosen.
-        del limits["finish_threads"]
+        # The pipeline has the numbers that were chosen.
+        del limits["finish_threads"], limits["max_batch"]
         return {
             **self._description,
             "service": "samservice",
@@ -263,7 +280,7 @@ class SegmentationService:
             "received_bytes": len(payload),
             "caller": caller,
             "images_finished": self._pipeline.images_finished,
-            "places_left": self._admission.slots_left(caller),
+            "places_left": self._admission.slots_left(caller) if self._pipeline.accepts else 0,
             "images_ahead": self._admission.images_ahead(caller),
             "pipeline_depth": self._pipeline.depth,
             "received_unix_s": received_unix_s,
@@ -302,4 +319,6 @@ def _workers(description: dict[str, Any], limits: Limits, is_staged: bool) -> Wo
     if not is_staged:
         return Workers(prepare=1, infer=1, finish=finish)
     max_batch = description.get("max_batch", 1)
+    if limits.max_batch:
+        max_batch = min(max_batch, limits.max_batch)
     return Workers(prepare=min(cores, MAX_PREPARE_THREADS), infer=max_batch, finish=finish)

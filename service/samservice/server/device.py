@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
-from ..contract.errors import SegmentationFailed
+from ..contract.errors import SegmentationFailed, ServiceError
 from .round_robin import RoundRobin
 from .stage_times import StageTimes
-from .work import Job
+from .work import Job, as_service_error
 
 
 class Device:
@@ -26,7 +26,7 @@ class Device:
         self,
         times: StageTimes,
         started: Callable[[Job[Any]], None],
-        finished: Callable[[Job[Any], Any, BaseException | None], None],
+        finished: Callable[[Job[Any], Any, ServiceError | None], None],
     ) -> None:
         self._times = times
         self._started = started
@@ -51,6 +51,12 @@ class Device:
         with self._changed:
             return self._prepared.remove(job.work.caller, job)
 
+    def remove_all(self) -> list[Job[Any]]:
+        """Remove and return the jobs that have not begun."""
+        with self._changed:
+            removed, self._prepared = list(self._prepared), RoundRobin()
+        return removed
+
     def close(self) -> None:
         """End the thread after the running call."""
         with self._changed:
@@ -58,8 +64,15 @@ class Device:
             self._changed.notify()
 
     def _run(self) -> None:
-        while batch := self._next_batch():
+        # No name here keeps a batch while the thread waits for the next one.
+        while self._run_batch():
+            pass
+
+    def _run_batch(self) -> bool:
+        batch = self._next_batch()
+        if batch:
             self._infer(batch)
+        return bool(batch)
 
     def _next_batch(self) -> list[Job[Any]]:
         """Wait for a job, and return it with all waiting ones that fit; empty when closed."""
@@ -80,27 +93,17 @@ class Device:
         return batch
 
     def _max_batch(self, job: Job[Any]) -> int:
-        key = job.prepared.batch_key if job.prepared is not None else None
-        if key is None:
+        if job.prepared is None or job.prepared.batch_key is None:
             return 1
-        return min(max(job.work.max_batch(key), 1), self._smaller.get(key, 1 << 30))
+        return min(job.max_batch, self._smaller.get(job.prepared.batch_key, job.max_batch))
 
     def _infer(self, batch: Sequence[Job[Any]]) -> None:
         """Infer a batch. One that fails is tried again in halves: only the culprit fails."""
         begin_s = time.monotonic()
         for job in batch:
+            job.batch_size = len(batch)
             job.begin("infer")
-        states: Sequence[Any] = ()
-        error: BaseException | None = None
-        try:
-            given = [job.prepared for job in batch if job.prepared is not None]
-            states = batch[0].work.infer(given)
-            if len(states) != len(batch):
-                raise SegmentationFailed(
-                    f"the engine's infer returned {len(states)} results for {len(batch)} images"
-                )
-        except BaseException as caught:
-            error = caught
+        states, error, is_out_of_memory = _call_infer(batch)
         end_s = time.monotonic()
         self._times.note_device(begin_s, end_s)
         for job in batch:
@@ -113,10 +116,28 @@ class Device:
             self._finished(batch[0], None, error)
         else:
             half = len(batch) // 2
-            if isinstance(error, MemoryError) and batch[0].prepared is not None:
+            if is_out_of_memory and batch[0].prepared is not None:
                 self._smaller[batch[0].prepared.batch_key] = half
             self._infer(batch[:half])
             self._infer(batch[half:])
+
+
+def _call_infer(batch: Sequence[Job[Any]]) -> tuple[list[Any], ServiceError | None, bool]:
+    """Return the states, or the error and whether the memory did not suffice.
+
+    Nothing of a failed call remains: its traceback would hold the device's memory while the halves
+    are tried.
+    """
+    given = [job.prepared for job in batch if job.prepared is not None]
+    try:
+        states = list(batch[0].work.infer(given))
+        if len(states) != len(batch):
+            raise SegmentationFailed(
+                f"the engine's infer returned {len(states)} results for {len(batch)} images"
+            )
+    except BaseException as error:
+        return [], as_service_error(error), isinstance(error, MemoryError)
+    return states, None, False
 
 
 def _fits(first: Job[Any], job: Job[Any]) -> bool:

@@ -6,17 +6,23 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
-from ..contract.errors import SegmentationFailed, ServiceBusy, ServiceError
+from ..contract.errors import SegmentationFailed, ServiceBusy, ServiceError, StageHung
+from ..engines.stages import Prepared
 from .device import Device
 from .round_robin import RoundRobin
 from .stage_times import StageTimes, Workers, depth
+from .thread_pool import ThreadPool
 from .work import Job, Known, Work
 
 R = TypeVar("R")
+
+SERVICE_ENDS = "the service ends, try again later"
+
+_DRAIN_CHECK_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,19 @@ class PipelineLimits:
         return self.max_ahead + self.workers.infer + self.workers.finish
 
 
+@dataclass(frozen=True)
+class Hang:
+    """A stage that did not end.
+
+    Attributes:
+        stage: Its name.
+        batch_size: How many images it had; which of them hangs is unknown.
+    """
+
+    stage: str
+    batch_size: int
+
+
 class Pipeline:
     """Carries each work through ``prepare``, ``infer`` and ``finish``.
 
@@ -54,8 +73,8 @@ class Pipeline:
         self.times = StageTimes()
         self._limits = limits
         self._staged = staged
-        self._prepare = ThreadPoolExecutor(limits.workers.prepare, thread_name_prefix="prepare")
-        self._finish = ThreadPoolExecutor(limits.workers.finish, thread_name_prefix="finish")
+        self._prepare = ThreadPool(limits.workers.prepare, "prepare")
+        self._finish = ThreadPool(limits.workers.finish, "finish")
         self._device = Device(self.times, self._device_started, self._device_finished)
         self._lock = threading.Lock()
         self._waiting: RoundRobin[Job[Any]] = RoundRobin()
@@ -63,8 +82,11 @@ class Pipeline:
         self._working: set[Job[Any]] = set()
         self._images_finished = 0
         self._is_closed = False
-        #: The stage of an image that ran for too long; its thread cannot be ended.
-        self.hanging_stage: str | None = None
+        #: Why further images are not accepted.
+        self._refusal: str | None = None
+        #: Why nothing gets to the device any more: its call hangs, or it is closed.
+        self._device_refusal: str | None = None
+        self._hang: Hang | None = None
 
     @property
     def images_finished(self) -> int:
@@ -80,20 +102,79 @@ class Pipeline:
         found = 3 if seconds is None else depth(seconds, self._limits.workers)
         return max(min(found, self._limits.max_images), 1)
 
-    def close(self) -> None:
-        """Let the running stages end and cancel the waiting images."""
+    @property
+    def accepts(self) -> bool:
+        """Whether further images are accepted."""
+        return self._refusal is None
+
+    def check_stages(self) -> Hang | None:
+        """Fail the images whose stage runs for longer than the limit; return the first such hang.
+
+        A thread cannot be ended, so the pipeline accepts no more images after a hang, and the
+        process has to be replaced. The images in other stages go on.
+        """
+        limit_s = self._limits.max_stage_s
         with self._lock:
-            self._is_closed = True
-            waiting = [*self._waiting, *(job for job in self._ahead if job.running is None)]
-            self._waiting = RoundRobin()
-            self._prepare.shutdown(wait=False)
-            if not self._working:
-                self._finish.shutdown(wait=False)
+            over = [
+                (job, stage)
+                for job in self._working
+                if not job.hangs and (stage := job.stage_over(limit_s)) is not None
+            ]
+            for job, _ in over:
+                job.hangs = True
+        for job, stage in over:
+            job.leave()
+            text = f"the stage {stage} did not end within {limit_s:g} s"
+            if stage == "infer" and job.batch_size > 1:
+                # The other images of the batch are not to blame, and nobody knows which one is.
+                job.fail(SegmentationFailed(f"{text} for {job.batch_size} images together"))
+            else:
+                job.fail(StageHung(text))
+        for job, stage in over:
+            if self._hang is None:
+                self._hang = Hang(stage, job.batch_size if stage == "infer" else 1)
+            reason = f"an image hangs in the stage {stage}, the service restarts"
+            self.stop_accepting(reason)
+            if stage == "infer":
+                self._refuse_device(reason)
+        return self._hang
+
+    def stop_accepting(self, reason: str) -> None:
+        """Refuse further images, and those that wait before ``prepare``, with ServiceBusy."""
+        with self._lock:
+            reason = self._refusal = self._refusal or reason
+            waiting, self._waiting = list(self._waiting), RoundRobin()
         for job in waiting:
             job.leave()
-            job.result.cancel()
-            if self._device.remove(job):
-                self._end(job)
+            job.fail(ServiceBusy(reason))
+
+    async def drain(self, limit_s: float, reason: str = SERVICE_ENDS) -> None:
+        """Stop accepting, and return when all images in the pipeline have ended.
+
+        Those that have not after ``limit_s`` get ServiceBusy.
+        """
+        self.stop_accepting(reason)
+        deadline_s = time.monotonic() + limit_s
+        while self._images_left() and time.monotonic() < deadline_s:
+            await asyncio.sleep(_DRAIN_CHECK_S)
+            self.check_stages()
+        for job in self._images_left():
+            job.fail(ServiceBusy(reason))
+            self._leave(job)
+
+    def close(self) -> None:
+        """Let the running stages end; the images that wait before the device get ServiceBusy."""
+        self.stop_accepting(SERVICE_ENDS)
+        with self._lock:
+            self._is_closed = True
+            waiting = [job for job in self._ahead if job.running is None]
+            self._prepare.close()
+            if not self._working:
+                self._finish.close()
+        for job in waiting:
+            job.leave()
+            job.fail(ServiceBusy(SERVICE_ENDS))
+        self._refuse_device(SERVICE_ENDS)
         self._device.close()
 
     async def run(self, work: Work[R], seconds: dict[str, float]) -> R:
@@ -101,41 +182,46 @@ class Pipeline:
 
         ``seconds`` gets those of ``prepare``, ``infer`` and ``finish``, and all waits as ``queue``.
 
-        Raises the ServiceErrors of the stages, and SegmentationFailed for any other error and for a
-        stage that runs longer than the limit.
+        Raises the ServiceErrors of the stages, SegmentationFailed for any other error, StageHung
+        for a stage that runs longer than the limit, and ServiceBusy while no image is accepted.
         """
+        self.check_stages()
         job = Job(work)
         with self._lock:
-            if self._is_closed:
-                raise asyncio.CancelledError
-            if self.hanging_stage is not None:
-                raise ServiceBusy(
-                    f"an image hangs in the stage {self.hanging_stage}, the service restarts"
-                )
+            if self._refusal is not None:
+                raise ServiceBusy(self._refusal)
             self._waiting.put(work.caller, job)
         self._pump()
         try:
             result = await self._result_of(job)
+            seconds.update(job.seconds)
+            return result
         except asyncio.CancelledError:
+            # Nobody looks at an error of it any more.
+            job.result.cancel()
             self._leave(job)
             raise
-        except ServiceError:
-            raise
-        except Exception as error:
-            raise SegmentationFailed(f"{type(error).__name__}: {error}") from error
-        seconds.update(job.seconds)
-        return result
+        finally:
+            # The traceback of its error would refer to the error, and keep the image alive.
+            del job
 
     async def _result_of(self, job: Job[R]) -> R:
         result = asyncio.wrap_future(job.result)
-        limit_s = self._limits.max_stage_s
-        while not result.done():
-            await asyncio.wait({result}, timeout=min(limit_s / 4, 5.0))
-            if not result.done() and (stage := job.stage_over(limit_s)) is not None:
-                job.leave()
-                self.hanging_stage = stage
-                raise SegmentationFailed(f"the stage {stage} did not end within {limit_s:g} s")
-        return result.result()
+        # A call may be cancelled in the moment in which its error comes.
+        result.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        check_s = min(self._limits.max_stage_s / 4, 5.0)
+        try:
+            while not result.done():
+                await asyncio.wait({result}, timeout=check_s)
+                self.check_stages()
+            return result.result()
+        finally:
+            del result, job
+
+    def _images_left(self) -> list[Job[Any]]:
+        """Return the images in the pipeline that may still end."""
+        with self._lock:
+            return [job for job in self._working if not job.hangs]
 
     def _leave(self, job: Job[Any]) -> None:
         """Drop a job that nobody waits for; a running stage ends first and then frees its place."""
@@ -145,18 +231,25 @@ class Pipeline:
         if not was_waiting and self._device.remove(job):
             self._end(job)
 
+    def _refuse_device(self, reason: str) -> None:
+        """Fail the prepared images, and those that will be, with ServiceBusy."""
+        with self._lock:
+            self._device_refusal = self._device_refusal or reason
+        for job in self._device.remove_all():
+            self._end(job, ServiceBusy(reason))
+
     def _pump(self) -> None:
         """Start ``prepare`` of the waiting images that the limits let in."""
         while True:
             with self._lock:
                 job = self._waiting.peek()
-                if job is None or self._is_closed or not self._fits(job):
+                if job is None or not self._fits(job):
                     return
                 taken = self._waiting.take()
                 assert taken is job
                 self._ahead.add(job)
                 self._working.add(job)
-                self._prepare.submit(self._run_prepare, job)
+                self._prepare.submit(partial(self._run_prepare, job))
 
     def _fits(self, job: Job[Any]) -> bool:
         if not self._working:
@@ -175,6 +268,11 @@ class Pipeline:
         job.begin("prepare")
         try:
             prepared = job.work.prepare()
+            if isinstance(prepared, Prepared) and prepared.batch_key is not None:
+                # The engine's own code: it must not fail in the thread of the device.
+                hash(prepared.batch_key)
+                largest = min(job.work.max_batch(prepared.batch_key), self._limits.workers.infer)
+                job.max_batch = max(largest, 1)
         except BaseException as error:
             job.end()
             self._end(job, error)
@@ -185,14 +283,13 @@ class Pipeline:
             return
         self.times.note("prepare", seconds)
         job.prepared = prepared
-        # The check and the adding are one step for close().
+        # The check and the adding are one step for _refuse_device().
         with self._lock:
-            is_closed = self._is_closed
-            if not is_closed:
+            refusal = self._device_refusal
+            if refusal is None:
                 self._device.put(job)
-        if is_closed:
-            job.result.cancel()
-            self._end(job)
+        if refusal is not None:
+            self._end(job, ServiceBusy(refusal))
         elif job.is_left and self._device.remove(job):
             self._end(job)
 
@@ -202,7 +299,7 @@ class Pipeline:
             self._ahead.discard(job)
         self._pump()
 
-    def _device_finished(self, job: Job[Any], state: Any, error: BaseException | None) -> None:
+    def _device_finished(self, job: Job[Any], state: Any, error: ServiceError | None) -> None:
         job.prepared = None
         if error is not None:
             self._end(job, error)
@@ -214,7 +311,7 @@ class Pipeline:
     def _submit_finish(self, job: Job[Any], state: Any) -> None:
         with self._lock:
             self._ahead.discard(job)
-            self._finish.submit(self._run_finish, job, state)
+            self._finish.submit(partial(self._run_finish, job, state))
 
     def _run_finish(self, job: Job[Any], state: Any) -> None:
         if job.is_left:
@@ -250,5 +347,5 @@ class Pipeline:
             job.fail(error)
         answer()
         if is_last:
-            self._finish.shutdown(wait=False)
+            self._finish.close()
         self._pump()

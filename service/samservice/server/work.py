@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from ..contract.errors import SegmentationFailed
+from ..contract.errors import SegmentationFailed, ServiceError
 from ..engines.stages import Prepared
 
 R = TypeVar("R")
@@ -66,6 +66,12 @@ class Job(Generic[R]):
     #: The stage that runs now and when it began, None between two stages.
     running: tuple[str, float] | None = None
     used_device: bool = False
+    #: How many images ``infer`` may receive together with this one, this one included.
+    max_batch: int = 1
+    #: How many images its call of ``infer`` has.
+    batch_size: int = 1
+    #: Its stage runs for too long: it never leaves the pipeline.
+    hangs: bool = False
     _left: threading.Event = field(default_factory=threading.Event)
     _waiting_since_s: float = field(default_factory=time.monotonic)
 
@@ -91,8 +97,10 @@ class Job(Generic[R]):
         stage, began_s = self.running
         self.running = None
         self._waiting_since_s = time.monotonic()
-        self.seconds[stage] = self._waiting_since_s - began_s
-        return self.seconds[stage]
+        seconds = self._waiting_since_s - began_s
+        # A batch that failed is inferred again in parts.
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        return seconds
 
     def stage_over(self, limit_s: float) -> str | None:
         """Return the running stage when it has run for longer than ``limit_s``."""
@@ -107,11 +115,21 @@ class Job(Generic[R]):
             self.result.set_result(result)
 
     def fail(self, error: BaseException) -> None:
-        """Set the error, unless the job was cancelled.
-
-        An error such as SystemExit, which would end the event loop, becomes SegmentationFailed.
-        """
-        if not isinstance(error, Exception):
-            error = SegmentationFailed(f"{type(error).__name__}: {error}")
+        """Set the error, unless the job has its result already or was cancelled."""
         with suppress(InvalidStateError):
-            self.result.set_exception(error)
+            self.result.set_exception(as_service_error(error))
+
+
+def as_service_error(error: BaseException) -> ServiceError:
+    """Return an error of a stage as ServiceError, SegmentationFailed for any other class.
+
+    It has no traceback: that would keep the images in its frames, and the device's memory, alive.
+    """
+    if isinstance(error, ServiceError):
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+        return error
+    try:
+        text = str(error)
+    except Exception:
+        text = "its text cannot be made"
+    return SegmentationFailed(f"{type(error).__name__}: {text}")

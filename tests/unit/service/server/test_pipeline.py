@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pytest
 
-from samservice.contract.errors import SegmentationFailed, ServiceBusy
+from samservice.contract.errors import SegmentationFailed, ServiceBusy, StageHung
+from samservice.engines.stages import Prepared
 from samservice.server.app import Limits, SegmentationService
+from samservice.server.engine_work import EngineWork
+from samservice.server.pipeline import Hang, Pipeline, PipelineLimits
 from samservice.server.stage_times import Workers, depth
 
 from .staged_engine import StagedEngine
@@ -213,15 +219,224 @@ async def test_a_call_cancelled_in_a_stage_frees_its_place_when_the_stage_ends(
     await until(lambda: not service._pipeline._working)
 
 
+def holds(gate: Gate, *values: int) -> Callable[[Any], None]:
+    """Return a stage that waits for the gate with an image of these values."""
+
+    def check(content: Any) -> None:
+        contents = content if isinstance(content, list) else [content]
+        if any(int(each.max()) in values for each in contents):
+            gate(content)
+
+    return check
+
+
 @pytest.mark.parametrize("stage", ["prepare", "infer", "finish"])
 async def test_a_stage_that_hangs_fails_its_image_and_the_service_takes_no_more(
     serve: Serve, gate: Gate, stage: str
 ) -> None:
     service = serve(StagedEngine(**{stage: gate}), max_stage_s=1.0)
-    with pytest.raises(SegmentationFailed, match=rf"stage {stage} did not end within 1 s"):
+    assert service.hang() is None
+    with pytest.raises(StageHung, match=rf"stage {stage} did not end within 1 s"):
         await service.segment_all(image(1))
     with pytest.raises(ServiceBusy, match=rf"hangs in the stage {stage}, the service restarts"):
         await service.segment_all(image(2))
+    assert service.hang() == Hang(stage, 1)
+    assert (await service.probe(b""))["places_left"] == 0
+    async with asyncio.timeout(PATIENCE_S):
+        await service.drain(PATIENCE_S)
+
+
+@pytest.mark.parametrize("stage", ["prepare", "infer", "finish"])
+async def test_a_hang_is_noticed_when_its_caller_has_gone(
+    serve: Serve, gate: Gate, stage: str
+) -> None:
+    service = serve(StagedEngine(**{stage: gate}), max_stage_s=0.2)
+    call = asyncio.create_task(service.segment_all(image(1)))
+    await gate.until(1)
+    call.cancel()
+    await asyncio.wait({call})
+    await until(lambda: service.hang() is not None)
+    with pytest.raises(ServiceBusy, match="hangs"):
+        await service.segment_all(image(2))
+
+
+@pytest.mark.parametrize(
+    ("stage", "are_busy"),
+    [
+        # Image 1 hangs. 2 to 5 are in the pipeline then, and 6 to 8 wait before it.
+        ("prepare", {6, 7, 8}),
+        ("infer", {2, 3, 4, 5, 6, 7, 8}),
+        ("finish", {6, 7, 8}),
+    ],
+)
+async def test_after_a_hang_the_images_in_other_stages_end_and_the_waiting_ones_are_told(
+    gate: Gate, stage: str, are_busy: set[int]
+) -> None:
+    others = Gate()
+    engine = StagedEngine(**{stage: holds(gate, 1)})
+    if stage != "infer":
+        # The others are held behind the hang, so that the pipeline is full.
+        engine.on["finish"] = lambda state: (gate if state.max() == 1 else others)(state)
+    workers = Workers(prepare=2, infer=1, finish=5)
+    pipeline = Pipeline(PipelineLimits(workers, 2, 5 << 20, 1.5), staged=True)
+    work = EngineWork(engine, 1 << 20, 1 << 20)
+
+    def start(n: int) -> asyncio.Task[Any]:
+        made = work.image("a", image(n), (4, 4), "YX", {}, None, False)
+        return asyncio.create_task(pipeline.run(made, {}))
+
+    calls = [start(1)]
+    await gate.until(1)
+    # The others are in their stages for less than the limit when the first one is over it.
+    await asyncio.sleep(0.7)
+    calls += [start(n) for n in range(2, 9)]
+    if stage != "infer":
+        await others.until(4)
+    await until(lambda: pipeline.check_stages() is not None)
+    others.opened.set()
+    await pipeline.drain(PATIENCE_S)
+    ends = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(ends[0], StageHung)
+    assert {n for n, end in enumerate(ends, 1) if isinstance(end, ServiceBusy)} == are_busy
+    for n in {2, 3, 4, 5} - are_busy:
+        assert ends[n - 1].mask.max() == n  # type: ignore[union-attr]
+    pipeline.close()
+
+
+async def test_of_a_batch_that_hangs_no_image_is_to_blame(serve: Serve, gate: Gate) -> None:
+    first = Gate()
+    engine = StagedEngine(batch=4, infer=lambda each: (first if len(each) == 1 else gate)(each))
+    service = serve(engine, max_stage_s=1.0)
+    calls = [asyncio.create_task(service.segment_all(image(1)))]
+    await first.until(1)
+    calls += [asyncio.create_task(service.segment_all(image(n))) for n in (2, 3, 4)]
+    await until(lambda: len(service._pipeline._device._prepared) == 3)
+    first.opened.set()
+    ends = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(ends[0], np.ndarray)
+    assert {type(each) for each in ends[1:]} == {SegmentationFailed}
+    assert "did not end within 1 s for 3 images together" in str(ends[1])
+    assert service.hang() == Hang("infer", 3)
+
+
+async def test_the_limit_of_a_batch_is_kept(serve: Serve, gate: Gate) -> None:
+    engine = StagedEngine(batch=4, infer=gate)
+    service = serve(engine, max_batch=2)
+    calls = [asyncio.create_task(service.segment_all(image(n))) for n in range(1, 6)]
+    await gate.until(1)
+    gate.opened.set()
+    await asyncio.gather(*calls)
+    assert max(map(len, engine.batches)) == 2
+
+
+@pytest.mark.parametrize("stage", ["prepare", "infer", "finish"])
+async def test_draining_ends_what_is_in_the_pipeline_and_refuses_what_waits(
+    serve: Serve, gate: Gate, stage: str
+) -> None:
+    engine = StagedEngine(**{stage: gate})
+    service = serve(engine, finish_threads=1)
+    calls = [asyncio.create_task(service.segment_all(image(n))) for n in range(1, 9)]
+    await gate.until(1)
+    await asyncio.sleep(0.05)
+    inside = len(service._pipeline._working)
+    draining = asyncio.create_task(service.drain(PATIENCE_S))
+    await asyncio.sleep(0)
+    with pytest.raises(ServiceBusy, match="the service ends"):
+        await service.segment_all(image(9))
+    assert not draining.done() and inside < len(calls)
+    gate.opened.set()
+    await draining
+    ends = await asyncio.gather(*calls, return_exceptions=True)
+    assert [each.max() for each in ends if isinstance(each, np.ndarray)] == [*range(1, inside + 1)]
+    assert sum(isinstance(each, ServiceBusy) for each in ends) == len(calls) - inside
+
+
+async def test_draining_ends_in_time_and_every_call_has_an_answer(serve: Serve, gate: Gate) -> None:
+    service = serve(StagedEngine(infer=gate))
+    calls = [asyncio.create_task(service.segment_all(image(n))) for n in range(1, 9)]
+    await gate.until(1)
+    async with asyncio.timeout(PATIENCE_S):
+        await service.drain(0.1)
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(each) for each in ends} == {ServiceBusy}
+
+
+class Traced(np.ndarray):
+    """An image that can be watched by weak references."""
+
+
+@pytest.mark.parametrize("stage", ["prepare", "infer", "finish", None])
+async def test_nothing_keeps_an_image_that_has_ended(stage: str | None) -> None:
+    """Not even a failed one, whose traceback has its frames, before garbage is collected."""
+
+    def fail(_: Any) -> None:
+        raise ValueError("odd")
+
+    engine = StagedEngine(**({stage: fail} if stage else {}))
+    workers = Workers(prepare=1, infer=2, finish=1)
+    pipeline = Pipeline(PipelineLimits(workers, 2, 1 << 20, 60.0), staged=True)
+    work = EngineWork(engine, 1 << 20, 1 << 20)
+    gc.collect()
+    gc.disable()
+    try:
+        given = image(1).view(Traced)
+        watched = weakref.ref(given)
+        made = work.image("a", given, (4, 4), "YX", {}, None, False)
+        del given
+        with suppress(SegmentationFailed):
+            await pipeline.run(made, {})
+        del made
+        await until(lambda: watched() is None)
+    finally:
+        gc.enable()
+        pipeline.close()
+
+
+@pytest.mark.parametrize(
+    ("keys", "max_batch", "text"),
+    [
+        ([[1]], None, "unhashable"),
+        ([1], lambda key: 1 // 0, "ZeroDivisionError"),
+        ([1], lambda key: "many", "TypeError"),
+    ],
+)
+async def test_a_wrong_batch_fails_its_image_and_not_the_thread_of_the_device(
+    serve: Serve, keys: list[Any], max_batch: Any, text: str
+) -> None:
+    engine = StagedEngine(batch=4)
+    given, largest = engine.prepare, engine.max_batch
+    engine.prepare = lambda *each: Prepared(given(*each).content, *keys)  # type: ignore
+    engine.max_batch = max_batch or largest  # type: ignore[method-assign]
+    service = serve(engine)
+    with pytest.raises(SegmentationFailed, match=text):
+        await service.segment_all(image(1))
+    engine.prepare, engine.max_batch = given, largest  # type: ignore[method-assign]
+    assert (await service.segment_all(image(2))).max() == 2
+
+
+async def test_a_failed_batch_holds_no_memory_while_its_halves_are_tried(serve: Serve) -> None:
+    held: list[weakref.ref[np.ndarray]] = []
+    alive: list[bool] = []
+    gate = Gate()
+
+    def infer(contents: list[np.ndarray]) -> None:
+        if contents[0].max() == 1:
+            gate(contents)
+        elif len(contents) > 1:
+            on_device = np.stack(contents)
+            held.append(weakref.ref(on_device))
+            raise MemoryError("device")
+        else:
+            alive.extend(each() is not None for each in held)
+
+    service = serve(StagedEngine(batch=2, infer=infer))
+    calls = [asyncio.create_task(service.segment_all(image(1)))]
+    await gate.until(1)
+    calls += [asyncio.create_task(service.segment_all(image(n))) for n in (2, 3)]
+    await until(lambda: len(service._pipeline._device._prepared) == 2)
+    gate.opened.set()
+    await asyncio.gather(*calls)
+    assert alive == [False, False]
 
 
 async def test_bytes_bound_what_is_in_the_pipeline_and_a_larger_image_goes_alone(
