@@ -151,6 +151,27 @@ def test_none_gives_the_encoder_the_pixels_themselves(engine: Any, recipe: Modul
         np.testing.assert_array_equal(mask, expected)
 
 
+@pytest.mark.parametrize("tiles", [{}, TILES], ids=["whole", "tiles"])
+@pytest.mark.parametrize(("normalization", "low", "high"), [("none", 60, 160), ("minmax", 0, 255)])
+def test_the_encoder_gets_the_range_of_the_normalization(
+    small_checkpoint: Path, normalization: str, low: int, high: int, tiles: dict[str, Any]
+) -> None:
+    """Read from the encoder itself, where micro-sam's padding is the mean of SAM's own images."""
+    own = small_engine(small_checkpoint, device="cpu", **tiles)
+    image = np.full((128, 128), 60, np.uint8)
+    image[8:40, 8:40] = image[80:120, 80:120] = 160
+    seen = []
+    sam = own._predictor.model
+
+    def read(_: Any, arguments: Any) -> None:
+        bytes_ = arguments[0] * sam.pixel_std + sam.pixel_mean
+        seen.extend([float(bytes_.min()), float(bytes_.max())])
+
+    with sam.image_encoder.register_forward_pre_hook(read):
+        own.segment(image, "YX", {"normalization": normalization})
+    assert (round(min(seen)), round(max(seen))) == (low, high)
+
+
 @pytest.mark.parametrize(
     ("pixel", "dtype"), [(256, "uint16"), (-1, "int16"), (0.5, "float32"), (65535, "float64")]
 )
