@@ -38,13 +38,19 @@ SIDE_BY_SIDE := .venv/bin/python -m pytest --numprocesses $(WORKERS) --dist load
 test: .venv/installed-test ## all tests but those with an environment of their own (below)
 	$(SIDE_BY_SIDE) tests/workflow tests/live tests/contract tests/browser tests/unit
 
-test-microsam: .venv-microsam/installed-microsam build/microsam/small_model.pt ## micro-sam's own classes through the service (several GB)
+test-microsam: .venv-microsam/installed-microsam build/microsam/small_model.pt build/microsam/vit_t/installed ## micro-sam's own classes through the service (several GB)
 	.venv-microsam/bin/python -m pytest tests/microsam
 
 # Training takes as long as it does; the tests of it have a time limit.
 SMALL_MODEL_PARTS := tests/microsam/make_small_model.py tests/microsam/plugin/small_sam.py
 build/microsam/small_model.pt: $(SMALL_MODEL_PARTS) | .venv-microsam/installed-microsam
 	PYTHONPATH=tests/microsam/plugin .venv-microsam/bin/python $< $@
+
+# Beside the environment: once the module mobile_sam is there, micro-sam takes all classes from it.
+build/microsam/vit_t/installed: requirements.lock | .venv-microsam/installed-microsam
+	.venv-microsam/bin/uv pip install --quiet --python .venv-microsam/bin/python --target $(@D) --no-deps \
+	  --constraints requirements.lock mobilesam-mirror
+	@touch $@
 
 test-bioengine: .venv/installed-test ## the app on a stock BioEngine worker; BIOENGINE_PYTHON=its python
 	@test -x "$(BIOENGINE_PYTHON)" || { echo 'name the python of an environment with BioEngine (docs/bioengine.md): make test-bioengine BIOENGINE_PYTHON=...'; exit 1; }

@@ -9,6 +9,8 @@ import io
 import json
 import os
 import pickle
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +43,8 @@ pytestmark = [
         importlib.util.find_spec("micro_sam") is None, reason="micro_sam is not installed"
     ),
 ]
+
+MOBILE_SAM = Path(__file__).parents[2] / "build/microsam/vit_t/mobile_sam"
 
 ACCEPT_ANY_MASK = {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0}
 
@@ -456,10 +460,83 @@ def test_options_that_cannot_work_are_named(options: dict[str, Any], says: str) 
         MicroSamEngine(**{"device": "cpu"} | options)
 
 
-def test_vit_t_says_that_mobile_sam_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+BROKEN = ModuleType("mobile_sam")
+
+
+@pytest.mark.parametrize(
+    "options", [{"model": "vit_t_lm"}, {"model": "vit_t", "checkpoint": __file__}]
+)
+@pytest.mark.parametrize(
+    ("installed", "reason"),
+    [(None, "import of mobile_sam halted"), (BROKEN, "the installed mobile_sam is not the one of")],
+)
+def test_vit_t_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, str],
+    installed: ModuleType | None,
+    reason: str,
+) -> None:
     monkeypatch.setattr(microsam_api.util(), "VIT_T_SUPPORT", False)
-    with pytest.raises(WrongParameter, match="needs the package mobile_sam"):
-        MicroSamEngine(model="vit_t_lm", device="cpu")
+    monkeypatch.setitem(sys.modules, "mobile_sam", installed)
+    with pytest.raises(WrongParameter) as refused:
+        MicroSamEngine(device="cpu", **options)
+    assert refused.value.message.startswith(
+        f"model {options['model']!r} needs the module mobile_sam, which cannot be imported ("
+    )
+    assert reason in refused.value.message
+    assert refused.value.message.endswith("; expected: pip install mobilesam-mirror")
+
+
+def test_the_known_models_are_listed_with_what_vit_t_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    needs = "(vit_t needs mobilesam-mirror, which is missing)"
+    for supported in (True, False):
+        monkeypatch.setattr(microsam_api.util(), "VIT_T_SUPPORT", supported)
+        with pytest.raises(WrongParameter) as refused:
+            MicroSamEngine("vit_tiny", device="cpu")
+        said = refused.value.message
+        assert "'vit_tiny' is unknown, expected one of vit_" in said and "vit_t_lm, " in said
+        assert said.endswith(needs) != supported
+
+
+USE_VIT_T = """
+import sys
+import numpy as np, torch
+from samservice.engines import microsam_api
+from samservice.engines.microsam import MicroSamEngine
+
+util, checkpoint = microsam_api.util(), sys.argv[1]
+torch.manual_seed(0)
+sam = util.sam_model_registry["vit_t"]()
+decoder = microsam_api.instance_segmentation().get_unetr(sam.image_encoder).state_dict()
+torch.save({
+    "model_state": sam.state_dict(),
+    "decoder_state": {n: value for n, value in decoder.items() if not n.startswith("encoder")},
+}, checkpoint)
+engine = MicroSamEngine("vit_t", checkpoint, device="cpu")
+image = (np.arange(90 * 120).reshape(90, 120) // 1000 * 20).astype(np.uint8)
+own = engine._predictor
+direct = util.precompute_image_embeddings(own, image, ndim=2, verbose=False)["features"]
+features = engine.encode(image, "YX", {"normalization": "minmax"})["features"]
+assert np.array_equal(features, direct) and features.std() > 0, (features, direct)
+print(engine.describe()["model"], *features.shape, type(sam.image_encoder).__name__)
+"""
+
+
+@pytest.mark.slow
+def test_vit_t_is_built_where_mobile_sam_is_importable(tmp_path: Path) -> None:
+    if not MOBILE_SAM.exists():
+        pytest.fail(f"{MOBILE_SAM} is missing: make build/microsam/vit_t/installed", pytrace=False)
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", USE_VIT_T, str(tmp_path / "random.pt")],
+        env={**os.environ, "PYTHONPATH": str(MOBILE_SAM.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.stdout.splitlines()[-1] == "random.pt (ais) 1 256 64 64 TinyViT"
 
 
 def test_a_failed_download_says_where_the_weights_belong(

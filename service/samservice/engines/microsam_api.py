@@ -50,6 +50,17 @@ def build_sam() -> Any:
     return import_module(f"{package()}.models.build_sam")
 
 
+def vit_t_problem() -> str | None:
+    """Return why this micro-sam cannot build a model of type vit_t, None where it can."""
+    if util().VIT_T_SUPPORT:
+        return None
+    try:
+        import_module("mobile_sam")
+    except ImportError as error:
+        return " ".join(str(error).split())
+    return "the installed mobile_sam is not the one of MobileSAM"
+
+
 @contextmanager
 def to_image_replaced(replacement: Callable[..., Any]) -> Iterator[None]:
     """Replace ``_to_image``, by which micro-sam makes the encoder's bytes of a plane or tile.

@@ -12,6 +12,9 @@ from typing import Any
 from ..contract.errors import SegmentationFailed, WrongParameter
 from . import microsam_api
 
+#: The type of encoder that micro-sam takes from the module mobile_sam.
+VIT_T = "vit_t"
+
 
 def checked_device(device: str | None) -> str:
     """Return the torch device to use, for None the best available one. Raises WrongParameter."""
@@ -41,27 +44,29 @@ def find_weights(model: str, checkpoint: str | None) -> list[Path]:
     """Return the file of the weights, or encoder and decoder where micro-sam has two files.
 
     Downloads a registered model's missing files. Raises :class:`WrongParameter` for an
-    unknown model or a missing checkpoint, :class:`SegmentationFailed` when a download fails.
+    unknown model, one that needs a missing package, or a missing checkpoint,
+    :class:`SegmentationFailed` when a download fails.
     """
-    if checkpoint is None:
-        return _registered_weights(model)
-    path = Path(checkpoint)
-    if not path.is_file():
+    path = Path(checkpoint) if checkpoint is not None else None
+    if path is not None and not path.is_file():
         raise WrongParameter(f"checkpoint {checkpoint!r} is not a file, expected a file of weights")
-    return [path]
-
-
-def _registered_weights(model: str) -> list[Path]:
-    util = microsam_api.util()
-    registry = util.models()
+    registry = microsam_api.util().models()
     known = [name for name in registry.registry if not name.endswith("_decoder")]
-    if model not in known:
-        raise WrongParameter(f"model {model!r} is unknown, expected one of {', '.join(known)}")
-    if model.startswith("vit_t") and not util.VIT_T_SUPPORT:
+    vit_t_problem = microsam_api.vit_t_problem()
+    if path is None and model not in known:
+        needs = f" ({VIT_T} needs mobilesam-mirror, which is missing)" if vit_t_problem else ""
         raise WrongParameter(
-            f"model {model!r} needs the package mobile_sam, which is on GitHub only "
-            "(ChaoningZhang/MobileSAM); install it or choose a vit_b model"
+            f"model {model!r} is unknown, expected one of {', '.join(known)}{needs}"
         )
+    if model.startswith(VIT_T) and vit_t_problem:
+        raise WrongParameter(
+            f"model {model!r} needs the module mobile_sam, which cannot be imported "
+            f"({vit_t_problem}); expected: pip install mobilesam-mirror"
+        )
+    return [path] if path is not None else _registered_weights(model, registry)
+
+
+def _registered_weights(model: str, registry: Any) -> list[Path]:
     names = [name for name in (model, f"{model}_decoder") if name in registry.registry]
     try:
         return [Path(registry.fetch(name)) for name in names]
