@@ -70,11 +70,13 @@ SEED = 1
 soak: .venv/installed-test ## runs under faults for SECONDS=3600 from SEED=1 on (as test-faults)
 	PYTHONPATH=tests:bench/networks .venv/bin/python -m scenarios.soak --seconds $(SECONDS) --seed $(SEED) $(if $(ONLY),--only $(ONLY))
 
-upstream: .venv/bin/uv ## run the reproductions of others' defects on their newest releases (service/upstream)
+upstream: .venv/bin/uv ## newest releases: has micro-sam SAM 2, are others' defects still there (service/upstream)
 	.venv/bin/uv venv --quiet --clear --python .venv/bin/python build/upstream-venv
 	.venv/bin/uv pip install --quiet --python build/upstream-venv/bin/python --upgrade \
 	  hypha-rpc aiortc 'hypha[s3]' 'sqlmodel<0.0.38'
-	PYTHONPATH=service build/upstream-venv/bin/python -W ignore -m upstream
+	@status=0; export PYTHONPATH=service; \
+	.venv/bin/python -m upstream.micro_sam_release || status=$$?; \
+	build/upstream-venv/bin/python -W ignore -m upstream || status=$$?; exit $$status
 
 CHECKS := check/units check/types check/format check/workflow
 check: .venv/installed-test ## format, lint, types, workflow, unit tests (under a minute on two cores)
