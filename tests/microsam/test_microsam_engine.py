@@ -410,20 +410,40 @@ def test_a_failure_is_named_and_leaves_nothing_behind(
     expected = engine.segment(image, "YX", {})
     embedding = engine.encode(image, "YX")
 
-    def fail(**_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise raised()
 
-    with monkeypatch.context() as patched:
-        patched.setattr(engine._segmenter, "generate", fail)
-        for call in (
-            lambda: engine.segment(image, "YX", {}),
-            lambda: engine.segment_embedding(embedding, {}),
-        ):
-            with pytest.raises(SegmentationFailed, match=says):
-                call()
-            assert engine._predictor.features is None
-            assert not engine._segmenter.is_initialized
+    for owner, method in (
+        (engine._segmenter._decoder, "_forward_impl"),
+        (type(engine._segmenter), "generate"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, method, fail)
+            for call in (
+                lambda: engine.segment(image, "YX", {}),
+                lambda: engine.segment_embedding(embedding, {}),
+            ):
+                with pytest.raises(SegmentationFailed, match=says):
+                    call()
     np.testing.assert_array_equal(engine.segment(image, "YX", {}), expected)
+
+
+@pytest.mark.parametrize("mode", ["amg", "apg"])
+def test_a_failure_leaves_no_image_in_micro_sams_objects(
+    small_checkpoint: Path, recipe: ModuleType, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    engine = small_engine(small_checkpoint, device="cpu", mode=mode)
+    image = blobs(recipe, 64, 64)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine._predictor, "predict_torch", fail)
+        with pytest.raises(SegmentationFailed, match=r"out of memory on cpu with an image of"):
+            engine.segment(image, "YX", {})
+    assert engine._predictor.features is None
+    assert not engine._segmenter.is_initialized
 
 
 def test_the_description_names_all_that_shapes_labels(engine: Any, small_checkpoint: Path) -> None:

@@ -6,9 +6,9 @@ Source: https://github.com/computational-cell-analytics/micro-sam (1.8)
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,20 @@ from ..contract.axes import MASK_AXES
 from ..contract.errors import (
     EmbeddingsUnsupported,
     SegmentationFailed,
-    ServiceError,
     WrongAxes,
     WrongParameter,
 )
 from ..contract.image_statistics import FULL_RANGE, ROBUST_RANGE, ImageStatistics
 from ..contract.parameters import check_parameters
-from . import microsam_api
-from .microsam_input import EncoderInput, bytes_as_they_are, encoder_input
+from .microsam_device import MicroSamDevice
+from .microsam_embedding import checked_embedding
+from .microsam_errors import (
+    is_out_of_memory,
+    memory_error_translated,
+    micro_sam_failed,
+    out_of_memory,
+)
+from .microsam_input import encoder_input
 from .microsam_load import (
     check_checkpoint,
     checked_device,
@@ -35,27 +41,35 @@ from .microsam_load import (
     gpu_of,
     load_segmenter,
     mode_of,
-    on_one_line,
     sha256_of,
 )
+from .microsam_options import FLOAT32, checked_dtype, checked_tiling, identity
 from .microsam_parameters import (
     MODES,
     NORMALIZATION,
     PARAMETERS,
     arguments_of,
+    inference_parameters,
     normalization_of,
 )
-from .microsam_volume import segment_volume
+from .microsam_stages import (
+    Labels,
+    ModelInput,
+    ModelState,
+    finished,
+    scaled_planes,
+    shown_planes,
+    working_bytes,
+)
+from .stages import Prepared, segment_in_stages
 
 #: Side of the patches from which Segment Anything's encoder makes one feature each.
 PATCH_PX = 16
 EMBEDDING_CHANNELS = 256
 
-Labels = npt.NDArray[np.uint32]
-
 
 class MicroSamEngine:
-    """Implement :class:`samservice.engines.base.Engine` with a model of micro-sam.
+    """Implement :class:`samservice.engines.stages.StagedEngine` with a model of micro-sam.
 
     Args:
         model: Name in micro-sam's registry. With a checkpoint, it names the encoder.
@@ -68,6 +82,7 @@ class MicroSamEngine:
         halo: (Y, X) in pixels around each tile.
         trust_checkpoint: Accept a checkpoint that holds more than weights, as checkpoints of
             training do. Reading such a file may run any program.
+        dtype: ``float32`` or ``bfloat16``, see :class:`.microsam_device.MicroSamDevice`.
 
     Raises:
         WrongParameter: An option is wrong, or the model cannot be loaded.
@@ -83,24 +98,33 @@ class MicroSamEngine:
         tile_shape: Sequence[int] | None = None,
         halo: Sequence[int] | None = None,
         trust_checkpoint: bool = False,
+        dtype: str = FLOAT32,
     ) -> None:
         if mode not in ("auto", *MODES):
             raise WrongParameter(f"mode {mode!r} is unknown, expected auto, {', '.join(MODES)}")
         # Any text is true in Python, "false" as well.
         if not isinstance(trust_checkpoint, bool):
             raise WrongParameter(f"trust_checkpoint {trust_checkpoint!r}, expected True or False")
-        self._tiling = _checked_tiling(tile_shape, halo)
+        self._dtype = checked_dtype(dtype)
+        self._tiling = checked_tiling(tile_shape, halo)
         self._device = checked_device(device)
         weights = find_weights(model, checkpoint)
         if checkpoint and not trust_checkpoint:
             check_checkpoint(weights[0])
         self._model_sha256 = sha256_of(weights)
         self._weights_folder = weights[0].resolve().parent
-        self._name = Path(checkpoint).name if checkpoint else model
+        name = Path(checkpoint).name if checkpoint else model
         self._predictor, self._segmenter = self.load_model(
             model, Path(checkpoint) if checkpoint else None, mode
         )
         self._mode = mode_of(self._segmenter)
+        self._identity = identity(name, self._mode, self._tiling, self._dtype)
+        #: A segmenter without state, of which ``finish`` uses a copy per image.
+        self._blank = copy.copy(self._segmenter)
+        self._model = MicroSamDevice(
+            self._predictor, self._segmenter, self._mode, self._tiling, dtype
+        )
+        self._no_batches = self._model.choose_batch()
 
     def load_model(self, model: str, checkpoint: Path | None, mode: str) -> tuple[Any, Any]:
         """Return micro-sam's predictor and segmenter on the engine's device.
@@ -114,22 +138,24 @@ class MicroSamEngine:
     def describe(self) -> dict[str, Any]:
         """See :meth:`samservice.engines.base.Engine.describe`.
 
-        Further keys are ``mode``, ``tile_shape``, ``halo``, and ``embedding_bytes``, the size of
-        an unpacked embedding or None without embeddings.
+        Further keys are ``mode``, ``tile_shape``, ``halo``, ``batching``, why there are no batches
+        or their size, and ``embedding_bytes``, the size of an unpacked embedding or None without
+        embeddings.
 
-        ``model`` names weights, mode and tiling, because each of them changes the labels.
+        ``model`` names weights, mode, tiling and dtype, because each of them changes the labels.
         ``model_sha256`` is the digest of the checkpoint, or of encoder and then decoder where
         micro-sam's registry has two files.
         """
         packages = ("micro_sam", "torch", "torch_em", "numpy")
         return {
             "engine": "microsam",
-            "model": self._identity(),
+            "model": self._identity,
             "model_sha256": self._model_sha256,
             "segmentation_version": 2,
             "versions": {package: version(package) for package in packages},
             "embeddings": self._has_embeddings(),
             "embedding_parameters": [NORMALIZATION] if self._has_embeddings() else [],
+            "inference_parameters": inference_parameters(self._mode),
             "image_statistics": [ROBUST_RANGE, FULL_RANGE],
             "device": self._device,
             "gpu": gpu_of(self._device),
@@ -139,6 +165,9 @@ class MicroSamEngine:
             "model_cache": str(self._weights_folder),
             "parameters": {name: dict(schema) for name, schema in PARAMETERS[self._mode].items()},
             "mode": self._mode,
+            "max_batch": self._model.max_batch,
+            "batching": self._no_batches or f"up to {self._model.max_batch} planes",
+            "device_threads": self._device_threads(),
             "tile_shape": list(self._tiling["tile_shape"]) if self._tiling else None,
             "halo": list(self._tiling["halo"]) if self._tiling else None,
             "embedding_bytes": (
@@ -167,31 +196,63 @@ class MicroSamEngine:
 
         Raises :class:`WrongParameter`, :class:`WrongAxes`, :class:`SegmentationFailed`.
         """
+        return memory_error_translated(
+            lambda: segment_in_stages(self, image, axes, parameters, statistics)
+        )
+
+    def prepare(
+        self,
+        image: npt.NDArray[np.generic],
+        axes: str,
+        parameters: dict[str, Any],
+        statistics: ImageStatistics | None = None,
+    ) -> Prepared | Labels:
+        """See :meth:`samservice.engines.stages.Stages.prepare`.
+
+        Raises :class:`WrongParameter`, :class:`WrongAxes`.
+        """
         self.check_parameters(parameters)
         prepared = encoder_input(image, axes, normalization_of(parameters), statistics)
         shape = prepared.pixels.shape[: len(MASK_AXES[axes])]
-        if not prepared.has_content.any():
+        shown = shown_planes(prepared)
+        if not shown:
             return np.zeros(shape, np.uint32)
-        generate, merging = arguments_of(parameters, self._mode, axes)
-        generate |= self._one_thread()
-        with self._one_image(shape), bytes_as_they_are(prepared.is_final):
-            if "Z" in axes:
-                return segment_volume(
-                    self._predictor, self._segmenter, prepared, self._tiling, generate, merging
-                )
-            return self._segment_plane(prepared, generate)
+        if not self._model.is_batched:
+            return Prepared(
+                ModelInput(shape, shown, prepared, self._generate_arguments(parameters, axes))
+            )
+        planes = scaled_planes(prepared, shown, axes, self._predictor.transform)
+        return Prepared(ModelInput(shape, shown, planes, {}), None if "Z" in axes else "planes")
 
-    def _segment_plane(self, prepared: EncoderInput, generate: dict[str, Any]) -> Labels:
-        labels = microsam_api.automatic_segmentation().automatic_instance_segmentation(
-            self._predictor,
-            self._segmenter,
-            prepared.pixels,
-            ndim=2,
-            verbose=False,
-            **self._tiling,
-            **generate,
-        )
-        return np.asarray(labels).astype(np.uint32, copy=False)
+    def infer(self, prepared: Sequence[Prepared]) -> list[ModelState]:
+        """See :meth:`samservice.engines.stages.Stages.infer`."""
+        return self._model.infer([each.content for each in prepared])
+
+    def finish(self, state: ModelState, parameters: dict[str, Any]) -> Labels:
+        """See :meth:`samservice.engines.stages.Stages.finish`.
+
+        Raises :class:`WrongParameter`, :class:`SegmentationFailed`.
+        """
+        self.check_parameters(parameters)
+        axes = "ZYX"[-len(state.shape) :]
+        _, merging = arguments_of(parameters, self._mode, axes)
+        tiles = self._tiling if self._mode == "ais" else {}
+        try:
+            return finished(
+                state, self._blank, self._generate_arguments(parameters, axes), merging, tiles
+            )
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise SegmentationFailed(out_of_memory("cpu", [state.shape])) from None
+            raise micro_sam_failed(error) from error
+
+    def max_batch(self, batch_key: Hashable) -> int:
+        """See :meth:`samservice.engines.stages.Stages.max_batch`."""
+        return 1 if batch_key is None else self._model.max_batch
+
+    def working_bytes(self, shape: tuple[int, ...], axes: str) -> int:
+        """See :meth:`samservice.engines.stages.Stages.working_bytes`."""
+        return working_bytes(shape, axes, self._mode)
 
     def encode(
         self,
@@ -222,15 +283,15 @@ class MicroSamEngine:
         if constant:
             features = np.zeros(self._feature_shape(), np.float32)
         else:
-            features = self._encode_prepared(prepared)
+            (plane,) = scaled_planes(prepared, (0,), axes, self._predictor.transform)
+            features = memory_error_translated(lambda: self._model.encode(plane))
         return {
             "features": features,
             "input_size": list(self._input_size(original_size)),
             "original_size": list(original_size),
             "constant": constant,
             NORMALIZATION: normalization,
-            "model": self._identity(),
-            "model_sha256": self._model_sha256,
+            **self._origin(),
         }
 
     def segment_embedding(self, embedding: dict[str, Any], parameters: dict[str, Any]) -> Labels:
@@ -239,74 +300,46 @@ class MicroSamEngine:
         Raises :class:`EmbeddingsUnsupported` for an embedding of another model or mode and for a
         malformed one; :class:`WrongParameter`, :class:`SegmentationFailed`.
         """
-        self.check_parameters(parameters)
-        features, original_size = self._checked_embedding(embedding, parameters)
-        if embedding["constant"]:
-            return np.zeros(original_size, np.uint32)
-        image_embeddings = {
-            "features": features,
-            "input_size": self._input_size(original_size),
-            "original_size": original_size,
-        }
-        with self._one_image(original_size):
-            self._segmenter.initialize(image=None, image_embeddings=image_embeddings, verbose=False)
-            labels = self._segmenter.generate(**arguments_of(parameters, self._mode, "YX")[0])
-        return np.asarray(labels).astype(np.uint32, copy=False)
+        prepared = self.prepare_embedding(embedding, parameters)
+        if isinstance(prepared, np.ndarray):
+            return prepared
+        return memory_error_translated(lambda: self.finish(self.infer([prepared])[0], parameters))
 
-    def _encode_prepared(self, prepared: EncoderInput) -> npt.NDArray[np.float32]:
-        pixels = prepared.pixels
-        with self._one_image(pixels.shape[:2]), bytes_as_they_are(prepared.is_final):
-            computed = microsam_api.util().precompute_image_embeddings(
-                self._predictor, pixels, ndim=2, verbose=False
-            )
-        return np.asarray(computed["features"], np.float32)
-
-    def _checked_embedding(
+    def prepare_embedding(
         self, embedding: dict[str, Any], parameters: dict[str, Any]
-    ) -> tuple[npt.NDArray[np.float32], tuple[int, int]]:
+    ) -> Prepared | Labels:
+        """See :meth:`samservice.engines.stages.EmbeddingStages.prepare_embedding`.
+
+        Raises :class:`EmbeddingsUnsupported`, :class:`WrongParameter`.
+        """
+        self.check_parameters(parameters)
         self._require_embeddings()
-        expected = {
-            "model": self._identity(),
-            "model_sha256": self._model_sha256,
-            NORMALIZATION: normalization_of(parameters),
-        }
-        for key, own in expected.items():
-            if embedding.get(key) != own:
-                raise EmbeddingsUnsupported(
-                    f"the embedding's {key} is {embedding.get(key)!r}, expected {own!r}"
-                )
-        features = np.asarray(embedding.get("features"))
-        if features.shape != self._feature_shape() or features.dtype != np.float32:
-            raise EmbeddingsUnsupported(
-                f"the embedding's features are {features.dtype} {features.shape}, "
-                f"expected float32 {self._feature_shape()}"
-            )
-        original_size = _size(embedding.get("original_size"))
-        if (
-            original_size is None
-            or _size(embedding.get("input_size")) != self._input_size(original_size)
-            or not isinstance(embedding.get("constant"), bool)
-        ):
-            raise EmbeddingsUnsupported(
-                f"the embedding's original_size {embedding.get('original_size')!r}, input_size "
-                f"{embedding.get('input_size')!r} and constant {embedding.get('constant')!r} "
-                "do not fit together, expected the values that encode returned"
-            )
-        return np.ascontiguousarray(features), original_size
+        origin = self._origin() | {NORMALIZATION: normalization_of(parameters)}
+        features = checked_embedding(embedding, origin, self._feature_shape(), self._input_size)
+        shape = features.original_size
+        if embedding["constant"]:
+            return np.zeros(shape, np.uint32)
+        generate = self._generate_arguments(parameters, "YX")
+        return Prepared(
+            ModelInput(shape, (0,), features, generate),
+            "features" if self._model.is_batched else None,
+        )
 
-    def _identity(self) -> str:
-        tiles = ""
-        if self._tiling:
-            tile, halo = self._tiling["tile_shape"], self._tiling["halo"]
-            tiles = f", tiles {tile[0]}x{tile[1]} px, halo {halo[0]}x{halo[1]} px"
-        return f"{self._name} ({self._mode}{tiles})"
+    def _origin(self) -> dict[str, Any]:
+        return {"model": self._identity, "model_sha256": self._model_sha256}
 
-    def _one_thread(self) -> dict[str, int]:
-        """Return the option that makes tiled AIS reproducible.
+    def _generate_arguments(self, parameters: dict[str, Any], axes: str) -> dict[str, Any]:
+        """Return the arguments of ``generate``, and the one that makes tiled AIS reproducible.
 
         With more threads, one thread smooths in place the pixels that another one reads.
         """
-        return {"n_threads": 1} if self._tiling and self._mode == "ais" else {}
+        generate, _ = arguments_of(parameters, self._mode, axes)
+        return generate | ({"n_threads": 1} if self._tiling and self._mode == "ais" else {})
+
+    def _device_threads(self) -> int:
+        import torch
+
+        return torch.get_num_threads() if self._device == "cpu" else 0
 
     def _has_embeddings(self) -> bool:
         return self._mode in ("ais", "apg") and not self._tiling
@@ -314,7 +347,7 @@ class MicroSamEngine:
     def _require_embeddings(self) -> None:
         if not self._has_embeddings():
             raise EmbeddingsUnsupported(
-                f"{self._identity()} has no embeddings, expected mode ais or apg without tiles"
+                f"{self._identity} has no embeddings, expected mode ais or apg without tiles"
             )
 
     def _feature_shape(self) -> tuple[int, int, int, int]:
@@ -325,54 +358,3 @@ class MicroSamEngine:
         transform = self._predictor.transform
         rows, columns = transform.get_preprocess_shape(*original_size, transform.target_length)
         return int(rows), int(columns)
-
-    @contextmanager
-    def _one_image(self, shape: tuple[int, ...]) -> Iterator[None]:
-        """Translate micro-sam's errors, and always clear the image's state afterwards."""
-        try:
-            yield
-        except ServiceError:
-            raise
-        except Exception as error:
-            raise self._translated(error, shape) from error
-        finally:
-            self._predictor.reset_image()
-            self._segmenter.clear_state()
-            # clear_state does not delete the features that the tiled segmenters keep of every tile.
-            if hasattr(self._segmenter, "_image_embeddings"):
-                self._segmenter._image_embeddings = None
-
-    def _translated(self, error: Exception, shape: tuple[int, ...]) -> SegmentationFailed:
-        import torch
-
-        # On the CPU torch reports exhausted memory as a RuntimeError.
-        exhausted = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if exhausted or "can't allocate memory" in str(error):
-            return SegmentationFailed(
-                f"out of memory on {self._device} with an image of {shape} px; give the engine "
-                "tile_shape and halo, a smaller model, or a device with more memory"
-            )
-        return SegmentationFailed(f"micro-sam failed with {on_one_line(error)}")
-
-
-def _checked_tiling(
-    tile_shape: Sequence[int] | None, halo: Sequence[int] | None
-) -> dict[str, tuple[int, int]]:
-    if tile_shape is None and halo is None:
-        return {}
-    tile, overlap = _size(tile_shape), _size(halo, least=0)
-    if tile is None or overlap is None:
-        raise WrongParameter(
-            f"tile_shape {tile_shape!r} and halo {halo!r}, expected both as [Y, X] in whole "
-            "pixels, such as [384, 384] and [64, 64], or neither"
-        )
-    return {"tile_shape": tile, "halo": overlap}
-
-
-def _size(value: object, least: int = 1) -> tuple[int, int] | None:
-    """Return a (Y, X) of two integers not below ``least``, None for any other value."""
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        return None
-    if any(isinstance(n, bool) or not isinstance(n, int) or n < least for n in value):
-        return None
-    return value[0], value[1]

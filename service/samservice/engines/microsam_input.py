@@ -159,9 +159,9 @@ def bytes_as_they_are(is_final: bool) -> AbstractContextManager[None]:
     micro-sam has no option for it: ``micro_sam.util._to_image`` (1.8) stretches every plane and
     tile, so that an empty tile becomes noise at full contrast.
     """
-    return microsam_api.to_image_replaced(_coloured) if is_final else nullcontext()
+    return microsam_api.to_image_replaced(coloured) if is_final else nullcontext()
 
 
-def _coloured(pixels: Bytes) -> Bytes:
+def coloured(pixels: Bytes) -> Bytes:
     """Return (Y, X) or (Y, X, 3) as (Y, X, 3)."""
     return np.repeat(pixels[..., np.newaxis], 3, axis=2) if pixels.ndim == 2 else np.array(pixels)

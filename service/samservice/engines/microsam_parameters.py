@@ -133,6 +133,11 @@ def normalization_of(parameters: Mapping[str, Any]) -> str:
     return str(parameters.get(NORMALIZATION, _OWN[NORMALIZATION]["default"]))
 
 
+def inference_parameters(mode: str) -> list[str]:
+    """Return the parameters that the device's work depends on: in APG, it makes the labels."""
+    return [NORMALIZATION, *(OF_GENERATE["apg"] if mode == "apg" else ())]
+
+
 def arguments_of(
     parameters: Mapping[str, Any], mode: str, axes: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,47 +1,39 @@
-"""Segment a volume plane by plane with micro-sam and join the objects across z."""
+"""Join the objects of a volume's planes across z with micro-sam."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from . import microsam_api
-from .microsam_input import EncoderInput
 
 #: micro-sam's own default for the bias of the multicut that joins objects.
 _BETA = 0.5
 
 
-def segment_volume(
-    predictor: Any,
-    segmenter: Any,
-    volume: EncoderInput,
-    tiling: Mapping[str, tuple[int, int]],
-    generate: Mapping[str, Any],
+def join_planes(
+    planes: Iterable[npt.NDArray[np.uint32]],
+    shown: Sequence[int],
+    shape: tuple[int, ...],
     merging: Mapping[str, Any],
 ) -> npt.NDArray[np.uint32]:
-    """Return uint32 labels (Z, Y, X) of a volume.
+    """Return uint32 labels (Z, Y, X) of a volume, whose other planes have no content.
 
-    Planes without content are neither encoded nor segmented: the model finds objects in black.
-    Otherwise the steps are those of
-    ``micro_sam.multi_dimensional_segmentation.automatic_3d_segmentation`` (1.8). ``generate`` and
-    ``merging`` are the arguments of :func:`.microsam_parameters.arguments_of`.
+    The steps are those of
+    ``micro_sam.multi_dimensional_segmentation.automatic_3d_segmentation`` (1.8).
+
+    Args:
+        planes: The labels (Y, X) of some planes.
+        shown: The numbers of these planes.
+        shape: That of the volume.
+        merging: The second arguments of :func:`.microsam_parameters.arguments_of`.
     """
-    labels = np.zeros(volume.pixels.shape, np.uint32)
-    shown = np.flatnonzero(volume.has_content)
-    if not len(shown):
-        return labels
-    planes = volume.pixels[shown]
-    embeddings = microsam_api.util().precompute_image_embeddings(
-        predictor, planes, ndim=3, verbose=False, **tiling
-    )
+    labels = np.zeros(shape, np.uint32)
     count = 0
-    for number, z in enumerate(shown):
-        segmenter.initialize(planes[number], image_embeddings=embeddings, verbose=False, i=number)
-        plane = np.asarray(segmenter.generate(**generate)).astype(np.uint32, copy=False)
+    for z, plane in zip(shown, planes, strict=True):
         labels[z] = np.where(plane > 0, plane + np.uint32(count), 0)
         count += int(plane.max())
     if not count:

@@ -92,8 +92,12 @@ class StagedEngine(Engine, Stages, Protocol):
 class EmbeddingStages(Protocol):
     """A further stage of an engine with embeddings."""
 
-    def prepare_embedding(self, embedding: dict[str, Any], parameters: dict[str, Any]) -> Prepared:
-        """Check an embedding, and convert it for ``infer``; as ``segment_embedding`` otherwise."""
+    def prepare_embedding(
+        self, embedding: dict[str, Any], parameters: dict[str, Any]
+    ) -> Prepared | np.ndarray:
+        """Check an embedding, and convert it for ``infer``; the arguments and errors are those of
+        ``segment_embedding``, the rest as in :meth:`Stages.prepare`.
+        """
         ...
 
 

@@ -18,14 +18,18 @@ from samservice.contract.parameters import parameter_problems
 from samservice.engines.base import Engine, build_engine
 from samservice.server.app import SegmentationService
 
+from .engine_stages import StageTests
+
 Image = npt.NDArray[Any]
 
 
-class EngineTests:
+class EngineTests(StageTests):
     """Subclass it as ``TestMyEngine`` and set ``name``.
 
     Override the fixture ``engine`` if the engine needs options, and the fixture ``image`` if it
-    finds no objects in an image of bright discs on a dark, noisy background.
+    finds no objects in an image of bright discs on a dark, noisy background. An engine that offers
+    the stages of :mod:`samservice.engines.stages` also runs the tests of
+    :class:`samcourier.testing.engine_stages.StageTests`.
     """
 
     #: The name of the entry point, which is also ``describe()["engine"]``.
