@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..contract.engine_description import EngineDescription
 from . import microsam_parameters, watershed_parameters
+from .microsam_options import DTYPES, FLOAT32
 from .microsam_parameters import MODES
 
 #: (Y, X) in pixels. micro-sam accepts any numbers; the engine checks their relation.
@@ -67,6 +68,12 @@ MICROSAM = EngineDescription(
             "exact": True,
             "description": "load a checkpoint that holds more than weights, which may run any "
             "program",
+        },
+        "dtype": {
+            "default": FLOAT32,
+            "type": "string",
+            "enum": list(DTYPES),
+            "description": "float32, or bfloat16, which is faster on a GPU and gives other labels",
         },
     },
     requirements=("micro-sam==1.8.14",),
