@@ -129,11 +129,12 @@ class StageTests:
     def test_an_embedding_in_stages_gives_the_same_labels(
         self, stages: StagedEngine, image: Image
     ) -> None:
-        if not infers_embeddings(stages):
+        with_embeddings: Any = stages
+        if not infers_embeddings(with_embeddings):
             pytest.skip("the engine does not infer embeddings")
         embedding = stages.encode(image, "YX")
         for parameters in ({}, *_of_finish(stages.describe())):
-            prepared = stages.prepare_embedding(embedding, parameters)
+            prepared = with_embeddings.prepare_embedding(embedding, parameters)
             labels = stages.finish(_state(stages, prepared), parameters)
             np.testing.assert_array_equal(labels, stages.segment(image, "YX", parameters))
 
