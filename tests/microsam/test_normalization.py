@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ from samservice.contract.errors import EmbeddingsUnsupported, WrongParameter
 from samservice.contract.image_statistics import ImageStatistics
 from samservice.contract.normalization import robust_range
 from samservice.engines import microsam_api
+from samservice.engines.microsam_parameters import OF_MERGING
 from samservice.engines.microsam_volume import merge_planes
 
 from .test_microsam_engine import ACCEPT_ANY_MASK, TILES, blobs, directly, small_engine
@@ -273,6 +275,56 @@ def test_the_parameters_of_merging_are_micro_sams(
         expected = directly(small_checkpoint, "ais", volume, 3, **merging)
         np.testing.assert_array_equal(mask, expected)
     assert engine.segment(volume, "ZYX", {"min_z_extent": 2}).max() > 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "tiles", "generate", "merging"),
+    [
+        ("ais", {}, {"min_size": 20}, {"gap_closing": 1, "min_z_extent": 2}),
+        ("ais", TILES, {}, {"gap_closing": 1, "min_z_extent": 2, "with_background": False}),
+        ("apg", {}, {"nms_threshold": 0.8}, {"min_z_extent": 2, "with_background": False}),
+    ],
+    ids=str,
+)
+def test_modes_with_a_decoder_take_the_parameters_of_merging(
+    small_checkpoint: Path,
+    recipe: ModuleType,
+    mode: str,
+    tiles: dict[str, Any],
+    generate: dict[str, Any],
+    merging: dict[str, Any],
+) -> None:
+    volume = blobs(recipe, 3, 64, 110)
+    own = small_engine(small_checkpoint, mode=mode, device="cpu", **tiles)
+    mask = own.segment(volume, "ZYX", MINMAX | generate | merging)
+    expected = directly(small_checkpoint, mode, volume, 3, **tiles, **generate, **merging)
+    np.testing.assert_array_equal(mask, expected)
+    assert expected.any()
+
+
+def test_the_parameters_and_defaults_of_merging_are_those_of_the_installed_micro_sam() -> None:
+    micro_sam = microsam_api.multi_dimensional_segmentation()
+    inputs = {"volume", "predictor", "segmentor", "embedding_path", "tile_shape", "halo"}
+    running = {"verbose", "return_embeddings", "batch_size", "kwargs"}
+    theirs = {
+        name: parameter.default or 0
+        for name, parameter in signature(micro_sam.automatic_3d_segmentation).parameters.items()
+        if name not in inputs | running
+    }
+    assert {name: schema["default"] for name, schema in OF_MERGING.items()} == theirs
+
+
+def test_beta_of_the_merging_has_no_effect_and_is_no_parameter(recipe: ModuleType) -> None:
+    """A release in which this fails makes it worth a parameter."""
+    _, plane = recipe.draw_blobs(5, (96, 96))
+    count = int(plane.max())
+    moved = np.stack([np.roll(plane, 10 * z, axis=1) for z in range(4)])
+    labels = np.where(moved, moved + count * np.arange(4)[:, None, None], 0).astype(np.uint32)
+    merge = microsam_api.multi_dimensional_segmentation().merge_instance_segmentation_3d
+    merged = [merge(labels, beta=beta, verbose=False) for beta in (0.01, 0.5, 0.99)]
+    assert count < len(np.unique(merged[1])) - 1 < 4 * count
+    np.testing.assert_array_equal(merged[0], merged[1])
+    np.testing.assert_array_equal(merged[2], merged[1])
 
 
 @pytest.mark.parametrize(
