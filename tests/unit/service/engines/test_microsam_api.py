@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -83,6 +84,32 @@ def test_each_module_is_found_where_the_layout_has_it(
         microsam_api.build_sam(),
     ]
     assert [module.__name__ for module in found] == [f"{package}.{name}" for name in MODULES]
+
+
+def test_no_other_module_names_a_module_of_micro_sam() -> None:
+    folder = Path(microsam_api.__file__).parents[1]
+    named = {
+        path.name
+        for path in folder.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in imported(node)
+        if name.split(".")[0] in ("micro_sam", "mobile_sam", "torch_em")
+    }
+    assert named == {"microsam_api.py"}
+
+
+def imported(node: ast.AST) -> list[str]:
+    """Return the modules that a statement or a call of import_module names."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [node.module or ""]
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
+        "import_module",
+        "find_spec",
+    ):
+        return [text.value for text in node.args if isinstance(text, ast.Constant)]
+    return []
 
 
 def test_a_missing_package_is_said_in_one_line(
