@@ -330,5 +330,5 @@ def test_it_is_known_for_every_config_key_whether_it_influences_masks() -> None:
     taken_from_the_crate = {"batch_size", "parameters", "tiles", "ome_zarr", "service"}
     without_effect = {"dataset", "sheet", "images", "retry_failed", "transport", "network"}
     without_effect |= {"timeouts", "embeddings", "embeddings_max_gb", "embeddings_folder"}
-    without_effect |= {"mask_container", "outputs", "replace", "properties"}
+    without_effect |= {"mask_container", "outputs", "objects", "replace", "properties"}
     assert set(schema["properties"]) == taken_from_the_crate | without_effect

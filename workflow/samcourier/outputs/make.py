@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import to_builtins
 
 from ..errors import InputError
 from ..files.atomic import complete_or_absent
@@ -20,10 +21,12 @@ from ..images.planes import Plane
 from ..masks.omezarr import MaskFacts, MaskPixels, opened_mask
 from ..results.image_log import OutputRecord
 from ..results.layout import OUTPUT_FILES, OUTPUTS, is_output_complete, output_path, output_sha256
-from .parts import OF_PLANES, OutputsSource, PlaneParts, attempt, plane_parts, read_parts
+from .parts import OF_PLANES, TABLES, OutputsSource, PlaneParts, attempt, plane_parts, read_parts
 
 #: Increases when the same mask gives other files.
 OUTPUTS_VERSION = 3
+#: Added for the tables of objects when they alone become others.
+_TABLES_VERSION = 1
 
 _NEEDS = {
     "objects_csv": ("pyarrow", "skimage"),
@@ -164,9 +167,12 @@ class Outputs:
     def _made_from(self, name: str) -> str:
         """Return the digest of everything that the output depends on."""
         source = self.source
-        content = [OUTPUTS_VERSION, name, source.key, source.row.image]
+        version = OUTPUTS_VERSION + (_TABLES_VERSION if name in TABLES else 0)
+        content = [version, name, source.key, source.row.image]
         content += [astuple(source.row.selection)]
         content += [source.geometry.record(), source.planes.geometry.record()]
+        if name in TABLES:
+            content += [to_builtins(source.objects)]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def _path(self, name: str, recorded: str | None = None) -> Path:

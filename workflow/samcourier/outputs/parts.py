@@ -19,6 +19,7 @@ from ..images.planes import Plane, Planes
 from ..images.readers.base import one_line
 from ..masks.omezarr import MaskPixels
 from ..samples.sheet import ImageRow
+from ..settings.run_settings import ObjectSettings
 
 if TYPE_CHECKING:
     from .previews import Preview
@@ -28,7 +29,7 @@ TABLES = frozenset(("objects_csv", "objects_parquet"))
 OF_PLANES = TABLES | {"polygons", "preview"}
 #: Bytes of memory per pixel for a whole plane, without its pixels: the most that was measured
 #: (docs/outputs.md).
-_BYTES_PER_PIXEL = {"objects_csv": 17, "objects_parquet": 17, "polygons": 31, "preview": 11}
+_BYTES_PER_PIXEL = {"objects_csv": 64, "objects_parquet": 64, "polygons": 31, "preview": 11}
 
 _Result = TypeVar("_Result")
 
@@ -37,13 +38,14 @@ _Result = TypeVar("_Result")
 class OutputsSource:
     """What the outputs of one image are made from, besides its mask.
 
-    ``key`` and ``geometry`` are those of the mask.
+    ``key`` and ``geometry`` are those of the mask, ``objects`` the columns of its tables.
     """
 
     row: ImageRow
     planes: Planes
     key: str
     geometry: Geometry
+    objects: ObjectSettings = field(default_factory=ObjectSettings)
 
     @property
     def plane_geometry(self) -> Geometry:
@@ -147,7 +149,14 @@ def _columns(
     from .objects import measure
 
     planes = source.planes
-    return measure(mask, pixels, planes.channels, planes.origin(number), source.plane_geometry)
+    return measure(
+        mask,
+        pixels,
+        planes.channels,
+        planes.origin(number),
+        source.plane_geometry,
+        source.objects,
+    )
 
 
 def _features(source: OutputsSource, number: int, mask: np.ndarray) -> tuple[str, ...]:

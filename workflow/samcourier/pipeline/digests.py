@@ -6,9 +6,11 @@ import hashlib
 import json
 from collections.abc import Sequence
 
+from msgspec import to_builtins
+
 from ..files.strict_json import canonical_json
 from ..samples.sheet import ImageRow, rows_digest
-from ..settings.run_settings import RunSettings, ServiceSettings
+from ..settings.run_settings import ObjectSettings, RunSettings, ServiceSettings
 
 
 def settings_digest(settings: RunSettings, rows: Sequence[ImageRow]) -> str:
@@ -29,6 +31,9 @@ def settings_digest(settings: RunSettings, rows: Sequence[ImageRow]) -> str:
             *("--tiles-above-px", tiles.above_px),
         ],
     ]
+    # The tables of objects are made again with other columns; by default as in earlier versions.
+    if settings.objects != ObjectSettings():
+        shaping.append(to_builtins(settings.objects))
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -118,7 +118,13 @@ async def _record_failure(
 
 
 def _outputs(prepared: Prepared, settings: BatchSettings) -> Outputs:
-    source = OutputsSource(prepared.request.row, prepared.planes, prepared.key, prepared.geometry)
+    source = OutputsSource(
+        prepared.request.row,
+        prepared.planes,
+        prepared.key,
+        prepared.geometry,
+        settings.run.objects,
+    )
     return Outputs(
         settings.dataset_dir, settings.run.outputs, source, retry_refused=settings.run.retry_failed
     )

@@ -20,6 +20,7 @@ Target = Literal["local", "bioengine", "slurm", "existing"]
 
 _Text = Annotated[str, Meta(min_length=1)]
 _Count = Annotated[int, Meta(ge=1)]
+_Above0 = Annotated[float, Meta(gt=0)]
 
 
 class IceServerSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -267,6 +268,25 @@ class TileSettings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 4096 * 4096
 
 
+class ObjectSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Further columns of the tables of objects."""
+
+    solidity: Annotated[
+        bool,
+        Meta(
+            description="true to add the area of the convex hull and the solidity, which take"
+            " several times as long as all other columns, otherwise false"
+        ),
+    ] = False
+    expand_um: Annotated[
+        _Above0 | None,
+        Meta(
+            description="micrometres above 0: add the intensities in a ring of this width around"
+            " each object, e.g. for the cytoplasm around a nucleus; null for no ring",
+        ),
+    ] = None
+
+
 class RunSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The settings of a run: images, service, parameters, transport, masks and outputs.
 
@@ -386,6 +406,9 @@ class RunSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
             " tiff, objects_csv, objects_parquet, polygons, preview, input_labels"
         ),
     ] = ()
+    objects: Annotated[
+        ObjectSettings, Meta(description="further columns of the tables of objects, a mapping")
+    ] = ObjectSettings()
 
     @property
     def subset(self) -> frozenset[str] | None:
