@@ -56,7 +56,13 @@ from samcourier.segmentation.batch import (
 )
 from samcourier.segmentation.embedding_cache import EmbeddingStore
 from samcourier.testing.fake import FakeTransport, Scripted
-from samservice.contract.errors import ImageTooLarge, NotFinite, ServiceError, WrongParameter
+from samservice.contract.errors import (
+    ImageTooLarge,
+    NotFinite,
+    ServiceError,
+    StageHung,
+    WrongParameter,
+)
 from samservice.contract.wire import MASK_CODEC, pack_array
 from samservice.server.app import SegmentationService
 
@@ -1124,6 +1130,24 @@ async def test_a_service_that_fails_for_image_after_image_stops_the_batch(tmp_pa
     assert caught.value.name == "SegmentationFailed"
     logs = list((bench.dataset_dir / "logs").glob("*.json"))
     assert len(bench.images) / 2 <= len(logs) < len(bench.images)
+
+
+async def test_a_service_that_hangs_with_image_after_image_stops_the_batch(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, count=SERVICE_FAILURES)
+    bench.engine.fails = {1000 + n: StageHung("infer") for n in range(len(bench.images))}
+    with pytest.raises(ServiceUnfit, match="made no mask, last: infer") as caught:
+        await bench.run()
+    assert caught.value.name == "StageHung"
+    # The next run does not send them again, so they show nothing about its service.
+    bench.engine.fails = {}
+    logged = len(list((bench.dataset_dir / "logs").glob("*.json")))
+    assert bench.statuses(await bench.run()).count("image") == logged >= SERVICE_FAILURES - 1
+
+
+async def test_an_image_whose_stage_hung_is_sent_once(bench: Bench) -> None:
+    bench.engine.fails = {1001: StageHung("the stage infer did not end within 540 s")}
+    assert bench.statuses(await bench.run()) == ["done", "image", "done"]
+    assert len(bench.log("cell1").attempts) == 1
 
 
 @pytest.mark.parametrize("place", ["first", "amid", "last"])

@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from samservice.contract.errors import StageHung
+
 from ..concurrency import Limiter, together
 from ..connection import ConnectionManager
 from ..errors import (
@@ -153,15 +155,19 @@ class BatchRun:
         if isinstance(recorded.error, _FAILS_EVERY_IMAGE):
             raise recorded.error
         log = recorded.log
-        self._count_failure(log)
+        self._count_failure(log, is_earlier=recorded.error is None)
         self._has_mask |= log.status == "done"
         log_outcome(log)
         self._on_image(log)
         return await asyncio.to_thread(manifest_entry, self._settings.dataset_dir, log)
 
-    def _count_failure(self, log: ImageLog) -> None:
+    def _count_failure(self, log: ImageLog, is_earlier: bool) -> None:
         failure = log.failure
-        if failure is None or failure.kind not in _SERVICE_FAILURE_KINDS:
+        if failure is None:
+            return
+        # One such image is to blame itself. When every image hangs, the service is.
+        has_hung = failure.name == StageHung.__name__ and not is_earlier
+        if failure.kind not in _SERVICE_FAILURE_KINDS and not has_hung:
             return
         self._service_failures += 1
         limit = max(SERVICE_FAILURES, self._subset_count / 2)
