@@ -30,6 +30,9 @@ _NO_SESSIONS = ("services", "message_cache")
 #: No such method exists, so hypha-rpc answers as for any other unknown method.
 _UNKNOWN_METHOD = "services.nowhere"
 
+#: The coroutines in which hypha-rpc sends a message.
+_SENDING = ("emit_message", "_emit_message", "_send_chunks")
+
 #: hypha-rpc's default receiver accepts messages of this size.
 _MIN_MESSAGE_BYTES = 512_000
 MIN_HEARTBEAT_S = 0.1
@@ -65,6 +68,13 @@ class GuardedRPC(rpc.RPC):  # type: ignore[misc]
         self._cached: dict[str, _Cached] = {}
         self._sends_slowly = False
         super().__init__(*arguments, **settings)
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether a message has not left yet."""
+        return any(
+            getattr(task.get_coro(), "__name__", "") in _SENDING for task in self._background_tasks
+        )
 
     async def _send_chunks(self, package: bytes, target_id: str, session_id: str | None) -> None:
         """Send a large message in chunks; their size depends on the rate of the last message."""

@@ -104,6 +104,11 @@ class SegmentationService:
         #: Part of each packed answer: another service may receive the next call for the same id.
         self._made_by = identity_of(self._description)
 
+    @property
+    def images_finished(self) -> int:
+        """Number of images that the engine has finished, failed ones included."""
+        return self._pipeline.images_finished
+
     def hang(self) -> Hang | None:
         """Return the stage that hangs, None if none does; then this process must be replaced.
 

@@ -3,7 +3,7 @@
 :func:`serve` connects to Hypha, registers the service and its WebRTC endpoint, reports that it is
 ready, and serves until it is stopped. After a lost connection it reconnects for as long as the
 process runs, also when the server refuses temporarily, as a starting server does. Only a final
-refusal ends the service.
+refusal ends the service, and a stage that hangs.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import asyncio
 import logging
 import re
 import signal
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,22 @@ from ..webrtc.peer import Implementation
 from .access import AccessRules
 from .app import Limits, SegmentationService
 from .idle import IdleTimer, stop_when_idle
+from .restart import Ending
 
 logger = logging.getLogger(__name__)
 
 #: Interval at which the connection is checked.
 CONNECTION_CHECK_S = 1.0
+
+#: For so long the images in the pipeline may end after a signal. With SEND_LIMIT_S it is below
+#: SLURM's default KillWait of 30 s.
+DRAIN_LIMIT_S = 20.0
+#: For so long the last answers may travel.
+SEND_LIMIT_S = 5.0
+_SEND_CHECK_S = 0.01
+_TURNS_TO_SEND = 10
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,7 @@ class ServeSettings:
         ice_servers: Dictionaries with ``urls``, ``username`` and ``credential``.
         ca_bundle: File of the certificates to trust; None for the system's.
         rtc_implementation: ``wrtc`` or ``aiortc``; None for the fastest installed one.
+        client_id: Client id at the server; None for a new one.
         limits: Limits of requests and queue.
         authorized_users: E-mail addresses and ids, or ``*``; empty for everyone whom the
             visibility lets through.
@@ -75,6 +88,7 @@ class ServeSettings:
     ice_servers: list[dict[str, Any]] | None = None
     ca_bundle: Path | None = None
     rtc_implementation: Implementation | None = None
+    client_id: str | None = None
     limits: Limits = field(default_factory=Limits)
     authorized_users: tuple[str, ...] = ()
     idle_limit_s: float | None = None
@@ -87,27 +101,66 @@ async def serve(
     *,
     on_ready: Callable[[Address, Any], Awaitable[None]],
     stop: asyncio.Event,
-) -> None:
-    """Serve ``engine`` until ``stop`` is set.
+) -> Ending | None:
+    """Serve ``engine`` until ``stop`` is set or a stage of an image hangs.
 
+    The images in the pipeline end first, within ``DRAIN_LIMIT_S``; others are refused.
     ``on_ready`` receives the address and hypha-rpc's server object once service and WebRTC
     endpoint are registered.
+
+    Returns the hang after which this process must be replaced, see
+    :mod:`samservice.server.restart`, and None when ``stop`` was set.
 
     Raises :class:`NotConnected` when the connection fails or the server finally refuses a
     reconnection, and :class:`WrongParameter` for an id that Hypha does not accept.
     """
     access = AccessRules.for_users(settings.authorized_users)
     service = SegmentationService(engine, settings.limits, access)
-    watching: asyncio.Task[None] | None = None
+    client_id = settings.client_id or new_client_id(settings.service_id)
+    drained = asyncio.Event()
+    watching = [asyncio.ensure_future(_drain_at_the_end(service, stop, drained))]
     if settings.idle_limit_s is not None:
         timer = IdleTimer(service.idle_s, settings.owner_file)
-        watching = asyncio.ensure_future(stop_when_idle(timer, settings.idle_limit_s, stop))
+        watching.append(asyncio.ensure_future(stop_when_idle(timer, settings.idle_limit_s, stop)))
     try:
-        await serve_through(service, settings, on_ready=on_ready, stop=stop)
+        await serve_through(
+            service, replace(settings, client_id=client_id), on_ready=on_ready, stop=drained
+        )
     finally:
-        if watching is not None:
-            watching.cancel()
+        for task in watching:
+            task.cancel()
         service.close()
+    hang = service.hang()
+    if hang is None or stop.is_set():
+        return None
+    return Ending(hang, service.images_finished, client_id)
+
+
+def new_client_id(service_id: str) -> str:
+    """Return a client id for a service.
+
+    Hypha disconnects the older of two clients with the same id, so each replica has its own.
+    """
+    return f"{service_id}-{uuid.uuid4().hex[:12]}"
+
+
+async def _drain_at_the_end(
+    service: SegmentationService, stop: asyncio.Event, drained: asyncio.Event
+) -> None:
+    """Wait for ``stop`` or a hang, drain the service, and set ``drained``."""
+    try:
+        while not stop.is_set() and (hang := service.hang()) is None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), CONNECTION_CHECK_S)
+        if not stop.is_set() and hang is not None:
+            logger.warning(
+                "an image hangs in the stage %s, the service restarts",
+                hang.stage,
+                extra={"stage": hang.stage},
+            )
+        await service.drain(DRAIN_LIMIT_S)
+    finally:
+        drained.set()
 
 
 async def serve_through(
@@ -125,8 +178,7 @@ async def serve_through(
         raise WrongParameter(
             f"service id {settings.service_id!r}, expected letters, digits, '.', '_' and '-'"
         )
-    # Hypha disconnects the older of two clients with the same id, so each replica has its own.
-    client_id = f"{settings.service_id}-{uuid.uuid4().hex[:12]}"
+    client_id = settings.client_id or new_client_id(settings.service_id)
     try:
         server = await connect(
             settings.server_url,
@@ -177,10 +229,23 @@ async def serve_through(
         try:
             await on_ready(address, server)
             await watch_connection(server, settings.server_url, stop, settings.token)
+            await _wait_until_sent(lambda: server.rpc.is_sending or endpoint.is_sending)
         finally:
             await endpoint.close()
     finally:
         await server.disconnect()
+
+
+async def _wait_until_sent(is_sending: Callable[[], bool]) -> None:
+    """Wait until the answers have left, ``SEND_LIMIT_S`` at most.
+
+    An answer is handed to hypha-rpc a few turns of the event loop after its call has ended.
+    """
+    deadline_s = time.monotonic() + SEND_LIMIT_S
+    for _ in range(_TURNS_TO_SEND):
+        await asyncio.sleep(0)
+    while is_sending() and time.monotonic() < deadline_s:
+        await asyncio.sleep(_SEND_CHECK_S)
 
 
 async def watch_connection(
@@ -216,10 +281,21 @@ async def serve_until_interrupted(
     settings: ServeSettings,
     *,
     on_ready: Callable[[Address, Any], Awaitable[None]],
-) -> None:
-    """Serve like :func:`serve` until SIGINT or SIGTERM, then disconnect."""
+) -> Ending | None:
+    """Serve like :func:`serve` until SIGINT or SIGTERM; a second signal does not wait."""
     stop = asyncio.Event()
+    stop_at_signals(stop)
+    return await serve(engine, settings, on_ready=on_ready, stop=stop)
+
+
+def stop_at_signals(stop: asyncio.Event) -> None:
+    """Set ``stop`` at SIGINT or SIGTERM; the next one ends the process as usual."""
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    await serve(engine, settings, on_ready=on_ready, stop=stop)
+
+    def interrupted() -> None:
+        stop.set()
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, interrupted)

@@ -31,6 +31,12 @@ OPEN_TIMEOUT_S = 30.0
 class PeerRPC(GuardedRPC):
     """hypha-rpc's RPC over one data channel, with the caller's identity from the offer."""
 
+    @property
+    def channel(self) -> Channel:
+        """The data channel."""
+        channel: Channel = self._connection
+        return channel
+
     def _handle_method(self, data: dict[str, Any]) -> None:
         """Replace the context of the message by the verified one, then call the method."""
         # Built-in methods need the peer's names of both ends to answer; other methods must not
@@ -137,6 +143,14 @@ class RtcEndpoint:
         if rpc is not None:
             await rpc.disconnect()
         await peer.close()
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether a message of any peer has not left yet."""
+        return any(
+            rpc is not None and (rpc.is_sending or rpc.channel.buffered_bytes() > 0)
+            for rpc in self._peers.values()
+        )
 
     async def close(self) -> None:
         """Close every peer."""

@@ -439,7 +439,9 @@ def test_a_missing_or_dead_service_is_started(
 ) -> None:
     started: list[tuple[str, dict[str, Any]]] = []
 
-    def start(directory: Path, engine: str, engine_options: dict[str, Any]) -> LocalRecord:
+    def start(
+        directory: Path, engine: str, engine_options: dict[str, Any], _max_stage_s: float | None
+    ) -> LocalRecord:
         started.append((engine, engine_options))
         write_private(directory / TOKEN_NAME, "new")
         return record

@@ -267,6 +267,12 @@ def bench(
     help="A process that still needs the service, even without images, renews the modification"
     " time of this file.",
 )
+@click.option(
+    "--max-stage-s",
+    type=POSITIVE,
+    help="Seconds after which a stage of an image counts as hanging: the image fails, and the"
+    " service starts anew. Without it, 540; keep it below timeouts.attempt_s of the runs.",
+)
 def serve(
     settings: RunSettings,
     server_url: str,
@@ -277,12 +283,19 @@ def serve(
     authorized_users: tuple[str, ...],
     idle_limit_s: float | None,
     owner_file: Path | None,
+    max_stage_s: float | None,
 ) -> None:
-    """Serve an engine through a Hypha server until you interrupt it."""
+    """Serve an engine through a Hypha server until you interrupt it.
+
+    Images that the engine works on end first, for at most 20 s. When the engine hangs with an
+    image, that image fails and the service starts anew by itself.
+    """
     import uvloop
 
     from samservice.contract.errors import ServiceError
     from samservice.engines.base import build_engine
+    from samservice.server.app import Limits
+    from samservice.server.restart import replace_process, take_handover
     from samservice.server.serve import Address, ServeSettings, serve_until_interrupted
 
     from ..deploy.token import read_token
@@ -292,6 +305,8 @@ def serve(
         logger.info("ready: %s on %s", address.service_id, address.server_url, extra=fields)
 
     network = resolve_network(settings.network)
+    handover = take_handover()
+    limits = Limits() if max_stage_s is None else Limits(max_stage_s=max_stage_s)
     serving = ServeSettings(
         server_url,
         read_token(token_file),
@@ -300,12 +315,16 @@ def serve(
         visibility,
         [server.as_dict() for server in network.ice_servers],
         network.ca_bundle,
+        client_id=handover.client_id,
+        limits=handover.limits(limits),
         authorized_users=authorized_users,
         idle_limit_s=idle_limit_s,
         owner_file=owner_file,
     )
     try:
         loaded = build_engine(settings.service.engine, settings.service.engine_options)
-        uvloop.run(serve_until_interrupted(loaded, serving, on_ready=announce))
+        ending = uvloop.run(serve_until_interrupted(loaded, serving, on_ready=announce))
+        if ending is not None:
+            replace_process(handover.after(ending))
     except ServiceError as error:
         raise click.ClickException(plain(error.message)) from error

@@ -94,7 +94,12 @@ def find_service(settings: RunSettings, dataset_dir: Path) -> Endpoint:
     if service.target == "local":
         from .local.start import ensure_local_service
 
-        return ensure_local_service(dataset_dir / "service", service.engine, service.engine_options)
+        return ensure_local_service(
+            dataset_dir / "service",
+            service.engine,
+            service.engine_options,
+            settings.timeouts.max_stage_s,
+        )
     if service.target == "bioengine":
         return _find_app(settings, dataset_dir)
     if service.target == "slurm":
@@ -150,6 +155,7 @@ def _slurm_plan(settings: RunSettings) -> SlurmPlan:
         memory_mb=service.memory_mb,
         ca_bundle=str(bundle.resolve()) if bundle else None,
         ice_urls=tuple(url for each in open_servers for url in each.urls),
+        max_stage_s=settings.timeouts.max_stage_s,
     )
 
 

@@ -241,6 +241,14 @@ class TimeoutSettings(Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = 1800
 
+    @property
+    def max_stage_s(self) -> float:
+        """The seconds after which a stage of an image hangs, in a service of this run's own.
+
+        Below the time limit of a call, so that the caller learns the reason.
+        """
+        return 0.9 * self.attempt_s
+
 
 class TileSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """The tiles of large planes: a core of ``edge_px`` with a halo around it."""

@@ -16,14 +16,21 @@ from ..owners import add_owner, add_run
 from .record import LOG_NAME, OWNERS_NAME, TOKEN_NAME, LocalRecord, read_local_record
 
 START_TIMEOUT_S = 300.0
-STOP_TIMEOUT_S = 20.0
+#: Above the time in which the service ends its images and sends their answers.
+STOP_TIMEOUT_S = 30.0
 
 
-def ensure_local_service(directory: Path, engine: str, engine_options: dict[str, Any]) -> Endpoint:
+def ensure_local_service(
+    directory: Path,
+    engine: str,
+    engine_options: dict[str, Any],
+    max_stage_s: float | None = None,
+) -> Endpoint:
     """Return the endpoint of a running local service with this engine, starting it if needed.
 
     The service runs until the process in SAMCOURIER_RUN_PID (this one if it is not set) has ended.
-    ``directory`` holds its record, token and log.
+    ``directory`` holds its record, token and log. A stage of an image hangs after ``max_stage_s``
+    seconds, by default those of :class:`samservice.server.app.Limits`.
 
     Raises InputError without the extra ``local``, and ServiceFailed with the last line of the
     service's log when the service does not start.
@@ -39,7 +46,7 @@ def ensure_local_service(directory: Path, engine: str, engine_options: dict[str,
         if record is None or not record.serves(engine, engine_options):
             if record is not None:
                 stop_local_service(directory)
-            record = _start(directory, engine, engine_options)
+            record = _start(directory, engine, engine_options, max_stage_s)
     return Endpoint(
         server_url=record.server_url,
         workspace=record.workspace,
@@ -59,9 +66,13 @@ def require_local_extra(what: str) -> None:
             )
 
 
-def _start(directory: Path, engine: str, engine_options: dict[str, Any]) -> LocalRecord:
+def _start(
+    directory: Path, engine: str, engine_options: dict[str, Any], max_stage_s: float | None
+) -> LocalRecord:
     command = [sys.executable, "-m", "samcourier.deploy.local.supervisor", str(directory)]
     command += ["--engine", engine, "--engine-options", json.dumps(engine_options)]
+    if max_stage_s is not None:
+        command += ["--max-stage-s", f"{max_stage_s:g}"]
 
     def find_record(process: str | None) -> LocalRecord | None:
         record = read_local_record(directory)

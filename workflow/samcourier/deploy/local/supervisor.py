@@ -2,7 +2,9 @@
 
 It runs detached as ``python -m samcourier.deploy.local.supervisor DIRECTORY --engine NAME
 --engine-options JSON``, and ends when the last process that needs it has ended (see
-:mod:`samcourier.deploy.owners`), on SIGTERM, or with its Hypha server.
+:mod:`samcourier.deploy.owners`), on SIGTERM, or with its Hypha server. When the engine hangs, it
+replaces itself (see :mod:`samservice.server.restart`): the Hypha server, its tokens and the ids of
+the service stay the same.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ import uvloop
 
 from samservice.engines.base import build_engine
 from samservice.hypha.network import without_proxy_for_loopback
+from samservice.server.app import Limits
+from samservice.server.restart import replace_process, take_handover
 from samservice.server.serve import Address, ServeSettings, serve
 
 from ...errors import CourierError, ServiceFailed
@@ -48,20 +52,82 @@ HYPHA_START_TIMEOUT_S = 90.0
 TOKEN_LIFETIME_S = 14 * 24 * 3600
 
 
+class HyphaServer:
+    """A running Hypha server: a child of this process, which ends with it.
+
+    Args:
+        url: Its URL.
+        root_token: The token with every right.
+        pid: Its process.
+        stdin: File descriptor; the server ends when it is closed.
+    """
+
+    def __init__(self, url: str, root_token: str, pid: int, stdin: int) -> None:
+        self.url = url
+        self.root_token = root_token
+        self.pid = pid
+        self.stdin = stdin
+        self._returncode: int | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments that make this object again in a process that replaces this one."""
+        return {
+            "url": self.url,
+            "root_token": self.root_token,
+            "pid": self.pid,
+            "stdin": self.stdin,
+        }
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status, None while it runs."""
+        if self._returncode is None:
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            if ended:
+                self._returncode = os.waitstatus_to_exitcode(status)
+        return self._returncode
+
+    def kill(self) -> None:
+        """End the server."""
+        if self.returncode is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    async def wait(self) -> None:
+        """Wait until it has ended."""
+        while self.returncode is None:
+            await asyncio.sleep(0.01)
+
+
 @asynccontextmanager
-async def running_hypha(directory: Path, root_token: str) -> AsyncIterator[tuple[str, Any]]:
-    """Start Hypha's server on a free loopback port; yield its URL and process.
+async def running_hypha(
+    directory: Path, root_token: str, running: HyphaServer | None = None
+) -> AsyncIterator[tuple[str, HyphaServer]]:
+    """Start Hypha's server on a free loopback port, unless it is ``running``.
 
     The server does not remove its database, a temporary file. So it gets its own folder for such
-    files, which is removed after it or, after a kill, at the next start. Raises ServiceFailed when
-    the server does not start.
+    files, which is removed after it or, after a kill, at the next start.
+
+    Yields its URL and the server. Raises ServiceFailed when it does not start.
     """
     # In a shared folder, one of each user.
     scratch = directory / f"{SCRATCH_NAME}-{os.getuid()}"
+    server = running or _start_hypha(directory, scratch, root_token)
+    try:
+        if running is None:
+            await _wait_until_ready(server.url, server)
+        yield server.url, server
+    finally:
+        server.kill()
+        await server.wait()
+        os.close(server.stdin)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _start_hypha(directory: Path, scratch: Path, root_token: str) -> HyphaServer:
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     port = _free_port()
-    url = f"http://127.0.0.1:{port}"
     # Secrets are passed in the environment, which only the owner of a process can read.
     environment = without_proxy_for_loopback(os.environ) | {
         "HYPHA_ROOT_TOKEN": root_token,
@@ -69,28 +135,18 @@ async def running_hypha(directory: Path, root_token: str) -> AsyncIterator[tuple
         "HYPHA_LOGLEVEL": "ERROR",
         "TMPDIR": str(scratch),
     }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "samcourier.deploy.local.hypha_server",
-        "--from-env",
-        "--host=127.0.0.1",
-        f"--port={port}",
-        cwd=directory,
-        env=environment,
-        stdin=asyncio.subprocess.PIPE,
-    )
+    command = [sys.executable, "-m", "samcourier.deploy.local.hypha_server", str(directory)]
+    command += ["--from-env", "--host=127.0.0.1", f"--port={port}"]
+    stdin, kept_stdin = os.pipe()
     try:
-        await _wait_until_ready(url, process)
-        yield url, process
+        actions = [(os.POSIX_SPAWN_DUP2, stdin, 0)]
+        pid = os.posix_spawn(command[0], command, environment, file_actions=actions)
     finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-        shutil.rmtree(scratch, ignore_errors=True)
+        os.close(stdin)
+    return HyphaServer(f"http://127.0.0.1:{port}", root_token, pid, kept_stdin)
 
 
-async def _wait_until_ready(url: str, process: asyncio.subprocess.Process) -> None:
+async def _wait_until_ready(url: str, process: HyphaServer) -> None:
     try:
         async with (
             asyncio.timeout(HYPHA_START_TIMEOUT_S),
@@ -118,14 +174,26 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def supervise(directory: Path, engine_name: str, engine_options: dict[str, Any]) -> None:
-    """Serve until no process needs the service, then remove record and token."""
+async def supervise(
+    directory: Path, engine_name: str, engine_options: dict[str, Any], limits: Limits
+) -> None:
+    """Serve until no process needs the service, then remove record and token.
+
+    Raises ServiceFailed and the service's errors; does not return when the engine hangs.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    engine = await asyncio.to_thread(build_engine, engine_name, engine_options)
-    root_token = secrets.token_urlsafe(48)
+    handover = take_handover()
+    running = HyphaServer(**handover.details) if handover.details else None
+    try:
+        engine = await asyncio.to_thread(build_engine, engine_name, engine_options)
+    except BaseException:
+        if running is not None:
+            running.kill()
+        raise
+    root_token = running.root_token if running else secrets.token_urlsafe(48)
 
     async def publish(address: Address, server: Any) -> None:
         token = await server.generate_token(
@@ -145,12 +213,20 @@ async def supervise(directory: Path, engine_name: str, engine_options: dict[str,
             ),
         )
 
-    async with running_hypha(directory, root_token) as (url, hypha):
+    async with running_hypha(directory, root_token, running) as (url, hypha):
+        settings = ServeSettings(
+            url,
+            token=root_token,
+            client_id=handover.client_id,
+            limits=handover.limits(limits),
+        )
         watch = asyncio.ensure_future(_stop_when_unneeded(directory / OWNERS_NAME, hypha, stop))
         try:
-            await serve(engine, ServeSettings(url, token=root_token), on_ready=publish, stop=stop)
+            ending = await serve(engine, settings, on_ready=publish, stop=stop)
             if watch.done():
                 watch.result()
+            if ending is not None:
+                replace_process(handover.after(ending, **hypha.arguments), kept_files=[hypha.stdin])
         finally:
             watch.cancel()
             for name in (RECORD_NAME, TOKEN_NAME):
@@ -159,9 +235,7 @@ async def supervise(directory: Path, engine_name: str, engine_options: dict[str,
                         (directory / name).unlink(missing_ok=True)
 
 
-async def _stop_when_unneeded(
-    owners: Path, hypha: asyncio.subprocess.Process, stop: asyncio.Event
-) -> None:
+async def _stop_when_unneeded(owners: Path, hypha: HyphaServer, stop: asyncio.Event) -> None:
     """Set ``stop`` when the service is not needed, or on any error.
 
     Raises ServiceFailed when the owners cannot be read for too long.
@@ -180,10 +254,12 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--engine", required=True)
     parser.add_argument("--engine-options", type=json.loads, default={})
+    parser.add_argument("--max-stage-s", type=float, default=Limits.max_stage_s)
     options = parser.parse_args()
     log_to_stderr()
+    directory, limits = options.directory.resolve(), Limits(max_stage_s=options.max_stage_s)
     try:
-        uvloop.run(supervise(options.directory.resolve(), options.engine, options.engine_options))
+        uvloop.run(supervise(directory, options.engine, options.engine_options, limits))
     except Exception as error:
         if isinstance(error, CourierError) or type(error).__module__.startswith("samservice"):
             sys.exit(f"error: {getattr(error, 'message', error)}")

@@ -66,6 +66,7 @@ class SlurmPlan(Struct, frozen=True, forbid_unknown_fields=True):
     memory_mb: int | None = None
     ca_bundle: str | None = None
     ice_urls: tuple[str, ...] = ()
+    max_stage_s: float | None = None
 
     def script(self, directory: Path) -> str:
         """Return the job's script; it contains the path of the token's file, not the token."""
@@ -76,14 +77,20 @@ class SlurmPlan(Struct, frozen=True, forbid_unknown_fields=True):
         command += ["--ice-servers", json.dumps([{"urls": url} for url in self.ice_urls])]
         command += ["--idle-limit-s", f"{IDLE_LIMIT_S:g}"]
         command += ["--owner-file", str(directory / NEEDED_NAME)]
-        for option, value in (("--workspace", self.workspace), ("--ca-bundle", self.ca_bundle)):
+        max_stage_s = None if self.max_stage_s is None else f"{self.max_stage_s:g}"
+        for option, value in (
+            ("--workspace", self.workspace),
+            ("--ca-bundle", self.ca_bundle),
+            ("--max-stage-s", max_stage_s),
+        ):
             if value is not None:
                 command += [option, value]
         return f"#!/bin/sh\nexec {shlex.join(command)}\n"
 
     def is_same_service(self, other: SlurmPlan) -> bool:
-        """Tell whether both plans are equal except for the service's name."""
-        return replace(self, service_name=other.service_name) == other
+        """Tell whether both plans are equal except for the service's name and time limit."""
+        same = replace(self, service_name=other.service_name, max_stage_s=other.max_stage_s)
+        return same == other
 
 
 class SlurmRecord(Struct, frozen=True, forbid_unknown_fields=True):
