@@ -103,9 +103,16 @@ class SegmentationApp:
 
     @bioengine.health_check
     async def stay_connected(self) -> None:
-        """Reconnect lost endpoints; a failure never makes the replica unhealthy."""
+        """Reconnect lost endpoints; only a hang of the engine makes the replica unhealthy.
+
+        Ray replaces the replica after several failed checks; until then the images in other stages
+        end.
+        """
         if self._direct is not None:
             await self._direct.maintain()
+        hang = None if self._service is None else self._service.hang()
+        if hang is not None:
+            raise RuntimeError(f"an image hangs in the stage {hang.stage}")
 
     async def __del__(self) -> None:
         """Disconnect from Hypha before Ray ends the replica."""

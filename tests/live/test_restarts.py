@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from samcourier.deploy.local.record import read_local_record
 from samcourier.masks.omezarr import read_mask
-from samcourier.processes import is_running
 
 from ..unit.installed import write_distribution
 
@@ -26,11 +23,11 @@ pytestmark = pytest.mark.live
 
 COMMAND_TIMEOUT_S = 240
 #: The service notices a hang after 0.9 of it.
-ATTEMPT_S = 6
+ATTEMPT_S = 10
 HANGS = 7777
 
 ENTRY_POINTS = "[samcourier.engines]\nmoody = moody:MOODY\n"
-DESCRIPTION = '''
+DESCRIPTION = """
 from samservice.contract.engine_description import EngineDescription
 
 MOODY = EngineDescription(
@@ -44,7 +41,7 @@ MOODY = EngineDescription(
         "notes": {"default": "", "type": "string", "description": "file for the stages"},
     },
 )
-'''
+"""
 ENGINE = f'''
 import os
 import time
@@ -133,10 +130,16 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "samcourier.cli", *map(str, arguments)]
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + COMMAND_TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
 def read_logs(results: Path) -> dict[str, dict[str, Any]]:
     return {
-        (log := json.loads(path.read_text()))["image"]: log
-        for path in results.glob("logs/*.json")
+        (log := json.loads(path.read_text()))["image"]: log for path in results.glob("logs/*.json")
     }
 
 
@@ -171,10 +174,13 @@ def test_a_run_survives_an_image_with_which_the_engine_hangs(
         mask = read_mask(results / "masks" / f"{name}.ome.zarr")
         assert int((mask > 0).sum()) == (6 + number) * 16
     assert (hung["failure"]["kind"], hung["failure"]["name"]) == ("image", "StageHung"), told
-    assert f"the stage {stage} did not end within 5.4 s" in hung["failure"]["message"]
+    assert f"the stage {stage} did not end within 9 s" in hung["failure"]["message"]
     # A batch tells only that one of its images is to blame; alone, the image itself does.
-    assert len([each for each in hung["attempts"] if each["error"]["kind"] != "overload"]) <= batch
-    assert service_log.count("the service restarts") == (2 if batch > 1 else 1), told
+    names = [each["error"]["name"] for each in hung["attempts"]]
+    assert names.count("StageHung") == 1
+    in_a_batch = names.count("SegmentationFailed")
+    assert in_a_batch <= (1 if batch > 1 else 0)
+    assert service_log.count("the service restarts") == 1 + in_a_batch, told
     assert done.returncode == 1, told
     # It ends with the run, and its Hypha server too.
-    assert not (results / "service" / "token").exists(), told
+    wait_until(lambda: not (results / "service" / "token").exists())

@@ -209,7 +209,7 @@ class Pipeline:
         result = asyncio.wrap_future(job.result)
         # A call may be cancelled in the moment in which its error comes.
         result.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        check_s = min(self._limits.max_stage_s / 4, 5.0)
+        check_s = min(self._limits.max_stage_s / 20, 5.0)
         try:
             while not result.done():
                 await asyncio.wait({result}, timeout=check_s)

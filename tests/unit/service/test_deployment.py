@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import runpy
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +20,7 @@ from samcourier.deploy.targets import _requirements
 from samcourier.settings.run_settings import ServiceSettings
 from samservice import __version__
 from samservice.contract.engine_description import ENGINES, describe_engine
+from samservice.server.pipeline import Hang
 
 SERVICE_DIR = Path(__file__).parents[3] / "service"
 MANIFEST = yaml.safe_load((SERVICE_DIR / "manifest.yaml").read_text())
@@ -117,3 +121,26 @@ def test_every_method_gets_the_caller_s_context(name: str) -> None:
         "bioengine.method(context=True)"
     ]
     assert "context" in [argument.arg for argument in method.args.args]
+
+
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The app's class, as BioEngine's decorators leave it."""
+
+    def unchanged(*_: Any, **__: Any) -> Callable[[Any], Any]:
+        return lambda decorated: decorated
+
+    bioengine = ModuleType("bioengine")
+    bioengine.app = bioengine.method = unchanged  # type: ignore[attr-defined]
+    bioengine.async_init = bioengine.health_check = lambda method: method  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "bioengine", bioengine)
+    return runpy.run_path(str(SERVICE_DIR / "deployment.py"))["SegmentationApp"]()
+
+
+async def test_a_hang_alone_makes_a_replica_unhealthy(app: Any) -> None:
+    await app.stay_connected()
+    hangs: list[Hang | None] = [None, Hang("infer", 1)]
+    app._service = SimpleNamespace(hang=lambda: hangs.pop(0))
+    await app.stay_connected()
+    with pytest.raises(RuntimeError, match="hangs in the stage infer"):
+        await app.stay_connected()
