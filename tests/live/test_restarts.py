@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import secrets
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,8 @@ import numpy as np
 import pytest
 import tifffile
 
+from samcourier.deploy.local.supervisor import running_hypha
+from samcourier.files.atomic import write_private
 from samcourier.masks.omezarr import read_mask
 
 from ..unit.installed import write_distribution
@@ -184,3 +190,103 @@ def test_a_run_survives_an_image_with_which_the_engine_hangs(
     assert done.returncode == 1, told
     # It ends with the run, and its Hypha server too.
     wait_until(lambda: not (results / "service" / "token").exists())
+
+
+@pytest.fixture(scope="module")
+def hypha(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The URL of a Hypha server, and the file of a token."""
+    directory = tmp_path_factory.mktemp("hypha")
+    token = secrets.token_urlsafe(48)
+    with asyncio.Runner() as runner:
+        running = running_hypha(directory, token)
+        url, _ = runner.run(running.__aenter__())
+        try:
+            write_private(directory / "token", token)
+            yield url, directory / "token"
+        finally:
+            runner.run(running.__aexit__(None, None, None))
+
+
+@contextmanager
+def serving(
+    hypha: tuple[str, Path], log: Path, environment: dict[str, str], **options: object
+) -> Iterator[subprocess.Popen[bytes]]:
+    url, token = hypha
+    arguments = ["--server-url", url, "--token-file", token, "--service-id", "moody"]
+    arguments += ["--engine", "moody", "--engine-options", json.dumps(options)]
+    arguments += ["--max-stage-s", 9]
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command("serve", *arguments), stdout=file, stderr=subprocess.STDOUT, env=environment
+        )
+    try:
+        wait_until(lambda: "ready: " in log.read_text() or process.poll() is not None)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def start_run(
+    hypha: tuple[str, Path], data: Path, results: Path, environment: dict[str, str]
+) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(
+            *("segment", data, "--dataset-dir", results, "--target", "existing"),
+            *("--server-url", hypha[0], "--token-file", hypha[1], "--service-id", "moody"),
+            *("--attempt-timeout-s", ATTEMPT_S),
+        ),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+    )
+
+
+def stages(notes: Path) -> list[tuple[int, str, list[int]]]:
+    """Return (process, stage, values of the images) of each stage that began."""
+    lines = notes.read_text().splitlines() if notes.exists() else []
+    return [
+        (int(process), stage, json.loads(values))
+        for process, stage, values in (line.split(" ", 2) for line in lines)
+    ]
+
+
+def test_at_sigterm_the_images_in_each_stage_end_and_another_service_gets_the_others(
+    tmp_path: Path, environment: dict[str, str], hypha: tuple[str, Path]
+) -> None:
+    data, results, notes = tmp_path / "data", tmp_path / "results", tmp_path / "notes"
+    make_images(data, 12)
+    options = {"stage_s": 0.7, "notes": str(notes)}
+    with serving(hypha, tmp_path / "first.log", environment, **options) as first:
+        run = start_run(hypha, data, results, environment)
+        wait_until(lambda: sum(stage == "finish" for _, stage, _ in stages(notes)) >= 2)
+        first.send_signal(signal.SIGTERM)
+        with serving(hypha, tmp_path / "second.log", environment, **options) as second:
+            told, _ = run.communicate(timeout=COMMAND_TIMEOUT_S)
+            assert first.wait(COMMAND_TIMEOUT_S) == 0, (tmp_path / "first.log").read_text()
+            assert run.returncode == 0, told
+            assert {log["status"] for log in read_logs(results).values()} == {"done"}
+            begun = stages(notes)
+    by_first = {values[0] for process, _, values in begun if process == first.pid}
+    ended_by_first = [v for p, stage, [v] in begun if p == first.pid and stage == "finish"]
+    by_second = {values[0] for process, _, values in begun if process == second.pid}
+    # What was in the pipeline went through it, and its answer arrived: nothing was done twice.
+    assert sorted(by_first) == sorted(ended_by_first)
+    assert by_first.isdisjoint(by_second) and len(by_first | by_second) == 12
+    assert by_first and by_second
+
+
+def test_a_served_engine_that_hangs_is_replaced_under_its_full_id(
+    tmp_path: Path, environment: dict[str, str], hypha: tuple[str, Path]
+) -> None:
+    data, results, log = tmp_path / "data", tmp_path / "results", tmp_path / "serve.log"
+    make_images(data, 6, marked=2)
+    with serving(hypha, log, environment) as process:
+        run = start_run(hypha, data, results, environment)
+        told, _ = run.communicate(timeout=COMMAND_TIMEOUT_S)
+        failed = {name for name, log in read_logs(results).items() if log["status"] != "done"}
+        assert (run.returncode, failed) == (1, {"image2"}), told
+        assert process.poll() is None
+    ready = [line for line in log.read_text().splitlines() if line.startswith("ready: ")]
+    assert len(ready) == 2 and ready[0] == ready[1], log.read_text()

@@ -134,7 +134,10 @@ def app(monkeypatch: pytest.MonkeyPatch) -> Any:
     bioengine.app = bioengine.method = unchanged  # type: ignore[attr-defined]
     bioengine.async_init = bioengine.health_check = lambda method: method  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "bioengine", bioengine)
-    return runpy.run_path(str(SERVICE_DIR / "deployment.py"))["SegmentationApp"]()
+    app_class = runpy.run_path(str(SERVICE_DIR / "deployment.py"))["SegmentationApp"]
+    # Ray awaits it; Python does not.
+    del app_class.__del__
+    return app_class()
 
 
 async def test_a_hang_alone_makes_a_replica_unhealthy(app: Any) -> None:
