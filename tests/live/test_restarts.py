@@ -28,7 +28,7 @@ from ..unit.installed import write_distribution
 pytestmark = pytest.mark.live
 
 COMMAND_TIMEOUT_S = 240
-#: The service notices a hang after 0.9 of it.
+#: The service notices a hang after 0.8 of it.
 ATTEMPT_S = 10
 HANGS = 7777
 
@@ -180,7 +180,7 @@ def test_a_run_survives_an_image_with_which_the_engine_hangs(
         mask = read_mask(results / "masks" / f"{name}.ome.zarr")
         assert int((mask > 0).sum()) == (6 + number) * 16
     assert (hung["failure"]["kind"], hung["failure"]["name"]) == ("image", "StageHung"), told
-    assert f"the stage {stage} did not end within 9 s" in hung["failure"]["message"]
+    assert f"the stage {stage} did not end within 8 s" in hung["failure"]["message"]
     # A batch tells only that one of its images is to blame; alone, the image itself does.
     names = [each["error"]["name"] for each in hung["attempts"]]
     assert names.count("StageHung") == 1
@@ -214,7 +214,7 @@ def serving(
     url, token = hypha
     arguments = ["--server-url", url, "--token-file", token, "--service-id", "moody"]
     arguments += ["--engine", "moody", "--engine-options", json.dumps(options)]
-    arguments += ["--max-stage-s", 9]
+    arguments += ["--max-stage-s", 8]
     with log.open("wb") as file:
         process = subprocess.Popen(
             command("serve", *arguments), stdout=file, stderr=subprocess.STDOUT, env=environment

@@ -67,7 +67,7 @@ class Limits:
     max_working_bytes: int = 4 << 30
     finish_threads: int = 0
     max_batch: int = 0
-    max_stage_s: float = 540
+    max_stage_s: float = 480
 
 
 class SegmentationService:

@@ -1145,7 +1145,7 @@ async def test_a_service_that_hangs_with_image_after_image_stops_the_batch(tmp_p
 
 
 async def test_an_image_whose_stage_hung_is_sent_once(bench: Bench) -> None:
-    bench.engine.fails = {1001: StageHung("the stage infer did not end within 540 s")}
+    bench.engine.fails = {1001: StageHung("the stage infer did not end within 480 s")}
     assert bench.statuses(await bench.run()) == ["done", "image", "done"]
     assert len(bench.log("cell1").attempts) == 1
 

@@ -67,7 +67,7 @@ def over_http(status: int, detail: str) -> CourierError:
         (WrongDtype("complex64"), ImageUnfit),
         (NotFinite("4 NaN"), ImageUnfit),
         (ImageTooLarge("1e9 px"), ImageUnfit),
-        (StageHung("the stage infer did not end within 540 s"), ImageUnfit),
+        (StageHung("the stage infer did not end within 480 s"), ImageUnfit),
         (WrongParameter("sigma=-1"), RequestRefused),
         (EmbeddingsUnsupported("watershed has none"), RequestRefused),
         (ServiceBusy("32 images are waiting"), Overloaded),

@@ -271,7 +271,7 @@ def bench(
     "--max-stage-s",
     type=POSITIVE,
     help="Seconds after which a stage of an image counts as hanging: the image fails, and the"
-    " service starts anew. Without it, 540; keep it below timeouts.attempt_s of the runs.",
+    " service starts anew. Without it, 480; keep it below timeouts.attempt_s of the runs.",
 )
 def serve(
     settings: RunSettings,

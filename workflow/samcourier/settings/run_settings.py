@@ -247,7 +247,7 @@ class TimeoutSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
         Below the time limit of a call, so that the caller learns the reason.
         """
-        return 0.9 * self.attempt_s
+        return 0.8 * self.attempt_s
 
 
 class TileSettings(Struct, frozen=True, forbid_unknown_fields=True):
