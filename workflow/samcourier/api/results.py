@@ -17,9 +17,10 @@ from ..images.planes import open_planes
 from ..masks.omezarr import opened_mask, read_mask
 from ..results.environment import SHEET
 from ..results.image_log import ImageLog, read_image_log
-from ..results.layout import find_mask, log_path, output_path
+from ..results.layout import find_mask, log_path
 from ..samples.properties import ANY
 from ..samples.sheet import ImageRow, read_sheet
+from ..tables.write import GROUPS, OBJECTS, SUMMARY
 
 if TYPE_CHECKING:
     import pandas
@@ -153,35 +154,44 @@ class Results(Mapping[str, ImageResult]):
         }
 
     def summary(self) -> pandas.DataFrame:
-        """Return the table of the report, one row per image, with the properties of the sheet.
+        """Return one row per image: properties, count, density and medians over its objects.
 
-        Raises InputError without a report, and where pandas is not installed.
+        Raises InputError as :meth:`objects` does.
         """
-        path = self.path / "report.tsv"
-        if not path.is_file():
-            raise InputError(f"{path}: no such file, expected the table of a run that has ended")
-        return _pandas().read_csv(path, sep="\t", dtype={"batch": str, "image": str})
+        return self._read_tsv(SUMMARY)
 
     def objects(self) -> pandas.DataFrame:
         """Return one row per object of all images, with the properties of their images.
 
-        Raises InputError where no image has a table (``outputs: [objects_parquet]`` of the config
-        makes them), and where pandas is not installed.
+        Raises InputError where no run has made the table (``outputs: [objects_parquet]`` of the
+        config), and where pandas is not installed.
         """
-        frames = []
-        for image, result in self.items():
-            path = output_path(self.path, image, "objects_parquet")
-            if path.is_file():
-                frame = _pandas().read_parquet(path)
-                for number, (name, value) in enumerate(result.properties.items(), start=1):
-                    frame.insert(number, name, value)
-                frames.append(frame)
-        if not frames:
+        path = self.path / OBJECTS
+        if not path.is_file():
             raise InputError(
-                f"{self.path}: no table of objects, expected outputs: [objects_parquet] in the"
-                " config of a run"
+                f"{path}: no such file, expected the table of a run with outputs:"
+                " [objects_parquet] in its config"
             )
-        return _pandas().concat(frames, ignore_index=True)
+        return _pandas().read_parquet(path)
+
+    def groups(self) -> pandas.DataFrame:
+        """Return one row per value of each property: counts, densities and medians.
+
+        Raises InputError as :meth:`objects` does.
+        """
+        return self._read_tsv(GROUPS)
+
+    def _read_tsv(self, name: str) -> pandas.DataFrame:
+        path = self.path / name
+        if not path.is_file():
+            raise InputError(
+                f"{path}: no such file, expected the table of a run that has ended, with outputs:"
+                " [objects_parquet] in its config"
+            )
+        texts = {"image": str, "property": str, "value": str}
+        return _pandas().read_csv(
+            path, sep="\t", dtype=texts, keep_default_na=False, na_values=[""]
+        )
 
 
 def _pandas() -> Any:

@@ -197,7 +197,9 @@ class _Content:
         from .objects import table
 
         columns = [part.columns for part in self._in_order if part.columns is not None]
-        return table(self.source.row.image, self.source.key, columns)
+        is_volume = "Z" in self.source.planes.plane_axes
+        pixel_um2 = None if is_volume else self.source.geometry.pixel_um("YX")
+        return table(self.source.row.image, self.source.key, columns, pixel_um2)
 
     @property
     def _in_order(self) -> list[PlaneParts]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -173,8 +174,17 @@ def _intensities(
     return columns
 
 
-def table(image: str, key: str, planes: Sequence[Mapping[str, np.ndarray | list[Any]]]) -> pa.Table:
-    """Return the table of an image from the columns of its planes; ``key`` is the mask's."""
+def table(
+    image: str,
+    key: str,
+    planes: Sequence[Mapping[str, np.ndarray | list[Any]]],
+    pixel_um2: Fraction | None = None,
+) -> pa.Table:
+    """Return the table of an image from the columns of its planes.
+
+    ``key`` is the mask's. ``pixel_um2`` is the area of a pixel of a plane, None for a volume and if
+    it is unknown; the metadata of the schema have both.
+    """
     parts = [
         pa.table(
             {
@@ -187,7 +197,10 @@ def table(image: str, key: str, planes: Sequence[Mapping[str, np.ndarray | list[
     whole = pa.concat_tables(parts)
     names = pa.array([image] * whole.num_rows, pa.string())
     whole = whole.add_column(0, "image", names)
-    return whole.replace_schema_metadata({"samcourier_key": key})
+    metadata = {"samcourier_key": key}
+    if pixel_um2 is not None:
+        metadata["samcourier_pixel_um2"] = repr(float(pixel_um2))
+    return whole.replace_schema_metadata(metadata)
 
 
 def write_parquet(path: Path, objects: pa.Table) -> None:

@@ -171,11 +171,12 @@ def write_run_report(
     tsv: Path,
     complete: Path,
 ) -> WrittenReport:
-    """Write report (``html``, ``tsv``) and crate, and ``complete`` if every image has a mask."""
+    """Write report, tables of the dataset and crate, and ``complete`` if every image has a mask."""
     from ..evaluation.nothing_found import nothing_found_sentence
     from ..evaluation.run import build_report
     from ..provenance.crate import write_crate
     from ..report import write_report
+    from ..tables.write import write_tables
 
     batches = make_batches(rows, settings.batch_size)
     if not settings.images:
@@ -183,6 +184,8 @@ def write_run_report(
     built = build_report(rows, batches, dataset_dir, settings.subset)
     digest = report_digest(settings, rows_of_subset(rows, settings.subset))
     without_mask = write_report(built, html, tsv, complete, digest)
+    if (problem := write_tables(built.outcomes, dataset_dir, settings.outputs)) is not None:
+        logger.warning("%s", problem)
     # A run that only writes its report may have a sheet with other truths or fewer images.
     write_sheet(dataset_dir, rows)
     return WrittenReport(

@@ -19,13 +19,15 @@ TABLE_COLUMNS = frozenset(
     {
         *("batch", "status", "object_count", "ap50", "ap75", "mean_matched_iou"),
         *("missed", "split", "merged", "transport", "why", "attempts", "remark"),
-        *("up_bytes", "down_bytes", "id", "label", "touches_border"),
+        *("up_bytes", "down_bytes", "id", "label", "touches_border", "density_per_mm2"),
+        *("extent", "eccentricity", "orientation_rad", "solidity"),
     }
 )
 #: Columns of seconds, and of measurements such as centroid_y_px and intensity_mean_DAPI.
 _OF_TABLES = re.compile(
     "(predicted|read|pack|send|queue|prepare|infer|finish|service|receive|unpack|write|total)_s"
-    r"|(area|volume|centroid|bbox|intensity)_\w+"
+    r"|(area|volume|centroid|bbox|intensity|perimeter|equivalent_diameter|major_axis|minor_axis"
+    r"|convex_area|ring|median)_\w+"
 )
 
 #: For the sheet of a results folder, which was checked when its run began.
