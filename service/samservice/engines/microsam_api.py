@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -62,17 +63,32 @@ def vit_t_problem() -> str | None:
 
 
 @contextmanager
-def to_image_replaced(replacement: Callable[..., Any]) -> Iterator[None]:
+def to_image_replaced(replacement: Callable[[Any], Any]) -> Iterator[None]:
     """Replace ``_to_image``, by which micro-sam makes the encoder's bytes of a plane or tile.
 
-    It is a function of ``micro_sam.util``, which ``micro_sam.v1.util`` also holds by its name.
+    The calling thread alone gets the replacement; micro-sam converts in the thread that calls it.
     """
-    holders: list[Any] = [import_module(f"{holder}.util") for holder in {package(), "micro_sam"}]
-    originals = [holder._to_image for holder in holders]
-    for holder in holders:
-        holder._to_image = replacement
+    _make_to_image_replaceable()
+    before = _replacement.set(replacement)
     try:
         yield
     finally:
-        for holder, original in zip(holders, originals, strict=True):
-            holder._to_image = original
+        _replacement.reset(before)
+
+
+_replacement: ContextVar[Callable[[Any], Any] | None] = ContextVar("_replacement", default=None)
+
+
+@cache
+def _make_to_image_replaceable() -> None:
+    """Let ``_to_image`` ask for a replacement, in each module of SAM 1 that holds it.
+
+    It is a function of ``micro_sam.util``, which ``micro_sam.v1.util`` also holds by its name.
+    """
+    for holder in {package(), "micro_sam"}:
+        module: Any = import_module(f"{holder}.util")
+        module._to_image = _replaceable(module._to_image)
+
+
+def _replaceable(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda image: (_replacement.get() or original)(image)

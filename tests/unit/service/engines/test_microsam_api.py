@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
         for name in [n for n in sys.modules if n == "micro_sam" or n.startswith("micro_sam.")]:
             monkeypatch.delitem(sys.modules, name)
         microsam_api.package.cache_clear()
+        microsam_api._make_to_image_replaceable.cache_clear()
 
     def write(files: dict[str, str]) -> None:
         for path, text in files.items():
@@ -139,3 +141,17 @@ def test_the_conversion_is_restored_after_an_error(write: Write) -> None:
         assert microsam_api.util()._to_image("x") == "final"
         raise ZeroDivisionError
     assert microsam_api.util()._to_image("x") == "stretched"
+
+
+@pytest.mark.parametrize("files", [OF_1_8 | CONVERSION, OF_V1 | CONVERSION | CALLERS])
+def test_other_threads_keep_micro_sams_conversion(write: Write, files: dict[str, str]) -> None:
+    """One image is prepared while another one with other bytes is in the encoder."""
+    write(files)
+    with ThreadPoolExecutor(1) as other:
+        with microsam_api.to_image_replaced(lambda x: f"final {x}"):
+            assert microsam_api.util()._to_image("x") == "final x"
+            assert other.submit(lambda: microsam_api.util()._to_image("x")).result() == "stretched"
+            with microsam_api.to_image_replaced(lambda _: "inner"):
+                assert microsam_api.util()._to_image("x") == "inner"
+            assert microsam_api.util()._to_image("x") == "final x"
+        assert microsam_api.util()._to_image("x") == "stretched"
