@@ -47,6 +47,7 @@ TESTS = (
     "test_microsam_engine.py::test_the_description_names_all_that_shapes_labels",
     "test_microsam_engine.py::test_a_failed_download_says_where_the_weights_belong",
     "test_microsam_engine.py::test_micro_sams_own_checkpoints_are_loaded",
+    "test_stages.py::test_eight_images_of_a_batch_have_the_labels_of_each_alone",
     "test_normalization.py::test_minmax_is_micro_sams_own_call",
     "test_normalization.py::test_the_encoder_gets_the_range_of_the_normalization",
     "test_normalization.py::test_the_parameters_of_merging_are_micro_sams",

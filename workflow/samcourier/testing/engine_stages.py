@@ -153,7 +153,7 @@ class StageTests:
 def _with_axes(image: Image, axes: str) -> Image:
     sizes = {"C": 2, "Z": 3}
     copies = [*(sizes[axis] for axis in axes[:-2]), *image.shape]
-    return np.ascontiguousarray(np.broadcast_to(image, copies))
+    return np.array(np.broadcast_to(image, copies))
 
 
 def _state(stages: StagedEngine, prepared: object) -> Any:
