@@ -80,7 +80,7 @@ def test_the_installed_micro_sam_has_the_layout_of_1_8() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_the_engine_runs_in_the_layout_of_v1(moved: Path, small_checkpoint: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-c", RUN, "-q", *(str(HERE / test) for test in TESTS)],
