@@ -228,13 +228,17 @@ def serving(
 
 
 def start_run(
-    hypha: tuple[str, Path], data: Path, results: Path, environment: dict[str, str]
+    hypha: tuple[str, Path],
+    data: Path,
+    results: Path,
+    environment: dict[str, str],
+    transport: str = "auto",
 ) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command(
             *("segment", data, "--dataset-dir", results, "--target", "existing"),
             *("--server-url", hypha[0], "--token-file", hypha[1], "--service-id", "moody"),
-            *("--attempt-timeout-s", ATTEMPT_S),
+            *("--attempt-timeout-s", ATTEMPT_S, "--transport", transport),
         ),
         text=True,
         stdout=subprocess.PIPE,
@@ -252,14 +256,15 @@ def stages(notes: Path) -> list[tuple[int, str, list[int]]]:
     ]
 
 
+@pytest.mark.parametrize("transport", ["auto", "websocket", "webrtc"])
 def test_at_sigterm_the_images_in_each_stage_end_and_another_service_gets_the_others(
-    tmp_path: Path, environment: dict[str, str], hypha: tuple[str, Path]
+    tmp_path: Path, environment: dict[str, str], hypha: tuple[str, Path], transport: str
 ) -> None:
     data, results, notes = tmp_path / "data", tmp_path / "results", tmp_path / "notes"
     make_images(data, 12)
     options = {"stage_s": 0.7, "notes": str(notes)}
     with serving(hypha, tmp_path / "first.log", environment, **options) as first:
-        run = start_run(hypha, data, results, environment)
+        run = start_run(hypha, data, results, environment, transport)
         wait_until(lambda: sum(stage == "finish" for _, stage, _ in stages(notes)) >= 2)
         first.send_signal(signal.SIGTERM)
         with serving(hypha, tmp_path / "second.log", environment, **options) as second:

@@ -106,11 +106,10 @@ class Device:
         states, error, is_out_of_memory = _call_infer(batch)
         end_s = time.monotonic()
         self._times.note_device(begin_s, end_s)
-        for job in batch:
-            job.end()
+        shares_s = [job.end(len(batch)) for job in batch]
         if error is None:
-            for job, state in zip(batch, states, strict=True):
-                self._times.note("infer", (end_s - begin_s) / len(batch))
+            for job, state, share_s in zip(batch, states, shares_s, strict=True):
+                self._times.note("infer", share_s)
                 self._finished(job, state, None)
         elif len(batch) == 1:
             self._finished(batch[0], None, error)

@@ -180,7 +180,8 @@ class Pipeline:
     async def run(self, work: Work[R], seconds: dict[str, float]) -> R:
         """Carry ``work`` through the stages and return what its ``finish`` returns.
 
-        ``seconds`` gets those of ``prepare``, ``infer`` and ``finish``, and all waits as ``queue``.
+        ``seconds`` gets those of ``prepare``, ``infer`` (its share of a batch) and ``finish``, and
+        all waits as ``queue``.
 
         Raises the ServiceErrors of the stages, SegmentationFailed for any other error, StageHung
         for a stage that runs longer than the limit, and ServiceBusy while no image is accepted.

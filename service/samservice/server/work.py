@@ -91,16 +91,21 @@ class Job(Generic[R]):
         self.seconds["queue"] = self.seconds.get("queue", 0.0) + waited_s
         self.running = stage, now_s
 
-    def end(self) -> float:
-        """Note that the running stage ends, and return its seconds."""
+    def end(self, image_count: int = 1) -> float:
+        """Note that the running stage ends, and return its seconds.
+
+        Of a call with ``image_count`` images, those are its share; the others count as ``queue``.
+        """
         assert self.running is not None
         stage, began_s = self.running
         self.running = None
         self._waiting_since_s = time.monotonic()
         seconds = self._waiting_since_s - began_s
+        share_s = seconds / image_count
         # A batch that failed is inferred again in parts.
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-        return seconds
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + share_s
+        self.seconds["queue"] += seconds - share_s
+        return share_s
 
     def stage_over(self, limit_s: float) -> str | None:
         """Return the running stage when it has run for longer than ``limit_s``."""

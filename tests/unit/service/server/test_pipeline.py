@@ -319,6 +319,32 @@ async def test_of_a_batch_that_hangs_no_image_is_to_blame(serve: Serve, gate: Ga
     assert service.hang() == Hang("infer", 3)
 
 
+async def test_an_image_of_a_batch_counts_its_share(gate: Gate) -> None:
+    """So that the seconds between two images are right, and the sum is that of the whole way."""
+    wait = [gate, lambda _: time.sleep(0.4)]
+    engine = StagedEngine(batch=4, infer=lambda contents: wait[len(contents) > 1](contents))
+    workers = Workers(prepare=1, infer=4, finish=1)
+    pipeline = Pipeline(PipelineLimits(workers, 5, 1 << 30, 60.0), staged=True)
+    work = EngineWork(engine, 1 << 20, 1 << 20)
+    seconds: list[dict[str, float]] = [{} for _ in range(5)]
+
+    def start(n: int) -> asyncio.Task[Any]:
+        made = work.image("a", image(n), (4, 4), "YX", {}, None, False)
+        return asyncio.create_task(pipeline.run(made, seconds[n - 1]))
+
+    calls = [start(1)]
+    await gate.until(1)
+    calls += [start(n) for n in range(2, 6)]
+    await until(lambda: len(pipeline._device._prepared) == 4)
+    gate.opened.set()
+    await asyncio.gather(*calls)
+    assert [len(batch) for batch in engine.batches] == [1, 4]
+    for each in seconds[1:]:
+        assert each["infer"] >= 0.1 and each["queue"] >= 3 * each["infer"]
+        assert sum(each.values()) >= 0.4
+    pipeline.close()
+
+
 async def test_the_limit_of_a_batch_is_kept(serve: Serve, gate: Gate) -> None:
     engine = StagedEngine(batch=4, infer=gate)
     service = serve(engine, max_batch=2)
