@@ -7,7 +7,6 @@ Source: https://github.com/computational-cell-analytics/micro-sam (1.8)
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Hashable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -20,13 +19,12 @@ from ..contract.axes import MASK_AXES
 from ..contract.errors import (
     EmbeddingsUnsupported,
     SegmentationFailed,
-    WrongAxes,
     WrongParameter,
 )
 from ..contract.image_statistics import FULL_RANGE, ROBUST_RANGE, ImageStatistics
 from ..contract.parameters import check_parameters
 from .microsam_device import MicroSamDevice
-from .microsam_embedding import checked_embedding
+from .microsam_embedding import MicroSamEmbeddings
 from .microsam_errors import (
     is_out_of_memory,
     memory_error_translated,
@@ -62,10 +60,6 @@ from .microsam_stages import (
     working_bytes,
 )
 from .stages import Prepared, segment_in_stages
-
-#: Side of the patches from which Segment Anything's encoder makes one feature each.
-PATCH_PX = 16
-EMBEDDING_CHANNELS = 256
 
 
 class MicroSamEngine:
@@ -125,6 +119,10 @@ class MicroSamEngine:
             self._predictor, self._segmenter, self._mode, self._tiling, dtype
         )
         self._no_batches = self._model.choose_batch()
+        self._embeddings = None
+        if self._mode != "amg" and not self._tiling:
+            origin = {"model": self._identity, "model_sha256": self._model_sha256}
+            self._embeddings = MicroSamEmbeddings(self._predictor, self._model, origin)
 
     def load_model(self, model: str, checkpoint: Path | None, mode: str) -> tuple[Any, Any]:
         """Return micro-sam's predictor and segmenter on the engine's device.
@@ -153,8 +151,8 @@ class MicroSamEngine:
             "model_sha256": self._model_sha256,
             "segmentation_version": 2,
             "versions": {package: version(package) for package in packages},
-            "embeddings": self._has_embeddings(),
-            "embedding_parameters": [NORMALIZATION] if self._has_embeddings() else [],
+            "embeddings": self._embeddings is not None,
+            "embedding_parameters": [NORMALIZATION] if self._embeddings else [],
             "inference_parameters": inference_parameters(self._mode),
             "image_statistics": [ROBUST_RANGE, FULL_RANGE],
             "device": self._device,
@@ -170,11 +168,7 @@ class MicroSamEngine:
             "device_threads": self._device_threads(),
             "tile_shape": list(self._tiling["tile_shape"]) if self._tiling else None,
             "halo": list(self._tiling["halo"]) if self._tiling else None,
-            "embedding_bytes": (
-                math.prod(self._feature_shape()) * np.dtype(np.float32).itemsize
-                if self._has_embeddings()
-                else None
-            ),
+            "embedding_bytes": self._embeddings.unpacked_bytes if self._embeddings else None,
         }
 
     def check_parameters(self, parameters: dict[str, Any]) -> None:
@@ -270,29 +264,9 @@ class MicroSamEngine:
         Raises :class:`EmbeddingsUnsupported` unless the mode is AIS or APG without tiles,
         :class:`WrongParameter`, :class:`WrongAxes` for a volume, :class:`SegmentationFailed`.
         """
-        self._require_embeddings()
+        embeddings = self._with_embeddings()
         self.check_parameters(parameters or {})
-        if axes in MASK_AXES and MASK_AXES[axes] != "YX":
-            raise WrongAxes(
-                f"axes {axes} are not those of a plane, expected YX or CYX for an embedding"
-            )
-        normalization = normalization_of(parameters or {})
-        prepared = encoder_input(image, axes, normalization)
-        original_size = prepared.pixels.shape[:2]
-        constant = not prepared.has_content.any()
-        if constant:
-            features = np.zeros(self._feature_shape(), np.float32)
-        else:
-            (plane,) = scaled_planes(prepared, (0,), axes, self._predictor.transform)
-            features = memory_error_translated(lambda: self._model.encode(plane))
-        return {
-            "features": features,
-            "input_size": list(self._input_size(original_size)),
-            "original_size": list(original_size),
-            "constant": constant,
-            NORMALIZATION: normalization,
-            **self._origin(),
-        }
+        return embeddings.encode(image, axes, normalization_of(parameters or {}))
 
     def segment_embedding(self, embedding: dict[str, Any], parameters: dict[str, Any]) -> Labels:
         """Segment the answer of :meth:`encode`: (Y, X) uint32, equal to :meth:`segment`.
@@ -313,9 +287,8 @@ class MicroSamEngine:
         Raises :class:`EmbeddingsUnsupported`, :class:`WrongParameter`.
         """
         self.check_parameters(parameters)
-        self._require_embeddings()
-        origin = self._origin() | {NORMALIZATION: normalization_of(parameters)}
-        features = checked_embedding(embedding, origin, self._feature_shape(), self._input_size)
+        embeddings = self._with_embeddings()
+        features = embeddings.checked(embedding, normalization_of(parameters))
         shape = features.original_size
         if embedding["constant"]:
             return np.zeros(shape, np.uint32)
@@ -324,9 +297,6 @@ class MicroSamEngine:
             ModelInput(shape, (0,), features, generate),
             "features" if self._model.is_batched else None,
         )
-
-    def _origin(self) -> dict[str, Any]:
-        return {"model": self._identity, "model_sha256": self._model_sha256}
 
     def _generate_arguments(self, parameters: dict[str, Any], axes: str) -> dict[str, Any]:
         """Return the arguments of ``generate``, and the one that makes tiled AIS reproducible.
@@ -341,20 +311,9 @@ class MicroSamEngine:
 
         return torch.get_num_threads() if self._device == "cpu" else 0
 
-    def _has_embeddings(self) -> bool:
-        return self._mode in ("ais", "apg") and not self._tiling
-
-    def _require_embeddings(self) -> None:
-        if not self._has_embeddings():
+    def _with_embeddings(self) -> MicroSamEmbeddings:
+        if self._embeddings is None:
             raise EmbeddingsUnsupported(
                 f"{self._identity} has no embeddings, expected mode ais or apg without tiles"
             )
-
-    def _feature_shape(self) -> tuple[int, int, int, int]:
-        side = int(self._predictor.model.image_encoder.img_size) // PATCH_PX
-        return (1, EMBEDDING_CHANNELS, side, side)
-
-    def _input_size(self, original_size: tuple[int, ...]) -> tuple[int, int]:
-        transform = self._predictor.transform
-        rows, columns = transform.get_preprocess_shape(*original_size, transform.target_length)
-        return int(rows), int(columns)
+        return self._embeddings
