@@ -19,6 +19,9 @@ import bioengine
 #: Above the service's queue limit, so that the queue answers "busy" instead of the proxy waiting.
 MAX_ONGOING_REQUESTS = 64
 
+#: With the time to disconnect, below the 20 s after which Ray kills a replica.
+DRAIN_LIMIT_S = 8.0
+
 #: Appended when a caller of the proxy is refused.
 PROXY_IDENTITY_HINT = (
     "this service cannot verify callers of BioEngine's proxy; call the service ids that "
@@ -115,7 +118,9 @@ class SegmentationApp:
             raise RuntimeError(f"an image hangs in the stage {hang.stage}")
 
     async def __del__(self) -> None:
-        """Disconnect from Hypha before Ray ends the replica."""
+        """End the images in the pipeline and disconnect before Ray ends the replica."""
+        if self._service is not None:
+            await self._service.drain(DRAIN_LIMIT_S)
         if self._direct is not None:
             await self._direct.close()
         if self._service is not None:

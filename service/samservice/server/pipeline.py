@@ -23,6 +23,10 @@ R = TypeVar("R")
 SERVICE_ENDS = "the service ends, try again later"
 
 _DRAIN_CHECK_S = 0.02
+#: Stages are checked at least so often while a call waits...
+_CHECK_S = 5.0
+#: ...so after a longer time without a check, the process itself was stopped.
+_MAX_CHECK_GAP_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ class Pipeline:
         #: Why nothing gets to the device any more: its call hangs, or it is closed.
         self._device_refusal: str | None = None
         self._hang: Hang | None = None
+        self._checked_s = time.monotonic()
 
     @property
     def images_finished(self) -> int:
@@ -114,7 +119,13 @@ class Pipeline:
         process has to be replaced. The images in other stages go on.
         """
         limit_s = self._limits.max_stage_s
+        now_s = time.monotonic()
         with self._lock:
+            stopped_s, self._checked_s = now_s - self._checked_s, now_s
+            if stopped_s > _MAX_CHECK_GAP_S:
+                # This process did not run itself (SIGSTOP, a paused machine), nor did its stages.
+                for job in self._working:
+                    job.excluded_s += stopped_s
             over = [
                 (job, stage)
                 for job in self._working
@@ -124,10 +135,10 @@ class Pipeline:
                 job.hangs = True
         for job, stage in over:
             job.leave()
-            text = f"the stage {stage} did not end within {limit_s:g} s"
+            text = f"the stage {stage} did not end within {limit_s:g} s, the service's max_stage_s"
             if stage == "infer" and job.batch_size > 1:
                 # The other images of the batch are not to blame, and nobody knows which one is.
-                job.fail(SegmentationFailed(f"{text} for {job.batch_size} images together"))
+                job.fail(SegmentationFailed(f"{text}, for {job.batch_size} images together"))
             else:
                 job.fail(StageHung(text))
         for job, stage in over:
@@ -210,7 +221,7 @@ class Pipeline:
         result = asyncio.wrap_future(job.result)
         # A call may be cancelled in the moment in which its error comes.
         result.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        check_s = min(self._limits.max_stage_s / 20, 5.0)
+        check_s = min(self._limits.max_stage_s / 20, _CHECK_S)
         try:
             while not result.done():
                 await asyncio.wait({result}, timeout=check_s)

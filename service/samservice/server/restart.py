@@ -7,6 +7,8 @@ a pipe, which nobody else can read.
 
 from __future__ import annotations
 
+import asyncio
+import faulthandler
 import json
 import os
 import sys
@@ -108,6 +110,20 @@ def replace_process(handover: Handover, kept_files: Iterable[int] = ()) -> NoRet
     sys.stderr.flush()
     environment = os.environ | {HANDOVER_VARIABLE: str(reading)}
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606
+
+
+async def end_when_frozen(limit_s: float) -> None:
+    """End this process, with status 1, once its event loop has not run for ``limit_s`` seconds.
+
+    An engine that hangs while it keeps the interpreter's lock stops everything here, also the check
+    of the stages. A thread of C then writes what each thread did to standard error.
+    """
+    try:
+        while True:
+            faulthandler.dump_traceback_later(limit_s, exit=True)
+            await asyncio.sleep(min(limit_s / 10, 10.0))
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _open_files() -> list[int]:

@@ -23,19 +23,22 @@ from typing import Any
 from ..contract.errors import NotConnected, WrongParameter
 from ..engines.base import Engine
 from ..hypha.connection import connect
-from ..hypha.refusals import explain_refusal
+from ..hypha.refusals import explain_refusal, is_final
 from ..hypha.state import is_connected, is_refused, refusal
 from ..webrtc.endpoint import register_rtc_endpoint
 from ..webrtc.peer import Implementation
 from .access import AccessRules
 from .app import Limits, SegmentationService
 from .idle import IdleTimer, stop_when_idle
-from .restart import Ending
+from .restart import Ending, end_when_frozen
 
 logger = logging.getLogger(__name__)
 
 #: Interval at which the connection is checked.
 CONNECTION_CHECK_S = 1.0
+
+#: Pause between two attempts of a service that goes on to reach its server.
+RECONNECT_PAUSE_S = 2.0
 
 #: For so long the images in the pipeline may end after a signal. With SEND_LIMIT_S it is below
 #: SLURM's default KillWait of 30 s.
@@ -72,9 +75,12 @@ class ServeSettings:
         ca_bundle: File of the certificates to trust; None for the system's.
         rtc_implementation: ``wrtc`` or ``aiortc``; None for the fastest installed one.
         client_id: Client id at the server; None for a new one.
+        goes_on: Whether clients know the service already, from a process that this one replaces.
         limits: Limits of requests and queue.
         authorized_users: E-mail addresses and ids, or ``*``; empty for everyone whom the
             visibility lets through.
+        ends_when_frozen: Whether the process ends when the engine stops it altogether, see
+            :func:`samservice.server.restart.end_when_frozen`. Only for a process of its own.
         idle_limit_s: The service ends after this time without an image and without a change of
             the time stamp of ``owner_file``; None for never.
         owner_file: File that the owner touches to keep the service running.
@@ -89,8 +95,10 @@ class ServeSettings:
     ca_bundle: Path | None = None
     rtc_implementation: Implementation | None = None
     client_id: str | None = None
+    goes_on: bool = False
     limits: Limits = field(default_factory=Limits)
     authorized_users: tuple[str, ...] = ()
+    ends_when_frozen: bool = False
     idle_limit_s: float | None = None
     owner_file: Path | None = None
 
@@ -119,6 +127,8 @@ async def serve(
     client_id = settings.client_id or new_client_id(settings.service_id)
     drained = asyncio.Event()
     watching = [asyncio.ensure_future(_drain_at_the_end(service, stop, drained))]
+    if settings.ends_when_frozen:
+        watching.append(asyncio.ensure_future(end_when_frozen(1.25 * settings.limits.max_stage_s)))
     if settings.idle_limit_s is not None:
         timer = IdleTimer(service.idle_s, settings.owner_file)
         watching.append(asyncio.ensure_future(stop_when_idle(timer, settings.idle_limit_s, stop)))
@@ -129,6 +139,7 @@ async def serve(
     finally:
         for task in watching:
             task.cancel()
+        await asyncio.wait(watching)
         service.close()
     hang = service.hang()
     if hang is None or stop.is_set():
@@ -179,18 +190,9 @@ async def serve_through(
             f"service id {settings.service_id!r}, expected letters, digits, '.', '_' and '-'"
         )
     client_id = settings.client_id or new_client_id(settings.service_id)
-    try:
-        server = await connect(
-            settings.server_url,
-            token=settings.token,
-            workspace=settings.workspace,
-            client_id=client_id,
-            ca_bundle=settings.ca_bundle,
-        )
-    except Exception as error:
-        message = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        reason = explain_refusal(message, settings.token) or message
-        raise NotConnected(f"cannot serve through {settings.server_url}: {reason}") from error
+    server = await _connect(settings, client_id, stop)
+    if server is None:
+        return
     # A large request is kept in memory before its method can check the caller, so check earlier.
     server.rpc.admit = lambda context: service.access.check_any(context)
     try:
@@ -234,6 +236,34 @@ async def serve_through(
             await endpoint.close()
     finally:
         await server.disconnect()
+
+
+async def _connect(settings: ServeSettings, client_id: str, stop: asyncio.Event) -> Any:
+    """Return the connected server, None when ``stop`` was set before.
+
+    A service that goes on under its client id waits for its server, as one does that has lost its
+    connection. Raises NotConnected for a final refusal, and any failure of a new service.
+    """
+    while True:
+        try:
+            return await connect(
+                settings.server_url,
+                token=settings.token,
+                workspace=settings.workspace,
+                client_id=client_id,
+                ca_bundle=settings.ca_bundle,
+            )
+        except Exception as error:
+            message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            reason = explain_refusal(message, settings.token) or message
+            if not settings.goes_on or is_final(message):
+                problem = f"cannot serve through {settings.server_url}: {reason}"
+                raise NotConnected(problem) from error
+        logger.warning("%s is not reached, trying again: %s", settings.server_url, reason)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), RECONNECT_PAUSE_S)
+        if stop.is_set():
+            return None
 
 
 async def _wait_until_sent(is_sending: Callable[[], bool]) -> None:

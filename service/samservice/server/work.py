@@ -70,6 +70,8 @@ class Job(Generic[R]):
     max_batch: int = 1
     #: How many images its call of ``infer`` has.
     batch_size: int = 1
+    #: Seconds of the running stage in which the process itself was stopped.
+    excluded_s: float = 0.0
     #: Its stage runs for too long: it never leaves the pipeline.
     hangs: bool = False
     _left: threading.Event = field(default_factory=threading.Event)
@@ -89,6 +91,7 @@ class Job(Generic[R]):
         now_s = time.monotonic()
         waited_s = now_s - self._waiting_since_s
         self.seconds["queue"] = self.seconds.get("queue", 0.0) + waited_s
+        self.excluded_s = 0.0
         self.running = stage, now_s
 
     def end(self, image_count: int = 1) -> float:
@@ -110,7 +113,7 @@ class Job(Generic[R]):
     def stage_over(self, limit_s: float) -> str | None:
         """Return the running stage when it has run for longer than ``limit_s``."""
         running = self.running
-        if running is None or time.monotonic() - running[1] <= limit_s:
+        if running is None or time.monotonic() - running[1] - self.excluded_s <= limit_s:
             return None
         return running[0]
 

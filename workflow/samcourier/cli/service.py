@@ -316,6 +316,8 @@ def serve(
         [server.as_dict() for server in network.ice_servers],
         network.ca_bundle,
         client_id=handover.client_id,
+        goes_on=handover.client_id is not None,
+        ends_when_frozen=True,
         limits=handover.limits(limits),
         authorized_users=authorized_users,
         idle_limit_s=idle_limit_s,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from samservice.contract.errors import SegmentationFailed, WrongShape
+from samservice.contract.errors import SegmentationFailed, ServiceBusy, WrongShape
 from samservice.engines.stages import Prepared
 from samservice.server.app import Limits, SegmentationService
 
@@ -35,6 +35,7 @@ ERRORS: dict[int, tuple[str, BaseException]] = {
     9: ("prepare", WrongShape("a shape")),
 }
 TOO_FEW, NO_HASH, NO_MAX_BATCH = 10, 11, 12
+ENDS = (np.ndarray, SegmentationFailed, ServiceBusy, WrongShape)
 FAILING = {*ERRORS, TOO_FEW, NO_HASH, NO_MAX_BATCH}
 
 
@@ -163,6 +164,43 @@ async def test_every_call_ends_and_nothing_is_left(
     # Each image of the device counts once, however often it was tried.
     assert pipeline.images_finished == len({value for batch in engine.batches for value in batch})
     assert (await service.segment_all(77 * np.eye(2, dtype=np.uint16))).max() == 77
+    service.close()
+    for thread in pipeline_threads() - before:
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("ending", ["drain", "drain shortly", "close"])
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_service_that_ends_amid_images_answers_every_call(
+    seed: int, ending: str, busy: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = pipeline_threads()
+    engine, rng = UnluckyEngine(seed, batch=5), random.Random(seed)
+    service = SegmentationService(engine, Limits(max_queue=1000, finish_threads=3))
+    values = rng.sample(range(100, 3000), 200)
+    async with asyncio.timeout(PATIENCE_S):
+        calls = [asyncio.ensure_future(call(service, value, 3, 0, rng)) for value in values]
+        await asyncio.sleep(0.02 + rng.random() * 0.1)
+        if ending == "close":
+            service.close()
+        else:
+            await service.drain(PATIENCE_S if ending == "drain" else 0.0)
+        ends = await asyncio.gather(*calls)
+    for value, end in zip(values, ends, strict=True):
+        assert end is None or isinstance(
+            end, np.ndarray | SegmentationFailed | ServiceBusy | WrongShape
+        )
+        if isinstance(end, np.ndarray):
+            assert end.max() == value and value % 100 not in FAILING
+    assert any(isinstance(end, ServiceBusy) for end in ends)
+    pipeline = service._pipeline
+    async with asyncio.timeout(PATIENCE_S):
+        while pipeline._working:
+            await asyncio.sleep(0.001)
+    assert not len(pipeline._waiting) and not len(pipeline._device._prepared)
+    assert service.idle_s() > 0
     service.close()
     for thread in pipeline_threads() - before:
         thread.join(PATIENCE_S)

@@ -109,3 +109,30 @@ def test_after_a_hang_of_a_batch_there_are_none(
 def test_a_handover_that_a_pipe_may_not_hold_is_refused() -> None:
     with pytest.raises(ValueError, match="expected at most 4096"):
         replace_process(Handover("c", details={"text": "x" * 5000}))
+
+
+@pytest.mark.parametrize("is_frozen", [True, False])
+def test_a_process_that_the_engine_stops_altogether_ends(is_frozen: bool) -> None:
+    program = textwrap.dedent(f"""
+        import asyncio, re, threading
+        from samservice.server.restart import end_when_frozen
+
+        def hang():
+            # A regular expression keeps the interpreter's lock.
+            if {is_frozen}:
+                re.match("(a+)+$", 64 * "a" + "b")
+
+        async def main():
+            watching = asyncio.ensure_future(end_when_frozen(1.0))
+            await asyncio.sleep(0)
+            threading.Thread(target=hang, daemon=True).start()
+            await asyncio.sleep(1.5)
+            watching.cancel()
+
+        asyncio.run(main())
+    """)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == (1 if is_frozen else 0), done.stderr
+    assert ("in hang" in done.stderr) == is_frozen

@@ -74,6 +74,61 @@ async def test_a_server_that_refuses_the_service_for_good_ends_it_with_its_reaso
         await serve.watch_connection(refused, "http://hypha", asyncio.Event(), "a.b.c")
 
 
+@pytest.mark.parametrize(
+    ("goes_on", "failures", "attempts", "ends"),
+    [
+        (False, ["Connection refused"], 1, "cannot serve through http://hypha: .*refused"),
+        (True, ["Connection refused", "Client already exists and is active: lab/c-1"], 3, None),
+        (
+            True,
+            ["Server busy, please retry", "Authentication error: Signature verification failed."],
+            2,
+            "cannot serve",
+        ),
+    ],
+)
+async def test_a_service_that_goes_on_waits_for_its_server(
+    monkeypatch: pytest.MonkeyPatch,
+    goes_on: bool,
+    failures: list[str],
+    attempts: int,
+    ends: str | None,
+) -> None:
+    asked: list[str] = []
+
+    async def connect(url: str, *, client_id: str, **_: Any) -> str:
+        asked.append(client_id)
+        if len(asked) <= len(failures):
+            raise ConnectionAbortedError(failures[len(asked) - 1])
+        return "connected"
+
+    monkeypatch.setattr(serve, "connect", connect)
+    monkeypatch.setattr(serve, "RECONNECT_PAUSE_S", 0.0)
+    settings = serve.ServeSettings("http://hypha", goes_on=goes_on)
+    if ends is None:
+        assert await serve._connect(settings, "c-1", asyncio.Event()) == "connected"
+    else:
+        with pytest.raises(NotConnected, match=ends):
+            await serve._connect(settings, "c-1", asyncio.Event())
+    assert asked == ["c-1"] * attempts
+
+
+async def test_a_service_that_goes_on_stops_waiting_when_it_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def connect(url: str, **_: Any) -> None:
+        raise ConnectionRefusedError(111, "refused")
+
+    monkeypatch.setattr(serve, "connect", connect)
+    stop = asyncio.Event()
+    settings = serve.ServeSettings("http://hypha", goes_on=True)
+    waiting = asyncio.ensure_future(serve._connect(settings, "c-1", stop))
+    await asyncio.sleep(0.05)
+    stop.set()
+    async with asyncio.timeout(PATIENCE_S):
+        assert await waiting is None
+
+
 # The connection itself, to a server that says what it is told to.
 
 BUSY = "Server busy, please retry"

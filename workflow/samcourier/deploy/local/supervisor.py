@@ -218,6 +218,8 @@ async def supervise(
             url,
             token=root_token,
             client_id=handover.client_id,
+            goes_on=handover.client_id is not None,
+            ends_when_frozen=True,
             limits=handover.limits(limits),
         )
         watch = asyncio.ensure_future(_stop_when_unneeded(directory / OWNERS_NAME, hypha, stop))
