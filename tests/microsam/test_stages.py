@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from samservice.contract.errors import SegmentationFailed, WrongParameter
+from samservice.engines import microsam_api, microsam_device
 from samservice.engines.base import build_engine
 from samservice.engines.microsam_batches import largest_equal_batch, random_planes
 from samservice.engines.microsam_parameters import OF_GENERATE
@@ -254,6 +256,46 @@ def test_the_description_says_what_infer_depends_on_and_why_there_are_no_batches
     assert described["batching"] == reasons.get(options["mode"], expected)
 
 
+@pytest.mark.parametrize(
+    ("affordable", "equal", "says"),
+    [
+        (16, 8, "up to 8 planes"),
+        (1, 1, "off: the memory of the device suffices for one image"),
+        (16, 1, "off: on this device an image gives other values in a batch than alone"),
+        (MemoryError("out of memory"), 1, "off: out of memory"),
+    ],
+)
+def test_the_batch_on_a_gpu_is_what_its_memory_and_its_results_allow(
+    small_checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    affordable: int | Exception,
+    equal: int,
+    says: str,
+) -> None:
+    import torch
+
+    limits = []
+
+    def measured(infer_one: Callable[[], Any], device: Any) -> int:
+        if isinstance(affordable, Exception):
+            raise affordable
+        return affordable
+
+    def compared(maps_of: Any, side_px: int, limit: int) -> int:
+        limits.append((side_px, limit))
+        return equal
+
+    with monkeypatch.context() as patched:
+        patched.setattr(microsam_device, "affordable_batch", measured)
+        patched.setattr(microsam_device, "largest_equal_batch", compared)
+        gpu = property(lambda self: torch.device("cuda"))
+        patched.setattr("segment_anything.predictor.SamPredictor.device", gpu)
+        own = small_engine(small_checkpoint)
+    assert own.describe()["batching"] == says
+    assert own.describe()["max_batch"] == own.max_batch("planes") == equal
+    assert limits == ([(128, affordable)] if isinstance(affordable, int) else [])
+
+
 def test_the_largest_equal_batch_is_that_of_the_model_itself(small_checkpoint: Path) -> None:
     model = small_engine(small_checkpoint)._model
     largest = largest_equal_batch(model.maps, 128, limit=4)
@@ -307,12 +349,12 @@ def test_an_unknown_dtype_is_refused(small_checkpoint: Path) -> None:
 
 
 @pytest.mark.slow
-def test_vit_b_gives_two_planes_together_the_features_of_each_alone() -> None:
+def test_an_encoder_as_wide_as_vit_b_gives_two_planes_the_features_of_each_alone() -> None:
+    """Of its twelve layers there are two, one of each kind; vit_b itself takes minutes."""
     import torch
-    from micro_sam.models.build_sam import build_sam_vit_b
 
     torch.manual_seed(0)
-    sam = build_sam_vit_b()
+    sam = microsam_api.build_sam()._build_sam(768, 2, 12, [1])
     planes = torch.stack(
         [
             sam.preprocess(torch.as_tensor(each.pixels).permute(2, 0, 1)[None])[0]

@@ -33,14 +33,17 @@ def batch_size(planes: int, largest: int) -> int:
 def largest_equal_batch(maps_of: MapsOf, side_px: int, limit: int) -> int:
     """Return the largest power of two, at most ``limit``, up to which batches equal single planes.
 
-    ``maps_of`` infers planes together; ``side_px`` is the side of the encoder's input. Each plane
-    of each batch is compared to the bit.
+    ``maps_of`` infers planes together and may raise MemoryError; ``side_px`` is the side of the
+    encoder's input. Each plane of each batch is compared to the bit.
     """
     planes = random_planes(min(limit, MAX_BATCH), side_px)
     alone = [maps_of([plane])[0] for plane in planes] if limit > 1 else []
     size = 1
     while size * 2 <= len(alone):
-        together = maps_of(planes[: size * 2])
+        try:
+            together = maps_of(planes[: size * 2])
+        except MemoryError:
+            break
         if not all(map(_are_equal, alone, together)):
             break
         size *= 2

@@ -71,8 +71,11 @@ class MicroSamDevice:
             return f"off: not supported on {device.type}"
         side_px = int(self._predictor.model.image_encoder.img_size)
         one = random_planes(1, side_px)
-        affordable = affordable_batch(lambda: self.maps(one), device)
-        self.max_batch = largest_equal_batch(self.maps, side_px, affordable)
+        try:
+            affordable = affordable_batch(lambda: self._maps(one), device)
+            self.max_batch = largest_equal_batch(self._maps, side_px, affordable)
+        except MemoryError as error:
+            return f"off: {error}"
         if affordable == 1:
             return "off: the memory of the device suffices for one image"
         if self.max_batch == 1:
@@ -129,6 +132,12 @@ class MicroSamDevice:
                 for n, plane in enumerate(planes)
             ]
 
+    def _maps(self, planes: Sequence[ScaledPlane | PlaneFeatures]) -> list[Maps]:
+        """Return :meth:`maps`, or raise MemoryError or a ServiceError."""
+        return self._translating_errors(
+            partial(self.maps, planes), [plane.original_size for plane in planes]
+        )
+
     def _features(self, planes: Sequence[ScaledPlane | PlaneFeatures]) -> Any:
         """Return the encoder's output of all planes, (planes, 256, N, N), on the device.
 
@@ -156,11 +165,8 @@ class MicroSamDevice:
         states: list[Maps] = []
         while left := planes[len(states) :]:
             size = batch_size(len(left), self.max_batch)
-            batch = left[:size]
             try:
-                states += self._translating_errors(
-                    partial(self.maps, batch), [plane.original_size for plane in batch]
-                )
+                states += self._maps(left[:size])
             except MemoryError:
                 if size == 1:
                     raise
@@ -212,7 +218,7 @@ class MicroSamDevice:
                 crop[name] = value.cpu() if hasattr(value, "cpu") else value
         return state
 
-    def _translating_errors(self, call: Callable[[], R], shapes: list[tuple[int, ...]]) -> R:
+    def _translating_errors(self, call: Callable[[], R], shapes: Sequence[tuple[int, ...]]) -> R:
         """Return the result of ``call``, or raise MemoryError or a ServiceError."""
         try:
             return call()

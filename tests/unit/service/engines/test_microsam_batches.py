@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from samservice.engines.microsam_batches import batch_size, largest_equal_batch, random_planes
+from samservice.engines.microsam_batches import (
+    affordable_batch,
+    batch_size,
+    largest_equal_batch,
+    random_planes,
+)
 from samservice.engines.microsam_stages import ScaledPlane
 
 Maps = list[dict[str, Any]]
@@ -75,6 +82,42 @@ def test_the_largest_batch_is_that_up_to_which_every_plane_is_equal(
     assert largest_equal_batch(model(differs, calls), 16, limit) == largest
     if limit == 1:
         assert not calls
+
+
+def test_a_batch_that_exceeds_the_memory_is_too_large() -> None:
+    exact = model(lambda size, number: False, [])
+
+    def maps_of(planes: Sequence[ScaledPlane]) -> Maps:
+        if len(planes) > 4:
+            raise MemoryError
+        return exact(planes)
+
+    assert largest_equal_batch(maps_of, 16, 16) == 4
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "of_one_plane_gib", "planes"),
+    [(80, 2, 16), (80, 10, 6), (80, 30, 2), (80, 40, 1), (80, 100, 1), (8, 0.0, 16)],
+)
+def test_the_peak_of_one_plane_and_the_free_memory_limit_a_batch(
+    monkeypatch: pytest.MonkeyPatch, free_gib: float, of_one_plane_gib: float, planes: int
+) -> None:
+    weights, gib = 5 << 30, 1 << 30
+    peaks = [weights]
+    cuda = SimpleNamespace(
+        synchronize=lambda device: None,
+        memory_allocated=lambda device: weights,
+        reset_peak_memory_stats=lambda device: peaks.append(weights),
+        max_memory_allocated=lambda device: peaks[-1],
+        empty_cache=lambda: None,
+        mem_get_info=lambda device: (int(free_gib * gib), 141 * gib),
+    )
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+
+    def infer_one() -> None:
+        peaks[-1] = max(peaks[-1], weights + int(of_one_plane_gib * gib))
+
+    assert affordable_batch(infer_one, "cuda") == planes
 
 
 def test_zero_and_negative_zero_are_different() -> None:
