@@ -63,6 +63,12 @@ class WrongParameter(ServiceError):
     kind = "request"
 
 
+class StateNotKept(ServiceError):
+    """The service does not hold the state that a request names: send the image's pixels."""
+
+    kind = "request"
+
+
 class EmbeddingsUnsupported(ServiceError):
     """The engine has no image embeddings, or another model made this embedding."""
 

@@ -46,6 +46,13 @@ def check_header(
         raise WrongDtype(f"expected an ndarray or a packed image, got {type(image).__name__}")
     if dtype.kind not in "buif" or dtype.itemsize > 8:
         raise WrongDtype(f"dtype {dtype} is not accepted, expected real integers or floats")
+    return check_shape(shape, axes, max_pixels)
+
+
+def check_shape(
+    shape: tuple[int, ...], axes: str | None, max_pixels: int
+) -> tuple[tuple[int, ...], str]:
+    """Return shape and axes of an image; raises WrongAxes, WrongShape or ImageTooLarge."""
     axes = _checked_axes(axes, tuple(shape))
     if 0 in shape:
         raise WrongShape(f"image {axes} of shape {shape} has an empty axis")

@@ -53,10 +53,19 @@ _SHA256_DIGITS = 64
 #: Fields that the service adds to the description of its engine.
 _OF_THE_SERVICE = (
     *("service", "service_version", "axes", "wire", "limits", "pipeline", "recent"),
+    "states",
     DISTRIBUTION,
 )
 #: Arguments of the service's methods, which no parameter can share its name with.
-_ARGUMENTS = ("image_or_embedding", "image", "embedding", "axes", "image_statistics", "context")
+_ARGUMENTS = (
+    "image_or_embedding",
+    "image",
+    "embedding",
+    "axes",
+    "image_statistics",
+    "keep_state",
+    "context",
+)
 
 
 def check_engine(engine: Any, name: str, origin: str) -> None:

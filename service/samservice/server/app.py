@@ -11,17 +11,20 @@ import math
 import os
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from .. import __version__
 from ..contract.axes import MASK_AXES, mask_shape
-from ..contract.errors import WrongParameter
+from ..contract.errors import StateNotKept, WrongParameter
 from ..contract.identity import identity_of
-from ..contract.image_statistics import checked_statistics
+from ..contract.image_reference import checked_reference, is_image_reference
+from ..contract.image_statistics import ImageStatistics, checked_statistics
 from ..contract.validation import (
     check_header,
     check_packed_embedding,
+    check_shape,
     is_packed_embedding,
 )
 from ..contract.wire import CODECS, WIRE_VERSION, is_packed
@@ -32,6 +35,7 @@ from .cores import finish_threads, usable_cores
 from .engine_work import EngineWork, request_bytes
 from .pipeline import Hang, Pipeline, PipelineLimits
 from .stage_times import Workers, interval_s
+from .state_cache import StateCache, StateKey, settings_sha256
 
 #: ``describe`` reports the throughput of this number of recent images.
 RECENT_IMAGES = 100
@@ -57,6 +61,8 @@ class Limits:
         max_batch: Images that the engine infers together; 0 for as many as it accepts.
         max_stage_s: Seconds after which a stage of an image counts as hanging. It is below the time
             limit of a client's call, so that the client learns the reason.
+        max_state_bytes: Bytes of the states of images that are kept for further requests, of all
+            callers together; 0 to keep none.
     """
 
     max_pixels: int = 1 << 28
@@ -68,6 +74,7 @@ class Limits:
     finish_threads: int = 0
     max_batch: int = 0
     max_stage_s: float = 480
+    max_state_bytes: int = 1 << 30
 
 
 class SegmentationService:
@@ -87,7 +94,14 @@ class SegmentationService:
         self._engine = engine
         self._limits = limits = limits or Limits()
         self._description = engine.describe()
-        self._work = EngineWork(engine, limits.max_image_bytes, limits.max_pixels)
+        self._states = StateCache(limits.max_state_bytes)
+        self._work = EngineWork(engine, limits.max_image_bytes, limits.max_pixels, self._states)
+        #: An engine that does not tell what a state depends on cannot have one used again.
+        self._keeps_states = (
+            self._work.is_staged
+            and "inference_parameters" in self._description
+            and limits.max_state_bytes > 0
+        )
         self._admission = Admission(limits.max_queue, limits.max_queue_bytes)
         self._workers = _workers(self._description, limits, self._work.is_staged)
         self._pipeline = Pipeline(
@@ -133,44 +147,67 @@ class SegmentationService:
         embedding: bool = False,
         axes: str | None = None,
         image_statistics: dict[str, Any] | None = None,
+        keep_state: bool = False,
         context: dict[str, Any] | None = None,
         **parameters: Any,
     ) -> Any:
         """Segment an image or a tile.
 
         Args:
-            image_or_embedding: Image of ``axes``, or the answer of :meth:`encode_image`.
+            image_or_embedding: Image of ``axes``, or the answer of :meth:`encode_image`, or the
+                :func:`~samservice.contract.image_reference.image_reference` of an image whose state
+                is kept; it is answered like a packed image.
             embedding: True for an embedding.
             axes: YX, CYX, ZYX or CZYX; by default YX for two and CYX for three dimensions, where
                 (Y, X, 3) and the like are refused.
             image_statistics: For a tile, the statistics that ``describe`` names, see
                 :class:`~samservice.contract.image_statistics.ImageStatistics`.
+            keep_state: Keep what the device gave, so that the same caller can have the same image
+                segmented by its reference, with other parameters than the
+                ``inference_parameters`` of ``describe``. The answer to a packed image has
+                ``state_kept``: False for an engine without stages, for a state that is too large,
+                and for a caller who is anonymous. A state may be dropped at any time.
             context: hypha-rpc's, with the caller's verified identity.
             **parameters: The engine's parameters, see ``describe``.
 
         Returns a uint32 instance mask with the image's axes without C; 0 is background.
-        Raises a :class:`~samservice.contract.errors.ServiceError`.
+        Raises a :class:`~samservice.contract.errors.ServiceError`, StateNotKept for a reference to
+        an image whose state is not kept.
         """
         self.access.check("segment_all", context)
         received_unix_s, caller = time.time(), _caller(context)
         with self._admission.hold_slot(caller, request_bytes(image_or_embedding)):
             self._engine.check_parameters(parameters)
+            if not isinstance(keep_state, bool):
+                raise WrongParameter(f"keep_state {keep_state!r:.80}, expected true or false")
+            pixels = None
             if embedding:
-                if image_statistics is not None:
-                    raise WrongParameter("image_statistics came with an embedding, expected none")
+                if image_statistics is not None or keep_state:
+                    name = "keep_state" if image_statistics is None else "image_statistics"
+                    raise WrongParameter(f"{name} came with an embedding, expected none")
                 packed = is_packed_embedding(image_or_embedding)
                 check_packed_embedding(image_or_embedding, self._limits.max_image_bytes)
                 work = self._work.embedding(caller, image_or_embedding, parameters, packed)
-                pixels = None
+            elif is_image_reference(image_or_embedding):
+                packed = True
+                image_sha256, shape = checked_reference(image_or_embedding)
+                shape, axes = check_shape(shape, axes, self._limits.max_pixels)
+                statistics = self._checked_statistics(image_statistics, shape, axes)
+                state_key = self._state_key(context, shape, axes, parameters, statistics)
+                if state_key is None:
+                    raise StateNotKept("this service keeps no states for this caller")
+                self._states.check(key := state_key(image_sha256))
+                work = self._work.kept(caller, key, shape, axes, parameters)
             else:
                 packed = is_packed(image_or_embedding)
                 shape, axes = self._check_header(image_or_embedding, axes)
-                statistics = None
-                if image_statistics is not None:
-                    wanted = self._description.get("image_statistics", ())
-                    statistics = checked_statistics(image_statistics, wanted, shape, axes)
+                statistics = self._checked_statistics(image_statistics, shape, axes)
+                state_key = None
+                if keep_state:
+                    state_key = self._state_key(context, shape, axes, parameters, statistics)
                 work = self._work.image(
-                    caller, image_or_embedding, shape, axes, parameters, statistics, packed
+                    *(caller, image_or_embedding, shape, axes, parameters, statistics, packed),
+                    state_key,
                 )
                 pixels = math.prod(mask_shape(shape, axes))
             seconds: dict[str, float] = {}
@@ -183,6 +220,7 @@ class SegmentationService:
             "mask": segmented.mask,
             "object_count": segmented.object_count,
             "note": segmented.note,
+            **({"state_kept": segmented.state_kept} if keep_state else {}),
             **self._answer_of(seconds, received_unix_s),
         }
 
@@ -225,6 +263,7 @@ class SegmentationService:
     async def describe(self, context: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return engine, model and its hash, versions, parameters, capabilities and limits.
 
+        ``states`` is True when ``keep_state`` has an effect.
         ``recent`` is the throughput of the last images; callers predict their own duration from it.
         ``pipeline`` has the median seconds of each stage, the device's busy share of the time and
         images/s (all of the recent images, None before), the threads, and ``depth``: how many
@@ -239,6 +278,7 @@ class SegmentationService:
             "service": "samservice",
             "service_version": __version__,
             "axes": sorted(MASK_AXES),
+            "states": self._keeps_states,
             "wire": {"version": WIRE_VERSION, "codecs": list(CODECS)},
             "limits": limits | {"in_parallel": self._pipeline.depth},
             "pipeline": {
@@ -298,6 +338,33 @@ class SegmentationService:
 
     def _check_header(self, image: Any, axes: str | None) -> tuple[tuple[int, ...], str]:
         return check_header(image, axes, self._limits.max_image_bytes, self._limits.max_pixels)
+
+    def _checked_statistics(
+        self, image_statistics: dict[str, Any] | None, shape: tuple[int, ...], axes: str
+    ) -> ImageStatistics | None:
+        if image_statistics is None:
+            return None
+        wanted = self._description.get("image_statistics", ())
+        return checked_statistics(image_statistics, wanted, shape, axes)
+
+    def _state_key(
+        self,
+        context: dict[str, Any] | None,
+        shape: tuple[int, ...],
+        axes: str,
+        parameters: dict[str, Any],
+        statistics: ImageStatistics | None,
+    ) -> Callable[[str], StateKey] | None:
+        """Return what makes the key of a state from its image's digest; None where none is kept.
+
+        Anonymous callers cannot be told apart.
+        """
+        caller = _caller(context)
+        user = (context or {}).get("user") or {}
+        if not self._keeps_states or caller is None or user.get("is_anonymous"):
+            return None
+        settings = settings_sha256(self._description, parameters, statistics)
+        return lambda image_sha256: StateKey(caller, image_sha256, shape, axes, settings)
 
     def _check_embedding_parameters(self, parameters: dict[str, Any]) -> None:
         """Raise WrongParameter for one that decides no embedding or has a wrong value."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,12 +13,14 @@ import numpy as np
 from ..contract.axes import mask_shape
 from ..contract.channels import is_constant
 from ..contract.errors import SegmentationFailed
+from ..contract.image_reference import pixels_sha256
 from ..contract.image_statistics import ImageStatistics
 from ..contract.labels import count_objects
 from ..contract.validation import pack_embedding, unpack_embedding, unpack_image
 from ..contract.wire import MASK_CODEC, pack_array
 from ..engines.base import Engine
 from ..engines.stages import Prepared, has_stages, infers_embeddings
+from .state_cache import StateCache, StateKey
 from .work import Known, Work, alone
 
 CONSTANT_IMAGE_NOTE = "the image is constant: the mask is empty, and the model did not run"
@@ -36,21 +38,25 @@ class Segmented:
         mask: A packed mask, or the uint32 labels for a request that was not packed.
         object_count: Number of objects, None for a request that was not packed.
         note: A remark for the caller, or None.
+        state_kept: Whether the state of the image is kept for further requests.
     """
 
     mask: Any
     object_count: int | None
     note: str | None
+    state_kept: bool = False
 
 
 class EngineWork:
     """Makes the work of each kind of request for one engine.
 
-    ``max_bytes`` and ``max_pixels`` bound an unpacked image or embedding.
+    ``max_bytes`` and ``max_pixels`` bound an unpacked image or embedding. ``states`` keeps what
+    the device gave.
     """
 
-    def __init__(self, engine: Engine, max_bytes: int, max_pixels: int) -> None:
+    def __init__(self, engine: Engine, max_bytes: int, max_pixels: int, states: StateCache) -> None:
         self._engine = engine
+        self._states = states
         self._max_bytes = max_bytes
         self._max_pixels = max_pixels
         self._stages = engine if has_stages(engine) else None
@@ -70,22 +76,25 @@ class EngineWork:
         parameters: dict[str, Any],
         statistics: ImageStatistics | None,
         packed: bool,
+        state_key: Callable[[str], StateKey] | None = None,
     ) -> Work[Segmented]:
         """Return the work of an image, packed or not, of ``shape`` and ``axes``.
 
-        A constant image has no objects and does not need the engine.
+        A constant image has no objects and does not need the engine. ``state_key`` returns the key
+        under which to keep the state, from the digest of the image; None to keep none.
         """
         labels_shape = mask_shape(shape, axes)
         tile_arguments = () if statistics is None else (statistics,)
         pack = partial(_finished, packed=packed)
         working_bytes = math.prod(shape) * _MAX_ITEM_BYTES + math.prod(labels_shape) * _LABEL_BYTES
 
-        def unpack() -> np.ndarray | Known:
-            image = unpack_image(given, axes, self._max_bytes, self._max_pixels)[0]
-            if not is_constant(image):
-                return image
-            # A constant tile is common and needs no note.
-            note = CONSTANT_IMAGE_NOTE if statistics is None else None
+        # A constant tile is common and needs no note.
+        note = CONSTANT_IMAGE_NOTE if statistics is None else None
+
+        def unpack() -> np.ndarray:
+            return unpack_image(given, axes, self._max_bytes, self._max_pixels)[0]
+
+        def constant() -> Known:
             return Known(np.zeros(labels_shape, np.uint32), note)
 
         stages = self._stages
@@ -93,7 +102,7 @@ class EngineWork:
 
             def prepare_alone() -> Prepared | Known:
                 image = unpack()
-                return image if isinstance(image, Known) else Prepared(image)
+                return constant() if is_constant(image) else Prepared(image)
 
             def segment(prepared: Sequence[Prepared]) -> list[Any]:
                 image = prepared[0].content
@@ -108,16 +117,21 @@ class EngineWork:
                 alone,
             )
 
+        keys: list[StateKey] = []
+
         def prepare() -> Prepared | Known:
             image = unpack()
-            if isinstance(image, Known):
-                return image
+            if state_key is not None:
+                keys.append(state_key(pixels_sha256(image, axes)))
+            if is_constant(image):
+                return constant()
             prepared = stages.prepare(image, axes, parameters, *tile_arguments)
             return prepared if isinstance(prepared, Prepared) else Known(prepared)
 
         def finish(state: Any) -> Segmented:
+            is_kept = [self._states.keep(key, state) for key in keys] == [True]
             labels = state if isinstance(state, Known) else stages.finish(state, parameters)
-            return pack(labels, labels_shape)
+            return replace(pack(labels, labels_shape), state_kept=is_kept)
 
         return Work(
             caller,
@@ -126,6 +140,36 @@ class EngineWork:
             stages.infer,
             finish,
             stages.max_batch,
+        )
+
+    def kept(
+        self,
+        caller: str | None,
+        key: StateKey,
+        shape: tuple[int, ...],
+        axes: str,
+        parameters: dict[str, Any],
+    ) -> Work[Segmented]:
+        """Return the work of an image of ``shape`` whose state is kept; the labels are packed.
+
+        Its ``finish`` raises StateNotKept when the state has gone meanwhile.
+        """
+        stages = self._stages
+        assert stages is not None
+        labels_shape = mask_shape(shape, axes)
+
+        def finish(_: Any) -> Segmented:
+            state = self._states.get(key)
+            labels = state if isinstance(state, Known) else stages.finish(state, parameters)
+            return replace(_finished(labels, labels_shape, packed=True), state_kept=True)
+
+        working_bytes = math.prod(labels_shape) * _LABEL_BYTES
+        return Work(
+            caller,
+            max(stages.working_bytes(shape, axes), working_bytes),
+            None,
+            stages.infer,
+            finish,
         )
 
     def embedding(

@@ -69,7 +69,8 @@ class Pipeline:
     """Carries each work through ``prepare``, ``infer`` and ``finish``.
 
     An image waits before ``prepare`` until images and bytes in the pipeline are below the limits.
-    Callers are served in turn, there and before the device.
+    Callers are served in turn, there and before the device. An image that has its state already
+    goes to ``finish`` alone; it waits for bytes and a thread of ``finish``, not for the device.
     """
 
     def __init__(self, limits: PipelineLimits, staged: bool) -> None:
@@ -82,6 +83,9 @@ class Pipeline:
         self._device = Device(self.times, self._device_started, self._device_finished)
         self._lock = threading.Lock()
         self._waiting: RoundRobin[Job[Any]] = RoundRobin()
+        #: Those that have their state already, and those of them between then and their end.
+        self._waiting_with_state: RoundRobin[Job[Any]] = RoundRobin()
+        self._with_state: set[Job[Any]] = set()
         self._ahead: set[Job[Any]] = set()
         self._working: set[Job[Any]] = set()
         self._images_finished = 0
@@ -154,7 +158,8 @@ class Pipeline:
         """Refuse further images, and those that wait before ``prepare``, with ServiceBusy."""
         with self._lock:
             reason = self._refusal = self._refusal or reason
-            waiting, self._waiting = list(self._waiting), RoundRobin()
+            waiting = [*self._waiting, *self._waiting_with_state]
+            self._waiting, self._waiting_with_state = RoundRobin(), RoundRobin()
         for job in waiting:
             job.leave()
             job.fail(ServiceBusy(reason))
@@ -202,7 +207,7 @@ class Pipeline:
         with self._lock:
             if self._refusal is not None:
                 raise ServiceBusy(self._refusal)
-            self._waiting.put(work.caller, job)
+            self._queue_of(job).put(work.caller, job)
         self._pump()
         try:
             result = await self._result_of(job)
@@ -239,7 +244,7 @@ class Pipeline:
         """Drop a job that nobody waits for; a running stage ends first and then frees its place."""
         job.leave()
         with self._lock:
-            was_waiting = self._waiting.remove(job.work.caller, job)
+            was_waiting = self._queue_of(job).remove(job.work.caller, job)
         if not was_waiting and self._device.remove(job):
             self._end(job)
 
@@ -251,35 +256,54 @@ class Pipeline:
             self._end(job, ServiceBusy(reason))
 
     def _pump(self) -> None:
-        """Start ``prepare`` of the waiting images that the limits let in."""
+        """Start the first stage of the waiting images that the limits let in."""
         while True:
             with self._lock:
-                job = self._waiting.peek()
-                if job is None or not self._fits(job):
+                job = self._take_next()
+                if job is None:
                     return
-                taken = self._waiting.take()
-                assert taken is job
-                self._ahead.add(job)
                 self._working.add(job)
-                self._prepare.submit(partial(self._run_prepare, job))
+                if job.work.prepare is None:
+                    self._with_state.add(job)
+                    self._finish.submit(partial(self._run_finish, job, None))
+                else:
+                    self._ahead.add(job)
+                    self._prepare.submit(partial(self._run_prepare, job, job.work.prepare))
+
+    def _queue_of(self, job: Job[Any]) -> RoundRobin[Job[Any]]:
+        return self._waiting if job.work.prepare is not None else self._waiting_with_state
+
+    def _take_next(self) -> Job[Any] | None:
+        """Take the next waiting image that the limits let in.
+
+        Those for the device go first, because it must not wait. The others need no place before it.
+        """
+        job, queue = self._waiting.peek(), self._waiting
+        for_device = len(self._working) - len(self._with_state)
+        if (
+            job is None
+            or len(self._ahead) >= self._limits.max_ahead
+            or for_device >= self._limits.max_images
+        ):
+            job, queue = self._waiting_with_state.peek(), self._waiting_with_state
+            if len(self._with_state) >= self._limits.workers.finish:
+                return None
+        # A large image waits for its bytes, and no other one takes them meanwhile.
+        return queue.take() if job is not None and self._fits(job) else None
 
     def _fits(self, job: Job[Any]) -> bool:
         if not self._working:
             return True
         working_bytes = sum(each.work.working_bytes for each in self._working)
-        return (
-            len(self._ahead) < self._limits.max_ahead
-            and len(self._working) < self._limits.max_images
-            and working_bytes + job.work.working_bytes <= self._limits.max_working_bytes
-        )
+        return working_bytes + job.work.working_bytes <= self._limits.max_working_bytes
 
-    def _run_prepare(self, job: Job[Any]) -> None:
+    def _run_prepare(self, job: Job[Any], prepare: Callable[[], Prepared | Known]) -> None:
         if job.is_left:
             self._end(job)
             return
         job.begin("prepare")
         try:
-            prepared = job.work.prepare()
+            prepared = prepare()
             if isinstance(prepared, Prepared) and prepared.batch_key is not None:
                 # The engine's own code: it must not fail in the thread of the device.
                 hash(prepared.batch_key)
@@ -351,6 +375,9 @@ class Pipeline:
         with self._lock:
             self._ahead.discard(job)
             self._working.discard(job)
+            if job in self._with_state:
+                self._with_state.discard(job)
+                self._images_finished += 1
             if job.used_device:
                 self._images_finished += 1
                 self.times.note_end(time.monotonic())

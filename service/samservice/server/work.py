@@ -41,7 +41,8 @@ class Work(Generic[R]):
     Attributes:
         caller: Whose image it is; callers are served in turn.
         working_bytes: The bytes that it holds from ``prepare`` to the end of ``finish``.
-        prepare: Called in a thread.
+        prepare: Called in a thread. None: the work has the state already, and ``finish``, which
+            receives None, is its only stage.
         infer: Called in the device's thread. Works with the same ``infer`` may share a batch.
         finish: Called in a thread with the state, or with what ``prepare`` returned as Known.
         max_batch: Returns how many images of a batch key ``infer`` accepts.
@@ -49,7 +50,7 @@ class Work(Generic[R]):
 
     caller: str | None
     working_bytes: int
-    prepare: Callable[[], Prepared | Known]
+    prepare: Callable[[], Prepared | Known] | None
     infer: Callable[[Sequence[Prepared]], Sequence[Any]]
     finish: Callable[[Any], R]
     max_batch: Callable[[Hashable], int] = alone

@@ -19,10 +19,11 @@ import samcourier.images.planes
 from samcourier.errors import ImageUnfit
 from samcourier.images.geometry import Geometry
 from samcourier.images.pixel_cache import PIXELS
-from samcourier.images.planes import Plane, open_planes, pixels_sha256
+from samcourier.images.planes import Plane, open_planes
 from samcourier.images.readers import Index, open_source
 from samcourier.images.readers.tiff import TiffSource
 from samcourier.images.selection import Selection, parse_pick
+from samservice.contract.image_reference import pixels_sha256
 
 RNG = np.random.default_rng(3)
 

@@ -15,7 +15,6 @@ import tifffile
 from msgspec import structs
 
 from samcourier.evaluation.outcome import Outcome
-from samcourier.images.planes import pixels_sha256
 from samcourier.masks.omezarr import write_mask
 from samcourier.outputs.previews import png, preview
 from samcourier.report import pictures as pictures_module
@@ -23,6 +22,7 @@ from samcourier.report.images import table_data
 from samcourier.report.pictures import Picture, Pictures, collect_pictures, encode, evenly_spaced
 from samcourier.results.image_log import ImageLog, ImageSeconds, OutputRecord
 from samcourier.samples.sheet import ImageRow
+from samservice.contract.image_reference import pixels_sha256
 
 from ..conftest import squares
 

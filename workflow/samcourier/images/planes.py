@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from samservice.contract.image_reference import little_endian, pixels_sha256, started_sha256
+
 from ..errors import ImageUnfit
 from .axes import Axis, channel_labels, wanted_axes
 from .geometry import renamed
@@ -173,11 +175,11 @@ class Planes:
     def _sha256_in_bands(self, number: int) -> str:
         """Return :func:`pixels_sha256` of a plane, YX or CYX."""
         height, width = self.plane_shape[-2:]
-        digest = _started_sha256(self.dtype, self.plane_shape, self.plane_axes)
+        digest = started_sha256(self.dtype, self.plane_shape, self.plane_axes)
         for channel in range(self.channel_count):
             for rows in bands(height, width):
                 part = self.read_part(number, rows, slice(0, width), channel)
-                digest.update(_little_endian(part).data)
+                digest.update(little_endian(part).data)
         return digest.hexdigest()
 
     def _projected(self, where: dict[str, int], axes: Sequence[Axis] | None = None) -> np.ndarray:
@@ -261,21 +263,6 @@ def file_stamp(path: ImageLocation) -> tuple[int, ...] | None:
     except (OSError, ValueError):
         return None
     return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
-
-
-def pixels_sha256(array: np.ndarray, axes: str) -> str:
-    """Return the SHA-256 over dtype, shape, axes and little-endian bytes of ``array``."""
-    digest = _started_sha256(array.dtype, array.shape, axes)
-    digest.update(_little_endian(array).data)
-    return digest.hexdigest()
-
-
-def _started_sha256(dtype: np.dtype, shape: tuple[int, ...], axes: str) -> hashlib._Hash:
-    return hashlib.sha256(f"{dtype.newbyteorder('<').str} {shape} {axes}\n".encode())
-
-
-def _little_endian(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
 
 
 def bands(height: int, width: int) -> Iterator[slice]:

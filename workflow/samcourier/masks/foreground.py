@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from samservice.contract.image_reference import pixels_sha256
 from samservice.contract.labels import present
 
 from ..errors import ImageUnfit
 from ..images.label_image import read_label_image
 from ..images.location import ImageLocation
-from ..images.planes import Planes, pixels_sha256
+from ..images.planes import Planes
 from .omezarr import MaskPixels
 
 #: Number of rows of a mask in memory at a time; the foreground itself is in memory as a whole.

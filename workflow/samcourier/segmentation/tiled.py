@@ -9,12 +9,13 @@ from functools import partial
 
 import numpy as np
 
+from samservice.contract.image_reference import pixels_sha256
 from samservice.contract.image_statistics import ImageStatistics
 from samservice.contract.labels import compacted
 
 from ..concurrency import together
 from ..errors import storage_errors
-from ..images.planes import Plane, pixels_sha256
+from ..images.planes import Plane
 from ..images.statistics import plane_statistics
 from ..tiling.cache import KeptTile, TileStore
 from ..tiling.grid import Tile, Tiling

@@ -608,7 +608,7 @@ async def test_describe_tells_engine_wire_axes_and_limits(serve: Serve) -> None:
     description = await serve(ScriptedEngine(), max_queue=3).describe(context={"user": {}})
     assert set(description) == {
         "engine", "model", "embeddings", "service", "service_version", "axes", "wire", "limits",
-        "recent", "pipeline",
+        "recent", "pipeline", "states",
     }  # fmt: skip
     assert description["wire"] == {"version": WIRE_VERSION, "codecs": list(CODECS)}
     assert description["axes"] == sorted(MASK_AXES)
@@ -619,7 +619,7 @@ async def test_describe_tells_engine_wire_axes_and_limits(serve: Serve) -> None:
         "max_probe_bytes": 64 << 20,
         "max_queue_bytes": 2 << 30,
         "max_working_bytes": 4 << 30,
-        "max_stage_s": 480,
+        "max_state_bytes": 1 << 30, "max_stage_s": 480,
         "in_parallel": 1,
     }
 

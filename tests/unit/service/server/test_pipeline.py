@@ -22,6 +22,7 @@ from samservice.server.app import Limits, SegmentationService
 from samservice.server.engine_work import EngineWork
 from samservice.server.pipeline import Hang, Pipeline, PipelineLimits
 from samservice.server.stage_times import Workers, depth
+from samservice.server.state_cache import StateCache
 
 from .staged_engine import StagedEngine
 
@@ -301,7 +302,7 @@ async def test_after_a_hang_the_images_in_other_stages_end_and_the_waiting_ones_
         engine.on["finish"] = lambda state: (gate if state.max() == 1 else others)(state)
     workers = Workers(prepare=2, infer=1, finish=5)
     pipeline = Pipeline(PipelineLimits(workers, 2, 5 << 20, 1.5), staged=True)
-    images = EngineWork(engine, 1 << 20, 1 << 20)
+    images = EngineWork(engine, 1 << 20, 1 << 20, StateCache(0))
 
     def start(n: int) -> asyncio.Task[Any]:
         made = images.image("a", image(n), (4, 4), "YX", {}, None, False)
@@ -347,7 +348,7 @@ async def test_an_image_of_a_batch_counts_its_share(gate: Gate) -> None:
     engine = StagedEngine(batch=4, infer=lambda contents: wait[len(contents) > 1](contents))
     workers = Workers(prepare=1, infer=4, finish=1)
     pipeline = Pipeline(PipelineLimits(workers, 5, 1 << 30, 60.0), staged=True)
-    images = EngineWork(engine, 1 << 20, 1 << 20)
+    images = EngineWork(engine, 1 << 20, 1 << 20, StateCache(0))
     seconds: list[dict[str, float]] = [{} for _ in range(5)]
 
     def start(n: int) -> asyncio.Task[Any]:
@@ -423,7 +424,7 @@ async def test_nothing_keeps_an_image_that_has_ended(stage: str | None) -> None:
     engine = StagedEngine(**({stage: fail} if stage else {}))
     workers = Workers(prepare=1, infer=2, finish=1)
     pipeline = Pipeline(PipelineLimits(workers, 2, 1 << 20, 60.0), staged=True)
-    images = EngineWork(engine, 1 << 20, 1 << 20)
+    images = EngineWork(engine, 1 << 20, 1 << 20, StateCache(0))
     gc.collect()
     gc.disable()
     try:
