@@ -619,7 +619,8 @@ async def test_describe_tells_engine_wire_axes_and_limits(serve: Serve) -> None:
         "max_probe_bytes": 64 << 20,
         "max_queue_bytes": 2 << 30,
         "max_working_bytes": 4 << 30,
-        "max_state_bytes": 1 << 30, "max_stage_s": 480,
+        "max_state_bytes": 1 << 30,
+        "max_stage_s": 480,
         "in_parallel": 1,
     }
 
