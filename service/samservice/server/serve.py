@@ -139,8 +139,11 @@ async def serve(
     finally:
         for task in watching:
             task.cancel()
-        await asyncio.wait(watching)
+        ends = await asyncio.gather(*watching, return_exceptions=True)
         service.close()
+    for end in ends:
+        if isinstance(end, Exception):
+            raise end
     hang = service.hang()
     if hang is None or stop.is_set():
         return None
