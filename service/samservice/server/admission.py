@@ -47,6 +47,14 @@ class Admission:
         others = (n for name, n in self._images_of.items() if name != caller)
         return own + sum(min(n, own + 1) for n in others)
 
+    def images_of(self, caller: str | None) -> int:
+        """Return how many images of ``caller`` are here, those of all its jobs."""
+        return self._images_of[caller]
+
+    def callers(self) -> int:
+        """Return how many callers have images here."""
+        return len(self._images_of)
+
     @contextmanager
     def hold_slot(self, caller: str | None, request_bytes: int) -> Iterator[None]:
         """Hold one place; raise ServiceBusy at once when there is none."""

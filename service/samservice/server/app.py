@@ -221,7 +221,7 @@ class SegmentationService:
             "object_count": segmented.object_count,
             "note": segmented.note,
             **({"state_kept": segmented.state_kept} if keep_state else {}),
-            **self._answer_of(seconds, received_unix_s),
+            **self._answer_of(seconds, received_unix_s, caller),
         }
 
     async def encode_image(
@@ -248,14 +248,20 @@ class SegmentationService:
             encoded = await self._pipeline.run(
                 self._work.encoding(caller, image, shape, axes, parameters, packed), seconds
             )
-        return encoded | self._answer_of(seconds, received_unix_s) if packed else encoded
+        return encoded | self._answer_of(seconds, received_unix_s, caller) if packed else encoded
 
-    def _answer_of(self, seconds: dict[str, float], received_unix_s: float) -> dict[str, Any]:
-        """Return the part of a packed answer that tells where and when it was made."""
+    def _answer_of(
+        self, seconds: dict[str, float], received_unix_s: float, caller: str | None
+    ) -> dict[str, Any]:
+        """Return the part of a packed answer that tells where and when it was made.
+
+        ``caller_images`` are the other images of the caller, with those of its other jobs.
+        """
         return {
             "made_by": self._made_by,
             "seconds": seconds,
             "pipeline_depth": self._pipeline.depth,
+            "caller_images": self._admission.images_of(caller),
             "received_unix_s": received_unix_s,
             "sent_unix_s": time.time(),
         }
@@ -304,7 +310,8 @@ class SegmentationService:
         The answer also has the number of received bytes, the times of receiving and sending (this
         machine's clock), the verified caller, the number of images that the engine has finished,
         the number of further images that the queue would accept from the caller, the number of
-        images that would be served before a new one of the caller, and the depth of the pipeline.
+        images that would be served before a new one of the caller, the number of images of the
+        caller and of callers with images, and the depth of the pipeline.
 
         Raises :class:`WrongParameter` above ``Limits.max_probe_bytes`` and for wrong types.
         """
@@ -327,6 +334,8 @@ class SegmentationService:
             "images_finished": self._pipeline.images_finished,
             "places_left": self._admission.slots_left(caller) if self._pipeline.accepts else 0,
             "images_ahead": self._admission.images_ahead(caller),
+            "caller_images": self._admission.images_of(caller),
+            "callers": self._admission.callers(),
             "pipeline_depth": self._pipeline.depth,
             "received_unix_s": received_unix_s,
             "sent_unix_s": time.time(),

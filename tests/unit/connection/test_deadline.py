@@ -13,6 +13,7 @@ import pytest
 from samcourier.connection import ConnectionManager, OnlyReplica
 from samcourier.connection.call import Call, CallFailed
 from samcourier.connection.deadline import Deadline
+from samcourier.connection.flow import ServiceLoad
 from samcourier.connection.throughput import Payload
 from samcourier.connection.time_limits import Policy
 from samcourier.errors import Overloaded
@@ -45,7 +46,37 @@ def test_a_deadline_moves_on_with_the_images_before_it(
     for now_s, images_finished in counts:
         deadline.note(images_finished, now_s)
     assert deadline.at_s == late_s
-    assert deadline.longest_s == 30
+    assert deadline.longest_s == 90
+
+
+@pytest.mark.parametrize(
+    ("loads", "counts", "late_s"),
+    [
+        # (images of this caller, callers, depth) at each count. Two of its own ahead, alone:
+        # three may end before it, the running ones included.
+        ([(2, 1, 1)], [500, 501, 502, 503, 504, 505], 46),
+        ([(2, 1, 1)], [500, 505], 10),
+        # In turn with two other callers.
+        ([(2, 3, 1)], [500, 510], 19),
+        ([(2, 3, 1)], [500, 511], 10),
+        # Callers that come later are served in turn too.
+        ([(2, 1, 1), (9, 3, 1)], [500, 510], 19),
+        # Own images that come later are not ahead.
+        ([(0, 1, 1), (9, 1, 1)], [500, 503], 10),
+        ([(0, 1, 4)], [500, 505], 19),
+        ([(0, 1, 4)], [500, 506], 10),
+        # The service was started anew.
+        ([(2, 1, 1)], [500, 0, 1], 10),
+    ],
+)
+def test_a_deadline_counts_the_images_that_are_served_before(
+    loads: list[tuple[int, int, int]], counts: list[int], late_s: float
+) -> None:
+    deadline = Deadline(0.0, timeout_s=10, max_images_ahead=20)
+    for number, images_finished in enumerate(counts):
+        own, callers, depth = loads[min(number, len(loads) - 1)]
+        deadline.note(images_finished, 9.0 * number, ServiceLoad(depth, own, callers))
+    assert deadline.at_s == late_s
 
 
 class Working:

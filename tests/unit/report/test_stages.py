@@ -8,7 +8,14 @@ import pytest
 
 from samcourier.failure import Failure
 from samcourier.report.charts import STAGE_COLOURS, TRANSPORT_COLOURS
-from samcourier.report.stages import STAGES, StageUse, advise, stage_seconds, summarise_stages
+from samcourier.report.stages import (
+    SERVICE_STAGES,
+    STAGES,
+    StageUse,
+    advise,
+    stage_seconds,
+    summarise_stages,
+)
 from samcourier.results.image_log import Attempt, CallBytes, CallSeconds, ImageLog, ImageSeconds
 
 
@@ -37,6 +44,13 @@ def log(*attempts: Attempt, note: str | None = None, **seconds: float) -> ImageL
     )
 
 
+def test_the_stages_of_the_service_make_up_its_seconds() -> None:
+    found = stage_seconds(log(attempt(send=1.0, service=2.0, prepare=0.25, infer=1.0, finish=0.5)))
+    parts = {stage: found[stage] for stage in SERVICE_STAGES}
+    assert list(parts.values()) == [0.25, 0.25, 1.0, 0.5]
+    assert sum(found.values()) == 3.0
+
+
 def test_each_second_counts_in_exactly_one_stage() -> None:
     complete = attempt(send=1.0, queue=0.5, service=2.0, receive=0.5)
     found = stage_seconds(
@@ -48,6 +62,9 @@ def test_each_second_counts_in_exactly_one_stage() -> None:
         "send": 1.0,
         "queue": 0.5,
         "service": 2.0,
+        "service: prepare": 0,
+        "service: model": 0,
+        "service: finish": 0,
         "receive": 0.5,
         "unpack": 3,
         "write": 9,

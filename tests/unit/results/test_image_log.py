@@ -263,7 +263,21 @@ def test_a_whole_number_of_seconds_is_seconds(tmp_path: Path) -> None:
 def test_the_text_on_disk_keeps_its_form(tmp_path: Path) -> None:
     """Results folders are compared byte by byte."""
     write_image_log(tmp_path / "a.json", DONE)
-    assert (tmp_path / "a.json").read_bytes() == (HERE / "image-log-7.json").read_bytes()
+    assert (tmp_path / "a.json").read_bytes() == (HERE / "image-log-8.json").read_bytes()
+
+
+def test_a_log_of_version_7_is_read_without_the_stages_of_the_service(tmp_path: Path) -> None:
+    text = (HERE / "image-log-7.json").read_text()
+    (tmp_path / "a.json").write_text(text)
+    assert read_image_log(tmp_path / "a.json") == DONE
+    for damaged in (
+        text.replace('"receive": 0.1', '"receive": 0.1, "infer": 0.2'),
+        text.replace('"send": 0.3,', ""),
+        text.replace('"attempts"', '"tries"'),
+    ):
+        assert damaged != text
+        (tmp_path / "a.json").write_text(damaged)
+        assert read_image_log(tmp_path / "a.json") is None
 
 
 DAMAGES: dict[str, Callable[[str], str | bytes]] = {

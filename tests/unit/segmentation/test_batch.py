@@ -23,7 +23,7 @@ import samcourier.results.image_log
 import samcourier.segmentation.finish
 import samcourier.segmentation.image
 from samcourier.connection import ConnectionManager, OnlyReplica
-from samcourier.connection.replica import TRAVELLING
+from samcourier.connection.flow import TRAVELLING
 from samcourier.connection.time_limits import Policy
 from samcourier.errors import (
     CourierError,

@@ -76,6 +76,9 @@ def attempt_record(
             send=sample.send_s,
             queue=sample.queue_s,
             service=max(total_s - sample.send_s - sample.receive_s - sample.queue_s, 0.0),
+            prepare=sample.prepare_s,
+            infer=sample.infer_s,
+            finish=sample.finish_s,
             receive=sample.receive_s,
         )
     return Attempt(

@@ -11,6 +11,7 @@ from samservice.contract.wire import MOVED_MIN_BYTES
 
 from ..transports.base import Transport
 from .deadline import Deadline
+from .flow import ServiceLoad
 from .time_limits import Policy
 
 
@@ -117,8 +118,9 @@ class Liveness:
         if self._max_finished is not None and finished > self._max_finished:
             self.last_progress_s = now_s
         self._max_finished = max(finished, self._max_finished or 0)
+        load = ServiceLoad.of(answer)
         for deadline in self._deadlines:
-            deadline.note(finished, now_s)
+            deadline.note(finished, now_s, load)
 
     @contextmanager
     def extending(self, deadline: Deadline) -> Iterator[None]:

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..concurrency import cancel_all
 from ..errors import CourierError, ServiceGone
@@ -19,6 +19,7 @@ from ..results.timestamps import utc_now
 from ..transports.base import Transport
 from .call import Call, attempt_record
 from .description import RunIdentity
+from .flow import MAX_COUNT, MAX_PARALLEL_CALLS, ServiceLoad, calls_at_once
 from .link import PING, Link
 from .load_balancing import Load
 from .prober import Prober
@@ -31,17 +32,8 @@ from .watchdog import Watchdog
 
 T = TypeVar("T")
 
-#: Besides the images that a service processes, one is on its way to it and one on its way back.
-TRAVELLING = 2
-
-#: The most calls at once, whatever the service accepts: each image in flight is in memory here.
-MAX_PARALLEL_CALLS = 64
-
 #: The service's seconds are the median of this many calls.
 _KEPT_SERVICE_SECONDS = 5
-
-#: The longest queue that is believed, whatever the service reports.
-_MAX_QUEUE = 1024
 
 
 class Replica:
@@ -78,6 +70,7 @@ class Replica:
         self._clock = clock
         self._calls_left = calls_left
         self._queue = 0
+        self._max_queue: int | None = None
         self._service_s: deque[float] = deque(maxlen=_KEPT_SERVICE_SECONDS)
         self._prober: Prober | None = None
         self._background: list[asyncio.Task[None]] = []
@@ -184,8 +177,19 @@ class Replica:
 
     def _note_limits(self, limits: CallLimits) -> None:
         self.in_parallel = min(limits.in_parallel, MAX_PARALLEL_CALLS)
-        self.limit = min(self.in_parallel + TRAVELLING, limits.max_queue or MAX_PARALLEL_CALLS)
-        self._queue = min(limits.max_queue or 0, _MAX_QUEUE)
+        self._max_queue = limits.max_queue
+        self.limit = calls_at_once(self.in_parallel, self._max_queue)
+        self._queue = min(limits.max_queue or 0, MAX_COUNT)
+
+    def _note_load(self, answer: Any) -> None:
+        """Follow the depth of the service's pipeline, and share it with the user's other jobs."""
+        load = ServiceLoad.of(answer)
+        if load.depth is None:
+            return
+        self.in_parallel = min(load.depth, MAX_PARALLEL_CALLS)
+        # The answered image has left the service, but its call is still in flight here.
+        at_service = None if load.caller_images is None else load.caller_images + 1
+        self.limit = calls_at_once(self.in_parallel, self._max_queue, self.in_flight, at_service)
 
     def choose(self, payload: Payload, tried: set[Link]) -> Choice | None:
         """Choose the best transport not in ``tried``; a failed one only when no other is left.
@@ -272,6 +276,7 @@ class Replica:
                 call.method, call.arguments, call.payload, timeout_s, self._queue
             )
             answered_s = self._clock()
+            self._note_load(value)
             accepted = await call.accept(value)
         except CourierError as caught:
             error = caught

@@ -59,6 +59,10 @@ class Sample:
     receive_s: float
     #: The wait in the service's queue, as the service reports it.
     queue_s: float = 0.0
+    #: Seconds of the service's stages, None where it does not report them.
+    prepare_s: float | None = None
+    infer_s: float | None = None
+    finish_s: float | None = None
 
 
 class Pace(Struct, frozen=True, forbid_unknown_fields=True):

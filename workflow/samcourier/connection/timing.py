@@ -38,7 +38,13 @@ def sample_of(
     received, answered = _service_times(value)
     travel_s = max(returned_unix_s - sent_unix_s - max(answered - received, 0.0), 0.0)
     send_s = min(max(received - clock_offset_s - sent_unix_s, 0.0), travel_s)
-    return Sample(Payload(up_bytes, _down_bytes(value)), send_s, travel_s - send_s, _queue_s(value))
+    return Sample(
+        Payload(up_bytes, _down_bytes(value)),
+        send_s,
+        travel_s - send_s,
+        _stage_s(value, "queue") or 0.0,
+        *(_stage_s(value, stage) for stage in ("prepare", "infer", "finish")),
+    )
 
 
 def clock_offset_s(value: dict[str, Any], sent_unix_s: float) -> float:
@@ -59,11 +65,12 @@ def _service_times(value: dict[str, Any]) -> tuple[float, float]:
     return times
 
 
-def _queue_s(value: dict[str, Any]) -> float:
+def _stage_s(value: dict[str, Any], stage: str) -> float | None:
+    """Return the seconds of a stage of the service, None where it reports no plausible number."""
     seconds = value.get("seconds")
-    queue_s = seconds.get("queue", 0.0) if isinstance(seconds, dict) else 0.0
-    is_number = isinstance(queue_s, int | float) and 0.0 <= queue_s < _TIME_LIMIT_S
-    return float(queue_s) if is_number else 0.0
+    stage_s = seconds.get(stage) if isinstance(seconds, dict) else None
+    is_number = isinstance(stage_s, int | float) and 0.0 <= stage_s < _TIME_LIMIT_S
+    return float(stage_s) if is_number and stage_s is not None else None
 
 
 def _down_bytes(value: dict[str, Any]) -> int:

@@ -12,6 +12,7 @@ from ..evaluation.accuracy import Accuracy, mean_precision, pooled_precision
 from ..evaluation.nothing_found import empty_images
 from ..evaluation.outcome import Outcome
 from ..evaluation.run import Report
+from ..results.image_log import ImageLog
 from ..results.timestamps import parse_time
 from .transport_summary import describe_services, wall_time_s
 
@@ -67,10 +68,25 @@ def summary_figures(report: Report) -> list[Figure]:
         segmented_count = sum(not log.reused for log in logs)
         if segmented_count and wall_s > 0:
             figures.append(Figure("Images per minute", f"{60 * segmented_count / wall_s:,.1f}"))
+        if (busy := device_busy(logs, wall_s)) is not None:
+            remark = "the model's seconds over the wall time, over all replicas"
+            figures.append(Figure("Model busy", f"{busy:.0%}", remark))
         reused_count = len(logs) - segmented_count
         if reused_count:
             figures.append(Figure("Reused", f"{reused_count:,}", "masks kept from an earlier run"))
     return figures
+
+
+def device_busy(logs: Sequence[ImageLog], wall_s: float) -> float | None:
+    """Return the seconds of the model's device over the wall time of the run.
+
+    None if a call reports no stages, and for a run without calls.
+    """
+    seconds = [call.seconds.infer for log in logs for call in log.attempts if call.outcome == "ok"]
+    known = [each for each in seconds if each is not None]
+    if not seconds or len(known) < len(seconds) or wall_s <= 0:
+        return None
+    return sum(known) / wall_s
 
 
 def accuracy_figures(outcomes: Sequence[Outcome]) -> list[Figure]:

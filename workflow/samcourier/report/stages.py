@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..results.image_log import ImageLog
+from ..results.image_log import CallSeconds, ImageLog
 
 #: The stages of an image in their order. The whole time of a failed call counts as "failed calls".
 STAGES = (
@@ -15,12 +15,17 @@ STAGES = (
     "send",
     "queue",
     "service",
+    "service: prepare",
+    "service: model",
+    "service: finish",
     "receive",
     "unpack",
     "write",
     "calls without stage times",
     "failed calls",
 )
+
+SERVICE_STAGES = ("service", "service: prepare", "service: model", "service: finish")
 
 #: If failed calls take at least this share of the time, the advice is about them.
 _FAILED_SHARE = 0.15
@@ -73,11 +78,24 @@ def stage_seconds(log: ImageLog) -> dict[str, float]:
             for stage, part in (
                 ("send", call.send),
                 ("queue", call.queue),
-                ("service", call.service),
+                *_service_parts(call),
                 ("receive", call.receive),
             ):
                 seconds[stage] += part or 0.0
     return seconds
+
+
+def _service_parts(call: CallSeconds) -> list[tuple[str, float | None]]:
+    """Return the seconds of the service, by its stages where it reports them."""
+    if call.prepare is None or call.infer is None or call.finish is None:
+        return [("service", call.service)]
+    known_s = call.prepare + call.infer + call.finish
+    return [
+        ("service", max((call.service or 0.0) - known_s, 0.0)),
+        ("service: prepare", call.prepare),
+        ("service: model", call.infer),
+        ("service: finish", call.finish),
+    ]
 
 
 def summarise_stages(logs: Iterable[ImageLog]) -> list[StageUse]:
@@ -107,8 +125,8 @@ def advise(uses: Sequence[StageUse]) -> str:
             " config."
         )
     queue = by_stage.pop("queue", None)
-    service = by_stage.pop("service", None)
-    service_share = sum(use.share for use in (queue, service) if use is not None)
+    of_service = [by_stage.pop(stage) for stage in SERVICE_STAGES if stage in by_stage]
+    service_share = sum(use.share for use in (queue, *of_service) if use is not None)
     longest = max(by_stage.values(), key=lambda use: use.share, default=None)
     if longest is not None and longest.share > service_share:
         return (

@@ -14,10 +14,10 @@ from msgspec import Meta, Struct, field
 
 from ..errors import storage_errors
 from ..failure import Failure
-from ..files.records import decoder, read_versioned, write_record
+from ..files.records import decode, decoder, read_versioned, write_record
 from .timestamps import parse_time
 
-IMAGE_LOG_SCHEMA = "samcourier/image-log/7"
+IMAGE_LOG_SCHEMA = "samcourier/image-log/8"
 
 Method = Literal["segment_all", "encode_image"]
 
@@ -59,6 +59,27 @@ class CallSeconds(Struct, frozen=True, forbid_unknown_fields=True):
         MaybeSeconds, Meta(description="Work of the service as it measured it, in seconds.")
     ] = None
     receive: Annotated[MaybeSeconds, Meta(description="Receiving the mask, in seconds.")] = None
+    prepare: Annotated[
+        MaybeSeconds,
+        Meta(
+            description="Part of service: unpacking the image and converting it for the model, in"
+            " seconds."
+        ),
+    ] = None
+    infer: Annotated[
+        MaybeSeconds,
+        Meta(
+            description="Part of service: the model on its device, in seconds; of images that went"
+            " together each has its share."
+        ),
+    ] = None
+    finish: Annotated[
+        MaybeSeconds,
+        Meta(
+            description="Part of service: turning the model's result into a packed mask, in"
+            " seconds."
+        ),
+    ] = None
 
 
 class CallBytes(Struct, frozen=True, forbid_unknown_fields=True):
@@ -291,8 +312,28 @@ class ImageLog(Struct, frozen=True, forbid_unknown_fields=True):
         return self.note is not None and self.note.startswith(NOTE_REUSED)
 
 
-#: Decoder of each version of the format that can be read; decoders of older versions go here too.
-_DECODERS = {IMAGE_LOG_SCHEMA: decoder(ImageLog)}
+#: Keys of the seconds of a call that version 7 did not have.
+_NEW_IN_8 = ("prepare", "infer", "finish")
+
+
+def _decode_version_7(value: Any) -> ImageLog | None:
+    """Return a log of version 7, without the seconds of the service's stages."""
+    attempts = value.get("attempts") if isinstance(value, dict) else None
+    if not isinstance(attempts, list):
+        return None
+    for each in attempts:
+        seconds = each.get("seconds") if isinstance(each, dict) else None
+        if not isinstance(seconds, dict) or not seconds.keys().isdisjoint(_NEW_IN_8):
+            return None
+        seconds |= dict.fromkeys(_NEW_IN_8)
+    return decode(ImageLog, value)
+
+
+#: Decoder of each version of the format that can be read.
+_DECODERS = {
+    IMAGE_LOG_SCHEMA: decoder(ImageLog),
+    "samcourier/image-log/7": _decode_version_7,
+}
 
 
 def write_image_log(path: Path, log: ImageLog) -> None:

@@ -57,12 +57,17 @@ class VersionFact:
 
 @dataclass(frozen=True)
 class PaceFact:
-    """The pace of earlier images: the service took ``seconds`` for ``images`` of ``pixels``."""
+    """The pace of earlier images: the service took ``seconds`` for ``images`` of ``pixels``.
+
+    ``is_throughput`` tells that images overlapped and that ``seconds`` is the time from one to the
+    next; otherwise it is the time of each image through the service.
+    """
 
     images: int
     pixels: int
     seconds: float
     source: str
+    is_throughput: bool = False
 
 
 @dataclass(frozen=True)

@@ -289,7 +289,7 @@ async def _verdicts(
 def _recent_pace(recent: RecentWork | None) -> PaceFact | None:
     if recent is None:
         return None
-    return PaceFact(recent.images, recent.pixels, recent.seconds, "the service's own count")
+    return PaceFact(recent.images, recent.pixels, recent.seconds, "the service's own count", True)
 
 
 def _refusals(request: RunRequest, description: ServiceDescription) -> tuple[str, ...]:

@@ -38,7 +38,8 @@ def estimate_run(facts: Facts) -> Estimate | None:
         return None
     image_s = _image_s(pace, forecast, facts.description.scales_images)
     replicas = 1 if isinstance(facts.replica_ids, Unknown) else max(len(facts.replica_ids), 1)
-    service_s = image_s / replicas / facts.description.limits.in_parallel
+    overlapping = 1 if pace.is_throughput else facts.description.limits.in_parallel
+    service_s = image_s / replicas / overlapping
     travel_s = _travel_s(facts, forecast)
     seconds = facts.request.images_left * max(service_s, travel_s)
     basis = (
