@@ -91,8 +91,8 @@ class Bench:
         self.journal = ConnectionJournal(journal)
         self.manager = ConnectionManager(found, self.journal, policy)
 
-    async def call(self) -> Answer[bool]:
-        return await self.manager.call(Call("segment", {}, ANSWERS, anything))
+    async def call(self, replica: str | None = None) -> Answer[bool]:
+        return await self.manager.call(Call("segment", {}, ANSWERS, anything, replica))
 
     async def calls(self, count: int) -> list[Answer[bool]]:
         return await asyncio.gather(*(self.call() for _ in range(count)))
@@ -295,3 +295,25 @@ async def test_a_server_that_cannot_list_services_is_no_failure_of_the_service(
     with pytest.raises(expected) as caught:
         await list_services(Server(), Endpoint("https://h", "w", "s", "s-rtc"))
     assert type(caught.value) is expected
+
+
+async def test_a_call_that_needs_one_replica_goes_to_it(bench: Make) -> None:
+    found = Found(a=Replica(), b=Replica(work_s=0.02), c=Replica())
+    made = bench(found)
+    await started(made, 3)
+    # It waits for the slow one, whose capacity is 3.
+    answers = await asyncio.gather(*(made.call("b") for _ in range(8)))
+    assert {answer.attempts[-1].replica for answer in answers} == {"b"}
+    assert found.replicas["b"].most_at_once <= 3
+
+
+@pytest.mark.parametrize("failure", [TransportFailed("cut"), ServiceGone("gone")])
+async def test_another_replica_is_called_when_the_needed_one_is_lost(
+    bench: Make, failure: CourierError
+) -> None:
+    found = Found(a=Replica(), b=Replica())
+    found.scripts["b"] = [Scripted(error=failure)]
+    made = bench(found)
+    await started(made, 2)
+    assert [each.replica for each in (await made.call("b")).attempts] == ["b", "a"]
+    assert (await made.call("never known")).value

@@ -20,13 +20,16 @@ class Call(Generic[T]):
     """One call to the service, over any transport.
 
     ``accept`` converts the service's answer to the caller's value. It raises ServiceFailed when
-    the answer does not fit, which counts as a failed attempt.
+    the answer does not fit, which counts as a failed attempt. ``replica`` is the name of the
+    replica that is called while it is reachable, because it holds what the call needs; None for
+    any.
     """
 
     method: Method
     arguments: dict[str, Any]
     payload: Payload
     accept: Callable[[Any], Awaitable[T]]
+    replica: str | None = None
 
 
 @dataclass(frozen=True)

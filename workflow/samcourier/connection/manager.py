@@ -135,7 +135,7 @@ class ConnectionManager:
             await self._first.hold(call.payload)
         try:
             while True:
-                async with self._pool.reserve_replica(call.payload, tried) as replica:
+                async with self._pool.reserve_replica(call.payload, tried, call.replica) as replica:
                     choice = replica.choose(call.payload, tried) if replica else None
                     if replica is not None and choice is not None:
                         attempt_start_s = self._clock()

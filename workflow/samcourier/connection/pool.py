@@ -148,14 +148,15 @@ class ReplicaPool:
 
     @asynccontextmanager
     async def reserve_replica(
-        self, payload: Payload, tried: set[Link]
+        self, payload: Payload, tried: set[Link], preferred: str | None = None
     ) -> AsyncIterator[Replica | None]:
         """Reserve a call at the replica predicted to answer first; wait until one has capacity.
 
-        ``payload`` are the bytes of the call. Yields None when every transport of every replica is
+        ``payload`` are the bytes of the call. With the name of a ``preferred`` replica, it is that
+        one as long as it is reachable. Yields None when every transport of every replica is
         in ``tried``.
         """
-        replica = await self._reserve_replica(payload, tried)
+        replica = await self._reserve_replica(payload, tried, preferred)
         try:
             yield replica
         finally:
@@ -164,12 +165,16 @@ class ReplicaPool:
                 async with self._changed:
                     self._changed.notify_all()
 
-    async def _reserve_replica(self, payload: Payload, tried: set[Link]) -> Replica | None:
+    async def _reserve_replica(
+        self, payload: Payload, tried: set[Link], preferred: str | None
+    ) -> Replica | None:
         async with self._changed:
             while True:
                 untried = [each for each in self.replicas if not tried.issuperset(each.links)]
                 # A replica whose transports have all failed is the last choice.
                 usable = [each for each in untried if each.is_reachable(tried)] or untried
+                if preferred is not None:
+                    usable = [each for each in usable if each.name == preferred] or usable
                 if not usable:
                     return None
                 index = next_replica([each.load(payload) for each in usable])

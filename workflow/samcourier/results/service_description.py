@@ -65,7 +65,8 @@ class ServiceDescription(Struct, frozen=True):
     :mod:`samservice.contract.parameters`. ``image_statistics`` names the statistics of a whole
     image that the engine needs with each tile. ``embedding_parameters`` names the parameters that
     an embedding depends on, ``embedding_bytes`` is its size before it is packed. ``wire`` is set
-    if the service takes packed arrays.
+    if the service takes packed arrays. ``states`` is True if it keeps the state of an image, which
+    depends on the ``inference_parameters`` alone.
     """
 
     engine: Any = None
@@ -86,6 +87,8 @@ class ServiceDescription(Struct, frozen=True):
     embeddings: bool = False
     embedding_parameters: tuple[str, ...] = ()
     embedding_bytes: Count | None = None
+    states: bool = False
+    inference_parameters: tuple[str, ...] = ()
     limits: CallLimits = CallLimits()
     recent: RecentWork | None = None
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
+from samservice.contract.errors import StateNotKept
 from samservice.contract.image_statistics import ImageStatistics
 from samservice.contract.labels import count_objects
 from samservice.contract.validation import is_packed_embedding, packed_embedding_nbytes
@@ -20,7 +21,7 @@ from ..connection.call import Answer, Call, CallFailed
 from ..connection.description import RunIdentity
 from ..connection.ranking import image_codec
 from ..connection.throughput import Payload
-from ..errors import ServiceFailed
+from ..errors import RequestRefused, ServiceFailed
 from ..formatting import plain
 from ..images.planes import Plane
 from ..masks.omezarr import MaskPixels, check_mask
@@ -57,6 +58,13 @@ class Segmented:
     parts: tuple[PlaneParts, ...] = ()
 
 
+@dataclass(frozen=True)
+class KeptState:
+    """The state of a plane that a service keeps, and the name of the replica that holds it."""
+
+    replica: str | None
+
+
 class PlaneCaller:
     """Calls ``segment_all`` in the form that the service's ``describe()`` states."""
 
@@ -67,6 +75,7 @@ class PlaneCaller:
         embeddings: EmbeddingStore | None = None,
     ) -> None:
         """With ``embeddings``, each plane's embedding is requested once, kept, and segmented."""
+        self.description = description
         self._manager = manager
         self._identity = service_identity(description)
         self._maker = RunIdentity()
@@ -76,6 +85,11 @@ class PlaneCaller:
         self._embedding_parameters = description.embedding_parameters
         self._embedding_bytes = description.embedding_bytes or 0
         self._down_bytes_per_pixel = FIRST_GUESS_DOWN_BYTES_PER_PIXEL
+
+    @property
+    def capacity(self) -> int:
+        """How many calls the service accepts at once from this client."""
+        return self._manager.capacity
 
     def expect(self, more_calls: int) -> None:
         """Add ``more_calls`` (may be negative) to the one call that the connection expects."""
@@ -105,27 +119,99 @@ class PlaneCaller:
             arguments = {"image_or_embedding": image, **parameters}
             if self._packs:
                 arguments["axes"] = plane.axes
+        segmented, _ = await self._segment_all(
+            arguments, up_bytes, plane, record, number, tile, statistics
+        )
+        return segmented
+
+    async def segment_keeping(
+        self,
+        plane: Plane,
+        image: dict[str, Any],
+        parameters: Mapping[str, Any],
+        record: Record,
+        number: int | None = None,
+        statistics: ImageStatistics | None = None,
+    ) -> tuple[Segmented, KeptState | None]:
+        """Segment the plane, and let the service keep its state; None if it does not.
+
+        ``image`` is the answer of :meth:`packed`; the other arguments are those of :meth:`segment`.
+        """
+        arguments = {
+            **{"image_or_embedding": image, "axes": plane.axes, "keep_state": True},
+            **parameters,
+        }
+        up_bytes = packed_nbytes(image)
+        return await self._segment_all(
+            arguments, up_bytes, plane, record, number, statistics=statistics
+        )
+
+    async def segment_kept(
+        self,
+        plane: Plane,
+        reference: dict[str, Any],
+        kept: KeptState,
+        parameters: Mapping[str, Any],
+        record: Record,
+        number: int | None = None,
+        statistics: ImageStatistics | None = None,
+    ) -> Segmented | None:
+        """Segment the plane from its state; None if the service does not hold it any more.
+
+        ``reference`` is the plane's :func:`samservice.contract.image_reference.image_reference`;
+        the other arguments are those of :meth:`segment`.
+        """
+        arguments = {"image_or_embedding": reference, "axes": plane.axes, **parameters}
+        try:
+            segmented, _ = await self._segment_all(
+                arguments, 0, plane, record, number, statistics=statistics, replica=kept.replica
+            )
+        except RequestRefused as refused:
+            if refused.name != StateNotKept.__name__:
+                raise
+            return None
+        return segmented
+
+    async def _segment_all(
+        self,
+        arguments: dict[str, Any],
+        up_bytes: int,
+        plane: Plane,
+        record: Record,
+        number: int | None,
+        tile: int | None = None,
+        statistics: ImageStatistics | None = None,
+        replica: str | None = None,
+    ) -> tuple[Segmented, KeptState | None]:
+        """Call ``segment_all``, of ``replica`` unless it is None; unpack and check the answer."""
         if statistics is not None:
             arguments["image_statistics"] = statistics.to_wire()
 
-        async def accept(value: Any) -> Segmented:
+        async def accept(value: Any) -> tuple[Segmented, bool]:
             self._check_maker(value)
             with timed("unpack", record):
-                return await asyncio.to_thread(self._received, value, plane)
+                segmented = await asyncio.to_thread(self._received, value, plane)
+            return segmented, isinstance(value, Mapping) and value.get("state_kept") is True
 
         payload = Payload(up_bytes, int(self._down_bytes_per_pixel * plane.pixels.size))
-        call = Call("segment_all", arguments, payload, accept)
+        call = Call("segment_all", arguments, payload, accept, replica)
         answer = await self._call(call, record, number, tile)
-        self._down_bytes_per_pixel = answer.attempts[-1].bytes.down / plane.pixels.size
-        return answer.value
+        last = answer.attempts[-1]
+        self._down_bytes_per_pixel = last.bytes.down / plane.pixels.size
+        segmented, is_kept = answer.value
+        return segmented, KeptState(last.replica) if is_kept else None
+
+    async def packed(self, plane: Plane, record: Record) -> dict[str, Any]:
+        """Return the plane as packed for the present upload rate."""
+        with timed("pack", record):
+            codec = image_codec(self._manager.up_bytes_per_s)
+            return await asyncio.to_thread(pack_array, plane.pixels, codec)
 
     async def _packed(self, plane: Plane, record: Record) -> tuple[Any, int]:
         """Return the image in the form that the service takes, and its size in bytes as sent."""
         if not self._packs:
             return plane.pixels, plane.pixels.nbytes
-        with timed("pack", record):
-            codec = image_codec(self._manager.up_bytes_per_s)
-            packed = await asyncio.to_thread(pack_array, plane.pixels, codec)
+        packed = await self.packed(plane, record)
         return packed, packed_nbytes(packed)
 
     async def _embedding(
@@ -169,7 +255,11 @@ class PlaneCaller:
         try:
             answer = await self._manager.call(call)
         except CallFailed as failed:
-            _record_attempts(failed.attempts, record, call, number, tile)
+            attempts = failed.attempts
+            # A state that was dropped is no failure: the image is sent instead.
+            if failed.cause.name == StateNotKept.__name__:
+                attempts = attempts[:-1]
+            _record_attempts(attempts, record, call, number, tile)
             raise failed.cause from failed
         _record_attempts(answer.attempts, record, call, number, tile)
         return answer
