@@ -38,8 +38,8 @@ SIDE_BY_SIDE := .venv/bin/python -m pytest --numprocesses $(WORKERS) --dist load
 test: .venv/installed-test ## all tests but those with an environment of their own (below)
 	$(SIDE_BY_SIDE) tests/workflow tests/live tests/contract tests/browser tests/unit
 
-test-microsam: .venv-microsam/installed-microsam build/microsam/small_model.pt build/microsam/vit_t/installed ## micro-sam's own classes through the service (several GB)
-	.venv-microsam/bin/python -m pytest tests/microsam
+test-microsam: .venv-microsam/installed-microsam build/microsam/small_model.pt build/microsam/vit_t/installed build/instanseg/small_model.pt ## micro-sam and InstanSeg through the service (several GB)
+	.venv-microsam/bin/python -m pytest tests/microsam tests/instanseg
 
 # Training takes as long as it does; the tests of it have a time limit.
 SMALL_MODEL_PARTS := tests/microsam/make_small_model.py tests/microsam/plugin/small_sam.py
@@ -51,6 +51,17 @@ build/microsam/vit_t/installed: requirements.lock | .venv-microsam/installed-mic
 	.venv-microsam/bin/uv pip install --quiet --python .venv-microsam/bin/python --target $(@D) --no-deps \
 	  --constraints requirements.lock mobilesam-mirror
 	@touch $@
+
+# InstanSeg trains and writes the model alone; what segments with it needs torch.
+build/instanseg/packages/installed: tests/instanseg/requirements.lock | .venv-microsam/installed-microsam
+	rm -rf $(@D)
+	.venv-microsam/bin/uv pip install --quiet --python .venv-microsam/bin/python --target $(@D) --no-deps \
+	  --require-hashes --requirement $<
+	@touch $@
+
+build/instanseg/small_model.pt: tests/instanseg/make_small_instanseg.py build/instanseg/packages/installed
+	PYTHONPATH=build/instanseg/packages:tests/microsam:tests/microsam/plugin \
+	  .venv-microsam/bin/python -W ignore $< $@
 
 test-bioengine: .venv/installed-test ## the app on a stock BioEngine worker; BIOENGINE_PYTHON=its python
 	@test -x "$(BIOENGINE_PYTHON)" || { echo 'name the python of an environment with BioEngine (docs/bioengine.md): make test-bioengine BIOENGINE_PYTHON=...'; exit 1; }
@@ -157,6 +168,9 @@ lock: .venv/bin/uv ## write requirements.lock and environment.yml after a change
 	    --no-emit-index-url --generate-hashes --custom-compile-command 'make lock' $(LOCK_FLAGS) \
 	    --output-file $$folder/requirements.lock >/dev/null; \
 	done
+	.venv/bin/uv pip compile tests/instanseg/requirements.in --quiet --no-deps --universal --python-version 3.11 \
+	  --no-emit-index-url --generate-hashes --custom-compile-command 'make lock' $(LOCK_FLAGS) \
+	  --output-file tests/instanseg/requirements.lock >/dev/null
 
 upgrade: LOCK_FLAGS = --upgrade
 upgrade: lock ## lock with every version free to rise

@@ -194,23 +194,51 @@ def where_from(task: asyncio.Task[Any]) -> tuple[str, str]:
     return module, getattr(coroutine, "__qualname__", "")
 
 
-@pytest.fixture(scope="session")
-def documented_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The packages of docs/extending.md, each file as it stands there below its name."""
-    folder = tmp_path_factory.mktemp("packages")
-    page = (Path(__file__).parents[1] / "docs/extending.md").read_text()
-    for name, content in re.findall(r"^`(\S+/\S+)`\n\n```\w+\n(.*?)^```$", page, re.S | re.M):
+def write_packages(page: str, folder: Path) -> None:
+    """Write the packages of a page of docs/, each file as it stands there below its name."""
+    text = (Path(__file__).parents[1] / "docs" / page).read_text()
+    for name, content in re.findall(r"^`(\S+/\S+)`\n\n```\w+\n(.*?)^```$", text, re.S | re.M):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
+
+
+@dataclass(frozen=True)
+class InstalledPackages:
+    """The packages of a page of docs/: their folder, and a Python that has them installed."""
+
+    folder: Path
+    python: Path
+
+
+@pytest.fixture(scope="session")
+def install_page(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], InstalledPackages]:
+    """Return a function that writes and installs the packages of a page of docs/."""
+
+    def install(page: str) -> InstalledPackages:
+        folder = tmp_path_factory.mktemp("packages")
+        write_packages(page, folder)
+        return InstalledPackages(folder, _python_with(folder, tmp_path_factory.mktemp("extended")))
+
+    return install
+
+
+@pytest.fixture(scope="session")
+def documented_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The packages of docs/extending.md."""
+    folder = tmp_path_factory.mktemp("packages")
+    write_packages("extending.md", folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def extended_python(documented_packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of a clean environment that sees the project and has these packages installed."""
+    return _python_with(documented_packages, tmp_path_factory.mktemp("extended"))
+
+
+def _python_with(documented_packages: Path, environment: Path) -> Path:
     pytest.importorskip("uv", reason="the Makefile's environments have uv")
-    environment = tmp_path_factory.mktemp("extended")
     venv.create(environment, symlinks=True, with_pip=False)
     python = environment / "bin/python"
     (site_packages,) = environment.glob("lib/python*/site-packages")

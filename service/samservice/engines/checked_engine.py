@@ -42,6 +42,7 @@ _OPTIONAL: dict[str, Schema] = {
     "embedding_bytes": {"type": "integer", "minimum": 1},
     "inference_parameters": _NAMES,
     "device_threads": {"type": "integer", "minimum": 0},
+    "max_batch": {"type": "integer", "minimum": 1},
     "slow_without_gpu": _SWITCH,
     "scales_images": _SWITCH,
     "gpu": {"type": "object"},
@@ -143,6 +144,8 @@ def _relation_problems(engine: Any, name: str, described: Mapping[str, Any]) -> 
     missing = [each for each in STAGE_METHODS if not callable(getattr(engine, each, None))]
     if "inference_parameters" in described and missing:
         yield f"the field 'inference_parameters' belongs to stages, but {missing[0]} is missing"
+    if "inference_parameters" not in described and not missing:
+        yield "the field 'inference_parameters' is missing, expected it beside the stages"
 
 
 def _is_json(field: object, value: object) -> bool:

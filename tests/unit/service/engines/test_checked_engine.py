@@ -244,6 +244,11 @@ def test_a_right_description_is_accepted_with_further_fields(further: dict[str, 
     check_engine(Staged(staged), "cells", "courier-cells 1.0")
 
 
+def test_stages_come_with_the_names_of_the_parameters_of_inference() -> None:
+    with pytest.raises(WrongParameter, match="'inference_parameters' is missing, expected it"):
+        check_engine(Staged(DESCRIPTION), "cells", "courier-cells 1.0")
+
+
 def test_the_methods_are_those_of_the_interfaces() -> None:
     def methods_of(protocol: type) -> set[str]:
         return {name for name in vars(protocol) if not name.startswith("_")}
