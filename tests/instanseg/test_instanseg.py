@@ -68,8 +68,12 @@ def test_the_package_passes_the_suite_of_engines(instanseg: Any, small_model: Pa
         timeout_s=SUITE_TIMEOUT_S,
         INSTANSEG_MODEL=str(small_model),
     )
-    passed = set(re.findall(r"::(test_\w+).* PASSED", output))
-    assert passed == {name for name in dir(EngineTests) if name.startswith("test_")}
+    ended = set(re.findall(r"::(test_\w+).* (PASSED|SKIPPED)", output))
+    assert {name for name, _ in ended} == {each for each in dir(EngineTests) if each[:5] == "test_"}
+    # InstanSeg has no embeddings.
+    assert {name for name, how in ended if how == "SKIPPED"} == {
+        "test_an_embedding_in_stages_gives_the_same_labels"
+    }
 
 
 def test_images_through_a_local_service_get_the_labels_of_the_engine(
