@@ -14,11 +14,11 @@ export UV_PYTHON_DOWNLOADS := never
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test test-microsam test-bioengine test-crate test-slurm test-faults soak upstream check fuzz audit bench bench-engine bench-large bench-networks docs schemas lock upgrade clean
+.PHONY: help run install test test-microsam test-bioengine test-crate test-slurm test-faults soak upstream check fuzz audit bench bench-watershed bench-pipeline bench-engine bench-large bench-networks docs schemas lock upgrade clean
 
 help: ## list these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
-	  while IFS='|' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
+	  while IFS='|' read -r name text; do printf '  make %-15s %s\n' "$$name" "$$text"; done
 
 run: .venv/installed-local ## segment the images of config/ over a local service, print where the masks are
 	@status=0; .venv/bin/snakemake --cores 8 || status=$$?; \
@@ -127,8 +127,12 @@ bench: .venv/installed-test ## measure against the naive client, the raw network
 	.venv/bin/python bench/reading.py
 	.venv/bin/python bench/start.py
 
-bench-engine: .venv/installed-test ## compare the default engine with Otsu's threshold on real and generated images
-	.venv/bin/python bench/engine.py
+bench-watershed: .venv/installed-test ## compare the default engine with Otsu's threshold on real and generated images
+	.venv/bin/python bench/watershed.py
+
+bench-pipeline: .venv/installed-test .venv-microsam/installed-microsam ## the service's pipeline with a device that sleeps
+	.venv/bin/python bench/pipeline.py
+	.venv-microsam/bin/python bench/pipeline.py --generate
 
 bench-large: .venv/installed-test ## images of 16 384 and 30 000 pixels a side in tiles (the first half an hour and 13 GB)
 	.venv/bin/python bench/large.py 16384

@@ -69,7 +69,7 @@ def main() -> None:
         "engine": lambda image: engine.segment(image, "YX", {}),
         "otsu": otsu_watershed(),
     }
-    figures = Figures("engine")
+    figures = Figures("watershed")
     rows: dict[str, dict[str, tuple[float, float]]] = {}
 
     def add(name: str, found: dict[str, tuple[float, float]]) -> None:
