@@ -14,7 +14,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test test-microsam test-bioengine test-crate test-slurm test-faults soak upstream check fuzz audit bench bench-watershed bench-pipeline bench-engine bench-large bench-networks docs schemas lock upgrade clean
+.PHONY: help run install test test-microsam test-bioengine test-crate test-slurm test-faults soak upstream check fuzz audit bench bench-watershed bench-pipeline bench-large bench-networks docs schemas lock upgrade clean
 
 help: ## list these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
