@@ -229,7 +229,8 @@ class TimeoutSettings(Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             gt=0,
             description="time limit of one call in seconds (above 0); it starts again each time"
-            " that the service finishes an image which was queued before this one",
+            " that the service finishes an image which was queued before this one; in a service"
+            " that the run starts, a stage of an image hangs after 0.8 of it",
         ),
     ] = 600
     image_s: Annotated[
