@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -191,3 +192,31 @@ async def test_a_sweep_that_is_left_ends_its_calls(tmp_path: Path) -> None:
         await masks.aclose()  # type: ignore[attr-defined]
         assert len(served.sent) < 12
         assert served.service.idle_s() > 0
+
+
+class TwoReplicas:
+    def __init__(self, **replicas: Served) -> None:
+        self.replicas = replicas
+
+    async def find(self) -> dict[str | None, list[FakeTransport]]:
+        return {name: [FakeTransport(each)] for name, each in self.replicas.items()}
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_the_replica_that_holds_the_state_gets_the_sweep(tmp_path: Path) -> None:
+    served = {name: Served(StagedEngine()) for name in ("a", "b")}
+    with ConnectionJournal(tmp_path / "journal.jsonl") as journal:
+        async with connected(TwoReplicas(**served), journal, 1) as (manager, description):
+            async with asyncio.timeout(10):
+                while manager.capacity < 6:
+                    await asyncio.sleep(0.005)
+            attempts = await sweep(PlaneCaller(manager, description), LEVELS)
+            whole = await sweep(PlaneCaller(manager, description), LEVELS[:1])
+    (holder,) = {each.replica for each in attempts}
+    assert holder is not None
+    assert len(whole) == 1
+    assert served[holder].sent[:12] == ["kept"] + ["digest"] * 11
+    for each in served.values():
+        each.service.close()
