@@ -61,8 +61,11 @@ def test_a_deadline_moves_on_with_the_images_before_it(
         ([(2, 3, 1)], [500, 511], 10),
         # Callers that come later are served in turn too.
         ([(2, 1, 1), (9, 3, 1)], [500, 510], 19),
-        # Own images that come later are not ahead.
-        ([(0, 1, 1), (9, 1, 1)], [500, 503], 10),
+        # Own images that arrived while this one was on its way are ahead.
+        ([(0, 1, 1), (9, 1, 1)], [500, 511], 19),
+        ([(0, 1, 1), (9, 1, 1)], [500, 512], 10),
+        # That they have ended does not make it late.
+        ([(0, 1, 1), (9, 1, 1), (1, 1, 1)], [500, 509, 511], 28),
         ([(0, 1, 4)], [500, 505], 19),
         ([(0, 1, 4)], [500, 506], 10),
         # The service was started anew.

@@ -27,7 +27,8 @@ class Deadline:
         self._max_images_ahead = max_images_ahead
         self._first: int | None = None
         self._last = 0
-        #: The images of this caller that were there at the first count.
+        #: The most images of this caller that were there. Those that arrive while this one is still
+        #: on its way are ahead of it, and nothing tells them from those that arrive later.
         self._own: int | None = None
         self._is_unknown = False
         self._callers = 1
@@ -42,8 +43,10 @@ class Deadline:
         load = load or ServiceLoad()
         self._callers = max(self._callers, load.callers or 1)
         self._depth = max(self._depth, load.depth or 0)
+        if load.caller_images is not None:
+            self._own = max(self._own or 0, load.caller_images)
         if self._first is None:
-            self._first, self._own = images_finished, load.caller_images
+            self._first = images_finished
         elif images_finished < self._last:
             self._is_unknown = True
         elif self._last < images_finished <= self._limit():
