@@ -262,6 +262,7 @@ class SegmentationService:
             "seconds": seconds,
             "pipeline_depth": self._pipeline.depth,
             "caller_images": self._admission.images_of(caller),
+            **self._pipeline.times.throughput(),
             "received_unix_s": received_unix_s,
             "sent_unix_s": time.time(),
         }
@@ -311,7 +312,8 @@ class SegmentationService:
         machine's clock), the verified caller, the number of images that the engine has finished,
         the number of further images that the queue would accept from the caller, the number of
         images that would be served before a new one of the caller, the number of images of the
-        caller and of callers with images, and the depth of the pipeline.
+        caller and of callers with images, the depth of the pipeline, and ``device_busy`` and
+        ``images_per_s`` as in :meth:`describe`.
 
         Raises :class:`WrongParameter` above ``Limits.max_probe_bytes`` and for wrong types.
         """
@@ -337,6 +339,7 @@ class SegmentationService:
             "caller_images": self._admission.images_of(caller),
             "callers": self._admission.callers(),
             "pipeline_depth": self._pipeline.depth,
+            **self._pipeline.times.throughput(),
             "received_unix_s": received_unix_s,
             "sent_unix_s": time.time(),
         }

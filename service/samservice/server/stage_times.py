@@ -108,8 +108,8 @@ class StageTimes:
 
     def describe(self) -> dict[str, Any]:
         """Return the figures for the service's ``describe``; None for what is not measured."""
-        return {
-            "seconds": self.medians(),
-            "device_busy": self.device_busy(),
-            "images_per_s": self.images_per_s(),
-        }
+        return {"seconds": self.medians(), **self.throughput()}
+
+    def throughput(self) -> dict[str, float | None]:
+        """Return the figures for answers and probes; None for what is not measured."""
+        return {"device_busy": self.device_busy(), "images_per_s": self.images_per_s()}

@@ -52,6 +52,14 @@ def test_jobs_together_come_to_the_depth_and_each_keeps_one(jobs: int) -> None:
         ({}, ServiceLoad()),
         ({"pipeline_depth": 9, "caller_images": 0, "callers": 2}, ServiceLoad(9, 0, 2)),
         ({"pipeline_depth": 0, "callers": 0}, ServiceLoad()),
+        (
+            {"pipeline_depth": 9, "device_busy": 0.5, "images_per_s": 12},
+            ServiceLoad(9, device_busy=0.5, images_per_s=12.0),
+        ),
+        *(
+            ({"device_busy": odd, "images_per_s": odd}, ServiceLoad())
+            for odd in (-0.1, float("nan"), float("inf"), 1e9, 10**400, "1", True, None, [1])
+        ),
         ({"pipeline_depth": True, "caller_images": -1, "callers": 1.0}, ServiceLoad()),
         ({"pipeline_depth": 10**9, "caller_images": "3", "callers": None}, ServiceLoad()),
     ],

@@ -559,6 +559,42 @@ def busy(run: Run) -> Run:
     return run
 
 
+SERVICE = {"pipeline_depth": 9, "device_busy": 0.87, "images_per_s": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("events", "lines"),
+    [
+        # An older service, or client, reports nothing.
+        ([health(50)], []),
+        ([health(50, **dict.fromkeys(SERVICE))], []),
+        (
+            [health(50, **SERVICE)],
+            ["service: device busy 87%, 150.0 images/min for all its users, pipeline depth 9"],
+        ),
+        ([health(50, pipeline_depth=3)], ["service: pipeline depth 3"]),
+        # The newest of each replica, whichever transport reported it.
+        (
+            [
+                health(55, replica="r1", pipeline_depth=5),
+                health(50, replica="r1", **SERVICE, transport="http"),
+                health(40, replica="r2", pipeline_depth=4),
+            ],
+            ["service r1: pipeline depth 5", "service r2: pipeline depth 4"],
+        ),
+        ([health(50, pipeline_depth="9"), health(50, pipeline_depth=10**400)], []),
+    ],
+)
+def test_the_view_shows_what_the_service_reports(
+    run: Run, events: list[Any], lines: list[str]
+) -> None:
+    run.record(host="elsewhere")
+    mark_running(run, "0001")
+    run.events("0001", *events)
+    shown = [line.strip() for line in text_of(run.read()).splitlines()]
+    assert [line for line in shown if line.startswith("service")] == lines
+
+
 def test_the_view_shows_the_state_of_the_run(busy: Run) -> None:
     text = text_of(busy.read())
     for words in (

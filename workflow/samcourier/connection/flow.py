@@ -15,6 +15,8 @@ MAX_PARALLEL_CALLS = 64
 #: The most images and callers that are believed, whatever the service reports.
 MAX_COUNT = 1024
 
+_MAX_IMAGES_PER_S = 1e6
+
 
 @dataclass(frozen=True)
 class ServiceLoad:
@@ -24,11 +26,15 @@ class ServiceLoad:
         depth: How many images the service's pipeline needs so that no stage waits.
         caller_images: How many images of this user the service holds, those of all its jobs.
         callers: How many users have images there.
+        device_busy: The share of the time in which the service's device worked lately, 0 to 1.
+        images_per_s: The images per second that it finished lately, of all users.
     """
 
     depth: int | None = None
     caller_images: int | None = None
     callers: int | None = None
+    device_busy: float | None = None
+    images_per_s: float | None = None
 
     @classmethod
     def of(cls, answer: Any) -> ServiceLoad:
@@ -38,7 +44,13 @@ class ServiceLoad:
         depth, images, callers = (
             _count(answer.get(name)) for name in ("pipeline_depth", "caller_images", "callers")
         )
-        return cls(depth or None, images, callers or None)
+        return cls(
+            depth or None,
+            images,
+            callers or None,
+            _measured(answer.get("device_busy"), 1.0),
+            _measured(answer.get("images_per_s"), _MAX_IMAGES_PER_S),
+        )
 
 
 def calls_at_once(
@@ -64,3 +76,8 @@ def calls_at_once(
 def _count(value: Any) -> int | None:
     is_count = isinstance(value, int) and not isinstance(value, bool)
     return value if is_count and 0 <= value <= MAX_COUNT else None
+
+
+def _measured(value: Any, highest: float) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and 0 <= value <= highest else None

@@ -17,6 +17,7 @@ from ..transports.base import Transport
 from ..transports.known_defects import OTHER, find_defect
 from .deadline import Deadline
 from .description import RunIdentity, describe
+from .flow import ServiceLoad
 from .liveness import Liveness
 from .ranking import Candidate
 from .throughput import Estimate, Payload, Sample, learn, predict_s
@@ -76,6 +77,8 @@ class Link:
         self._traffic = Traffic()
         self._call_count = 0
         self._carried = PING
+        #: What the service last reported over this transport.
+        self._service_load = ServiceLoad()
         self._lost: asyncio.Future[CourierError] | None = None
         self._heartbeat: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
@@ -167,6 +170,7 @@ class Link:
             )
             self.liveness.note_payload()
             self.liveness.note_heard()
+            self._note_service_load(value)
             sample = sample_of(value, payload.up_bytes, sent_unix_s, self._clock_offset_s)
             alone: Sample | None = None
             if sample is not None:
@@ -271,6 +275,12 @@ class Link:
             round_trip = Sample(PING, self._clock() - sent_s, 0.0)
             self.estimate = learn(self.estimate, round_trip, time.time())
             self.liveness.note_probe_answer(answer)
+            self._note_service_load(answer)
+
+    def _note_service_load(self, answer: Any) -> None:
+        load = ServiceLoad.of(answer)
+        if load.depth is not None:
+            self._service_load = load
 
     async def _empty_probe(self, timeout_s: float) -> Any:
         return await self.transport.call("probe", {"payload": b"", "reply_bytes": 0}, timeout_s)
@@ -351,6 +361,9 @@ class Link:
             calls=self._call_count,
             in_flight=self.in_flight,
             reconnects=max(self._opening_count - 1, 0),
+            pipeline_depth=self._service_load.depth,
+            device_busy=self._service_load.device_busy,
+            images_per_s=self._service_load.images_per_s,
         )
 
     def _record(self, event: str, **details: Any) -> None:

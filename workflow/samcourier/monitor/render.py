@@ -12,14 +12,16 @@ from rich.text import Text
 
 from ..formatting import duration, plain
 from .status import RunView, TransportView
+from .tail import ServiceState
 
 #: The view shows the time since the last recorded event if it is longer than this.
 QUIET_S = 30.0
 #: Number of transports that fit side by side on 80 columns.
 MAX_TRANSPORTS = 4
+MAX_SERVICES = 4
 MAX_LINES = 5
-#: Headline, progress, transports and the cursor; a blank line and a title for each list.
-_LINES_ABOVE = 16
+#: Headline, progress, a service, transports and the cursor; a blank line and a title for each list.
+_LINES_ABOVE = 17
 _LINES_AROUND_A_LIST = 2
 
 _STATE_STYLES = {"running": "cyan", "ended": "green", "stopped": "red", "unrecorded": "yellow"}
@@ -119,7 +121,18 @@ def _progress(view: RunView) -> list[RenderableType]:
         elif view.state == "running" and not view.batches_done:
             batches += ", none running yet: the service starts first"
         parts.append(Text(plain(batches)))
+    parts += [Text(plain(_service_line(each))) for each in view.services[:MAX_SERVICES]]
     return parts
+
+
+def _service_line(state: ServiceState) -> str:
+    figures = []
+    if state.device_busy is not None:
+        figures.append(f"device busy {state.device_busy:.0%}")
+    if state.images_per_s is not None:
+        figures.append(f"{60 * state.images_per_s:,.1f} images/min for all its users")
+    figures.append(f"pipeline depth {state.pipeline_depth}")
+    return f"service {state.replica}".rstrip() + f": {', '.join(figures)}"
 
 
 def _counts(view: RunView) -> str:

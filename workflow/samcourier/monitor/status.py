@@ -15,7 +15,16 @@ from ..processes import is_running
 from ..results.layout import is_held
 from ..results.run_record import Kept, RunRecord, read_run_record
 from ..results.timestamps import parse_time
-from .tail import Health, ImageLogs, Journals, ProcessedImage, Rates, TransportChange, mtimes_ns
+from .tail import (
+    Health,
+    ImageLogs,
+    Journals,
+    ProcessedImage,
+    Rates,
+    ServiceState,
+    TransportChange,
+    mtimes_ns,
+)
 
 #: ``unrecorded``: there is no run.json. ``stopped``: the process ended without writing its report.
 State = Literal["running", "ended", "stopped", "unrecorded"]
@@ -69,7 +78,7 @@ class RunView:
     ``elapsed_s`` is the time since the start, up to the end of an ended run; ``quiet_s`` is the
     time since the last recorded event. ``recent_per_min`` and ``overall_per_min`` are segmented
     images per minute. ``batches`` is the number of batches of the run, ``running_batches`` the ids
-    of those that a process works on.
+    of those that a process works on. ``services`` are the replicas of the service while it runs.
     """
 
     dataset: str
@@ -90,6 +99,7 @@ class RunView:
     transports: tuple[TransportView, ...]
     changes: tuple[TransportChange, ...]
     errors: tuple[ErrorView, ...]
+    services: tuple[ServiceState, ...] = ()
 
     @property
     def pending(self) -> int | None:
@@ -171,6 +181,7 @@ class Monitor:
             transports=self._transports(running, now_unix_s),
             changes=tuple(self._journals.changes),
             errors=_errors(processed),
+            services=self._services() if state == "running" else (),
         )
 
     def _reported_unix_s(self) -> float:
@@ -210,6 +221,9 @@ class Monitor:
             if not self._is_here or is_held(directory / name):
                 running.append(batch_id)
         return len(manifest_ns), tuple(sorted(running))
+
+    def _services(self) -> tuple[ServiceState, ...]:
+        return tuple(each for _, each in sorted(self._journals.services.items()))
 
     def _transports(self, running: Sequence[str], now_unix_s: float) -> tuple[TransportView, ...]:
         traffic, journals = self._logs.traffic, self._journals

@@ -75,6 +75,21 @@ class Health:
     reconnects: int | None = None
 
 
+@dataclass(frozen=True)
+class ServiceState:
+    """What one replica of the service last reported; None for what it did not.
+
+    ``device_busy`` is a share from 0 to 1, ``pipeline_depth`` the number of images that keep every
+    stage of the service at work.
+    """
+
+    replica: str
+    moment_unix_s: float
+    device_busy: float | None
+    images_per_s: float | None
+    pipeline_depth: int | None
+
+
 def mtimes_ns(directory: Path, suffix: str) -> dict[str, int]:
     """Return the modification time in ns of each file with ``suffix``, {} without a folder."""
     return {name: found.st_mtime_ns for name, found in _stats(directory, suffix)}
@@ -194,6 +209,8 @@ class Journals:
         #: By batch and transport, then by replica.
         self.links: dict[tuple[str, str], dict[str | None, LinkState]] = {}
         self.health: dict[str, Health] = {}
+        #: By the name of the replica, "" for a service with one.
+        self.services: dict[str, ServiceState] = {}
         self.changes: list[TransportChange] = []
         self.last_unix_s = 0.0
 
@@ -246,6 +263,19 @@ class Journals:
                 self._set_link(batch, transport, None, LinkState("open", 0, None))
             case "health":
                 self._add_health(batch, transport, moment_unix_s, event)
+                self._add_service(moment_unix_s, event)
+
+    def _add_service(self, moment_unix_s: float, event: dict[str, Any]) -> None:
+        replica, depth = _text(event, "replica"), _number(event, "pipeline_depth")
+        last = self.services.get(replica)
+        if depth is None or not math.isfinite(depth):
+            return
+        if last is not None and last.moment_unix_s > moment_unix_s:
+            return
+        busy, images_per_s = _number(event, "device_busy"), _number(event, "images_per_s")
+        self.services[replica] = ServiceState(
+            replica, moment_unix_s, busy, images_per_s, int(depth)
+        )
 
     def _add_change(self, moment_unix_s: float, batch: str, what: str, reason: str) -> None:
         self.changes.append(TransportChange(moment_unix_s, batch, what, reason))

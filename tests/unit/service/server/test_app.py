@@ -392,7 +392,7 @@ async def test_a_packed_image_gets_mask_count_and_times(serve: Serve) -> None:
     after_s = time.time()
     assert set(answer) == {
         "mask", "object_count", "note", "made_by", "seconds", "received_unix_s", "sent_unix_s",
-        "pipeline_depth", "caller_images",
+        "pipeline_depth", "caller_images", "device_busy", "images_per_s",
     }  # fmt: skip
     assert answer["made_by"] == {
         "engine": "scripted", "model": "none", "model_sha256": None, "segmentation_version": None,
