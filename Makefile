@@ -14,7 +14,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test test-microsam test-bioengine test-crate test-slurm test-faults soak upstream check fuzz audit bench bench-watershed bench-pipeline bench-large bench-networks docs schemas lock upgrade clean
+.PHONY: help run install test test-microsam test-bioengine test-crate test-slurm test-faults soak upstream check fuzz audit bench bench-watershed bench-pipeline bench-engine bench-large bench-networks docs schemas lock upgrade clean
 
 help: ## list these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -133,6 +133,10 @@ bench-watershed: .venv/installed-test ## compare the default engine with Otsu's 
 bench-pipeline: .venv/installed-test .venv-microsam/installed-microsam ## the service's pipeline with a device that sleeps
 	.venv/bin/python bench/pipeline.py
 	.venv-microsam/bin/python bench/pipeline.py --generate
+
+bench-engine: .venv-microsam/installed-microsam build/microsam/small_model.pt ## micro-sam on the GPU, or with a device that sleeps: images/s and busy share
+	.venv-microsam/bin/python bench/engine.py
+	.venv-microsam/bin/python bench/folder.py
 
 bench-large: .venv/installed-test ## images of 16 384 and 30 000 pixels a side in tiles (the first half an hour and 13 GB)
 	.venv/bin/python bench/large.py 16384

@@ -28,12 +28,12 @@ def write_sheet(paths: list[Path], sheet: Path) -> None:
     sheet.write_text("\n".join(["image\tpath", *rows, ""]))
 
 
-def segment(endpoint: Endpoint, sheet: Path, scratch: Path) -> float:
-    """Return the seconds of the whole command, its start included."""
+def segment(endpoint: Endpoint, sheet: Path, scratch: Path, *options: object) -> float:
+    """Return the seconds of the whole command with further options, its start included."""
     command = [sys.executable, "-m", "samcourier.cli", "segment", sheet]
     command += ["--target", "existing", "--server-url", endpoint.server_url]
     command += ["--workspace", endpoint.workspace, "--service-id", endpoint.service_id]
-    command += ["--batch-size", IMAGE_COUNT, "--dataset-dir", scratch / "results"]
+    command += ["--batch-size", IMAGE_COUNT, "--dataset-dir", scratch / "results", *options]
     start_s = time.perf_counter()
     environment = os.environ | {"HYPHA_TOKEN": endpoint.token or ""}
     with (scratch / "segment.log").open("w") as log:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -29,6 +29,7 @@ from samcourier.deploy.local.supervisor import running_hypha
 from samcourier.files.atomic import write_private
 from samcourier.transports import Endpoint
 from samservice.contract.errors import EmbeddingsUnsupported
+from samservice.engines.base import Engine
 from samservice.server.app import SegmentationService
 from samservice.server.serve import Address, ServeSettings, serve
 
@@ -76,7 +77,7 @@ class CannedEngine:
 
 
 async def serve_canned(
-    engine: CannedEngine, url: str, token: str, on_ready: Callable[[dict[str, Any]], object]
+    engine: Engine, url: str, token: str, on_ready: Callable[[dict[str, Any]], object]
 ) -> None:
     """Serve until killed; ``on_ready`` gets an Endpoint's fields once everything is registered."""
 
@@ -102,11 +103,16 @@ async def serve_canned(
 async def main(options: argparse.Namespace) -> None:
     """Start a Hypha server and serve; write where to ``options.out``."""
     engine = CannedEngine(tifffile.imread(options.mask), options.work_s, options.busy_log)
+    await serve_with_hypha(engine, options.out)
+
+
+async def serve_with_hypha(engine: Engine, out: Path) -> None:
+    """Start a Hypha server and serve until killed; write where to ``out``."""
     token = secrets.token_urlsafe(48)
     with tempfile.TemporaryDirectory(prefix="samcourier-bench-") as directory:
         async with running_hypha(Path(directory), token) as (url, _hypha):
             await serve_canned(
-                engine, url, token, lambda found: write_private(options.out, json.dumps(found))
+                engine, url, token, lambda found: write_private(out, json.dumps(found))
             )
 
 
@@ -117,12 +123,21 @@ def running_canned_service(
     *options: object,
     on_start: Callable[[int], object] = lambda pid: None,
 ) -> Iterator[Endpoint]:
-    """Run this module in a process of its own until the end; yield where the service is.
+    """Run this module in a process of its own until the end; see :func:`running_service`."""
+    command = [sys.executable, __file__, mask, scratch / "service.json", *options]
+    with running_service(command, scratch, on_start) as endpoint:
+        yield endpoint
+
+
+@contextmanager
+def running_service(
+    command: Sequence[object], scratch: Path, on_start: Callable[[int], object] = lambda pid: None
+) -> Iterator[Endpoint]:
+    """Run a command that serves and writes ``scratch``/service.json; yield where the service is.
 
     ``on_start`` gets its pid. Raises RuntimeError, with its log, when it does not come up.
     """
     found, log_path = scratch / "service.json", scratch / "service.log"
-    command = [sys.executable, __file__, mask, found, *options]
     with log_path.open("w") as log:
         service = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
     on_start(service.pid)
