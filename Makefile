@@ -14,7 +14,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test test-microsam test-bioengine test-crate test-slurm test-faults soak upstream check fuzz audit bench bench-watershed bench-pipeline bench-engine bench-large bench-networks docs schemas lock upgrade clean
+.PHONY: help run install test test-microsam test-cellpose test-bioengine test-crate test-slurm test-faults soak upstream check fuzz audit bench bench-watershed bench-pipeline bench-engine bench-large bench-networks docs schemas lock upgrade clean
 
 help: ## list these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -45,6 +45,12 @@ test-microsam: .venv-microsam/installed-microsam build/microsam/small_model.pt b
 SMALL_MODEL_PARTS := tests/microsam/make_small_model.py tests/microsam/plugin/small_sam.py
 build/microsam/small_model.pt: $(SMALL_MODEL_PARTS) | .venv-microsam/installed-microsam
 	PYTHONPATH=tests/microsam/plugin .venv-microsam/bin/python $< $@
+
+test-cellpose: .venv-cellpose/installed-cellpose build/cellpose/tiny_model ## Cellpose's own classes through the engine (several GB)
+	.venv-cellpose/bin/python -m pytest tests/cellpose
+
+build/cellpose/tiny_model: tests/cellpose/make_tiny_model.py tests/cellpose/plugin/tiny_cellpose.py | .venv-cellpose/installed-cellpose
+	PYTHONPATH=tests/cellpose/plugin .venv-cellpose/bin/python $< $@
 
 # Beside the environment: once the module mobile_sam is there, micro-sam takes all classes from it.
 build/microsam/vit_t/installed: requirements.lock | .venv-microsam/installed-microsam
@@ -192,11 +198,11 @@ build/crate-venv/installed build/docs-venv/installed: .venv/bin/uv
 	@touch $@
 
 clean: ## remove environments and caches; data, results and .snakemake stay
-	rm -rf .venv .venv-microsam build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-microsam .venv-cellpose build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # uv itself comes by pip, held to the lock's hash. The touch stands for a clock that pip may turn back.
-.venv/bin/uv .venv-microsam/bin/uv: %/bin/uv: requirements.lock
+.venv/bin/uv .venv-microsam/bin/uv .venv-cellpose/bin/uv: %/bin/uv: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "samcourier needs Python 3.11 or later, but $(PYTHON) is %d.%d; name another: make PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv --clear $*
 	@echo '*' > $*/.gitignore
@@ -204,12 +210,15 @@ clean: ## remove environments and caches; data, results and .snakemake stay
 	$*/bin/python -m pip install --quiet --require-hashes --requirement $*/uv.lock
 	@touch $@
 
-INSTALLED := .venv/installed-local .venv/installed-test .venv-microsam/installed-microsam
+INSTALLED := .venv/installed-local .venv/installed-test .venv-microsam/installed-microsam \
+  .venv-cellpose/installed-cellpose
 .venv/installed-local: EXTRAS = local,outputs
 .venv/installed-test: EXTRAS = local,outputs,remote,slurm,test
 .venv-microsam/installed-microsam: EXTRAS = local,microsam,outputs,test
+.venv-cellpose/installed-cellpose: EXTRAS = local,cellpose,outputs,test
 .venv/installed-local .venv/installed-test: .venv/bin/uv
 .venv-microsam/installed-microsam: .venv-microsam/bin/uv
+.venv-cellpose/installed-cellpose: .venv-cellpose/bin/uv
 
 $(INSTALLED): pyproject.toml
 	$(call install_into,$(@D))

@@ -73,6 +73,7 @@ ENGINES = PluginGroup(
     built_in={
         "watershed": "samservice.engines.descriptions:WATERSHED",
         "microsam": "samservice.engines.descriptions:MICROSAM",
+        "cellpose": "samservice.engines.descriptions:CELLPOSE",
     },
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..contract.engine_description import EngineDescription
-from . import microsam_parameters, watershed_parameters
+from . import cellpose_parameters, microsam_parameters, watershed_parameters
 from .microsam_options import DTYPES, FLOAT32
 from .microsam_parameters import MODES
 
@@ -79,4 +79,36 @@ MICROSAM = EngineDescription(
     requirements=("micro-sam==1.8.14",),
     # In the mode auto, only the loaded model knows its mode.
     parameters=lambda options: microsam_parameters.PARAMETERS.get(options.get("mode") or "auto"),
+)
+
+CELLPOSE = EngineDescription(
+    name="cellpose",
+    summary="Cellpose 4 (Cellpose-SAM), for cells and nuclei of many kinds",
+    build="samservice.engines.cellpose:CellposeEngine",
+    options={
+        "model": {
+            "default": "cpsam_v2",
+            "type": "string",
+            "description": "name of a model of Cellpose",
+            "from_crate": True,
+        },
+        "checkpoint": {
+            "default": None,
+            "type": "string",
+            "description": "file of weights to load instead",
+        },
+        "device": {
+            "default": None,
+            "type": "string",
+            "description": "cpu, cuda or mps; by default the best available one",
+        },
+        "dtype": {
+            "default": FLOAT32,
+            "type": "string",
+            "enum": list(DTYPES),
+            "description": "float32, or bfloat16, which is faster on a GPU and gives other labels",
+        },
+    },
+    requirements=("cellpose==4.2.1.1",),
+    parameters=lambda options: cellpose_parameters.PARAMETERS,
 )

@@ -84,7 +84,7 @@ def test_what_a_description_builds_is_there(group: PluginGroup[Any]) -> None:
 
 def test_an_installed_engine_is_known_and_described_without_its_model(install: Install) -> None:
     offering(install, "cells", "courier-cells")
-    assert known_engines() == ("watershed", "microsam", "cells")
+    assert known_engines() == ("watershed", "microsam", "cellpose", "cells")
     check_engine_name("cells")
     assert "cells" not in sys.modules
     assert describe_engine("cells").requirements == ("torch",)
@@ -95,7 +95,7 @@ def test_an_installed_engine_is_known_and_described_without_its_model(install: I
     ("name", "message"),
     [
         ("watershd", "engine 'watershd' is unknown, did you mean 'watershed'? expected one of"),
-        ("zzz", "engine 'zzz' is unknown, expected one of watershed, microsam, cells"),
+        ("zzz", "engine 'zzz' is unknown, expected one of watershed, microsam, cellpose, cells"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_known_and_the_closest(
@@ -161,7 +161,7 @@ def test_damaged_metadata_are_one_warning_and_break_no_other(
     offering(install, "cells", "courier-cells")
     with caplog.at_level(logging.WARNING):
         known_engines()
-        assert known_engines() == ("watershed", "microsam", "cells")
+        assert known_engines() == ("watershed", "microsam", "cellpose", "cells")
     (record,) = caplog.records
     assert "courier-damaged" in record.getMessage()
 
