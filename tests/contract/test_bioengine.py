@@ -33,6 +33,7 @@ from samcourier.errors import (
 )
 from samcourier.settings.run_settings import ServiceSettings
 from samcourier.transports import Endpoint, build_transports
+from samservice.contract.engine_description import describe_engine
 from samservice.contract.wire import pack_array, unpack_array
 from samservice.hypha.connection import connect
 
@@ -140,7 +141,9 @@ async def site(hypha_url: str, log: pytest.LogCaptureFixture) -> AsyncIterator[S
 
 
 def plan(**settings: Any) -> AppPlan:
-    return plan_app(pack_app(), ServiceSettings(**settings))
+    service = ServiceSettings(**settings)
+    requirements = describe_engine(service.engine).requirements
+    return plan_app(pack_app(), service, requirements=requirements)
 
 
 # Bringing up.

@@ -64,7 +64,7 @@ print(json.dumps([
     engines, transports, readers, described = json.loads(
         subprocess.check_output([extended_python, "-c", code], text=True, timeout=60)
     )
-    assert engines == ["watershed", "microsam", "threshold"]
+    assert engines == ["watershed", "microsam", "cellpose", "threshold"]
     assert transports == ["websocket", "webrtc", "http", "socket"]
     assert readers == ["npy"]
     assert described["model"] == "darker"

@@ -386,7 +386,8 @@ def test_the_inner_snakefile_serves_as_well(finished: Project) -> None:
 
 KNOWN = (
     "batch_size, dataset, embeddings, embeddings_folder, embeddings_max_gb, images,"
-    " mask_container, network, ome_zarr, outputs, parameters, replace, retry_failed, service,"
+    " mask_container, network, objects, ome_zarr, outputs, parameters, properties, replace,"
+    " retry_failed, service,"
     " sheet, tiles, timeouts, transport"
 )
 
@@ -418,8 +419,8 @@ KNOWN = (
             "config.service.engine: engine 'watershd' is unknown, did you mean 'watershed'? exp",
         ),
         (
-            {"service": {"target": "slurm", "server_url": "http://a", "engine": "cellpose"}},
-            "config.service.engine: engine 'cellpose' is unknown, expected one of watershed, m",
+            {"service": {"target": "slurm", "server_url": "http://a", "engine": "stardist"}},
+            "config.service.engine: engine 'stardist' is unknown, expected one of watershed, m",
         ),
         ({"ome_zarr": 0.6}, "config.ome_zarr: 0.6, expected: 0.4 (zarr 2;"),
         ({"tiles": {"edge_px": 64}}, "config.tiles.edge_px: 64, expected: side in pixels (256 or"),

@@ -170,6 +170,20 @@ def test_images_with_other_channels_and_in_csv_have_empty_cells(tmp_path: Path) 
     assert [each["t"] for each in found] == [None, None]
 
 
+def test_the_values_of_one_csv_do_not_decide_the_types_of_the_others(tmp_path: Path) -> None:
+    # The first image has whole numbers in every column.
+    made = [
+        outcome_of(tmp_path, "a", [1], {}, name="objects_csv"),
+        outcome_of(tmp_path, "b", [3, 4], {}, name="objects_csv"),
+    ]
+    assert write_tables(made, tmp_path, ("objects_csv",)) is None
+    found = pyarrow.parquet.read_table(tmp_path / "objects.parquet")
+    assert found.column("major_axis_px").to_pylist() == pytest.approx(
+        [0, 4 * (2 / 3) ** 0.5, 4 * 1.25**0.5]
+    )
+    assert found.schema.field("id").type == pa.uint32()
+
+
 def test_without_a_table_of_any_image_one_line_says_so(tmp_path: Path) -> None:
     failed = [outcome_of(tmp_path, "a", None, {})]
     assert "no image has a table" in str(write_tables(failed, tmp_path, PARQUET))

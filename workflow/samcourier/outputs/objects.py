@@ -188,7 +188,7 @@ def table(
     parts = [
         pa.table(
             {
-                name: pa.array(values, _type(name), from_pandas=True)
+                name: pa.array(values, column_type(name), from_pandas=True)
                 for name, values in columns.items()
             }
         )
@@ -214,7 +214,8 @@ def write_csv(path: Path, objects: pa.Table) -> None:
     pyarrow.csv.write_csv(objects, path, options)
 
 
-def _type(column: str) -> pa.DataType:
+def column_type(column: str) -> pa.DataType:
+    """Return the type of a column of the table."""
     if column == "id":
         return pa.uint32()
     if column == "touches_border":

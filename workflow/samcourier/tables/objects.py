@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from ..files.atomic import complete_or_absent
+from ..outputs.objects import column_type
 from .properties import Value, typed_properties
 from .sources import ImageTable
 
@@ -33,8 +35,11 @@ def read_table(path: Path) -> pa.Table:
     """Return the table of one image, from Parquet or CSV."""
     if path.suffix == ".parquet":
         return pyarrow.parquet.read_table(path)
-    # An id such as 0012 must stay a text.
-    options = pyarrow.csv.ConvertOptions(column_types={"image": pa.string()})
+    # The types are never those of the values: 0012 is an id, and 9 may be a mean.
+    with path.open(newline="", encoding="utf-8") as stream:
+        names = next(csv.reader(stream))
+    types = {name: pa.string() if name == "image" else column_type(name) for name in names}
+    options = pyarrow.csv.ConvertOptions(column_types=types)
     return pyarrow.csv.read_csv(path, convert_options=options)
 
 
