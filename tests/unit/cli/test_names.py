@@ -56,8 +56,8 @@ def test_an_engine_that_is_unknown_here_is_refused_where_it_would_be_built_here(
 def test_elsewhere_the_service_may_know_engines_that_are_unknown_here(
     started: list[str], target: str
 ) -> None:
-    verify("--target", target, "--engine", "cellpose")
-    assert started == ["cellpose"]
+    verify("--target", target, "--engine", "stardist")
+    assert started == ["stardist"]
 
 
 def test_an_unknown_transport_is_refused(started: list[str]) -> None:
