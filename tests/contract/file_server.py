@@ -91,6 +91,8 @@ def serving(folder: Path) -> Iterator[FileServer]:
         ready.set()
         await stop.wait()
         await runner.cleanup()
+        # A closed connection frees its socket in a later turn of the loop.
+        await asyncio.sleep(0.1)
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
     thread.start()
